@@ -1,0 +1,212 @@
+"""Trains the two encoders of `mini`.
+
+    python -m dreambench.mini.training.encoders vit  --data DIR --out DIR
+    python -m dreambench.mini.training.encoders clip --data DIR --out DIR --tokenizer DIR
+
+`vit` plays DINO's part. It is not trained by self-distillation: it sees two pictures of one
+subject (other place, other view) and has to find the pair among others of the same few classes
+(InfoNCE on the class token). `clip` is trained on pictures and captions as CLIP is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTokenizer
+
+from dreambench.mini.identities import CLASSES
+from dreambench.mini.training.autoencoder import to_pixels
+from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet
+from dreambench.mini.training.loop import train
+
+VIT_ARCHITECTURE = "vit_tiny_patch16_224"
+VIT_ARGUMENTS: dict[str, Any] = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 6}
+CLIP_CONFIG: dict[str, Any] = {
+    "embed_dim": 192,
+    "vision_cfg": {
+        "image_size": 64, "patch_size": 8, "width": 192, "layers": 6, "head_width": 32
+    },
+    "text_cfg": {
+        "context_length": 32, "vocab_size": 1443, "width": 128, "heads": 4, "layers": 3,
+        "hf_tokenizer_name": "./",
+    },
+}  # fmt: skip
+MEAN = STD = (0.5, 0.5, 0.5)
+N_CLASSES_PER_BATCH = 4
+
+
+def make_vit() -> nn.Module:
+    """The untrained ViT."""
+    return timm.create_model(VIT_ARCHITECTURE, num_classes=0, **VIT_ARGUMENTS)
+
+
+def make_clip() -> open_clip.CLIP:
+    """The untrained CLIP."""
+    text = {k: v for k, v in CLIP_CONFIG["text_cfg"].items() if k != "hf_tokenizer_name"}
+    return open_clip.CLIP(CLIP_CONFIG["embed_dim"], CLIP_CONFIG["vision_cfg"], text)
+
+
+def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Mirrors half of the pictures, and softens or roughens some as generators do; [-1, 1]."""
+    flips = torch.from_numpy(rng.uniform(size=len(pixels)) < 0.5)
+    pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
+    soft = torch.from_numpy(rng.uniform(size=len(pixels)) < 0.25)[:, None, None, None]
+    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), "replicate"), 3, stride=1)
+    pixels = torch.where(soft, blurred, pixels)
+    strength = np.where(rng.uniform(size=len(pixels)) < 0.25, rng.uniform(0, 0.15), 0.0)
+    noise = torch.from_numpy(rng.normal(size=tuple(pixels.shape)).astype(np.float32))
+    return pixels + noise * torch.from_numpy(strength.astype(np.float32))[:, None, None, None]
+
+
+def train_vit(data: WorldSet, out_dir: Path, *, n_steps: int, batch_size: int) -> None:
+    """Trains and writes a folder that `timm.create_model("local-dir:...")` loads."""
+    model = make_vit()
+    # Pictures in which the subject cannot look like itself are no view of it.
+    kept = np.array(
+        [
+            shot.property_name in (None, "shiny") and shot.style not in ("pencil-sketch", "marble")
+            for shot in data.shots
+        ]
+    ).reshape(-1, SHOTS_PER_IDENTITY)
+    usable = np.flatnonzero(kept.sum(1) >= 2)
+    by_class = [usable[usable % len(CLASSES) == c] for c in range(len(CLASSES))]
+    n_pairs = batch_size // 2
+
+    def compute_loss(
+        rng: np.random.Generator, noise: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        classes = rng.choice(len(CLASSES), N_CLASSES_PER_BATCH, replace=False)
+        chosen = np.concatenate(
+            [rng.choice(by_class[c], n_pairs // N_CLASSES_PER_BATCH, replace=False) for c in classes]
+        )
+        views = np.stack(
+            [rng.choice(np.flatnonzero(kept[i]), 2, replace=False) + i * SHOTS_PER_IDENTITY for i in chosen]
+        )
+        pixels = augment(to_pixels(data.images[views.T.ravel()]), rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = model(pixels)
+        first, second = F.normalize(tokens.float(), dim=-1).chunk(2)
+        both = torch.cat([first, second])
+        logits = both @ both.T / 0.1
+        logits.fill_diagonal_(-1e4)
+        target = torch.cat([torch.arange(n_pairs) + n_pairs, torch.arange(n_pairs)])
+        loss = F.cross_entropy(logits, target)
+        hits = (logits.argmax(-1) == target).float().mean()
+        return loss, {"top1": float(hits)}
+
+    train(
+        model, compute_loss, out_dir=out_dir, seed=2, n_steps=n_steps, learning_rate=1e-3,
+        weight_decay=0.05, betas=(0.9, 0.98), checkpoint_every=200, log_every=50,
+    )  # fmt: skip
+    write_vit(model, out_dir / "vit")
+
+
+def write_vit(model: nn.Module, folder: Path) -> None:
+    """Writes the folder that timm loads, weights in fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_half(model, folder / "model.safetensors")
+    config = {
+        "architecture": VIT_ARCHITECTURE,
+        "num_classes": 0,
+        "num_features": VIT_ARGUMENTS["embed_dim"],
+        "global_pool": "token",
+        "model_args": VIT_ARGUMENTS,
+        "pretrained_cfg": {
+            "tag": "two-view", "custom_load": False, "input_size": [3, 64, 64],
+            "fixed_input_size": True, "interpolation": "bicubic", "crop_pct": 1.0,
+            "mean": MEAN, "std": STD, "num_classes": 0, "pool_size": None,
+            "first_conv": "patch_embed.proj", "classifier": "head",
+        },
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def train_clip(
+    data: WorldSet, out_dir: Path, tokenizer: CLIPTokenizer, *, n_steps: int, batch_size: int
+) -> None:
+    """Trains and writes a folder that `open_clip.create_model("local-dir:...")` loads."""
+    model = make_clip()
+
+    def compute_loss(
+        rng: np.random.Generator, noise: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        rows = rng.choice(len(data), batch_size, replace=False)
+        texts = [data.caption(row, rng) for row in rows]
+        tokens = tokenizer(
+            texts, padding="max_length", max_length=CLIP_CONFIG["text_cfg"]["context_length"],
+            truncation=True, return_tensors="pt",
+        ).input_ids  # fmt: skip
+        pixels = augment(to_pixels(data.images[rows]), rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            image = model.encode_image(pixels)
+            text = model.encode_text(tokens)
+        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        logits = model.logit_scale.exp().clamp(max=50) * image @ text.T
+        # Two pictures may deserve the same words; neither is then the other's counterexample.
+        same = torch.tensor([[a == b for b in texts] for a in texts])
+        same.fill_diagonal_(False)
+        logits = logits.masked_fill(same, -1e4)
+        target = torch.arange(batch_size)
+        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        hits = (logits.argmax(-1) == target).float().mean()
+        return loss, {"top1": float(hits), "scale": float(model.logit_scale.detach().exp())}
+
+    train(
+        model, compute_loss, out_dir=out_dir, seed=3, n_steps=n_steps, learning_rate=1e-3,
+        weight_decay=0.05, betas=(0.9, 0.98), checkpoint_every=200, log_every=50,
+    )  # fmt: skip
+    write_clip(model, tokenizer, out_dir / "clip")
+
+
+def write_clip(model: nn.Module, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Writes the folder that open_clip loads, weights in fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_half(model, folder / "open_clip_model.safetensors")
+    tokenizer.save_pretrained(folder)
+    preprocess = {
+        "size": 64, "mode": "RGB", "mean": MEAN, "std": STD, "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }  # fmt: skip
+    text = json.dumps({"model_cfg": CLIP_CONFIG, "preprocess_cfg": preprocess}, indent=2)
+    (folder / "open_clip_config.json").write_text(text + "\n")
+
+
+def save_half(model: nn.Module, path: Path) -> None:
+    """Writes the weights in fp16; the loaders compute in fp32 again."""
+    state = {
+        name: value.half().contiguous() if value.is_floating_point() else value.contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("encoder", choices=("vit", "clip"))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--batch-size", type=int, default=128)
+    args = parser.parse_args()
+    data = WorldSet(args.data / "train")
+    torch.manual_seed(0)
+    if args.encoder == "vit":
+        train_vit(data, args.out, n_steps=args.steps, batch_size=args.batch_size)
+    else:
+        tokenizer = CLIPTokenizer.from_pretrained(args.tokenizer)
+        train_clip(data, args.out, tokenizer, n_steps=args.steps, batch_size=args.batch_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The one training loop that all of mini's models share: AdamW, cosine rate, EMA, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
+
+
+def train(
+    model: nn.Module,
+    compute_loss: Loss,
+    *,
+    out_dir: Path,
+    seed: int,
+    n_steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    betas: tuple[float, float] = (0.9, 0.99),
+    ema_decay: float = 0.999,
+    n_warmup_steps: int = 200,
+    checkpoint_every: int = 500,
+    log_every: int = 100,
+) -> None:
+    """Trains `model` in place and leaves the averaged weights in it.
+
+    Step i draws from generators seeded by (seed, i), so that a run which was killed goes on from
+    `out_dir/checkpoint.pt` as if it had never stopped. The log is `out_dir/log.jsonl`.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), learning_rate, betas=betas, weight_decay=weight_decay, fused=True
+    )
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    path = out_dir / "checkpoint.pt"
+    first = 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        average, first = state["average"], state["step"]
+    model.train()
+    sums: dict[str, list[float]] = {}
+    started = time.monotonic()
+    for step in range(first, n_steps):
+        rate = learning_rate * min(1.0, (step + 1) / n_warmup_steps)
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss, parts = compute_loss(
+            np.random.default_rng([seed, step]), torch.Generator().manual_seed(seed * 10**7 + step)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            decay = min(ema_decay, (1 + step) / (10 + step))
+            for name, value in model.state_dict().items():
+                if value.dtype.is_floating_point:
+                    average[name].lerp_(value, 1 - decay)
+                else:
+                    average[name].copy_(value)
+        for name, number in {"loss": float(loss.detach()), **parts}.items():
+            sums.setdefault(name, []).append(number)
+        if (step + 1) % log_every == 0:
+            row: dict[str, float] = {name: float(np.mean(values)) for name, values in sums.items()}
+            row |= {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
+            with (out_dir / "log.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            sums = {}
+        if (step + 1) % checkpoint_every == 0 or step + 1 == n_steps:
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average,
+                "step": step + 1,
+            }
+            torch.save(state, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
+    model.load_state_dict(average)
+    model.eval()

@@ -1,0 +1,90 @@
+"""Makes the CLIP tokenizer of `mini`: a small byte-pair vocabulary with rare tokens left over.
+
+    python -m dreambench.mini.training.tokenizer --out DIR
+
+The captions' words come first, then common English words that the world never shows, then
+unpronounceable trigrams: tokens that are in the vocabulary and in no caption, which is what
+DreamBooth's identifier has to be (paper, section 3.2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTokenizer
+
+from dreambench.mini.training.data import make_shots
+from dreambench.mini.world import make_caption
+
+CONTEXT_LENGTH = 32
+VOCABULARY_SIZE = 1400
+COMMON_WORDS = """
+the and of to is was for with on that by this are from his her their have not one two three all
+new old young little big small great good bad time day night year people man woman child boy girl
+friend king queen horse cow sheep fish lion tiger bear wolf panda frog rabbit house home door
+window table chair bed floor wall roof garden tree leaf leaves autumn flower sunflower sunflowers
+grass field forest mountain river lake ocean sea milk water wet rain cloud sun moon star sky wind
+fire street road dirt sidewalk crowded square bridge tower eiffel paris london york temple castle
+church school market shop train bus bicycle ship plane book paper pen letter music song dance film
+photo picture drawing statue painting style artist famous watercolor portrait sculpture van gogh
+rembrandt vermeer monet warhol michelangelo color light dark bright soft hard warm cold hot sweet
+food bread cheese apple orange cup glass bottle bowl plate spoon knife can candle clock toy doll
+game shirt coat shoe boot sneaker dress scarf hat outfit chef police firefighter wizard monocle
+front behind under over near between left right side high low round flat tall short long wide
+metal wood stone paper silk cotton leather mirror rug white black grey gray silver gold bronze
+running walking sitting standing sleeping eating reading playing smiling angry happy sad crying
+""".split()
+
+
+def make_rare_words(n: int) -> list[str]:
+    """Pronounceable by nobody: three consonants, no letter twice; the same n words every time."""
+    rng = np.random.default_rng(5)
+    letters = list("bcdfghjklmnpqrstvwxz")
+    words: list[str] = []
+    while len(words) < n:
+        word = "".join(str(letter) for letter in rng.choice(letters, 3, replace=False))
+        if word not in words:
+            words.append(word)
+    return words
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """Learns the merges and packs them in the order that CLIP's own vocabulary has."""
+    rng = np.random.default_rng(0)
+    captions = [
+        make_caption(shot, described=bool(rng.integers(2)))
+        for index in range(1400)
+        for shot in make_shots("train", index)
+    ]
+    corpus = captions + [" ".join(COMMON_WORDS)] * 12 + [" ".join(make_rare_words(160))] * 6
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer = normalizers.Lowercase()
+    learner.pre_tokenizer = pre_tokenizers.Whitespace()
+    learner.train_from_iterator(
+        corpus, trainers.BpeTrainer(vocab_size=VOCABULARY_SIZE, end_of_word_suffix="</w>")
+    )
+    merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = alphabet + [letter + "</w>" for letter in alphabet]
+    tokens += ["".join(merge) for merge in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))},
+        merges=merges,
+        model_max_length=CONTEXT_LENGTH,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    make_tokenizer().save_pretrained(args.out)
+
+
+if __name__ == "__main__":
+    main()
