@@ -1,0 +1,358 @@
+"""The command line: parse, call one function, print. Imports nothing slow before it has to."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dreambench import __version__
+from dreambench.errors import UserError
+
+if TYPE_CHECKING:
+    from dreambench.job import Job
+    from dreambench.report import Scored
+    from dreambench.run import Run
+
+COMPANIONS = ("class-only", "copy-reference")
+PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
+
+
+class _Failure(click.ClickException):
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"dreambench: {self.message}", err=True)
+
+
+def _user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Prints a UserError as one line and exits with 2; anything else keeps its traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            raise _Failure(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\ndreambench: stopped; the same command goes on from here", err=True)
+            sys.exit(130)
+
+    return wrapped
+
+
+class _Display:
+    """Progress on stderr: bars with time left on a terminal, else a line for each finished step."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415  (slow import)
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.plain = not console.is_terminal
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self.plain:
+            if done >= total:
+                click.echo(f"{what}: {total} of {total}", err=True)
+            return
+        if what not in self.tasks:
+            self.tasks[what] = self.bars.add_task(what, total=total)
+        self.bars.update(self.tasks[what], completed=done)
+        if done >= total:
+            self.bars.remove_task(self.tasks.pop(what))
+
+
+@contextmanager
+def _display() -> Iterator[_Display]:
+    display = _Display()
+    with display.bars:
+        yield display
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """How faithfully does a method put a given subject into new pictures, and how sure are we?
+
+    The main job, on the embedded benchmark (no GPU, no network):
+
+        dreambench run --method dreambooth
+    """
+
+
+def _pick_device(device: str) -> str:
+    import torch  # noqa: PLC0415  (slow import)
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device '{device}' here", hint="use --device cpu") from error
+    return device
+
+
+def _make_request(
+    method: str, protocol: str, subjects: str | None, base_model: str | None, options: dict[str, Any]
+) -> Any:
+    from dreambench.job import encoder_identities  # noqa: PLC0415  (imports torch)
+    from dreambench.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.recipe import load_recipe  # noqa: PLC0415
+    from dreambench.run import Request  # noqa: PLC0415
+
+    loaded = load_protocol(protocol)
+    recipe = load_recipe(method)
+    return Request(
+        protocol=loaded,
+        recipe=recipe,
+        subjects=tuple(subjects.split(",")) if subjects else None,
+        base_model=base_model or loaded.base_model,
+        encoders=encoder_identities(loaded),
+        **options,
+    )
+
+
+_run_dir = click.argument("run_dir", type=click.Path(path_type=Path))
+_cache = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Folder for embeddings and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
+)
+
+
+@main.command()
+@click.option("--method", required=True, help="Name of a baseline, or path of a recipe (.toml).")
+@click.option("--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]")
+@click.option("--subjects", help="Only these subjects, with commas between; marks the run partial.")
+@click.option("--beside", default=",".join(COMPANIONS), show_default=True,
+              help="Baselines to run and report beside the method; an empty string for none.")
+@click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True,
+              help="Folder of the run folders, which are OUT/PROTOCOL/METHOD.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
+              help="Arithmetic of tuning and drawing; scores are always fp32.")
+@click.option("--batch-size", type=click.IntRange(1, 512), default=16, show_default=True,
+              help="Images drawn together.")
+@_cache
+@_user_errors
+def run(
+    method: str, protocol: str | None, subjects: str | None, beside: str, base_model: str | None,
+    out: Path, device: str, precision: str, batch_size: int, cache: Path | None,
+) -> None:  # fmt: skip
+    """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped."""
+    from dreambench.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.recipe import load_recipe  # noqa: PLC0415
+
+    # Names are checked before anything slow is imported.
+    names = [method, *[name for name in beside.split(",") if name and name != method]]
+    for name in names:
+        load_recipe(name)
+    if protocol is not None:
+        load_protocol(protocol)
+    device = _pick_device(device)
+    if protocol is None:
+        protocol = "dreambench" if device.startswith("cuda") else "mini"
+        if protocol == "mini":
+            click.echo(
+                "No CUDA device: running the embedded benchmark 'mini'. The paper's benchmark: "
+                + PAPER_COMMAND.format(method=method)
+            )
+
+    from dreambench.files import cache_dir  # noqa: PLC0415
+    from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
+    from dreambench.run import hold_run, open_run  # noqa: PLC0415
+
+    options = {"device": device, "precision": precision, "batch_size": batch_size}
+    runs: list[Run] = []
+    with _display() as progress:
+        for name in names:
+            request = _make_request(name, protocol, subjects, base_model, options)
+            folder = out / request.protocol.name / request.recipe.name
+            with hold_run(folder):
+                opened = open_run(folder, request)
+                run_all(opened, cache_dir=cache or cache_dir(), progress=progress)
+            runs.append(opened)
+        scored, paths = write_report(runs[0], runs[1:])
+    _print_report(scored, paths)
+
+
+def _print_report(scored: list[Scored], paths: list[Path]) -> None:
+    from rich.console import Console  # noqa: PLC0415  (slow import)
+    from rich.table import Table  # noqa: PLC0415
+
+    from dreambench.report import (  # noqa: PLC0415
+        make_difference_table,
+        make_main_table,
+        make_signatures,
+    )
+
+    tables = {"Means over subjects with 95 % intervals": make_main_table(scored)}
+    if len(scored) > 1:
+        tables["Differences, paired by subject"] = make_difference_table(scored)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for title, frame in tables.items():
+        table = Table(title=title, title_justify="left")
+        for column in frame.columns:
+            table.add_column(str(column).replace(" (", "\n("), no_wrap=True)
+        for row in frame.itertuples(index=False):
+            # The interval goes below the mean, so that the table fits a terminal.
+            table.add_row(*[str(value).replace(" [", "\n[") for value in row])
+        console.print(table)
+    click.echo("Signatures:")
+    for signature in make_signatures(scored[0]):
+        click.echo(f"  {signature}")
+    click.echo("Report:")
+    for path in paths:
+        click.echo(f"  {path}")
+
+
+@contextmanager
+def _opened(run_dir: Path, cache: Path | None) -> Iterator[Job]:
+    from dreambench.files import cache_dir  # noqa: PLC0415
+    from dreambench.job import Job  # noqa: PLC0415  (imports torch)
+    from dreambench.run import hold_run, reopen_run  # noqa: PLC0415
+
+    if not (run_dir / "run.json").is_file():
+        raise UserError(f"{run_dir} holds no run", hint="make one with: dreambench run --method ...")
+    with hold_run(run_dir), _display() as progress:
+        yield Job(reopen_run(run_dir), cache_dir=cache or cache_dir(), progress=progress)
+
+
+@main.command()
+@_run_dir
+@_cache
+@_user_errors
+def train(run_dir: Path, cache: Path | None) -> None:
+    """Stage: tune on the subjects that are left."""
+    with _opened(run_dir, cache) as job:
+        job.train()
+
+
+@main.command()
+@_run_dir
+@_cache
+@_user_errors
+def generate(run_dir: Path, cache: Path | None) -> None:
+    """Stage: make the images that are left."""
+    with _opened(run_dir, cache) as job:
+        job.generate()
+
+
+@main.command()
+@_run_dir
+@_cache
+@_user_errors
+def embed(run_dir: Path, cache: Path | None) -> None:
+    """Stage: embed photos and images into the cache."""
+    with _opened(run_dir, cache) as job:
+        job.embed()
+
+
+@main.command()
+@_run_dir
+@_cache
+@_user_errors
+def score(run_dir: Path, cache: Path | None) -> None:
+    """Stage: write scores.parquet, one row for each thing scored."""
+    with _opened(run_dir, cache) as job:
+        job.score()
+
+
+@main.command()
+@_run_dir
+@click.option("--allow-incomplete", is_flag=True, help="Take a run with missing images, marked partial.")
+@_user_errors
+def aggregate(run_dir: Path, allow_incomplete: bool) -> None:
+    """Stage: write summary.json, the means with intervals."""
+    with _opened(run_dir, None) as job:
+        job.aggregate(allow_incomplete=allow_incomplete)
+
+
+@main.command()
+@_run_dir
+@click.argument("beside", nargs=-1, type=click.Path(path_type=Path))
+@_user_errors
+def report(run_dir: Path, beside: tuple[Path, ...]) -> None:
+    """Stage: tables, plots and the grid of RUN_DIR, beside other run folders of its protocol."""
+    from dreambench.job import write_report  # noqa: PLC0415  (imports torch)
+    from dreambench.run import reopen_run  # noqa: PLC0415
+
+    scored, paths = write_report(reopen_run(run_dir), [reopen_run(path) for path in beside])
+    _print_report(scored, paths)
+
+
+@main.command()
+@_run_dir
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_user_errors
+def status(run_dir: Path, as_json: bool) -> None:
+    """What is done and what is left in a run folder."""
+    from dreambench.run import read_status  # noqa: PLC0415
+
+    found = read_status(run_dir)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for key, value in found.items():
+        click.echo(f"{key:12} {value}")
+
+
+@main.command("list")
+@click.argument(
+    "what", type=click.Choice(["methods", "protocols", "base-models", "encoders"]), required=False
+)
+@_user_errors
+def list_(what: str | None) -> None:
+    """What there is: methods, protocols, base models, encoders."""
+    from dreambench.base_models import BASE_MODELS  # noqa: PLC0415
+    from dreambench.protocol import list_protocols, load_protocol  # noqa: PLC0415
+    from dreambench.recipe import list_recipes, load_recipe  # noqa: PLC0415
+
+    recipes = [load_recipe(name) for name in list_recipes()]
+    tables = {
+        "methods": [(r.name, f"{r.title} ({', '.join(r.tables)}); {r.source}") for r in recipes],
+        "protocols": [(name, load_protocol(name).title) for name in list_protocols()],
+        "base-models": [(m.name, f"{m.location}") for m in BASE_MODELS.values()],
+    }
+    if what in (None, "encoders"):
+        from dreambench.encoders import ENCODERS  # noqa: PLC0415  (imports torch)
+
+        tables["encoders"] = [
+            (spec.name, f"{spec.role}: {spec.library} {spec.architecture}") for spec in ENCODERS.values()
+        ]
+    for heading, rows in tables.items():
+        if what not in (None, heading):
+            continue
+        click.echo(f"{heading}:")
+        for name, text in rows:
+            click.echo(f"  {name:18} {text}")
+
+
+if __name__ == "__main__":
+    main()

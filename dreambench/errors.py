@@ -1,0 +1,60 @@
+"""The one error that is a user's to mend; everything else is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do next, in one line. The command line exits with 2."""
+
+    def __init__(self, problem: str, *, hint: str = "") -> None:
+        self.problem = " ".join(problem.split())
+        self.hint = " ".join(hint.split())
+        super().__init__(f"{self.problem}; {self.hint}" if self.hint else self.problem)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a table, with the nearest names that are."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        hint = "did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
+    else:
+        hint = f"known: {', '.join(known) if known else 'none'}"
+    return UserError(f"no {kind} named '{name}'", hint=hint)
+
+
+def invalid_file(path: Path, error: ValidationError) -> UserError:
+    """All that pydantic found wrong in a file, as one line."""
+    found = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "the file"
+        found.append(f"{where}: {item['msg']}")
+    return UserError(f"{path}: {'; '.join(found)}", hint="mend the file and run again")
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a folder that may not be written into a UserError that names it."""
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "free some space and run the same command again; what is done is kept",
+            errno.EDQUOT: "free some space and run the same command again; what is done is kept",
+            errno.EACCES: "pick a folder that you may write, with --out",
+            errno.EPERM: "pick a folder that you may write, with --out",
+            errno.EROFS: "pick a folder that you may write, with --out",
+            errno.ENOTDIR: "a file is in the way; pick another folder, with --out",
+            errno.EEXIST: "a file is in the way; pick another folder, with --out",
+        }
+        if error.errno not in hints:
+            raise
+        raise UserError(f"cannot write {path}: {error.strerror}", hint=hints[error.errno]) from error

@@ -1,0 +1,160 @@
+"""Files: where shipped data lies, writes that are whole or not there, hashes, untrusted images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dreambench.errors import UserError, disk_errors
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+MAX_IMAGE_PIXELS = 64_000_000
+MAX_IMAGE_BYTES = 100_000_000
+
+
+def shipped_path(*parts: str) -> Path:
+    """A file of the top-level data folders: inside an installed wheel, or in the checkout."""
+    inside = PACKAGE_DIR / "_data"
+    root = inside if inside.is_dir() else PACKAGE_DIR.parent
+    return root.joinpath(*parts)
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: `DREAMBENCH_CACHE`, or the user's cache folder."""
+    named = os.environ.get("DREAMBENCH_CACHE")
+    return Path(named) if named else Path(platformdirs.user_cache_dir("dreambench"))
+
+
+def make_dir(path: Path) -> Path:
+    """Creates a folder with its parents; UserError if that is not possible."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the whole new one, even after a kill."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_bytes` of indented JSON; NaN is refused, since JSON has none."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON; UserError when the file is not there or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there", hint="is this a run folder?") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error})", hint="restore or delete it") from error
+
+
+def write_together(staging_dir: Path, name: str, files: Mapping[Path, bytes]) -> None:
+    """Writes several files of one disk as one step: after a kill there are all or none of them.
+
+    They are made in `staging_dir/name.part`, which becomes `name.ready` when whole; then each is
+    moved to its place. `finish_together` completes what a kill interrupted.
+    """
+    with disk_errors(staging_dir):
+        staging_dir.mkdir(parents=True, exist_ok=True)
+        part, ready = staging_dir / f"{name}.part", staging_dir / f"{name}.ready"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            targets = {}
+            for index, (target, content) in enumerate(files.items()):
+                write_bytes(part / str(index), content)
+                targets[str(index)] = os.path.relpath(target, staging_dir)
+            write_json(part / "targets.json", targets)
+        except (OSError, UserError):
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        part.replace(ready)
+        _move_ready(staging_dir, ready)
+
+
+def _move_ready(staging_dir: Path, ready: Path) -> None:
+    for index, relative in read_json(ready / "targets.json").items():
+        target = Path(os.path.normpath(staging_dir / relative))
+        if (ready / index).exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (ready / index).replace(target)
+    shutil.rmtree(ready)
+
+
+def finish_together(staging_dir: Path) -> None:
+    """Moves what `write_together` had ready before a kill, and drops what it had not."""
+    if not staging_dir.is_dir():
+        return
+    with disk_errors(staging_dir):
+        for folder in sorted(staging_dir.iterdir()):
+            if folder.suffix == ".ready":
+                if (folder / "targets.json").exists():
+                    _move_ready(staging_dir, folder)
+                else:  # All files were moved and the removal itself was interrupted.
+                    shutil.rmtree(folder)
+            elif folder.suffix == ".part":
+                shutil.rmtree(folder)
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(content: Any) -> str:
+    """First 16 hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest_folder(folder: Path, *, suffixes: Sequence[str]) -> str:
+    """Digest over relative names and contents of a folder's files with the given suffixes."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
+    return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})
+
+
+def load_image(path: Path) -> Image.Image:
+    """Opens an image of unknown origin as RGB, upright.
+
+    Raises UserError for a file that is missing, no image, damaged, or too large.
+    """
+    try:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise UserError(f"{path} is over {MAX_IMAGE_BYTES} bytes", hint="use a smaller file")
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise UserError(
+                    f"{path} has {image.width} x {image.height} pixels", hint="use a smaller image"
+                )
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there", hint="restore it or name another") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path} cannot be read as an image ({error})", hint="replace the file"
+        ) from error

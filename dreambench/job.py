@@ -1,0 +1,229 @@
+"""The main job: all stages of a run, one after another, and the report of a run beside others."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dreambench.encoders import Encoder, find_encoder, load_encoder
+from dreambench.errors import UserError
+from dreambench.files import make_dir, read_json, write_bytes, write_json
+from dreambench.generate import generate_images
+from dreambench.methods import Context, Method, Progress, make_method
+from dreambench.metrics import METRICS
+from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
+from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.report import Scored, write_tables
+from dreambench.run import Run, reopen_run
+from dreambench.score import compute_scores, embed_run, expected_counts
+from dreambench.stats import estimate_table, mean_by_subject
+from dreambench.train import train_subjects
+
+N_GRID_REFERENCES = 3
+N_GRID_COLUMNS = 9
+
+
+def encoder_identities(protocol: Protocol) -> dict[str, str]:
+    """Identity of the protocol's encoder for each role, without loading the networks."""
+    names = protocol.encoders
+    return {
+        "dino": find_encoder(names.dino, "dino").identity(),
+        "clip": find_encoder(names.clip, "clip").identity(),
+        "perceptual": find_encoder(names.perceptual, "perceptual").identity(),
+    }
+
+
+class Job:
+    """The stages of one run. Each can be called alone and does only what is left."""
+
+    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress) -> None:
+        self.run = run
+        self.cache_dir = make_dir(cache_dir)
+        self.progress = progress
+
+    @cached_property
+    def _method(self) -> Method:
+        request = self.run.request
+        return make_method(
+            request.recipe,
+            Context(
+                base_model=self.run.base_model,
+                sampler=request.protocol.sampler,
+                device=request.device,
+                precision=request.precision,  # type: ignore[arg-type]
+                batch_size=request.batch_size,
+                cache_dir=self.cache_dir,
+                progress=self.progress,
+            ),
+        )
+
+    @cached_property
+    def _encoders(self) -> dict[str, Encoder]:
+        names, device = self.run.request.protocol.encoders, self.run.request.device
+        return {
+            "dino": load_encoder(names.dino, "dino", device=device),
+            "clip": load_encoder(names.clip, "clip", device=device),
+            "perceptual": load_encoder(names.perceptual, "perceptual", device=device),
+        }
+
+    def train(self) -> None:
+        """Tunes on the subjects that are left."""
+        if self.run.missing_training():
+            train_subjects(self.run, self._method)
+
+    def generate(self) -> None:
+        """Makes the images that are left."""
+        if self.run.missing_training():
+            raise UserError(
+                f"{len(self.run.missing_training())} subjects of {self.run.run_dir} are not tuned",
+                hint=f"first: dreambench train {self.run.run_dir}",
+            )
+        if self.run.missing_images():
+            generate_images(self.run, self._method, self.progress)
+
+    def embed(self) -> dict[str, Any]:
+        """Embeds photos and images, as far as the cache does not have them."""
+        return embed_run(
+            self.run, self._encoders, cache_dir=self.cache_dir, progress=self.progress
+        )
+
+    def score(self) -> pd.DataFrame:
+        """Writes scores.parquet."""
+        scores = compute_scores(self.run, self.embed(), self._encoders["clip"])
+        buffer = io.BytesIO()
+        scores.to_parquet(buffer, index=False)
+        write_bytes(self.run.scores_path, buffer.getvalue())
+        return scores
+
+    def aggregate(self, *, allow_incomplete: bool = False) -> dict[str, Any]:
+        """Writes summary.json; refuses a run with missing images unless told otherwise."""
+        scores = read_scores(self.run)
+        missing = len(self.run.missing_images())
+        if missing and not allow_incomplete:
+            raise UserError(
+                f"{missing} of {len(self.run.plan.images)} images of {self.run.run_dir} are missing",
+                hint="run the same command again to make them, or pass --allow-incomplete",
+            )
+        summary = make_summary(self.run, scores)
+        write_json(self.run.summary_path, summary)
+        return summary
+
+
+def read_scores(run: Run) -> pd.DataFrame:
+    """The scores of a run; UserError when it has none."""
+    if not run.scores_path.is_file():
+        raise UserError(
+            f"{run.run_dir} has no scores", hint=f"first: dreambench score {run.run_dir}"
+        )
+    return pd.read_parquet(run.scores_path)
+
+
+def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
+    """The numbers of a run with everything that they depend on."""
+    table = estimate_table(scores).set_index("metric")
+    expected = expected_counts(run)
+    encoders = dict(run.request.encoders)
+    metrics = {}
+    for name, metric in METRICS.items():
+        scored = int(scores.loc[scores["metric"] == name, "n_pairs"].sum())
+        row = table.loc[name] if name in table.index else None
+        metrics[name] = {
+            "mean": None if row is None else float(row["mean"]),
+            "low": _number(row, "low"),
+            "high": _number(row, "high"),
+            "n_subjects": 0 if row is None else int(row["n_subjects"]),
+            "n_scored": scored,
+            "n_expected": expected[name],
+            "higher_is_better": metric.higher_is_better,
+            "signature": metric.signature(encoders),
+        }
+    session = run.manifest["sessions"][-1]
+    return {
+        "method": run.name,
+        "protocol": f"{run.request.protocol.name} v{run.request.protocol.version}",
+        "partial": run.is_partial or bool(run.missing_images()),
+        "n_images": len(run.plan.images) - len(run.missing_images()),
+        "n_images_expected": len(run.plan.images),
+        "interval": "95 %, Student t over subjects",
+        "metrics": metrics,
+        "digests": run.manifest["digests"],
+        "encoders": encoders,
+        "device": run.request.device,
+        "precision": run.request.precision,
+        "packages": session["packages"],
+        "python": session["python"],
+        "code": session["code"],
+    }
+
+
+def _number(row: pd.Series | None, key: str) -> float | None:
+    """A float for JSON, which has no NaN."""
+    return None if row is None or np.isnan(row[key]) else float(row[key])
+
+
+def run_all(run: Run, *, cache_dir: Path, progress: Progress) -> None:
+    """Every stage of one run up to its summary."""
+    job = Job(run, cache_dir=cache_dir, progress=progress)
+    job.train()
+    job.generate()
+    job.score()
+    job.aggregate()
+
+
+def read_scored(run_dir: Path) -> Scored:
+    """Scores and summary of a finished run folder."""
+    run = reopen_run(run_dir)
+    return Scored(run.name, read_scores(run), read_json(run.summary_path))
+
+
+def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Path]]:
+    """Tables, plots and the image grid of a run beside others, in `<run>/report`.
+
+    Raises UserError when the runs are not of one protocol and data set.
+    """
+    runs = [run, *beside]
+    for other in beside:
+        for key in ("protocol", "data", "base_model"):
+            if other.manifest["digests"][key] != run.manifest["digests"][key]:
+                raise UserError(
+                    f"{other.run_dir} has another {key} than {run.run_dir}",
+                    hint="compare runs of one protocol only",
+                )
+    scored = [Scored(r.name, read_scores(r), read_json(r.summary_path)) for r in runs]
+    out_dir = make_dir(run.run_dir / "report")
+    paths = write_tables(scored, out_dir)
+    estimates = pd.concat([estimate_table(s.scores).assign(method=s.name) for s in scored])
+    families = pd.concat(
+        [
+            estimate_table(s.scores[s.scores["metric"].isin(["dino", "clip-t"])], by=["family"])
+            .assign(method=s.name)
+            for s in scored
+        ]
+    )  # fmt: skip
+    paths.append(plot_intervals(estimates, out_dir / "intervals.png"))
+    paths.append(plot_families(families, out_dir / "families.png"))
+    by_subject = {s.name: mean_by_subject(s.scores) for s in scored}
+    paths.append(plot_fidelity(by_subject, out_dir / "fidelity.png"))
+    paths.append(_write_grid(run, out_dir / "grid.png"))
+    return scored, paths
+
+
+def _write_grid(run: Run, path: Path) -> Path:
+    """The first image of the most widely used prompts, a row a subject."""
+    first = [u for u in run.plan.images if u.k == 0 and u.prompt_id != PRIOR_PROMPT_ID]
+    n_users = {u.prompt_id: sum(v.prompt_id == u.prompt_id for v in first) for u in first}
+    order = sorted(n_users, key=lambda name: -n_users[name])
+    shown = [name for name in n_users if name in order[:N_GRID_COLUMNS]]
+    texts = {unit.prompt_id: unit.prompt for unit in first}
+    rows = []
+    for subject in run.subjects:
+        files = {u.prompt_id: run.image_path(u) for u in first if u.subject == subject.name}
+        rows.append((subject.name, subject.photos, [files.get(name, Path()) for name in shown]))
+    titles = [texts[name].replace("{subject}", "[V]") for name in shown]
+    return plot_grid(rows, titles, path, n_references=N_GRID_REFERENCES)

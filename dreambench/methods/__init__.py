@@ -1,0 +1,108 @@
+"""Methods: code that makes images of a subject. The interface, and the table of all of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dreambench.base_models import BaseModel as DiffusionModel
+from dreambench.errors import UserError, unknown_name
+from dreambench.protocol import Sampler
+from dreambench.recipe import Recipe
+from dreambench.subjects import Subject
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Settings(BaseModel):
+    """Numbers of a recipe's table; a method lists its own in a subclass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Progress(Protocol):
+    """What a long work calls to say how far it is."""
+
+    def __call__(self, what: str, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and under which protocol a method works."""
+
+    base_model: DiffusionModel
+    sampler: Sampler
+    device: str
+    precision: Precision
+    batch_size: int
+    cache_dir: Path
+    progress: Progress
+
+
+class Generator(Protocol):
+    """Makes images of one subject."""
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One RGB image a prompt. Image i depends on (prompts[i], seeds[i]) alone.
+
+        A prompt may hold the slot {subject}, which stands for what the method calls its subject.
+        """
+        ...
+
+
+class Method(Protocol):
+    """A way to make images of a subject.
+
+    `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
+    (None: all of them). The two put a baseline in its track.
+    """
+
+    Settings: ClassVar[type[Settings]]
+    tunes: ClassVar[bool]
+    n_references: ClassVar[int | None]
+
+    def __init__(self, settings: Any, context: Context) -> None: ...
+
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
+        """Leaves in `out_dir` (which exists and is empty) all that `load` needs."""
+        ...
+
+    def load(self, subject: Subject, out_dir: Path) -> Generator:
+        """Makes a generator from what `fit` left."""
+        ...
+
+
+METHODS = {
+    "dreambooth": "dreambench.methods.dreambooth:DreamBooth",
+    "class-only": "dreambench.methods.class_only:ClassOnly",
+    "copy-reference": "dreambench.methods.copy_reference:CopyReference",
+}
+
+
+def find_method(name: str) -> type[Method]:
+    """The class behind a name in METHODS; imports it only now, since torch is slow to import."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_method(recipe: Recipe, context: Context) -> Method:
+    """A method with a recipe's numbers; UserError for a number that the method does not take."""
+    method = find_method(recipe.method)
+    table = recipe.settings_for(context.base_model.name)
+    try:
+        settings = method.Settings.model_validate(table)
+    except ValidationError as error:
+        found = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+        raise UserError(
+            f"baseline '{recipe.name}', table [{context.base_model.name}]: {found}",
+            hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
+        ) from error
+    return method(settings, context)

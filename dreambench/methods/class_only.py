@@ -1,0 +1,28 @@
+"""Draws the plain class and never sees the subject: the floor under every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreambench.methods import Context, Settings
+from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.subjects import Subject
+
+
+class ClassOnly:
+    """The untouched base model with the class noun in the place of the subject."""
+
+    Settings = Settings
+    tunes = False
+    n_references = 0
+
+    def __init__(self, settings: Settings, context: Context) -> None:
+        self.context = context
+        self.pipeline = load_base(context)
+
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
+        """Nothing to learn."""
+
+    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
+        """The base model, asked for the class."""
+        return PipelineGenerator(self.pipeline, self.context, subject_phrase=subject.class_name)

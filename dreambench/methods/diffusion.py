@@ -1,0 +1,147 @@
+"""What the methods on a diffusion pipeline share: drawing images and class images."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from filelock import FileLock
+from PIL import Image
+
+from dreambench.base_models import load_pipeline, make_scheduler
+from dreambench.errors import UserError
+from dreambench.files import digest, finish_together, make_dir, write_json, write_together
+from dreambench.methods import Context
+from dreambench.plan import derive_seed
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+def autocast(context: Context) -> AbstractContextManager[object]:
+    """The run's precision as a context; weights stay fp32 and sums are kept in fp32."""
+    if context.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(context.device).type, torch.bfloat16)
+
+
+def load_base(context: Context) -> StableDiffusionPipeline:
+    """The protocol's base model with the protocol's scheduler, on the run's device."""
+    pipeline = load_pipeline(
+        context.base_model, device=torch.device(context.device), dtype=torch.float32
+    )
+    pipeline.scheduler = make_scheduler(pipeline, context.sampler)
+    # Convolutions are fastest this way on the CPU and on recent GPUs.
+    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.vae.to(memory_format=torch.channels_last)
+    return pipeline
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that CUDA or the CPU allocator had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )
+
+
+class PipelineGenerator:
+    """Draws images with a pipeline; `subject_phrase` fills the slot {subject} of the prompts."""
+
+    def __init__(
+        self, pipeline: StableDiffusionPipeline, context: Context, *, subject_phrase: str
+    ) -> None:
+        self.pipeline = pipeline
+        self.context = context
+        self.subject_phrase = subject_phrase
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """See `methods.Generator`. Halves the batch when memory runs out, down to one image."""
+        try:
+            return self._generate(prompts, seeds)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error)
+        # Outside of the handler, since the exception's frames hold on to the failed tensors.
+        gc.collect()
+        if len(prompts) == 1:
+            raise UserError(
+                f"no memory for one image of {self.context.sampler.size_px} px ({problem[:80]})",
+                hint="free memory, use --precision bf16 or another --device",
+            )
+        half = len(prompts) // 2
+        first = self.generate(prompts[:half], seeds[:half])
+        return first + self.generate(prompts[half:], seeds[half:])
+
+    @torch.inference_mode()
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        # Noise is drawn on the CPU for each image by itself: neither batch nor device changes it.
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        sampler = self.context.sampler
+        with autocast(self.context):
+            found = self.pipeline(
+                prompt=[text.replace("{subject}", self.subject_phrase) for text in prompts],
+                num_inference_steps=sampler.n_steps,
+                guidance_scale=sampler.guidance_scale,
+                height=sampler.size_px,
+                width=sampler.size_px,
+                generator=noise,
+                output_type="pil",
+            )
+        return [image.convert("RGB") for image in found.images]
+
+
+def make_class_images(
+    pipeline: StableDiffusionPipeline, context: Context, *, class_name: str, n_images: int
+) -> list[Path]:
+    """Images of "a [class]" by the base model, for prior preservation (paper, section 3.3).
+
+    They are kept in the cache by (base model, class, sampler, precision), so that subjects,
+    methods and runs share them, and finished ones outlive a kill.
+    """
+    key = {
+        "base_model": context.base_model.identity(),
+        "class_name": class_name,
+        "sampler": context.sampler.model_dump(mode="json"),
+        "precision": context.precision,
+        "device": torch.device(context.device).type,
+        "batch_size": context.batch_size,
+    }
+    folder = make_dir(context.cache_dir / "class-images" / digest(key))
+    with FileLock(folder / "lock"):
+        finish_together(folder / "staging")
+        if not (folder / "key.json").exists():
+            write_json(folder / "key.json", key)
+        paths = [folder / f"{index}.png" for index in range(n_images)]
+        generator = PipelineGenerator(pipeline, context, subject_phrase=class_name)
+        size = context.batch_size
+        # Whole batches, also past n_images, so that an image's bits do not depend on n_images.
+        for start in range(0, n_images, size):
+            batch = [folder / f"{index}.png" for index in range(start, start + size)]
+            if all(path.exists() for path in batch):
+                continue
+            context.progress(f"class images of {class_name}", start, n_images)
+            seeds = [derive_seed("class-image", class_name, start + i) for i in range(size)]
+            images = generator.generate([f"a {class_name}"] * size, seeds)
+            write_together(
+                folder / "staging",
+                str(start),
+                {path: encode_png(image) for path, image in zip(batch, images, strict=True)},
+            )
+        context.progress(f"class images of {class_name}", n_images, n_images)
+        return paths
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file without metadata."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

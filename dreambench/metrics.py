@@ -1,0 +1,88 @@
+"""The metrics: pure functions of embeddings, and the table METRICS with each one's identity.
+
+Sources: DINO, CLIP-I, CLIP-T: DreamBooth paper, section 4.2. PRES and DIV: the same, section 4.4.
+What the paper leaves open is settled as in the protocol and printed in the signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreambench.encoders import Embeddings, Role
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's identity apart from the encoder."""
+
+    name: str
+    title: str
+    version: int
+    role: Role
+    higher_is_better: bool
+    pairs: str
+    formula: str
+
+    def signature(self, encoders: Mapping[str, str]) -> str:
+        """One string that names everything the number depends on; `encoders` by role."""
+        return "|".join(
+            [self.title, f"v{self.version}", encoders[self.role], self.pairs, "mean:pairs>subject"]
+        )
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "dino", "DINO", 1, "dino", True, "refs:all",
+            "mean cosine between each image of a subject and each of its photos",
+        ),
+        Metric(
+            "clip-i", "CLIP-I", 1, "clip", True, "refs:all",
+            "mean cosine between each image of a subject and each of its photos",
+        ),
+        Metric(
+            "clip-t", "CLIP-T", 1, "clip", True, "text:prompt-without-identifier",
+            "mean cosine between each image and its prompt",
+        ),
+        Metric(
+            "div", "DIV", 1, "perceptual", True, "pairs:within-prompt",
+            "mean perceptual distance between images of one subject and one prompt",
+        ),
+        Metric(
+            "pres", "PRES", 1, "dino", False, "images:prior,refs:all",
+            "mean cosine between images of the plain class and the subject's photos; lower is better",
+        ),
+    )
+}  # fmt: skip
+
+
+def compute_reference_similarity(
+    images: Embeddings, references: Embeddings
+) -> NDArray[np.float64]:
+    """Mean cosine of each image to all references: (n, d), (m, d) -> (n,) in [-1, 1].
+
+    Inputs have unit rows. Sums run in float64, so that no order of work shows in the result.
+    """
+    return (images.astype(np.float64) @ references.astype(np.float64).T).mean(axis=1)
+
+
+def compute_text_similarity(images: Embeddings, texts: Embeddings) -> NDArray[np.float64]:
+    """Cosine of each image to its own text: (n, d), (n, d) -> (n,) in [-1, 1]."""
+    return (images.astype(np.float64) * texts.astype(np.float64)).sum(axis=1)
+
+
+def compute_diversity(features: Embeddings) -> tuple[float, int]:
+    """Mean squared distance over all pairs of rows, and the number of pairs: (n, d) -> >= 0.
+
+    With fewer than two rows there is no pair: (nan, 0).
+    """
+    first, second = np.triu_indices(len(features), k=1)
+    if len(first) == 0:
+        return float("nan"), 0
+    gaps = features[first].astype(np.float64) - features[second].astype(np.float64)
+    return float((gaps**2).sum(axis=1).mean()), len(first)

@@ -1,0 +1,156 @@
+"""Figures: data frames and image paths in, files out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dreambench.files import write_bytes
+from dreambench.metrics import METRICS
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "dreambench",
+}
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    buffer = io.BytesIO()
+    # No date or version in the file, so that equal data gives an equal file.
+    figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
+    """One panel a metric, one dot with its interval a method.
+
+    `table` has the columns method, metric (a name of METRICS), mean, low, high.
+    """
+    metrics = [name for name in METRICS if name in set(table["metric"])]
+    methods = list(dict.fromkeys(table["method"]))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.9 * len(metrics) + 1.0, 0.42 * len(methods) + 0.9))
+        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axis, name in zip(axes, metrics, strict=True):
+            rows = table[table["metric"] == name].set_index("method")
+            for y, method in enumerate(methods):
+                if method not in rows.index:
+                    continue
+                row = rows.loc[method]
+                color = COLORS[y % len(COLORS)]
+                axis.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+                axis.plot(row["mean"], y, "o", color=color, markersize=5)
+            better = "higher" if METRICS[name].higher_is_better else "lower"
+            axis.set_title(f"{METRICS[name].title}\n({better} is better)")
+            axis.set_yticks(range(len(methods)), methods)
+            axis.set_ylim(len(methods) - 0.5, -0.5)
+            axis.margins(x=0.12)
+            axis.grid(axis="x", alpha=0.3)
+        figure.tight_layout()
+        return _save(figure, path)
+
+
+def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
+    """Subject fidelity (DINO) against prompt fidelity (CLIP-T): a dot a subject, a cross a method.
+
+    `by_subject` maps a method to a frame with the columns metric, subject, value.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 3.6))
+        axis = figure.subplots()
+        for index, (method, frame) in enumerate(by_subject.items()):
+            wide = frame.pivot(index="subject", columns="metric", values="value")
+            color = COLORS[index % len(COLORS)]
+            axis.scatter(wide["clip-t"], wide["dino"], s=16, color=color, alpha=0.55, linewidths=0)
+            axis.scatter(
+                wide["clip-t"].mean(), wide["dino"].mean(), s=90, marker="X", color=color,
+                edgecolors="white", label=method, zorder=3,
+            )  # fmt: skip
+        axis.set_xlabel("CLIP-T (prompt fidelity)")
+        axis.set_ylabel("DINO (subject fidelity)")
+        axis.grid(alpha=0.3)
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return _save(figure, path)
+
+
+def plot_families(table: pd.DataFrame, path: Path) -> Path:
+    """DINO and CLIP-T for each prompt family; columns method, family, metric, mean, low, high."""
+    families = list(dict.fromkeys(table["family"]))
+    methods = list(dict.fromkeys(table["method"]))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 2.9))
+        axes = figure.subplots(1, 2)
+        for axis, name in zip(axes, ("dino", "clip-t"), strict=True):
+            for index, method in enumerate(methods):
+                rows = table[(table["method"] == method) & (table["metric"] == name)]
+                rows = rows.set_index("family").reindex(families)
+                x = np.arange(len(families)) + (index - (len(methods) - 1) / 2) * 0.2
+                errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
+                axis.errorbar(
+                    x, rows["mean"], yerr=errors, fmt="o", markersize=4, linewidth=1.5,
+                    color=COLORS[index % len(COLORS)], label=method,
+                )  # fmt: skip
+            axis.set_xticks(range(len(families)), families, rotation=25, ha="right")
+            axis.set_title(METRICS[name].title)
+            axis.grid(axis="y", alpha=0.3)
+        axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.tight_layout()
+        return _save(figure, path)
+
+
+def plot_grid(
+    rows: Sequence[tuple[str, Sequence[Path], Sequence[Path]]],
+    titles: Sequence[str],
+    path: Path,
+    *,
+    n_references: int,
+) -> Path:
+    """Reference photos on the left, generated images on the right; one row a subject.
+
+    `rows` holds (subject, reference photos, generated images); `titles` names the generated
+    columns. A path that is not there leaves its cell empty.
+    """
+    n_columns = n_references + len(titles)
+    widths = [1.0] * n_references + [0.25] + [1.0] * len(titles)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.92 * (n_columns + 0.25), 0.92 * len(rows) + 0.9))
+        axes = figure.subplots(
+            len(rows), n_columns + 1, squeeze=False,
+            gridspec_kw={"width_ratios": widths, "wspace": 0.04, "hspace": 0.04},
+        )  # fmt: skip
+        for axis in axes.flat:
+            axis.axis("off")
+        for line, (name, references, generated) in zip(axes, rows, strict=True):
+            cells = [*line[:n_references], *line[n_references + 1 :]]
+            shown = [*list(references[:n_references]), *generated]
+            shown[:n_references] += [Path()] * (n_references - len(references[:n_references]))
+            for axis, file in zip(cells, shown, strict=False):
+                if file.is_file():
+                    with Image.open(file) as image:
+                        axis.imshow(np.asarray(image.convert("RGB")), interpolation="nearest")
+            line[0].text(
+                -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8
+            )
+        for axis, title in zip(axes[0][n_references + 1 :], titles, strict=True):
+            axis.text(
+                0.02, 1.06, title, transform=axis.transAxes, rotation=28, ha="left", va="bottom",
+                fontsize=7.5,
+            )  # fmt: skip
+        axes[0][0].text(
+            0, 1.06, "reference photos", transform=axes[0][0].transAxes, ha="left", va="bottom",
+            fontsize=8, fontweight="bold",
+        )  # fmt: skip
+        return _save(figure, path)

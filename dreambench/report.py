@@ -1,0 +1,177 @@
+"""Tables of a run beside others, as CSV, Markdown and text. The only place that rounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dreambench.files import write_bytes
+from dreambench.metrics import METRICS
+from dreambench.stats import compare_paired, estimate_table, mean_by_subject
+
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A scored run as the report needs it: its row name, its scores and its summary."""
+
+    name: str
+    scores: pd.DataFrame
+    summary: Mapping[str, Any]
+
+
+def format_number(value: float | None) -> str:
+    """Three decimals as papers have them (".668"); a dash for nothing."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.{DIGITS}f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.{DIGITS}f}"
+
+
+def format_interval(mean: float, low: float | None, high: float | None) -> str:
+    """Mean with its interval, e.g. ".668 [.601, .735]"."""
+    if low is None or high is None or math.isnan(low):
+        return f"{format_number(mean)} [-, -]"
+    return f"{format_number(mean)} [{format_number(low)}, {format_number(high)}]"
+
+
+def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """One row a method and metric with everything that a number must carry."""
+    rows = []
+    for run in runs:
+        for name, entry in run.summary["metrics"].items():
+            rows.append(
+                {
+                    "method": run.name,
+                    "metric": METRICS[name].title,
+                    "mean": entry["mean"],
+                    "low": entry["low"],
+                    "high": entry["high"],
+                    "n_subjects": entry["n_subjects"],
+                    "n_scored": entry["n_scored"],
+                    "n_expected": entry["n_expected"],
+                    "partial": run.summary["partial"],
+                    "signature": entry["signature"],
+                    "protocol": run.summary["digests"]["protocol"],
+                    "recipe": run.summary["digests"]["recipe"],
+                    "data": run.summary["digests"]["data"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def metric_heading(name: str) -> str:
+    """Title with the direction in which it is better."""
+    metric = METRICS[name]
+    return f"{metric.title} {'(up)' if metric.higher_is_better else '(down)'}"
+
+
+def make_main_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """One row a method, one column a metric, formatted with intervals; partial rows say so."""
+    rows = []
+    for run in runs:
+        row = {"method": run.name + (" (partial)" if run.summary["partial"] else "")}
+        for name, entry in run.summary["metrics"].items():
+            text = format_interval(entry["mean"], entry["low"], entry["high"])
+            if entry["n_scored"] < entry["n_expected"]:
+                text += f" ({entry['n_scored']} of {entry['n_expected']})"
+            row[metric_heading(name)] = text
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def make_family_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """Means with intervals for each prompt family."""
+    rows = []
+    for run in runs:
+        table = estimate_table(run.scores[run.scores["metric"] != "pres"], by=["family"])
+        for family, group in table.groupby("family", sort=False):
+            row = {"method": run.name, "family": family}
+            for entry in group.itertuples():
+                row[metric_heading(entry.metric)] = format_interval(entry.mean, entry.low, entry.high)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def make_subject_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """Means for each subject."""
+    rows = []
+    for run in runs:
+        table = mean_by_subject(run.scores)
+        for subject, group in table.groupby("subject", sort=False):
+            row = {"method": run.name, "subject": subject}
+            for entry in group.itertuples():
+                row[metric_heading(entry.metric)] = format_number(entry.value)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def make_difference_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """The first method minus each other one, paired by subject, with intervals."""
+    rows = []
+    for other in runs[1:]:
+        row = {"difference": f"{runs[0].name} - {other.name}"}
+        for entry in compare_paired(runs[0].scores, other.scores).itertuples():
+            row[metric_heading(entry.metric)] = format_interval(entry.mean, entry.low, entry.high)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def make_signatures(run: Scored) -> list[str]:
+    """The signature of each metric, in the order of the table."""
+    return [entry["signature"] for entry in run.summary["metrics"].values()]
+
+
+def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
+    """Writes tables as CSV and Markdown, and returns their paths; the first run is the subject."""
+    long, main = make_long_table(runs), make_main_table(runs)
+    differences = make_difference_table(runs)
+    families, subjects = make_family_table(runs), make_subject_table(runs)
+    summary = runs[0].summary
+    lines = [
+        f"# {runs[0].name} on {summary['protocol']}",
+        "",
+        "Means over subjects with 95 % intervals (Student t over subjects).",
+        "",
+        main.to_markdown(index=False),
+        "",
+        "Signatures:",
+        "",
+        *[f"- `{signature}`" for signature in make_signatures(runs[0])],
+        "",
+        f"Protocol {summary['digests']['protocol']}, recipe {summary['digests']['recipe']}, "
+        f"data {summary['digests']['data']}, base model `{summary['digests']['base_model']}`, "
+        f"code {summary['code']['commit'] or 'release'} ({summary['code']['version']}"
+        f"{', changed' if summary['code']['dirty'] else ''}).",
+        "",
+        "## Differences, paired by subject",
+        "",
+        differences.to_markdown(index=False) if len(runs) > 1 else "Nothing to compare with.",
+        "",
+        "## By prompt family",
+        "",
+        "A property prompt asks for another colour, surface or shape: there a right picture loses "
+        "similarity to the photos.",
+        "",
+        families.to_markdown(index=False),
+        "",
+        "## By subject",
+        "",
+        subjects.to_markdown(index=False),
+        "",
+    ]
+    contents = {
+        "table.csv": long.to_csv(index=False),
+        "differences.csv": differences.to_csv(index=False),
+        "families.csv": families.to_csv(index=False),
+        "subjects.csv": subjects.to_csv(index=False),
+        "report.md": "\n".join(lines),
+    }
+    for name, text in contents.items():
+        write_bytes(out_dir / name, text.encode())
+    return [out_dir / name for name in contents]

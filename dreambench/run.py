@@ -1,0 +1,274 @@
+"""The run folder: what it was made from, what is done, what is left, and who holds it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dreambench import __version__
+from dreambench.base_models import BaseModel, find_base_model
+from dreambench.errors import UserError, disk_errors
+from dreambench.files import PACKAGE_DIR, make_dir, read_json, write_json
+from dreambench.plan import ImageUnit, Plan, TrainUnit, make_plan
+from dreambench.protocol import Protocol
+from dreambench.recipe import Recipe
+from dreambench.subjects import Subject, digest_subjects, find_dataset, load_subjects
+
+FORMAT = 1
+PACKAGES = (
+    "torch", "diffusers", "transformers", "timm", "open_clip_torch", "numpy", "pillow", "safetensors",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to be. Everything that an image or a score depends on is in here."""
+
+    protocol: Protocol
+    recipe: Recipe
+    subjects: tuple[str, ...] | None
+    base_model: str
+    device: str
+    precision: str
+    batch_size: int
+    encoders: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder."""
+
+    run_dir: Path
+    request: Request
+    base_model: BaseModel
+    subjects: list[Subject]
+    plan: Plan
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The method's recipe, which names the row in every table."""
+        return self.request.recipe.name
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the run was narrowed below its protocol."""
+        return bool(self.manifest["partial"])
+
+    @property
+    def scores_path(self) -> Path:
+        return self.run_dir / "scores.parquet"
+
+    @property
+    def summary_path(self) -> Path:
+        return self.run_dir / "summary.json"
+
+    def train_dir(self, subject: str) -> Path:
+        """Folder of what a method learned about a subject; it is there only when whole."""
+        return self.run_dir / "train" / subject
+
+    def image_path(self, unit: ImageUnit) -> Path:
+        return self.run_dir / unit.relative_path
+
+    def missing_training(self) -> list[TrainUnit]:
+        """Subjects left to tune on."""
+        return [unit for unit in self.plan.train if not self.train_dir(unit.subject).is_dir()]
+
+    def missing_images(self) -> list[ImageUnit]:
+        """Images left to make."""
+        return [unit for unit in self.plan.images if not self.image_path(unit).is_file()]
+
+    def subject(self, name: str) -> Subject:
+        return next(subject for subject in self.subjects if subject.name == name)
+
+
+def describe_code() -> dict[str, Any]:
+    """Version and, in a git checkout, commit and whether files of the package differ from it."""
+    found: dict[str, Any] = {"version": __version__, "commit": None, "dirty": None}
+    root = PACKAGE_DIR.parent
+    if (root / ".git").exists():
+        try:
+            commit = subprocess.run(
+                ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+            )
+            changes = subprocess.run(
+                ["git", "status", "--porcelain", "--", "dreambench", "protocols", "baselines"],
+                cwd=root, capture_output=True, text=True, check=True,
+            )  # fmt: skip
+        except (OSError, subprocess.CalledProcessError):
+            return found
+        found["commit"] = commit.stdout.strip()
+        found["dirty"] = bool(changes.stdout.strip())
+    return found
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions and hardware kind of this session; no host, user or path."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "code": describe_code(),
+    }
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        items: Any = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in items:
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _changes(old: Any, new: Any) -> list[str]:
+    """Readable differences of two JSON values."""
+    before, after = _flatten(old), _flatten(new)
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
+
+
+def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], plan: Plan) -> Any:
+    protocol = request.protocol
+    every = load_names(protocol)
+    return {
+        "format": FORMAT,
+        "protocol": protocol.model_dump(mode="json"),
+        "recipe": {
+            "name": request.recipe.name,
+            "method": request.recipe.method,
+            "title": request.recipe.title,
+            "source": request.recipe.source,
+            "settings": request.recipe.settings_for(base.name),
+        },
+        "subjects": [subject.name for subject in subjects],
+        "partial": len(subjects) < len(every),
+        "base_model": request.base_model,
+        "device": request.device,
+        "precision": request.precision,
+        "batch_size": request.batch_size,
+        "encoders": dict(request.encoders),
+        "digests": {
+            "protocol": protocol.digest(),
+            "recipe": request.recipe.digest(base.name),
+            "data": digest_subjects(subjects),
+            "base_model": base.identity(),
+            "plan": plan.digest(),
+        },
+    }
+
+
+def load_names(protocol: Protocol) -> list[str]:
+    """Names of all subjects of a protocol."""
+    names = protocol.subjects or None
+    return [subject.name for subject in load_subjects(find_dataset(protocol.dataset), names=names)]
+
+
+def open_run(run_dir: Path, request: Request) -> Run:
+    """Makes a run folder or goes on with one.
+
+    Raises UserError when the folder holds a run of another protocol, recipe, data or setting, and
+    says what differs.
+    """
+    base = find_base_model(request.base_model)
+    wanted = request.subjects or request.protocol.subjects or None
+    subjects = load_subjects(find_dataset(request.protocol.dataset), names=wanted)
+    plan = make_plan(request.protocol, subjects, batch_size=request.batch_size)
+    manifest = _make_manifest(request, base, subjects, plan)
+    path = run_dir / "run.json"
+    if path.exists():
+        old = read_json(path)
+        sessions = old.pop("sessions", [])
+        changes = _changes(old, manifest)
+        if changes:
+            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+            raise UserError(
+                f"{run_dir} holds a run of something else: {'; '.join(changes[:3])}{more}",
+                hint="pick another folder with --out, or delete this one",
+            )
+    else:
+        make_dir(run_dir)
+        others = [entry for entry in run_dir.iterdir() if not entry.name.startswith(".")]
+        if others:
+            raise UserError(
+                f"{run_dir} is not empty and holds no run", hint="pick another folder with --out"
+            )
+        sessions = []
+    sessions = [*sessions, describe_machine()]
+    write_json(path, {**manifest, "sessions": sessions})
+    return Run(run_dir, request, base, subjects, plan, {**manifest, "sessions": sessions})
+
+
+def reopen_run(run_dir: Path) -> Run:
+    """Opens an existing run folder from its run.json alone."""
+    manifest = read_json(run_dir / "run.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
+    base = find_base_model(manifest["base_model"])
+    head = {key: manifest["recipe"][key] for key in ("name", "method", "title", "source")}
+    request = Request(
+        protocol=Protocol.model_validate(manifest["protocol"]),
+        recipe=Recipe(**head, tables={base.name: manifest["recipe"]["settings"]}),
+        subjects=tuple(manifest["subjects"]),
+        base_model=manifest["base_model"],
+        device=manifest["device"],
+        precision=manifest["precision"],
+        batch_size=manifest["batch_size"],
+        encoders=manifest["encoders"],
+    )
+    return open_run(run_dir, request)
+
+
+@contextmanager
+def hold_run(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes off a run folder; the lock goes with the process, even when killed."""
+    make_dir(run_dir)
+    lock = FileLock(run_dir / ".lock")
+    try:
+        with disk_errors(run_dir):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"another dreambench is working on {run_dir}",
+            hint="wait for it, or pick another folder with --out",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """What is done and left in a run folder, read without changing anything in it."""
+    manifest = read_json(run_dir / "run.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
+    protocol = Protocol.model_validate(manifest["protocol"])
+    subjects = load_subjects(find_dataset(protocol.dataset), names=manifest["subjects"])
+    plan = make_plan(protocol, subjects, batch_size=manifest["batch_size"])
+    n_tuned = sum((run_dir / "train" / unit.subject).is_dir() for unit in plan.train)
+    n_images = sum((run_dir / unit.relative_path).is_file() for unit in plan.images)
+    return {
+        "method": manifest["recipe"]["name"],
+        "protocol": f"{protocol.name} v{protocol.version}",
+        "partial": manifest["partial"],
+        "tuned": f"{n_tuned} of {len(plan.train)}",
+        "images": f"{n_images} of {len(plan.images)}",
+        "scored": (run_dir / "scores.parquet").is_file(),
+        "summarised": (run_dir / "summary.json").is_file(),
+        "sessions": len(manifest.get("sessions", [])),
+    }

@@ -1,0 +1,136 @@
+"""Stage: embeddings to tidy scores, one row for each thing that was scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dreambench.embed import embed_files
+from dreambench.encoders import Embeddings, Encoder
+from dreambench.methods import Progress
+from dreambench.metrics import (
+    METRICS,
+    compute_diversity,
+    compute_reference_similarity,
+    compute_text_similarity,
+)
+from dreambench.plan import ImageUnit
+from dreambench.protocol import PRIOR_PROMPT_ID
+from dreambench.run import Run
+from dreambench.subjects import Subject
+
+COLUMNS = ["subject", "class_name", "kind", "family", "prompt_id", "k", "metric", "value", "n_pairs"]
+WHOLE_PROMPT = -1
+"""The `k` of a row that belongs to all images of a prompt together."""
+
+
+def embed_run(
+    run: Run, encoders: Mapping[str, Encoder], *, cache_dir: Path, progress: Progress
+) -> dict[str, dict[Path, Embeddings]]:
+    """Embeddings by role and path: photos and images for dino and clip, images for perceptual.
+
+    Images that the run lacks are left out here; `expected_counts` says how many there should be.
+    """
+    images = [run.image_path(unit) for unit in run.plan.images if run.image_path(unit).is_file()]
+    photos = [path for subject in run.subjects for path in subject.photos]
+    found = {}
+    for role, encoder in encoders.items():
+        paths = images if role == "perceptual" else photos + images
+        rows = embed_files(paths, encoder, cache_dir=cache_dir, progress=progress) if paths else []
+        found[role] = dict(zip(paths, rows, strict=True))
+    return found
+
+
+def compute_scores(
+    run: Run,
+    vectors: Mapping[str, Mapping[Path, Embeddings]],
+    text_encoder: Encoder,
+) -> pd.DataFrame:
+    """All scores of a run as a tidy frame with the columns of COLUMNS."""
+    texts = sorted({unit.clip_text for unit in run.plan.images})
+    text_rows = dict(zip(texts, text_encoder.embed_texts(texts), strict=True))
+    rows = []
+    for subject in run.subjects:
+        units = [
+            unit
+            for unit in run.plan.images
+            if unit.subject == subject.name and run.image_path(unit).is_file()
+        ]
+        rows += _score_images(run, subject, units, vectors, text_rows)
+        rows += _score_prompts(run, subject, units, vectors["perceptual"])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(
+    subject: Subject, unit: ImageUnit, metric: str, value: float, n_pairs: int, *, k: int | None = None
+) -> list[object]:
+    k = unit.k if k is None else k
+    head = [subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id, k]
+    return [*head, metric, value, n_pairs]
+
+
+def _score_images(
+    run: Run,
+    subject: Subject,
+    units: list[ImageUnit],
+    vectors: Mapping[str, Mapping[Path, Embeddings]],
+    text_rows: Mapping[str, Embeddings],
+) -> list[list[object]]:
+    if not units:
+        return []
+    rows = []
+    n_photos = len(subject.photos)
+    by_role = {}
+    for role in ("dino", "clip"):
+        images = np.stack([vectors[role][run.image_path(unit)] for unit in units])
+        photos = np.stack([vectors[role][path] for path in subject.photos])
+        by_role[role] = (images, compute_reference_similarity(images, photos))
+    wanted = np.stack([text_rows[unit.clip_text] for unit in units])
+    clip_t = compute_text_similarity(by_role["clip"][0], wanted)
+    for index, unit in enumerate(units):
+        dino, clip_i = by_role["dino"][1][index], by_role["clip"][1][index]
+        if unit.prompt_id == PRIOR_PROMPT_ID:
+            rows.append(_row(subject, unit, "pres", dino, n_photos))
+            continue
+        rows.append(_row(subject, unit, "dino", dino, n_photos))
+        rows.append(_row(subject, unit, "clip-i", clip_i, n_photos))
+        rows.append(_row(subject, unit, "clip-t", clip_t[index], 1))
+    return rows
+
+
+def _score_prompts(
+    run: Run, subject: Subject, units: list[ImageUnit], features: Mapping[Path, Embeddings]
+) -> list[list[object]]:
+    rows = []
+    for prompt_id in dict.fromkeys(unit.prompt_id for unit in units):
+        if prompt_id == PRIOR_PROMPT_ID:
+            continue
+        members = [unit for unit in units if unit.prompt_id == prompt_id]
+        value, n_pairs = compute_diversity(
+            np.stack([features[run.image_path(unit)] for unit in members])
+        )
+        if n_pairs:
+            rows.append(_row(subject, members[0], "div", value, n_pairs, k=WHOLE_PROMPT))
+    return rows
+
+
+def expected_counts(run: Run) -> dict[str, int]:
+    """How many pairs each metric has when no image is missing."""
+    n_photos = {subject.name: len(subject.photos) for subject in run.subjects}
+    counts = dict.fromkeys(METRICS, 0)
+    groups: dict[tuple[str, str], int] = {}
+    for unit in run.plan.images:
+        if unit.prompt_id == PRIOR_PROMPT_ID:
+            counts["pres"] += n_photos[unit.subject]
+            continue
+        counts["dino"] += n_photos[unit.subject]
+        counts["clip-i"] += n_photos[unit.subject]
+        counts["clip-t"] += 1
+        key = (unit.subject, unit.prompt_id)
+        groups[key] = groups.get(key, 0) + 1
+    counts["div"] = sum(math.comb(size, 2) for size in groups.values())
+    return counts
