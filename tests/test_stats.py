@@ -1,0 +1,115 @@
+"""Metrics and statistics against values that can be worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dreambench.metrics import (
+    METRICS,
+    compute_diversity,
+    compute_reference_similarity,
+    compute_text_similarity,
+)
+from dreambench.report import format_interval, format_number
+from dreambench.stats import compare_paired, estimate_mean, estimate_table, mean_by_subject
+
+
+def unit_rows(*angles):
+    radians = np.deg2rad(angles)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def test_reference_similarity_is_the_mean_over_all_references():
+    found = compute_reference_similarity(unit_rows(0, 90), unit_rows(0, 60))
+    assert found == pytest.approx([(1 + 0.5) / 2, (0 + np.cos(np.deg2rad(30))) / 2], abs=1e-6)
+
+
+def test_pasting_the_references_back_earns_the_mean_with_self_pairs():
+    photos = unit_rows(0, 60, 120)
+    with_self = (photos @ photos.T).mean()
+    assert compute_reference_similarity(photos, photos).mean() == pytest.approx(with_self)
+
+
+def test_text_similarity_is_row_by_row():
+    found = compute_text_similarity(unit_rows(0, 90), unit_rows(60, 90))
+    assert found == pytest.approx([0.5, 1.0], abs=1e-6)
+
+
+def test_diversity_is_the_mean_over_pairs():
+    features = np.array([[0.0], [1.0], [3.0]], np.float32)
+    assert compute_diversity(features) == (pytest.approx((1 + 9 + 4) / 3), 3)
+    value, n_pairs = compute_diversity(features[:1])
+    assert np.isnan(value)
+    assert n_pairs == 0
+
+
+def scores(rows):
+    columns = ["subject", "family", "metric", "value", "n_pairs"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_pairs_are_weighted_within_a_subject_and_subjects_count_alike():
+    frame = scores(
+        [
+            ["a", "art", "dino", 0.2, 1],
+            ["a", "art", "dino", 0.8, 3],
+            ["b", "art", "dino", 0.5, 1],
+        ]
+    )
+    values = mean_by_subject(frame).set_index("subject")["value"]
+    assert values["a"] == pytest.approx((0.2 + 3 * 0.8) / 4)
+    assert estimate_table(frame)["mean"].item() == pytest.approx((0.65 + 0.5) / 2)
+
+
+def test_interval_is_students():
+    # Worked out: mean 2, s = 1, n = 3, t(.975, 2) = 4.30265.
+    found = estimate_mean(np.array([1.0, 2.0, 3.0]))
+    assert (found.mean, found.n_subjects) == (2.0, 3)
+    assert found.high - found.mean == pytest.approx(4.30265 / np.sqrt(3), abs=1e-4)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        found = estimate_mean(rng.normal(0.5, 0.1, size=8))
+        hits += found.low <= 0.5 <= found.high
+    assert 0.935 < hits / 2000 < 0.965
+
+
+def test_one_subject_has_no_interval_and_none_has_no_mean():
+    assert np.isnan(estimate_mean(np.array([1.0])).low)
+    assert np.isnan(estimate_mean(np.array([])).mean)
+
+
+def test_paired_difference_is_sharper_than_two_intervals():
+    rng = np.random.default_rng(1)
+    base = rng.normal(0.5, 0.2, size=10)
+    rows = lambda shift: [[f"s{i}", "art", "dino", v + shift, 1] for i, v in enumerate(base)]
+    found = compare_paired(scores(rows(0.05)), scores(rows(0.0)))
+    assert found["mean"].item() == pytest.approx(0.05)
+    assert found["low"].item() > 0.04
+
+
+def test_pairing_uses_common_subjects_only():
+    first = scores([["a", "art", "dino", 1.0, 1], ["b", "art", "dino", 9.0, 1]])
+    second = scores([["a", "art", "dino", 0.4, 1]])
+    found = compare_paired(first, second)
+    assert found["n_subjects"].item() == 1
+    assert found["mean"].item() == pytest.approx(0.6)
+
+
+def test_numbers_are_rounded_as_papers_print_them():
+    assert format_number(0.66849) == ".668"
+    assert format_number(-0.1) == "-.100"
+    assert format_number(1.25) == "1.250"
+    assert format_number(None) == "-"
+    assert format_interval(0.5, None, None) == ".500 [-, -]"
+
+
+def test_signature_changes_with_each_part_of_the_recipe():
+    encoders = {"dino": "a", "clip": "b", "perceptual": "c"}
+    signatures = {metric.signature(encoders) for metric in METRICS.values()}
+    assert len(signatures) == len(METRICS)
+    changed = METRICS["dino"].signature(encoders | {"dino": "a2"})
+    assert changed != METRICS["dino"].signature(encoders)
