@@ -3,7 +3,8 @@
     python -m dreambench.mini.training.autoencoder --data DIR --out DIR
 
 Absolute error with the subject's pixels weighted up, an edge term, and a small KL term. Batches
-are small because many small steps beat few large ones on a CPU.
+are small because many small steps beat few large ones on a CPU. `--start FOLDER` goes on from the
+weights of an earlier autoencoder.
 """
 
 from __future__ import annotations
@@ -52,10 +53,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--kl-weight", type=float, default=3e-4)
+    parser.add_argument("--start", type=Path, help="folder of an autoencoder to go on from")
     args = parser.parse_args()
     data = WorldSet(args.data / "train")
     torch.manual_seed(0)
-    model = make_autoencoder().to(memory_format=torch.channels_last)
+    model = AutoencoderKL.from_pretrained(args.start) if args.start else make_autoencoder()
+    model = model.float().to(memory_format=torch.channels_last)
 
     def compute_loss(
         rng: np.random.Generator, noise: torch.Generator
