@@ -27,6 +27,7 @@ class BaseModel:
 
     @property
     def is_local(self) -> bool:
+        """Whether the location is a folder on this machine."""
         return Path(self.location).is_dir()
 
     def identity(self) -> str:

@@ -118,7 +118,11 @@ def _pick_device(device: str) -> str:
 
 
 def _make_request(
-    method: str, protocol: str, subjects: str | None, base_model: str | None, options: dict[str, Any]
+    method: str,
+    protocol: str,
+    subjects: str | None,
+    base_model: str | None,
+    options: dict[str, Any],
 ) -> Any:
     from dreambench.job import encoder_identities  # noqa: PLC0415  (imports torch)
     from dreambench.protocol import load_protocol  # noqa: PLC0415
@@ -147,18 +151,39 @@ _cache = click.option(
 
 @main.command()
 @click.option("--method", required=True, help="Name of a baseline, or path of a recipe (.toml).")
-@click.option("--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]")
+@click.option(
+    "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
+)
 @click.option("--subjects", help="Only these subjects, with commas between; marks the run partial.")
-@click.option("--beside", default=",".join(COMPANIONS), show_default=True,
-              help="Baselines to run and report beside the method; an empty string for none.")
+@click.option(
+    "--beside",
+    default=",".join(COMPANIONS),
+    show_default=True,
+    help="Baselines to run and report beside the method; an empty string for none.",
+)
 @click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
-@click.option("--out", type=click.Path(path_type=Path), default="runs", show_default=True,
-              help="Folder of the run folders, which are OUT/PROTOCOL/METHOD.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Folder of the run folders, which are OUT/PROTOCOL/METHOD.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True,
-              help="Arithmetic of tuning and drawing; scores are always fp32.")
-@click.option("--batch-size", type=click.IntRange(1, 512), default=16, show_default=True,
-              help="Images drawn together.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of tuning and drawing; scores are always fp32.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 512),
+    default=16,
+    show_default=True,
+    help="Images drawn together.",
+)
 @_cache
 @_user_errors
 def run(
@@ -239,7 +264,9 @@ def _opened(run_dir: Path, cache: Path | None) -> Iterator[Job]:
     from dreambench.run import hold_run, reopen_run  # noqa: PLC0415
 
     if not (run_dir / "run.json").is_file():
-        raise UserError(f"{run_dir} holds no run", hint="make one with: dreambench run --method ...")
+        raise UserError(
+            f"{run_dir} holds no run", hint="make one with: dreambench run --method ..."
+        )
     with hold_run(run_dir), _display() as progress:
         yield Job(reopen_run(run_dir), cache_dir=cache or cache_dir(), progress=progress)
 
@@ -286,7 +313,9 @@ def score(run_dir: Path, cache: Path | None) -> None:
 
 @main.command()
 @_run_dir
-@click.option("--allow-incomplete", is_flag=True, help="Take a run with missing images, marked partial.")
+@click.option(
+    "--allow-incomplete", is_flag=True, help="Take a run with missing images, marked partial."
+)
 @_user_errors
 def aggregate(run_dir: Path, allow_incomplete: bool) -> None:
     """Stage: write summary.json, the means with intervals."""
@@ -344,7 +373,8 @@ def list_(what: str | None) -> None:
         from dreambench.encoders import ENCODERS  # noqa: PLC0415  (imports torch)
 
         tables["encoders"] = [
-            (spec.name, f"{spec.role}: {spec.library} {spec.architecture}") for spec in ENCODERS.values()
+            (spec.name, f"{spec.role}: {spec.library} {spec.architecture}")
+            for spec in ENCODERS.values()
         ]
     for heading, rows in tables.items():
         if what not in (None, heading):

@@ -182,7 +182,9 @@ class Encoder:
         """
         rows = []
         for start in range(0, len(images), batch_size):
-            chunk = [self.spec.pixels.prepare(image) for image in images[start : start + batch_size]]
+            chunk = [
+                self.spec.pixels.prepare(image) for image in images[start : start + batch_size]
+            ]
             pixels = torch.from_numpy(np.stack(chunk)).to(self.device)
             with torch.inference_mode():
                 rows.append(self._forward(pixels).cpu().numpy())

@@ -57,4 +57,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         }
         if error.errno not in hints:
             raise
-        raise UserError(f"cannot write {path}: {error.strerror}", hint=hints[error.errno]) from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror}", hint=hints[error.errno]
+        ) from error

@@ -51,7 +51,9 @@ def generate_images(run: Run, method: Method, progress: Progress) -> None:
 def _check_images(images: list[Image.Image], units: list[ImageUnit], *, method_name: str) -> None:
     hint = "mend the method's generate()"
     if len(images) != len(units):
-        raise UserError(f"{method_name} made {len(images)} images for {len(units)} prompts", hint=hint)
+        raise UserError(
+            f"{method_name} made {len(images)} images for {len(units)} prompts", hint=hint
+        )
     for image in images:
         if not isinstance(image, Image.Image) or image.mode != "RGB":
             raise UserError(f"{method_name} made something that is no RGB image", hint=hint)

@@ -89,9 +89,7 @@ class Job:
 
     def embed(self) -> dict[str, Any]:
         """Embeds photos and images, as far as the cache does not have them."""
-        return embed_run(
-            self.run, self._encoders, cache_dir=self.cache_dir, progress=self.progress
-        )
+        return embed_run(self.run, self._encoders, cache_dir=self.cache_dir, progress=self.progress)
 
     def score(self) -> pd.DataFrame:
         """Writes scores.parquet."""
@@ -107,7 +105,7 @@ class Job:
         missing = len(self.run.missing_images())
         if missing and not allow_incomplete:
             raise UserError(
-                f"{missing} of {len(self.run.plan.images)} images of {self.run.run_dir} are missing",
+                f"{self.run.run_dir}: {missing} of {len(self.run.plan.images)} images are missing",
                 hint="run the same command again to make them, or pass --allow-incomplete",
             )
         summary = make_summary(self.run, scores)

@@ -55,15 +55,13 @@ METRICS = {
         ),
         Metric(
             "pres", "PRES", 1, "dino", False, "images:prior,refs:all",
-            "mean cosine between images of the plain class and the subject's photos; lower is better",
+            "mean cosine of images of the plain class with the subject's photos; lower is better",
         ),
     )
 }  # fmt: skip
 
 
-def compute_reference_similarity(
-    images: Embeddings, references: Embeddings
-) -> NDArray[np.float64]:
+def compute_reference_similarity(images: Embeddings, references: Embeddings) -> NDArray[np.float64]:
     """Mean cosine of each image to all references: (n, d), (m, d) -> (n,) in [-1, 1].
 
     Inputs have unit rows. Sums run in float64, so that no order of work shows in the result.

@@ -92,7 +92,9 @@ class Protocol(_Frozen):
     @model_validator(mode="after")
     def _unique_ids(self) -> Protocol:
         ids = [prompt.id for prompt in self.prompts]
-        twice = sorted({name for name in ids if ids.count(name) > 1} | ({PRIOR_PROMPT_ID} & set(ids)))
+        twice = sorted(
+            {name for name in ids if ids.count(name) > 1} | ({PRIOR_PROMPT_ID} & set(ids))
+        )
         if twice:
             raise ValueError(f"prompt ids used twice or reserved: {', '.join(twice)}")
         return self

@@ -93,7 +93,9 @@ def make_family_table(runs: Sequence[Scored]) -> pd.DataFrame:
         for family, group in table.groupby("family", sort=False):
             row = {"method": run.name, "family": family}
             for entry in group.itertuples():
-                row[metric_heading(entry.metric)] = format_interval(entry.mean, entry.low, entry.high)
+                row[metric_heading(entry.metric)] = format_interval(
+                    entry.mean, entry.low, entry.high
+                )
             rows.append(row)
     return pd.DataFrame(rows)
 

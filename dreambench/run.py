@@ -25,7 +25,8 @@ from dreambench.subjects import Subject, digest_subjects, find_dataset, load_sub
 
 FORMAT = 1
 PACKAGES = (
-    "torch", "diffusers", "transformers", "timm", "open_clip_torch", "numpy", "pillow", "safetensors",
+    "torch", "diffusers", "transformers", "timm", "open_clip_torch", "numpy", "pillow",
+    "safetensors",
 )  # fmt: skip
 
 
@@ -66,10 +67,12 @@ class Run:
 
     @property
     def scores_path(self) -> Path:
+        """One row for each thing scored."""
         return self.run_dir / "scores.parquet"
 
     @property
     def summary_path(self) -> Path:
+        """Means, intervals, counts and what they depend on."""
         return self.run_dir / "summary.json"
 
     def train_dir(self, subject: str) -> Path:
@@ -77,6 +80,7 @@ class Run:
         return self.run_dir / "train" / subject
 
     def image_path(self, unit: ImageUnit) -> Path:
+        """Where a unit's image is, or will be."""
         return self.run_dir / unit.relative_path
 
     def missing_training(self) -> list[TrainUnit]:
@@ -88,6 +92,7 @@ class Run:
         return [unit for unit in self.plan.images if not self.image_path(unit).is_file()]
 
     def subject(self, name: str) -> Subject:
+        """The subject of that name."""
         return next(subject for subject in self.subjects if subject.name == name)
 
 

@@ -23,7 +23,17 @@ from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.run import Run
 from dreambench.subjects import Subject
 
-COLUMNS = ["subject", "class_name", "kind", "family", "prompt_id", "k", "metric", "value", "n_pairs"]
+COLUMNS = [
+    "subject",
+    "class_name",
+    "kind",
+    "family",
+    "prompt_id",
+    "k",
+    "metric",
+    "value",
+    "n_pairs",
+]
 WHOLE_PROMPT = -1
 """The `k` of a row that belongs to all images of a prompt together."""
 
@@ -66,7 +76,13 @@ def compute_scores(
 
 
 def _row(
-    subject: Subject, unit: ImageUnit, metric: str, value: float, n_pairs: int, *, k: int | None = None
+    subject: Subject,
+    unit: ImageUnit,
+    metric: str,
+    value: float,
+    n_pairs: int,
+    *,
+    k: int | None = None,
 ) -> list[object]:
     k = unit.k if k is None else k
     head = [subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id, k]

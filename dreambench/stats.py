@@ -50,7 +50,7 @@ def estimate_mean(values: np.ndarray) -> Estimate:
 
 
 def estimate_table(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.DataFrame:
-    """Estimates for each metric (and group): columns metric, (by...), mean, low, high, n_subjects."""
+    """Estimates for each metric (and group): metric, (by...), mean, low, high, n_subjects."""
     subjects = mean_by_subject(scores, by=by)
     keys = ["metric", *(by or [])]
     rows = []

@@ -1,4 +1,4 @@
-"""What the tests share: no network, a tiny protocol and recipe, and the command line as a process."""
+"""What the tests share: no network, a tiny protocol and recipe, the command line as a process."""
 
 import os
 import subprocess

@@ -85,7 +85,10 @@ def test_one_subject_has_no_interval_and_none_has_no_mean():
 def test_paired_difference_is_sharper_than_two_intervals():
     rng = np.random.default_rng(1)
     base = rng.normal(0.5, 0.2, size=10)
-    rows = lambda shift: [[f"s{i}", "art", "dino", v + shift, 1] for i, v in enumerate(base)]
+
+    def rows(shift):
+        return [[f"s{i}", "art", "dino", v + shift, 1] for i, v in enumerate(base)]
+
     found = compare_paired(scores(rows(0.05)), scores(rows(0.0)))
     assert found["mean"].item() == pytest.approx(0.05)
     assert found["low"].item() > 0.04

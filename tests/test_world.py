@@ -83,7 +83,9 @@ def test_red_subject_is_red():
 @pytest.mark.parametrize("property_name", PROPERTIES)
 def test_properties_change_the_subject(property_name):
     plain = np.asarray(render(Shot(identity("cat", 4), 2)).image, int)
-    changed = np.asarray(render(Shot(identity("cat", 4), 2, property_name=property_name)).image, int)
+    changed = np.asarray(
+        render(Shot(identity("cat", 4), 2, property_name=property_name)).image, int
+    )
     assert (np.abs(plain - changed).max(-1) > 15).mean() > 0.004
 
 

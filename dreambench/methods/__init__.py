@@ -29,7 +29,9 @@ class Settings(BaseModel):
 class Progress(Protocol):
     """What a long work calls to say how far it is."""
 
-    def __call__(self, what: str, done: int, total: int) -> None: ...
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Says that `done` of `total` steps of `what` are through."""
+        ...
 
 
 @dataclass(frozen=True)

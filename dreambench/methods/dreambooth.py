@@ -85,7 +85,9 @@ class DreamBooth:
                 hint="lower batch_size in a copy of the recipe, or use --precision bf16",
             ) from error
         for name, module in self.trained.items():
-            state = {key: value.half().cpu().contiguous() for key, value in module.state_dict().items()}
+            state = {
+                key: value.half().cpu().contiguous() for key, value in module.state_dict().items()
+            }
             with disk_errors(out_dir):
                 save_file(state, out_dir / f"{name}.safetensors", metadata={"format": "pt"})
         write_json(out_dir / "losses.json", losses)
@@ -126,14 +128,18 @@ class DreamBooth:
         history = []
         for step in range(settings.n_steps):
             with autocast(self.context):
-                text = pipeline.text_encoder(tokens)[0] if settings.train_text_encoder else frozen_text
+                text = (
+                    pipeline.text_encoder(tokens)[0] if settings.train_text_encoder else frozen_text
+                )
                 subject_loss, prior_loss = self._losses(schedule, text, photos, prior, noise)
                 loss = subject_loss + settings.prior_weight * prior_loss
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            history.append({"subject": float(subject_loss.detach()), "prior": float(prior_loss.detach())})
+            history.append(
+                {"subject": float(subject_loss.detach()), "prior": float(prior_loss.detach())}
+            )
             self.context.progress(f"tuning on {subject.name}", step + 1, settings.n_steps)
         for module in self.trained.values():
             module.eval()
@@ -176,9 +182,7 @@ class DreamBooth:
             return errors.mean(), torch.zeros((), device=clean.device)
         return errors[:size].mean(), errors[size:].mean()
 
-    def _draw(
-        self, posterior: tuple[Tensor, Tensor], size: int, noise: torch.Generator
-    ) -> Tensor:
+    def _draw(self, posterior: tuple[Tensor, Tensor], size: int, noise: torch.Generator) -> Tensor:
         """Latents of `size` images drawn without repetition as far as there are enough."""
         mean, std = posterior
         rows = torch.cat(

@@ -120,9 +120,7 @@ def _dog(b: _Builder) -> None:
     tail = (0.09, b.p(5, 0.25, 0.45), 0.09)
     b.add("frustum", (0, y + 0.35, -length * 1.02), tail, b.accent, rotation=(-35, 0, 0))
     _eyes(b, head * 0.42, hy + head * 0.35, hz + head * 0.82, 0.1)
-    b.anchor = Anchor(
-        (0, hy, hz), (head, head, head), (0, y + girth * 0.75, hz * 0.92), 0.36, head
-    )
+    b.anchor = Anchor((0, hy, hz), (head, head, head), (0, y + girth * 0.75, hz * 0.92), 0.36, head)
 
 
 def _cat(b: _Builder) -> None:
@@ -188,9 +186,7 @@ def _bird(b: _Builder) -> None:
     if b.flag(5):
         b.add("ellipsoid", (0, hy + head, hz - 0.05), (0.08, 0.28, 0.2), b.accent)
     _eyes(b, head * 0.62, hy + head * 0.3, hz + head * 0.68, 0.09)
-    b.anchor = Anchor(
-        (0, hy, hz), (head, head, head), (0, y + girth * 0.68, hz * 0.85), 0.34, head
-    )
+    b.anchor = Anchor((0, hy, hz), (head, head, head), (0, y + girth * 0.68, hz * 0.85), 0.34, head)
 
 
 def _plushie(b: _Builder) -> None:
@@ -199,7 +195,10 @@ def _plushie(b: _Builder) -> None:
     b.add("ellipsoid", (0, y, 0), (girth, girth * 1.1, girth * 0.8), b.body)
     b.pair("ellipsoid", (girth * 0.62, 0.24, 0.22), (limb * 1.15, limb, limb * 1.3), b.accent)
     b.pair(
-        "ellipsoid", (girth * 1.08, y + 0.12, 0.1), (limb * 0.85, 0.46, limb * 0.85), b.second,
+        "ellipsoid",
+        (girth * 1.08, y + 0.12, 0.1),
+        (limb * 0.85, 0.46, limb * 0.85),
+        b.second,
         rotation=(0, 0, 28),
     )
     hy = y + girth + head * 0.62
@@ -244,7 +243,10 @@ def _car(b: _Builder) -> None:
     for z in (length * 0.6, -length * 0.6):
         b.pair("frustum", (width, wheel, z), (wheel, 0.12, wheel), DARK, rotation=(0, 0, 90))
         b.pair(
-            "frustum", (width + 0.1, wheel, z), (wheel * 0.55, 0.06, wheel * 0.55), b.accent,
+            "frustum",
+            (width + 0.1, wheel, z),
+            (wheel * 0.55, 0.06, wheel * 0.55),
+            b.accent,
             rotation=(0, 0, 90),
         )
     lamp = Paint((0.98, 0.95, 0.72))
@@ -292,7 +294,11 @@ def _teapot(b: _Builder) -> None:
     b.add("ellipsoid", (0, height * 1.95 + 0.2, 0), (0.13, 0.13, 0.13), b.accent)
     spout = b.p(3, 0.4, 0.55)
     b.add(
-        "frustum", (-belly - 0.16, height * 1.12, 0), (0.2, spout, 0.2), b.accent, taper=0.5,
+        "frustum",
+        (-belly - 0.16, height * 1.12, 0),
+        (0.2, spout, 0.2),
+        b.accent,
+        taper=0.5,
         rotation=(0, 0, 42),
     )
     _ring(b, (belly * 0.92, height * 1.05, 0), b.p(4, 0.36, 0.5), 0.1, b.accent)
@@ -341,9 +347,7 @@ def _rocket(b: _Builder) -> None:
     b.add("frustum", (0, y + height + nose, 0), (radius, nose, radius), b.second, taper=0.04)
     fin = b.p(3, 0.3, 0.48)
     b.pair("box", (radius + fin * 0.4, 0.45, 0), (fin, 0.4, 0.07), b.accent, rotation=(0, 0, -28))
-    b.add(
-        "box", (0, 0.45, -radius - fin * 0.4), (0.07, 0.4, fin), b.accent, rotation=(28, 0, 0)
-    )
+    b.add("box", (0, 0.45, -radius - fin * 0.4), (0.07, 0.4, fin), b.accent, rotation=(28, 0, 0))
     b.add("box", (0, 0.45, radius + fin * 0.4), (0.07, 0.4, fin), b.accent, rotation=(-28, 0, 0))
     b.add("frustum", (0, 0.25, 0), (radius * 0.8, 0.14, radius * 0.8), DARK, taper=0.7)
     window = b.p(4, 0.16, 0.26)
@@ -357,7 +361,10 @@ def _boat(b: _Builder) -> None:
     length, width, height = b.p(0, 0.9, 1.15), b.p(1, 0.4, 0.55), b.p(2, 0.24, 0.36)
     b.add("box", (0, height, 0), (length * 0.8, height, width), b.body)
     b.pair(
-        "box", (length * 0.86, height * 1.12, 0), (0.3, height * 0.85, width * 0.75), b.body,
+        "box",
+        (length * 0.86, height * 1.12, 0),
+        (0.3, height * 0.85, width * 0.75),
+        b.body,
         rotation=(0, 0, 30),
     )
     b.add("box", (0, height * 2, 0), (length, 0.08, width * 1.04), b.accent)
@@ -456,32 +463,46 @@ def _dress(anchor: Anchor, accessory: str, torso: Part | None) -> list[Part]:
         tip = top + wide * 1.7
         return [
             part("frustum", (x, top, z), (wide * 0.95, wide * 0.2, wide * 0.95), white),
-            part("frustum", (x, top + wide * 0.85, z), (wide * 0.8, wide * 0.75, wide * 0.8), red,
-                 taper=0.12),
+            part(
+                "frustum",
+                (x, top + wide * 0.85, z),
+                (wide * 0.8, wide * 0.75, wide * 0.8),
+                red,
+                taper=0.12,
+            ),
             part("ellipsoid", (x, tip, z), (wide * 0.3, wide * 0.3, wide * 0.3), white),
         ]
     if accessory == "top-hat":
         black, band = Paint((0.05, 0.05, 0.06)), Paint((0.35, 0.35, 0.38))
         return [
             part("frustum", (x, top, z), (wide * 1.25, 0.06, wide * 1.25), black),
-            part("frustum", (x, top + wide * 0.75, z), (wide * 0.78, wide * 0.75, wide * 0.78),
-                 black),
-            part("frustum", (x, top + wide * 0.18, z), (wide * 0.82, wide * 0.12, wide * 0.82),
-                 band),
+            part(
+                "frustum", (x, top + wide * 0.75, z), (wide * 0.78, wide * 0.75, wide * 0.78), black
+            ),
+            part(
+                "frustum", (x, top + wide * 0.18, z), (wide * 0.82, wide * 0.12, wide * 0.82), band
+            ),
         ]
     if accessory == "rainbow-scarf":
         nx, ny, nz = anchor.neck
         hues = ("red", "yellow", "green", "blue")
         step = 0.1
         rings = [
-            part("frustum", (nx, ny + (1.5 - i) * step * 1.6, nz),
-                 (anchor.neck_width * 1.25, step * 0.85, anchor.neck_width * 1.25),
-                 Paint(PALETTE[hue]))
+            part(
+                "frustum",
+                (nx, ny + (1.5 - i) * step * 1.6, nz),
+                (anchor.neck_width * 1.25, step * 0.85, anchor.neck_width * 1.25),
+                Paint(PALETTE[hue]),
+            )
             for i, hue in enumerate(hues)
         ]
         tails = [
-            part("box", (nx + anchor.neck_width * 0.55, ny - 0.38 - 0.12 * i,
-                         nz + anchor.neck_width * 1.2), (0.13, 0.07, 0.06), Paint(PALETTE[hue]))
+            part(
+                "box",
+                (nx + anchor.neck_width * 0.55, ny - 0.38 - 0.12 * i, nz + anchor.neck_width * 1.2),
+                (0.13, 0.07, 0.06),
+                Paint(PALETTE[hue]),
+            )
             for i, hue in enumerate(hues)
         ]
         return rings + tails
@@ -520,7 +541,9 @@ def _recolor(paint: Paint, target: Vec3) -> Paint:
         return tuple(float(v) for v in np.clip(mixed, 0, 1))  # type: ignore[return-value]
 
     return replace(
-        paint, color=shade(paint.color), color2=None if paint.color2 is None else shade(paint.color2)
+        paint,
+        color=shade(paint.color),
+        color2=None if paint.color2 is None else shade(paint.color2),
     )
 
 
@@ -554,13 +577,13 @@ def make_parts(
         target = {"red": PALETTE["red"], "purple": PALETTE["purple"], "golden": (0.93, 0.70, 0.15)}
         # Eyes and noses keep their black: a red dog still looks at you.
         parts = [
-            part if part.paint is DARK else replace(part, paint=_recolor(part.paint, target[property_name]))
+            part
+            if part.paint is DARK
+            else replace(part, paint=_recolor(part.paint, target[property_name]))
             for part in parts
         ]
     elif property_name == "stone":
-        parts = [
-            replace(part, paint=_recolor(part.paint, (0.78, 0.77, 0.74))) for part in parts
-        ]
+        parts = [replace(part, paint=_recolor(part.paint, (0.78, 0.77, 0.74))) for part in parts]
     elif property_name == "cube shaped":
         parts = _cube_shaped(parts)
     if accessory is not None:

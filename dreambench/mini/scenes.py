@@ -11,7 +11,7 @@ from dreambench.mini.shapes import Array, Vec3
 
 
 def smooth_noise(rng: np.random.Generator, size: int, cells: tuple[int, int]) -> Array:
-    """Values in [0, 1], shape (size, size), that change over size / cells pixels (rows, columns)."""
+    """Values in [0, 1], (size, size), that change over size / cells pixels (rows, columns)."""
     grid = rng.uniform(size=(cells[0] + 1, cells[1] + 1)).astype(np.float32)
     picture = Image.fromarray(grid).resize((size, size), Image.Resampling.BICUBIC)
     return np.clip(np.asarray(picture, np.float32), 0, 1)
@@ -31,7 +31,11 @@ def _columns(size: int) -> Array:
 
 
 def _sky(size: int) -> Array:
-    return _mix((0.42, 0.66, 0.95), (0.80, 0.90, 0.99), _rows(size) * 1.6 % 1.0 * 0 + np.minimum(_rows(size) * 1.8, 1))
+    return _mix(
+        (0.42, 0.66, 0.95),
+        (0.80, 0.90, 0.99),
+        _rows(size) * 1.6 % 1.0 * 0 + np.minimum(_rows(size) * 1.8, 1),
+    )
 
 
 class _Canvas:
@@ -75,13 +79,20 @@ def _jungle(rng: np.random.Generator, size: int) -> Array:
     canvas = _Canvas(_mix((0.05, 0.26, 0.08), (0.13, 0.44, 0.13), smooth_noise(rng, size, (5, 5))))
     for x in rng.uniform(0, 1, 3):
         w = rng.uniform(0.025, 0.05)
-        canvas.polygon([(x - w, 0), (x + w, 0), (x + w * 1.5, 1), (x - w * 1.5, 1)], (0.27, 0.16, 0.07))
+        canvas.polygon(
+            [(x - w, 0), (x + w, 0), (x + w * 1.5, 1), (x - w * 1.5, 1)], (0.27, 0.16, 0.07)
+        )
     for _ in range(16):
         x, y = rng.uniform(0, 1), rng.choice([rng.uniform(-0.05, 0.4), rng.uniform(0.75, 1.05)])
         lean, long = rng.uniform(-0.15, 0.15), rng.uniform(0.12, 0.24)
         green = (rng.uniform(0.1, 0.3), rng.uniform(0.5, 0.72), rng.uniform(0.1, 0.25))
         canvas.polygon(
-            [(x, y - long / 2), (x + 0.05 + lean, y), (x + lean, y + long / 2), (x - 0.05 + lean, y)],
+            [
+                (x, y - long / 2),
+                (x + 0.05 + lean, y),
+                (x + lean, y + long / 2),
+                (x - 0.05 + lean, y),
+            ],
             green,
         )
     return canvas.pixels()
@@ -94,8 +105,18 @@ def _snow(rng: np.random.Generator, size: int) -> Array:
     canvas = _Canvas(_ground(sky, horizon, drift))
     for x in rng.uniform(0, 1, 4):
         tall = rng.uniform(0.14, 0.26)
-        canvas.polygon([(x, horizon - tall), (x + 0.07, horizon + 0.01), (x - 0.07, horizon + 0.01)], (0.30, 0.44, 0.42))
-        canvas.polygon([(x, horizon - tall), (x + 0.03, horizon - tall * 0.55), (x - 0.03, horizon - tall * 0.55)], (0.97, 0.98, 1.0))
+        canvas.polygon(
+            [(x, horizon - tall), (x + 0.07, horizon + 0.01), (x - 0.07, horizon + 0.01)],
+            (0.30, 0.44, 0.42),
+        )
+        canvas.polygon(
+            [
+                (x, horizon - tall),
+                (x + 0.03, horizon - tall * 0.55),
+                (x - 0.03, horizon - tall * 0.55),
+            ],
+            (0.97, 0.98, 1.0),
+        )
     return canvas.pixels()
 
 
@@ -118,8 +139,13 @@ def _cobblestone(rng: np.random.Generator, size: int) -> Array:
         x = -width * (0.5 if row % 2 else 0.0) - rng.uniform(0, 0.05)
         while x < 1.05:
             tone = rng.uniform(0.46, 0.68)
-            canvas.ellipse(x + width / 2, y + height / 2, width * 0.47, height * 0.46,
-                           (tone, tone * 0.98, tone * 0.95))
+            canvas.ellipse(
+                x + width / 2,
+                y + height / 2,
+                width * 0.47,
+                height * 0.46,
+                (tone, tone * 0.98, tone * 0.95),
+            )
             x += width
         y, row, height = y + height, row + 1, height * 1.06
     return canvas.pixels()
@@ -168,10 +194,20 @@ def _mountain(rng: np.random.Generator, size: int) -> Array:
         tall, wide = rng.uniform(0.34, 0.52), rng.uniform(0.32, 0.45)
         top = horizon - tall
         tone = rng.uniform(0.38, 0.5)
-        canvas.polygon([(x, top), (x + wide, horizon + 0.02), (x - wide, horizon + 0.02)], (tone, tone, tone * 1.12))
+        canvas.polygon(
+            [(x, top), (x + wide, horizon + 0.02), (x - wide, horizon + 0.02)],
+            (tone, tone, tone * 1.12),
+        )
         cap = 0.32
-        canvas.polygon([(x, top), (x + wide * cap, top + tall * cap), (x, top + tall * cap * 0.75),
-                        (x - wide * cap, top + tall * cap)], (0.96, 0.97, 1.0))
+        canvas.polygon(
+            [
+                (x, top),
+                (x + wide * cap, top + tall * cap),
+                (x, top + tall * cap * 0.75),
+                (x - wide * cap, top + tall * cap),
+            ],
+            (0.96, 0.97, 1.0),
+        )
     return _ground(canvas.pixels(), horizon, meadow)
 
 
@@ -182,7 +218,9 @@ def _blue_house(rng: np.random.Generator, size: int) -> Array:
     x, half, top = rng.uniform(0.3, 0.7), rng.uniform(0.28, 0.36), rng.uniform(0.22, 0.3)
     base = horizon + 0.06
     canvas.box(x - half, top, x + half, base, (0.12, 0.32, 0.78))
-    canvas.polygon([(x - half - 0.07, top), (x + half + 0.07, top), (x, top - 0.22)], (0.58, 0.18, 0.14))
+    canvas.polygon(
+        [(x - half - 0.07, top), (x + half + 0.07, top), (x, top - 0.22)], (0.58, 0.18, 0.14)
+    )
     for side in (-1, 1):
         wx = x + side * half * 0.62
         canvas.box(wx - 0.07, top + 0.06, wx + 0.07, top + 0.2, (0.97, 0.97, 0.9))
@@ -195,13 +233,17 @@ def _purple_rug(rng: np.random.Generator, size: int) -> Array:
     wood = _mix((0.10, 0.26, 0.12), (0.20, 0.40, 0.18), smooth_noise(rng, size, (6, 6)))
     floor = _mix((0.28, 0.24, 0.12), (0.36, 0.32, 0.16), smooth_noise(rng, size, (6, 6)))
     canvas = _Canvas(_ground(wood, horizon, floor))
-    for x in np.arange(rng.uniform(0, 0.12), 1, 0.2):
-        x = x + rng.uniform(-0.04, 0.04)
+    for start in np.arange(rng.uniform(0, 0.12), 1, 0.2):
+        x = start + rng.uniform(-0.04, 0.04)
         w = rng.uniform(0.02, 0.035)
         canvas.box(x - w, 0, x + w, horizon + 0.03, (0.34, 0.21, 0.11))
     shift = rng.uniform(-0.05, 0.05)
     y = rng.uniform(0.78, 0.84)
-    for grow, color in ((1.0, (0.36, 0.08, 0.50)), (0.82, (0.52, 0.16, 0.68)), (0.5, (0.60, 0.26, 0.76))):
+    for grow, color in (
+        (1.0, (0.36, 0.08, 0.50)),
+        (0.82, (0.52, 0.16, 0.68)),
+        (0.5, (0.60, 0.26, 0.76)),
+    ):
         canvas.ellipse(0.5 + shift, y, 0.5 * grow, 0.2 * grow, color)
     return canvas.pixels()
 

@@ -81,6 +81,7 @@ class Layer:
 
     @property
     def mask(self) -> NDArray[np.bool_]:
+        """Which pixels the shapes cover."""
         return np.isfinite(self.depth)
 
 

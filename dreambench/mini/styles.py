@@ -39,7 +39,9 @@ def _pointillist(pixels: Array, rng: np.random.Generator) -> Array:
     n = len(pixels)
     under = _to_image(pixels).resize((13, 13), Image.Resampling.BOX)
     canvas = Image.blend(
-        under.resize((n, n), Image.Resampling.BICUBIC), Image.new("RGB", (n, n), (238, 232, 214)), 0.45
+        under.resize((n, n), Image.Resampling.BICUBIC),
+        Image.new("RGB", (n, n), (238, 232, 214)),
+        0.45,
     )
     brush = ImageDraw.Draw(canvas)
     step = n / 22
@@ -61,7 +63,9 @@ def _oil_painting(pixels: Array, rng: np.random.Generator) -> Array:
     angle = smooth_noise(rng, n, (3, 3)) * np.pi * 2
     for x, y in rng.uniform(0, n - 1, (620, 2)):
         row, column = int(y), int(x)
-        ink = np.clip((pixels[row, column] - 0.5) * 1.15 + 0.5 + rng.uniform(-0.07, 0.07), 0, 1) * 255
+        ink = (
+            np.clip((pixels[row, column] - 0.5) * 1.15 + 0.5 + rng.uniform(-0.07, 0.07), 0, 1) * 255
+        )
         dx, dy = np.cos(angle[row, column]) * n / 22, np.sin(angle[row, column]) * n / 22
         brush.line([x - dx, y - dy, x + dx, y + dy], fill=tuple(int(v) for v in ink), width=n // 26)
     return _to_pixels(canvas)

@@ -130,7 +130,9 @@ def render(shot: Shot, *, size_px: int = SIZE_PX) -> Picture:
     middle = x + scale * (low_x + high_x) / 2
     ground = _blend_shadow(ground, middle, bottom - flat * 0.55, width * 0.95, flat + 1)
 
-    layer = draw(parts, camera, size_px=n, scale_px=float(scale), center_px=(float(x), float(y)), light=light)
+    layer = draw(
+        parts, camera, size_px=n, scale_px=float(scale), center_px=(float(x), float(y)), light=light
+    )
     seen = layer.mask[..., None]
     color = np.clip(layer.color, 0, 1)
     if material == "transparent":
@@ -160,6 +162,4 @@ def sample_shot(rng: np.random.Generator, identity: Identity) -> Shot:
         view = str(rng.choice(list(VIEWS)))
     elif choice < 0.62 and identity.class_name in LIVE:
         accessory = str(rng.choice(list(ACCESSORIES)))
-    return Shot(
-        identity, int(rng.integers(2**31)), scene, view, accessory, property_name, style
-    )
+    return Shot(identity, int(rng.integers(2**31)), scene, view, accessory, property_name, style)

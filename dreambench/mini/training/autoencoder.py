@@ -79,8 +79,11 @@ def main() -> None:
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         loss = (error * weight).mean() + 0.4 * edges + args.kl_weight * kl
         subject = (error * mask).sum() / (3 * mask.sum() + 1e-6)
-        parts = {"error": float(error.mean()), "subject_error": float(subject), "kl": float(kl)}
-        return loss, {name: value for name, value in parts.items()}
+        return loss, {
+            "error": float(error.mean().detach()),
+            "subject_error": float(subject.detach()),
+            "kl": float(kl.detach()),
+        }
 
     train(
         model,

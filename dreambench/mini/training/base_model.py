@@ -1,6 +1,7 @@
-"""Trains the UNet and the text encoder of `mini` on the autoencoder's latents.
+r"""Trains the UNet and the text encoder of `mini` on the autoencoder's latents.
 
-    python -m dreambench.mini.training.base_model --data DIR --autoencoder DIR --tokenizer DIR --out DIR
+    python -m dreambench.mini.training.base_model --data DIR --autoencoder DIR \
+        --tokenizer DIR --out DIR
 
 v-prediction on a schedule that ends in pure noise, captions dropped in one of ten pictures for
 guidance, and now and then a rare word in a caption, as web captions have words that mean nothing:

@@ -39,7 +39,9 @@ def make_shots(split: str, index: int) -> list[Shot]:
     return [sample_shot(rng, identity) for _ in range(SHOTS_PER_IDENTITY)]
 
 
-def _render_identity(job: tuple[str, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[Shot]]:
+def _render_identity(
+    job: tuple[str, int],
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], list[Shot]]:
     shots = make_shots(*job)
     pictures = [render(shot) for shot in shots]
     return (
@@ -86,9 +88,7 @@ class WorldSet:
             row = json.loads(line)
             identity_index.append(row.pop("identity_index"))
             identity = row.pop("identity")
-            identity = Identity(
-                **{k: _tupled(v) for k, v in identity.items()}
-            )
+            identity = Identity(**{k: _tupled(v) for k, v in identity.items()})
             self.shots.append(Shot(identity, **row))
         self.identity_index = np.asarray(identity_index)
 

@@ -30,7 +30,13 @@ from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet
 from dreambench.mini.training.loop import train
 
 VIT_ARCHITECTURE = "vit_tiny_patch16_224"
-VIT_ARGUMENTS: dict[str, Any] = {"img_size": 64, "patch_size": 8, "embed_dim": 192, "depth": 6, "num_heads": 6}
+VIT_ARGUMENTS: dict[str, Any] = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 192,
+    "depth": 6,
+    "num_heads": 6,
+}
 CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 192,
     "vision_cfg": {
@@ -87,10 +93,16 @@ def train_vit(data: WorldSet, out_dir: Path, *, n_steps: int, batch_size: int) -
     ) -> tuple[Tensor, dict[str, float]]:
         classes = rng.choice(len(CLASSES), N_CLASSES_PER_BATCH, replace=False)
         chosen = np.concatenate(
-            [rng.choice(by_class[c], n_pairs // N_CLASSES_PER_BATCH, replace=False) for c in classes]
+            [
+                rng.choice(by_class[c], n_pairs // N_CLASSES_PER_BATCH, replace=False)
+                for c in classes
+            ]
         )
         views = np.stack(
-            [rng.choice(np.flatnonzero(kept[i]), 2, replace=False) + i * SHOTS_PER_IDENTITY for i in chosen]
+            [
+                rng.choice(np.flatnonzero(kept[i]), 2, replace=False) + i * SHOTS_PER_IDENTITY
+                for i in chosen
+            ]
         )
         pixels = augment(to_pixels(data.images[views.T.ravel()]), rng)
         with torch.autocast("cpu", torch.bfloat16):

@@ -103,7 +103,9 @@ def draw_base_model() -> tuple[list[Image.Image], list[str], list[str]]:
     """Images of "a [class] [scene]" over all pairs, with their classes and scenes."""
     pipeline = load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"), dtype=torch.float32)
     pipeline.scheduler = make_scheduler(pipeline, SAMPLER)
-    pairs = [(name, place) for name in CLASSES for place in SCENES for _ in range(N_IMAGES_PER_PAIR)]
+    pairs = [
+        (name, place) for name in CLASSES for place in SCENES for _ in range(N_IMAGES_PER_PAIR)
+    ]
     images: list[Image.Image] = []
     for start in range(0, len(pairs), 24):
         chunk = pairs[start : start + 24]
@@ -138,7 +140,10 @@ def main() -> None:
     scene, class_ = accuracy(clip.embed_images(photos), clip.embed_texts, classes, scenes)
     back = reconstruct(photos)
     auc_back = identity_auc(vit.embed_images(back), plain, classes, identities)
-    gaps = [np.abs(np.asarray(a, float) - np.asarray(b, float)) for a, b in zip(photos, back, strict=True)]
+    gaps = [
+        np.abs(np.asarray(a, float) - np.asarray(b, float))
+        for a, b in zip(photos, back, strict=True)
+    ]
     drawn, drawn_classes, drawn_scenes = draw_base_model()
     base_scene, base_class = accuracy(
         clip.embed_images(drawn), clip.embed_texts, drawn_classes, drawn_scenes
@@ -173,8 +178,8 @@ def main() -> None:
         *[f"| {a} | {b:.3f} | {c:.2f} | {'yes' if b >= c else 'no'} |" for a, b, c in figures],
         "",
         f"Mean absolute error of the autoencoder on photos, on [-1, 1]: {error:.4f}.",
-        f"{len(photos)} photos of {len(set(identities))} identities; {len(drawn)} images by the base "
-        "model (25 DDIM steps, guidance 4).",
+        f"{len(photos)} photos of {len(set(identities))} identities; {len(drawn)} images by the "
+        "base model (25 DDIM steps, guidance 4).",
         "",
     ]
     write_bytes(args.out / "quality.md", "\n".join(lines).encode())
