@@ -50,7 +50,7 @@ class Pixels:
         left, top = (image.width - self.crop_px) // 2, (image.height - self.crop_px) // 2
         image = image.crop((left, top, left + self.crop_px, top + self.crop_px))
         values = np.asarray(image, np.float32) / 255
-        values = (values - np.float32(self.mean)) / np.float32(self.std)
+        values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
 
 

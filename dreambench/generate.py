@@ -25,6 +25,8 @@ def generate_images(run: Run, method: Method, progress: Progress) -> None:
     """
     staging = run.run_dir / "images" / ".staging"
     finish_together(staging)
+    what, n_all = f"{run.name}: images", len(run.plan.images)
+    n_done = n_all - len(run.missing_images())
     for subject_name, group in itertools.groupby(run.plan.images, lambda unit: unit.subject):
         units = list(group)
         missing = [unit for unit in units if not run.image_path(unit).is_file()]
@@ -32,9 +34,9 @@ def generate_images(run: Run, method: Method, progress: Progress) -> None:
             continue
         generator = method.load(run.subject(subject_name), run.train_dir(subject_name))
         batches = sorted({unit.batch for unit in missing})
-        for index, batch in enumerate(batches):
+        for batch in batches:
             members = [unit for unit in units if unit.batch == batch]
-            progress(f"images of {subject_name}", index, len(batches))
+            progress(what, n_done, n_all)
             images = generator.generate(
                 [unit.prompt for unit in members], [unit.seed for unit in members]
             )
@@ -45,7 +47,8 @@ def generate_images(run: Run, method: Method, progress: Progress) -> None:
                 if unit in missing
             }
             write_together(staging, str(batch), files)
-        progress(f"images of {subject_name}", len(batches), len(batches))
+            n_done += len(files)
+    progress(what, n_done, n_all)
 
 
 def _check_images(images: list[Image.Image], units: list[ImageUnit], *, method_name: str) -> None:

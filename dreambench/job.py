@@ -75,7 +75,7 @@ class Job:
     def train(self) -> None:
         """Tunes on the subjects that are left."""
         if self.run.missing_training():
-            train_subjects(self.run, self._method)
+            train_subjects(self.run, self._method, self.progress)
 
     def generate(self) -> None:
         """Makes the images that are left."""

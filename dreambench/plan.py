@@ -68,7 +68,7 @@ def make_plan(protocol: Protocol, subjects: Sequence[Subject], *, batch_size: in
         train.append(
             TrainUnit(subject.name, derive_seed("train", subject.name, protocol.base_seed))
         )
-        wanted = [
+        wanted: list[tuple[str, str, str, str, int]] = [
             (p.id, p.family, p.text, p.text.format(subject=subject.class_name), k)
             for p in protocol.prompts_for(subject.kind)
             for k in range(protocol.n_images_per_prompt)

@@ -47,10 +47,13 @@ def embed_run(
     """
     images = [run.image_path(unit) for unit in run.plan.images if run.image_path(unit).is_file()]
     photos = [path for subject in run.subjects for path in subject.photos]
-    found = {}
+    found: dict[str, dict[Path, Embeddings]] = {}
     for role, encoder in encoders.items():
         paths = images if role == "perceptual" else photos + images
-        rows = embed_files(paths, encoder, cache_dir=cache_dir, progress=progress) if paths else []
+        if not paths:
+            found[role] = {}
+            continue
+        rows = embed_files(paths, encoder, cache_dir=cache_dir, progress=progress)
         found[role] = dict(zip(paths, rows, strict=True))
     return found
 
@@ -98,7 +101,7 @@ def _score_images(
 ) -> list[list[object]]:
     if not units:
         return []
-    rows = []
+    rows: list[list[object]] = []
     n_photos = len(subject.photos)
     by_role = {}
     for role in ("dino", "clip"):

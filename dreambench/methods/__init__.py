@@ -26,6 +26,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class NoSettings(Settings):
+    """For a method without numbers."""
+
+
 class Progress(Protocol):
     """What a long work calls to say how far it is."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreambench.methods import Context, Settings
+from dreambench.methods import Context, NoSettings
 from dreambench.methods.diffusion import PipelineGenerator, load_base
 from dreambench.subjects import Subject
 
@@ -12,11 +12,11 @@ from dreambench.subjects import Subject
 class ClassOnly:
     """The untouched base model with the class noun in the place of the subject."""
 
-    Settings = Settings
+    Settings = NoSettings
     tunes = False
     n_references = 0
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: NoSettings, context: Context) -> None:
         self.context = context
         self.pipeline = load_base(context)
 

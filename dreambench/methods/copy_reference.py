@@ -8,18 +8,18 @@ from pathlib import Path
 from PIL import Image
 
 from dreambench.files import load_image
-from dreambench.methods import Context, Settings
+from dreambench.methods import Context, NoSettings
 from dreambench.subjects import Subject
 
 
 class CopyReference:
     """Baseline without a model. The seed picks the photo."""
 
-    Settings = Settings
+    Settings = NoSettings
     tunes = False
     n_references = None
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: NoSettings, context: Context) -> None:
         self.size_px = context.sampler.size_px
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from dreambench.errors import UserError, disk_errors
-from dreambench.files import load_image, write_json
+from dreambench.errors import UserError
+from dreambench.files import load_image, write_bytes, write_json
 from dreambench.methods import Context, Settings
 from dreambench.methods.diffusion import (
     PipelineGenerator,
@@ -88,8 +88,7 @@ class DreamBooth:
             state = {
                 key: value.half().cpu().contiguous() for key, value in module.state_dict().items()
             }
-            with disk_errors(out_dir):
-                save_file(state, out_dir / f"{name}.safetensors", metadata={"format": "pt"})
+            write_bytes(out_dir / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
         write_json(out_dir / "losses.json", losses)
 
     def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:

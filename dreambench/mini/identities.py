@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class _Builder:
         """The part and its mirror image in x."""
         self.add(kind, center, size, paint, **more)
         x, y, z = center
-        rx, ry, rz = more.pop("rotation", (0.0, 0.0, 0.0))  # type: ignore[misc]
+        rx, ry, rz = cast(Vec3, more.pop("rotation", (0.0, 0.0, 0.0)))
         self.add(kind, (-x, y, z), size, paint, rotation=(rx, -ry, -rz), **more)
 
 
@@ -522,7 +523,8 @@ def _dress(anchor: Anchor, accessory: str, torso: Part | None) -> list[Part]:
     if accessory == "yellow-shirt":
         if torso is None:
             raise ValueError("a shirt needs a torso")
-        grown = tuple(s * g for s, g in zip(torso.size, (1.16, 1.08, 0.92), strict=True))
+        width, height, depth = torso.size
+        grown = (width * 1.16, height * 1.08, depth * 0.92)
         shirt = Paint((0.98, 0.84, 0.08))
         return [replace(torso, size=grown, paint=shirt, role="accessory")]
     raise ValueError(f"unknown accessory {accessory!r}")

@@ -8,12 +8,12 @@ the screen; that is what makes a picture cost milliseconds.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Kind = Literal["ellipsoid", "box", "frustum"]
 Vec3 = tuple[float, float, float]
 

@@ -14,6 +14,7 @@ import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,8 +88,8 @@ class WorldSet:
         for line in (folder / "shots.jsonl").read_text().splitlines():
             row = json.loads(line)
             identity_index.append(row.pop("identity_index"))
-            identity = row.pop("identity")
-            identity = Identity(**{k: _tupled(v) for k, v in identity.items()})
+            fields: dict[str, Any] = {k: _tupled(v) for k, v in row.pop("identity").items()}
+            identity = Identity(**fields)
             self.shots.append(Shot(identity, **row))
         self.identity_index = np.asarray(identity_index)
 
