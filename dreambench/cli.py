@@ -211,16 +211,19 @@ def run(
 
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
-    from dreambench.run import hold_run, open_run  # noqa: PLC0415
+    from dreambench.run import hold_run, open_run, plan_run  # noqa: PLC0415
 
     options = {"device": device, "precision": precision, "batch_size": batch_size}
+    requests = [_make_request(name, protocol, subjects, base_model, options) for name in names]
+    # All are planned before the first is begun: a mistake in the last shows now, not in hours.
+    planned = [
+        plan_run(out / request.protocol.name / request.recipe.name, request) for request in requests
+    ]
     runs: list[Run] = []
     with _display() as progress:
-        for name in names:
-            request = _make_request(name, protocol, subjects, base_model, options)
-            folder = out / request.protocol.name / request.recipe.name
-            with hold_run(folder):
-                opened = open_run(folder, request)
+        for plan in planned:
+            with hold_run(plan.run_dir):
+                opened = open_run(plan)
                 run_all(opened, cache_dir=cache or cache_dir(), progress=progress)
             runs.append(opened)
         scored, paths = write_report(runs[0], runs[1:])
@@ -246,8 +249,8 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
         for column in frame.columns:
             table.add_column(str(column).replace(" (", "\n("), no_wrap=True)
         for row in frame.itertuples(index=False):
-            # The interval goes below the mean, so that the table fits a terminal.
-            table.add_row(*[str(value).replace(" [", "\n[") for value in row])
+            # Interval, count and mark go below the mean, so that the table fits a terminal.
+            table.add_row(*[str(value).replace(" [", "\n[").replace(" (", "\n(") for value in row])
         console.print(table)
     click.echo("Signatures:")
     for signature in make_signatures(scored[0]):
@@ -261,14 +264,14 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
 def _opened(run_dir: Path, cache: Path | None) -> Iterator[Job]:
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import Job  # noqa: PLC0415  (imports torch)
-    from dreambench.run import hold_run, reopen_run  # noqa: PLC0415
+    from dreambench.run import hold_run, open_run, read_run  # noqa: PLC0415
 
     if not (run_dir / "run.json").is_file():
         raise UserError(
             f"{run_dir} holds no run", hint="make one with: dreambench run --method ..."
         )
     with hold_run(run_dir), _display() as progress:
-        yield Job(reopen_run(run_dir), cache_dir=cache or cache_dir(), progress=progress)
+        yield Job(open_run(read_run(run_dir)), cache_dir=cache or cache_dir(), progress=progress)
 
 
 @main.command()
@@ -330,9 +333,9 @@ def aggregate(run_dir: Path, allow_incomplete: bool) -> None:
 def report(run_dir: Path, beside: tuple[Path, ...]) -> None:
     """Stage: tables, plots and the grid of RUN_DIR, beside other run folders of its protocol."""
     from dreambench.job import write_report  # noqa: PLC0415  (imports torch)
-    from dreambench.run import reopen_run  # noqa: PLC0415
+    from dreambench.run import read_run  # noqa: PLC0415
 
-    scored, paths = write_report(reopen_run(run_dir), [reopen_run(path) for path in beside])
+    scored, paths = write_report(read_run(run_dir), [read_run(path) for path in beside])
     _print_report(scored, paths)
 
 

@@ -48,6 +48,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         hints = {
             errno.ENOSPC: "free some space and run the same command again; what is done is kept",
+            errno.EFBIG: "allow larger files and run the same command again; what is done is kept",
             errno.EDQUOT: "free some space and run the same command again; what is done is kept",
             errno.EACCES: "pick a folder that you may write, with --out",
             errno.EPERM: "pick a folder that you may write, with --out",

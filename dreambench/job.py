@@ -20,7 +20,7 @@ from dreambench.metrics import METRICS
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.report import Scored, write_tables
-from dreambench.run import Run, reopen_run
+from dreambench.run import Run
 from dreambench.score import compute_scores, embed_run, expected_counts
 from dreambench.stats import estimate_table, mean_by_subject
 from dreambench.train import train_subjects
@@ -172,12 +172,6 @@ def run_all(run: Run, *, cache_dir: Path, progress: Progress) -> None:
     job.generate()
     job.score()
     job.aggregate()
-
-
-def read_scored(run_dir: Path) -> Scored:
-    """Scores and summary of a finished run folder."""
-    run = reopen_run(run_dir)
-    return Scored(run.name, read_scores(run), read_json(run.summary_path))
 
 
 def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Path]]:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -183,28 +183,29 @@ def load_names(protocol: Protocol) -> list[str]:
     return [subject.name for subject in load_subjects(find_dataset(protocol.dataset), names=names)]
 
 
-def open_run(run_dir: Path, request: Request) -> Run:
-    """Makes a run folder or goes on with one.
+def plan_run(run_dir: Path, request: Request) -> Run:
+    """Lays out a run and reads its data; writes nothing.
 
-    Raises UserError when the folder holds a run of another protocol, recipe, data or setting, and
-    says what differs.
+    Raises UserError for names that are unknown and photos that are missing or changed.
     """
     base = find_base_model(request.base_model)
     wanted = request.subjects or request.protocol.subjects or None
     subjects = load_subjects(find_dataset(request.protocol.dataset), names=wanted)
     plan = make_plan(request.protocol, subjects, batch_size=request.batch_size)
     manifest = _make_manifest(request, base, subjects, plan)
+    return Run(run_dir, request, base, subjects, plan, manifest)
+
+
+def open_run(run: Run) -> Run:
+    """Makes a run's folder or goes on with it.
+
+    Raises UserError when the folder holds a run of another protocol, recipe, data or setting, and
+    says what differs.
+    """
+    run_dir = run.run_dir
     path = run_dir / "run.json"
     if path.exists():
-        old = read_json(path)
-        sessions = old.pop("sessions", [])
-        changes = _changes(old, manifest)
-        if changes:
-            more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-            raise UserError(
-                f"{run_dir} holds a run of something else: {'; '.join(changes[:3])}{more}",
-                hint="pick another folder with --out, or delete this one",
-            )
+        sessions = _refuse_changes(run, read_json(path))
     else:
         make_dir(run_dir)
         others = [entry for entry in run_dir.iterdir() if not entry.name.startswith(".")]
@@ -213,13 +214,27 @@ def open_run(run_dir: Path, request: Request) -> Run:
                 f"{run_dir} is not empty and holds no run", hint="pick another folder with --out"
             )
         sessions = []
-    sessions = [*sessions, describe_machine()]
-    write_json(path, {**manifest, "sessions": sessions})
-    return Run(run_dir, request, base, subjects, plan, {**manifest, "sessions": sessions})
+    manifest = {**run.manifest, "sessions": [*sessions, describe_machine()]}
+    write_json(path, manifest)
+    return replace(run, manifest=manifest)
 
 
-def reopen_run(run_dir: Path) -> Run:
-    """Opens an existing run folder from its run.json alone."""
+def _refuse_changes(run: Run, old: dict[str, Any]) -> list[Any]:
+    """The sessions of a stored manifest; UserError where the rest of it is not the run's."""
+    kept = {key: value for key, value in old.items() if key != "sessions"}
+    wanted = {key: value for key, value in run.manifest.items() if key != "sessions"}
+    changes = _changes(kept, wanted)
+    if changes:
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        raise UserError(
+            f"{run.run_dir} holds a run of something else: {'; '.join(changes[:3])}{more}",
+            hint="pick another folder with --out, or delete this one",
+        )
+    return old.get("sessions", [])
+
+
+def read_run(run_dir: Path) -> Run:
+    """Reads an existing run folder by its run.json alone; `open_run` then goes on with it."""
     manifest = read_json(run_dir / "run.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
@@ -235,7 +250,9 @@ def reopen_run(run_dir: Path) -> Run:
         batch_size=manifest["batch_size"],
         encoders=manifest["encoders"],
     )
-    return open_run(run_dir, request)
+    run = plan_run(run_dir, request)
+    sessions = _refuse_changes(run, manifest)
+    return replace(run, manifest={**run.manifest, "sessions": sessions})
 
 
 @contextmanager

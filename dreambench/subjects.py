@@ -1,8 +1,8 @@
 """Subjects: a few photos of one individual, its class noun, and the index files that pin them.
 
 A dataset is a folder with `subjects.csv` (subject, class_name, kind, n_images) and `images.csv`
-(subject, file, sha256, bytes, width, height, source, credit; `mask` where masks exist), and the
-photos, in the same folder or elsewhere.
+(subject, file, sha256, bytes, width, height, source, credit; `mask`, `mask_sha256` where masks
+exist), and the photos, in the same folder or elsewhere.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> list[Subject]:
-    """Reads the index and checks that each photo is there with the pinned bytes.
+    """Reads the index and checks that each file is there with the pinned bytes.
 
-    `names` picks subjects, in the order of the index. All missing or changed photos are named in
+    `names` picks subjects, in the order of the index. All missing or changed files are named in
     one UserError.
     """
     rows = _read_csv(
@@ -90,14 +90,16 @@ def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> li
             continue
         mine = [image for image in images if image["subject"] == row["subject"]]
         photos = tuple(dataset.photos_dir / image["file"] for image in mine)
-        for path, image in zip(photos, mine, strict=True):
-            if not path.is_file():
-                faults.append(f"{image['file']} is missing")
-            elif sha256_file(path) != image["sha256"]:
-                faults.append(f"{image['file']} is not the pinned photo")
+        masks = tuple(dataset.photos_dir / image["mask"] for image in mine if image.get("mask"))
+        pinned = [(image["file"], image["sha256"]) for image in mine]
+        pinned += [(image["mask"], image["mask_sha256"]) for image in mine if image.get("mask")]
+        for file, sha256 in pinned:
+            if not (dataset.photos_dir / file).is_file():
+                faults.append(f"{file} is missing")
+            elif sha256_file(dataset.photos_dir / file) != sha256:
+                faults.append(f"{file} is not the pinned file")
         if len(mine) != int(row["n_images"]) or row["kind"] not in ("live", "object"):
             faults.append(f"the index rows of {row['subject']} contradict each other")
-        masks = tuple(dataset.photos_dir / image["mask"] for image in mine if image.get("mask"))
         found.append(
             Subject(
                 row["subject"],

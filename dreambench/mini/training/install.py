@@ -1,0 +1,40 @@
+"""Puts trained models where the package looks for them.
+
+    python -m dreambench.mini.training.install --vit DIR --clip DIR --base DIR
+
+Refuses to ship more than the package may carry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from dreambench.files import PACKAGE_DIR
+
+MAX_BYTES = 40_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("vit", "clip", "base"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    sources = {name: Path(value) for name, value in vars(parser.parse_args()).items()}
+    n_bytes = sum(
+        path.stat().st_size
+        for source in sources.values()
+        for path in source.rglob("*")
+        if path.is_file()
+    )
+    if n_bytes > MAX_BYTES:
+        raise SystemExit(f"{n_bytes} bytes of weights, {MAX_BYTES} at most")
+    for name, source in sources.items():
+        target = PACKAGE_DIR / "mini" / "weights" / name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(source, target)
+    print(f"installed {n_bytes / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Methods on real pipelines: mini's own, and another folder of Stable Diffusion's shape."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from dreambench.base_models import BASE_MODELS, BaseModel, load_pipeline
+from dreambench.errors import UserError
+from dreambench.files import load_image
+from dreambench.methods import METHODS, Context, find_method, make_method
+from dreambench.methods.class_only import ClassOnly
+from dreambench.methods.dreambooth import DreamBooth, DreamBoothSettings
+from dreambench.methods.identifier import choose_identifier, find_rare_tokens
+from dreambench.protocol import Sampler
+from dreambench.recipe import Recipe
+from dreambench.subjects import find_dataset, load_subjects
+
+SAMPLER = Sampler(scheduler="ddim", n_steps=4, guidance_scale=3.0, size_px=64)
+NUMBERS = {
+    "identifier": "auto", "learning_rate": 2e-4, "n_steps": 4, "batch_size": 2,
+    "train_text_encoder": False, "prior_weight": 1.0, "n_class_images": 4,
+    "weight_decay": 0.01, "max_grad_norm": 1.0,
+}  # fmt: skip
+PROMPTS = ["a {subject} on the beach", "a {subject}", "a red {subject}"]
+
+
+class Heard:
+    """A progress display that remembers."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, what, done, total):
+        self.calls.append((what, done, total))
+
+
+def context(cache_dir, *, base_model=BASE_MODELS["mini"], batch_size=4, progress=None):
+    return Context(
+        base_model=base_model, sampler=SAMPLER, device="cpu", precision="fp32",
+        batch_size=batch_size, cache_dir=cache_dir, progress=progress or Heard(),
+    )  # fmt: skip
+
+
+def subjects(*names):
+    found = {s.name: s for s in load_subjects(find_dataset("mini"), names=names)}
+    return [found[name] for name in names]
+
+
+def pixels(images):
+    return np.stack([np.asarray(image) for image in images])
+
+
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory):
+    """A random pipeline of other sizes: 4 latent channels, two levels, epsilon prediction."""
+    torch.manual_seed(3)
+    tokenizer = CLIPTokenizer.from_pretrained(BASE_MODELS["mini"].location, subfolder="tokenizer")
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=37, num_hidden_layers=2,
+            num_attention_heads=4, max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4, sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        ),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=32, in_channels=4, out_channels=4, block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), layers_per_block=1,
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4,
+            attention_head_dim=2, cross_attention_dim=32,
+        ),
+        scheduler=PNDMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            skip_prk_steps=True, set_alpha_to_one=False,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("other") / "pipeline"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("train_text_encoder", [False, True])
+@pytest.mark.parametrize("where", ["mini", "other"])
+def test_what_was_tuned_is_saved_and_loads_again(
+    where, train_text_encoder, other_folder, shared_cache, tmp_path
+):
+    base = BASE_MODELS["mini"] if where == "mini" else BaseModel("mini", str(other_folder))
+    settings = DreamBoothSettings(**NUMBERS | {"train_text_encoder": train_text_encoder})
+    (dog,) = subjects("dog")
+    first = DreamBooth(settings, context(shared_cache, base_model=base))
+    first.fit(dog, tmp_path, seed=5)
+    kept = {path.name for path in tmp_path.iterdir()}
+    wanted = {"unet.safetensors", "losses.json"}
+    assert kept == wanted | ({"text_encoder.safetensors"} if train_text_encoder else set())
+    untouched = {key: value.half() for key, value in first._initial["unet"].items()}
+    tuned = load_file(tmp_path / "unet.safetensors")
+    n_changed = sum(not torch.equal(untouched[key], tuned[key]) for key in tuned)
+    assert n_changed > 0.5 * len(tuned), "full fine-tuning changes layers everywhere"
+
+    images = pixels(first.load(dog, tmp_path).generate(PROMPTS, [1, 2, 3]))
+    second = DreamBooth(settings, context(shared_cache, base_model=base))
+    again = pixels(second.load(dog, tmp_path).generate(PROMPTS, [1, 2, 3]))
+    assert np.array_equal(images, again)
+    plain = ClassOnly(None, context(shared_cache, base_model=base)).load(dog, tmp_path)
+    assert not np.array_equal(images, pixels(plain.generate(PROMPTS, [1, 2, 3])))
+
+
+def test_each_subject_starts_from_the_base_model(shared_cache, tmp_path):
+    dog, mug = subjects("dog", "mug")
+    settings = DreamBoothSettings(**NUMBERS)
+    both = DreamBooth(settings, context(shared_cache))
+    for name, subject in (("dog", dog), ("mug", mug)):
+        (tmp_path / name).mkdir()
+        both.fit(subject, tmp_path / name, seed=1)
+    (tmp_path / "alone").mkdir()
+    DreamBooth(settings, context(shared_cache)).fit(mug, tmp_path / "alone", seed=1)
+    alone = (tmp_path / "alone" / "unet.safetensors").read_bytes()
+    assert (tmp_path / "mug" / "unet.safetensors").read_bytes() == alone
+
+
+def test_tuning_learns_its_photos(shared_cache, tmp_path):
+    # The loss of single steps is noise; the mean over the end against the start is not.
+    settings = DreamBoothSettings(**NUMBERS | {"n_steps": 80, "prior_weight": 0.0, "batch_size": 4})
+    (mug,) = subjects("mug")
+    DreamBooth(settings, context(shared_cache)).fit(mug, tmp_path, seed=1)
+    losses = [row["subject"] for row in json.loads((tmp_path / "losses.json").read_text())]
+    assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:30])
+
+
+def test_class_images_are_made_once_for_subjects_and_runs(tmp_path):
+    dog, dog2 = subjects("dog", "dog2")
+    settings = DreamBoothSettings(**NUMBERS)
+    method = DreamBooth(settings, context(tmp_path / "cache"))
+    for subject in (dog, dog2):
+        (tmp_path / subject.name).mkdir()
+        method.fit(subject, tmp_path / subject.name, seed=1)
+    files = sorted(tmp_path.glob("cache/class-images/*/*.png"))
+    assert len(files) == NUMBERS["n_class_images"]
+    made = [path.stat().st_mtime_ns for path in files]
+    heard = Heard()
+    later = DreamBooth(settings, context(tmp_path / "cache", progress=heard))
+    (tmp_path / "later").mkdir()
+    later.fit(dog, tmp_path / "later", seed=1)
+    assert [path.stat().st_mtime_ns for path in files] == made
+    assert [call for call in heard.calls if call[0].startswith("class images")] == [
+        ("class images of dog", 4, 4)
+    ]
+    assert (tmp_path / "later" / "unet.safetensors").read_bytes() == (
+        tmp_path / "dog" / "unet.safetensors"
+    ).read_bytes()
+
+
+def test_images_depend_on_their_own_prompt_and_seed_alone(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    generator = ClassOnly(None, context(shared_cache)).load(dog, tmp_path)
+    together = pixels(generator.generate(PROMPTS, [1, 2, 3])).astype(int)
+    alone = pixels(
+        [generator.generate([p], [s])[0] for p, s in zip(PROMPTS, [1, 2, 3], strict=True)]
+    )
+    # Sums may run in another order in another batch: a rounding step, never another picture.
+    assert np.abs(together - alone).max() <= 2
+    other = pixels(generator.generate(PROMPTS[:1], [9]))
+    assert np.abs(other.astype(int) - together[:1]).mean() > 2
+
+
+class Crowded:
+    """A pipeline with memory for `room` images at once."""
+
+    def __init__(self, pipeline, room):
+        self.pipeline, self.room, self.sizes = pipeline, room, []
+
+    def __call__(self, prompt, **options):
+        self.sizes.append(len(prompt))
+        if len(prompt) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.pipeline(prompt=prompt, **options)
+
+
+def test_out_of_memory_halves_the_batch_and_then_says_so(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    generator = ClassOnly(None, context(shared_cache)).load(dog, tmp_path)
+    pipeline = generator.pipeline
+    prompts, seeds = (PROMPTS * 2)[:5], [1, 2, 3, 4, 5]
+    whole = pixels(generator.generate(prompts, seeds)).astype(int)
+    generator.pipeline = crowded = Crowded(pipeline, 2)
+    assert np.abs(pixels(generator.generate(prompts, seeds)) - whole).max() <= 2
+    assert crowded.sizes == [5, 2, 3, 1, 2]
+    generator.pipeline = Crowded(pipeline, 0)
+    with pytest.raises(UserError, match=r"no memory for one image of 64 px.*--precision bf16"):
+        generator.generate(prompts, seeds)
+
+
+def test_copies_are_the_photos(shared_cache, tmp_path):
+    (mug,) = subjects("mug")
+    method = find_method("copy-reference")(None, context(shared_cache))
+    copies = pixels(method.load(mug, tmp_path).generate(PROMPTS * 4, list(range(12))))
+    photos = [np.asarray(load_image(path)) for path in mug.photos]
+    picked = [next(i for i, p in enumerate(photos) if np.array_equal(p, c)) for c in copies]
+    assert len(set(picked)) > 1, "the seed picks the photo"
+
+
+def test_identifier_is_rare_and_one_token():
+    tokenizer = CLIPTokenizer.from_pretrained(BASE_MODELS["mini"].location, subfolder="tokenizer")
+    tokens = find_rare_tokens(tokenizer)
+    assert len(tokens) >= 20
+    for word in tokens:
+        assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1
+    assert choose_identifier(tokenizer, "auto") in tokens
+    assert choose_identifier(tokenizer, "auto") == choose_identifier(tokenizer, "auto")
+    assert choose_identifier(tokenizer, "sks") == "sks"
+
+
+class NoRareWords:
+    """A tokenizer whose vocabulary is all English."""
+
+    def get_vocab(self):
+        return {"dog</w>": 0, "cat</w>": 1}
+
+
+def test_no_rare_token_is_one_line():
+    with pytest.raises(UserError, match="identifier = 'sks'"):
+        choose_identifier(NoRareWords(), "auto")
+
+
+def test_recipe_with_a_wrong_number_is_one_line(shared_cache):
+    tables = {"mini": {**NUMBERS, "learning_rat": 1.0, "n_steps": 0}}
+    recipe = Recipe(name="x", method="dreambooth", title="t", source="s", tables=tables)
+    with pytest.raises(UserError, match=r"baseline 'x', table \[mini\]") as caught:
+        make_method(recipe, context(shared_cache))
+    assert "learning_rat:" in str(caught.value)
+    assert "n_steps:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_prior_without_class_images_is_refused(shared_cache):
+    with pytest.raises(UserError, match="set n_class_images"):
+        DreamBooth(DreamBoothSettings(**NUMBERS | {"n_class_images": 0}), context(shared_cache))
+
+
+def test_every_method_has_a_baseline():
+    used = {path.stem for path in (REPOSITORY / "baselines").glob("*.toml")}
+    assert set(METHODS) <= used
+
+
+def test_shipped_base_model_is_small_and_plain():
+    folder = Path(BASE_MODELS["mini"].location)
+    weights = [path for path in folder.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in weights) <= 40e6
+    assert {path.suffix for path in weights} <= {".safetensors", ".json", ".txt"}
+
+
+def test_hub_model_that_cannot_be_fetched_names_the_folder_to_bring():
+    with pytest.raises(UserError, match="--base-model sd15=FOLDER"):
+        load_pipeline(BASE_MODELS["sd15"], device=torch.device("cpu"), dtype=torch.float32)
