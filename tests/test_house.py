@@ -2,10 +2,12 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
 
+import pytest
 from conftest import REPOSITORY, TINY_PROTOCOL
 
 # A module imports only from modules above it in this list (README, the tree).
@@ -47,6 +49,33 @@ def test_readme_tree_names_every_module():
     for module in ORDER:
         name = module if (REPOSITORY / "dreambench" / module).is_dir() else f"{module}.py"
         assert name in readme, f"{name} is not in the README's tree"
+
+
+def test_ci_calls_the_test_command_of_the_readme():
+    readme = (REPOSITORY / "README.md").read_text()
+    command = next(line for line in readme.splitlines() if line.endswith("# the tests"))
+    words = command.removesuffix("# the tests").split()
+    assert words == ["pip", "install", "-e", '".[test]"', "&&", "pytest"]
+    assert (
+        " ".join(words).replace("install", "install -q") in (REPOSITORY / ".ci" / "run").read_text()
+    )
+
+
+def test_files_that_the_readme_points_to_are_there():
+    readme = (REPOSITORY / "README.md").read_text()
+    targets = re.findall(r"\]\(([^)#:]+)\)", readme)
+    assert len(targets) >= 4
+    missing = [target for target in targets if not (REPOSITORY / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("words", ["ruff check .", "ruff format --check .", "mypy"])
+def test_code_keeps_the_settings_of_pyproject(words):
+    done = subprocess.run(
+        [sys.executable, "-m", *words.split()], capture_output=True, text=True, cwd=REPOSITORY,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_help_imports_no_torch_and_is_fast():

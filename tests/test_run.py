@@ -360,6 +360,19 @@ def test_unreadable_photo_is_named(own_dataset, shared_cache):
     assert "replace the file" in line
 
 
+def test_other_photos_under_an_old_folder_are_refused(own_dataset, shared_cache):
+    folder, words = own_dataset
+    run_command(*words, "--cache", shared_cache)
+    first, second = folder / "dog" / "00.png", folder / "dog" / "01.png"
+    index = folder / "images.csv"
+    old, new = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second))
+    first.write_bytes(second.read_bytes())
+    index.write_text(index.read_text().replace(old, new))
+    line = refused(*words, "--cache", shared_cache)
+    assert "holds a run of something else" in line
+    assert "digests.data" in line
+
+
 def test_subjects_narrow_a_run_and_mark_it(tmp_path, shared_cache, tiny):
     done = run_command(
         "run", "--protocol", tiny[0], "--method", "copy-reference", "--beside", "", "--subjects",
