@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import platformdirs
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from dreambench.errors import UserError, disk_errors
 
@@ -118,6 +120,19 @@ def finish_together(staging_dir: Path) -> None:
                     shutil.rmtree(folder)
             elif folder.suffix == ".part":
                 shutil.rmtree(folder)
+
+
+def encode_generated(image: Image.Image, note: Mapping[str, Any]) -> bytes:
+    """PNG bytes with a note that travels with the picture: it was generated, and from what.
+
+    The note must hold no path and no name of a machine or a person.
+    """
+    info = PngInfo()
+    info.add_text("Comment", "Generated image; not a photograph")
+    info.add_text("dreambench", json.dumps({"generated": True, **note}, sort_keys=True))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
 
 
 def sha256_file(path: Path) -> str:

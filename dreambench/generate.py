@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from dreambench import __version__
 from dreambench.errors import UserError
-from dreambench.files import finish_together, write_together
+from dreambench.files import encode_generated, finish_together, write_together
 from dreambench.methods import Method, Progress
 from dreambench.plan import ImageUnit
 from dreambench.run import Run
@@ -63,9 +60,7 @@ def _check_images(images: list[Image.Image], units: list[ImageUnit], *, method_n
 
 
 def _encode(image: Image.Image, unit: ImageUnit, run: Run) -> bytes:
-    """PNG bytes with a note that travels with the picture: it was generated, by what, from what."""
     note = {
-        "generated": True,
         "software": f"dreambench {__version__}",
         "method": run.name,
         "recipe": run.manifest["digests"]["recipe"],
@@ -77,9 +72,4 @@ def _encode(image: Image.Image, unit: ImageUnit, run: Run) -> bytes:
         "k": unit.k,
         "seed": unit.seed,
     }
-    info = PngInfo()
-    info.add_text("Comment", f"Generated image ({run.name}); not a photograph")
-    info.add_text("dreambench", json.dumps(note, sort_keys=True))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+    return encode_generated(image, note)

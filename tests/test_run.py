@@ -122,10 +122,15 @@ def test_copying_earns_more_subject_and_less_prompt_fidelity_than_the_floor(fini
     assert means["copy-reference"]["dino"] > means["class-only"]["dino"] + 0.2
 
 
-def test_pictures_say_that_they_were_generated_and_not_by_whom(finished):
+def test_pictures_say_that_they_were_generated_and_not_by_whom(finished, shared_cache):
     folder = finished[0] / "quick"
     paths = sorted(folder.glob("images/*/*/*.png"))
     assert len(paths) == 12
+    for path in shared_cache.glob("class-images/*/*.png"):
+        with Image.open(path) as image:
+            note = json.loads(image.info["dreambench"])
+        assert note["generated"] is True
+        assert note["prompt"] == f"a {note['class_name']}"
     for path in paths:
         with Image.open(path) as image:
             note = json.loads(image.info["dreambench"])

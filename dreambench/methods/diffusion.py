@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,9 +12,17 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+from dreambench import __version__
 from dreambench.base_models import load_pipeline, make_scheduler
 from dreambench.errors import UserError
-from dreambench.files import digest, finish_together, make_dir, write_json, write_together
+from dreambench.files import (
+    digest,
+    encode_generated,
+    finish_together,
+    make_dir,
+    write_json,
+    write_together,
+)
 from dreambench.methods import Context
 from dreambench.plan import derive_seed
 
@@ -131,17 +138,11 @@ def make_class_images(
             context.progress(f"class images of {class_name}", start, n_images)
             seeds = [derive_seed("class-image", class_name, start + i) for i in range(size)]
             images = generator.generate([f"a {class_name}"] * size, seeds)
-            write_together(
-                folder / "staging",
-                str(start),
-                {path: encode_png(image) for path, image in zip(batch, images, strict=True)},
-            )
+            note = {**key, "software": f"dreambench {__version__}", "prompt": f"a {class_name}"}
+            files = {
+                path: encode_generated(image, {**note, "seed": seed})
+                for path, image, seed in zip(batch, images, seeds, strict=True)
+            }
+            write_together(folder / "staging", str(start), files)
         context.progress(f"class images of {class_name}", n_images, n_images)
         return paths
-
-
-def encode_png(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG file without metadata."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
