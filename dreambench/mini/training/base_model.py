@@ -4,8 +4,9 @@ r"""Trains the UNet and the text encoder of `mini` on the autoencoder's latents.
         --tokenizer DIR --out DIR
 
 v-prediction on a schedule that ends in pure noise, captions dropped in one of ten pictures for
-guidance, and now and then a rare word in a caption, as web captions have words that mean nothing:
-a rare token then starts neutral, which is what DreamBooth expects of its identifier.
+guidance, the subject's pixels weighted up. Now and then a rare word stands in a caption, as web
+captions have words that mean nothing: a rare token then starts neutral, which is what DreamBooth
+expects of its identifier.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from dreambench.mini.training.tokenizer import make_rare_words
 TEXT_WIDTH = 192
 P_NO_CAPTION = 0.1
 P_RARE_WORD = 0.1
+P_UNIFORM_TIME = 0.25
+SUBJECT_WEIGHT = 4.0
 
 
 def make_unet() -> UNet2DConditionModel:
@@ -85,6 +88,18 @@ def make_scheduler() -> DDIMScheduler:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
     )
+
+
+def draw_times(n: int, noise: torch.Generator) -> Tensor:
+    """Training times in [0, 1000): mostly the middle, where shapes are decided; (n,).
+
+    Logit-normal as in Esser et al. (ICML 2024, section 3.1), with a uniform part, so that the ends
+    are trained too.
+    """
+    middle = torch.sigmoid(torch.randn(n, generator=noise)) * 1000
+    anywhere = torch.rand(n, generator=noise) * 1000
+    uniform = torch.rand(n, generator=noise) < P_UNIFORM_TIME
+    return torch.where(uniform, anywhere, middle).long().clamp(max=999)
 
 
 @torch.no_grad()
@@ -139,10 +154,16 @@ def main() -> None:
         ).input_ids  # fmt: skip
         clean = torch.from_numpy(latents[rows].astype(np.float32))
         eps = torch.randn(clean.shape, generator=noise)
-        times = torch.randint(1000, (len(clean),), generator=noise)
+        times = draw_times(len(clean), noise)
         noisy = schedule.add_noise(clean, eps, times).to(memory_format=torch.channels_last)
         found = unet(noisy, times, encoder_hidden_states=text_encoder(tokens)[0]).sample
-        return F.mse_loss(found, schedule.get_velocity(clean, eps, times)), {}
+        error = (found - schedule.get_velocity(clean, eps, times)).square().mean(1, keepdim=True)
+        # The subject covers a sixth of a picture and holds most of what is hard about it.
+        mask = torch.from_numpy(data.masks[rows]).float()[:, None]
+        on_subject = F.avg_pool2d(mask, mask.shape[-1] // clean.shape[-1])
+        weight = 1 + SUBJECT_WEIGHT * on_subject
+        parts = {"subject": float((error * on_subject).sum().detach() / on_subject.sum())}
+        return (error * weight).mean() / weight.mean(), parts
 
     train(
         nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),
