@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="folder of a pipeline to go on from")
     args = parser.parse_args()
     data = WorldSet(args.data / "train")
     vae = AutoencoderKL.from_pretrained(args.autoencoder)
@@ -134,8 +135,12 @@ def main() -> None:
     tokenizer = CLIPTokenizer.from_pretrained(args.tokenizer)
     rare_words = make_rare_words(160)
     torch.manual_seed(0)
-    unet = make_unet().to(memory_format=torch.channels_last)
-    text_encoder = make_text_encoder(tokenizer)
+    if args.start:
+        unet = UNet2DConditionModel.from_pretrained(args.start, subfolder="unet").float()
+        text_encoder = CLIPTextModel.from_pretrained(args.start, subfolder="text_encoder").float()
+    else:
+        unet, text_encoder = make_unet(), make_text_encoder(tokenizer)
+    unet.to(memory_format=torch.channels_last)
     scheduler = make_scheduler()
     schedule = DDPMScheduler.from_config(scheduler.config)
 

@@ -23,7 +23,7 @@ import open_clip
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -78,9 +78,10 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     return pixels + noise * torch.from_numpy(strength.astype(np.float32))[:, None, None, None]
 
 
-def train_vit(data: WorldSet, out_dir: Path, *, n_steps: int, batch_size: int) -> None:
+def train_vit(
+    model: nn.Module, data: WorldSet, out_dir: Path, *, n_steps: int, batch_size: int
+) -> None:
     """Trains and writes a folder that `timm.create_model("local-dir:...")` loads."""
-    model = make_vit()
     # Pictures in which the subject cannot look like itself are no view of it.
     kept = np.array(
         [
@@ -148,10 +149,16 @@ def write_vit(model: nn.Module, folder: Path) -> None:
 
 
 def train_clip(
-    data: WorldSet, out_dir: Path, tokenizer: CLIPTokenizer, *, n_steps: int, batch_size: int
+    model: open_clip.CLIP,
+    data: WorldSet,
+    out_dir: Path,
+    tokenizer: CLIPTokenizer,
+    *,
+    n_steps: int,
+    batch_size: int,
 ) -> None:
     """Trains and writes a folder that `open_clip.create_model("local-dir:...")` loads."""
-    model = make_clip().to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)
     places = np.array([str(shot.scene) for shot in data.shots])
     by_place = [np.flatnonzero(places == place) for place in np.unique(places)]
     names = list(CLASSES)
@@ -232,17 +239,25 @@ def main() -> None:
     parser.add_argument("encoder", choices=("vit", "clip"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, for clip")
+    parser.add_argument("--start", type=Path, help="folder of trained weights to go on from")
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch-size", type=int, default=128)
     args = parser.parse_args()
     data = WorldSet(args.data / "train")
     torch.manual_seed(0)
+    sizes = {"n_steps": args.steps, "batch_size": args.batch_size}
     if args.encoder == "vit":
-        train_vit(data, args.out, n_steps=args.steps, batch_size=args.batch_size)
+        vit = make_vit()
+        if args.start:
+            vit.load_state_dict(load_file(args.start / "model.safetensors"))
+        train_vit(vit, data, args.out, **sizes)
     else:
+        clip = make_clip()
+        if args.start:
+            clip.load_state_dict(load_file(args.start / "open_clip_model.safetensors"))
         tokenizer = CLIPTokenizer.from_pretrained(args.tokenizer)
-        train_clip(data, args.out, tokenizer, n_steps=args.steps, batch_size=args.batch_size)
+        train_clip(clip, data, args.out, tokenizer, **sizes)
 
 
 if __name__ == "__main__":
