@@ -117,7 +117,7 @@ class DreamBooth:
         schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         parameters = [p for module in self.trained.values() for p in module.parameters()]
         optimizer = torch.optim.AdamW(
-            parameters, settings.learning_rate, weight_decay=settings.weight_decay
+            parameters, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
         )
         for module in self.trained.values():
             module.train()
