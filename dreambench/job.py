@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
 from dreambench.methods import Context, Method, Progress, make_method
 from dreambench.metrics import METRICS
+from dreambench.plan import ImageUnit
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.report import Scored, write_tables
@@ -26,7 +29,7 @@ from dreambench.stats import estimate_table, mean_by_subject
 from dreambench.train import train_subjects
 
 N_GRID_REFERENCES = 3
-N_GRID_COLUMNS = 9
+N_GRID_COLUMNS = 10
 
 
 def encoder_identities(protocol: Protocol) -> dict[str, str]:
@@ -207,15 +210,42 @@ def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Pa
 
 
 def _write_grid(run: Run, path: Path) -> Path:
-    """The first image of the most widely used prompts, a row a subject."""
-    first = [u for u in run.plan.images if u.k == 0 and u.prompt_id != PRIOR_PROMPT_ID]
-    n_users = {u.prompt_id: sum(v.prompt_id == u.prompt_id for v in first) for u in first}
-    order = sorted(n_users, key=lambda name: -n_users[name])
-    shown = [name for name in n_users if name in order[:N_GRID_COLUMNS]]
-    texts = {unit.prompt_id: unit.prompt for unit in first}
+    """A row a subject, a column a prompt: its first image."""
+    columns = _choose_columns(run)
     rows = []
     for subject in run.subjects:
-        files = {u.prompt_id: run.image_path(u) for u in first if u.subject == subject.name}
-        rows.append((subject.name, subject.photos, [files.get(name, Path()) for name in shown]))
-    titles = [texts[name].replace("{subject}", "[V]") for name in shown]
+        units = [column.get(subject.name) for column in columns]
+        files = [run.image_path(unit) if unit else Path() for unit in units]
+        rows.append((subject.name, subject.photos, files))
+    titles = [
+        "\n".join(dict.fromkeys(u.prompt.replace("{subject}", "[V]") for u in column.values()))
+        for column in columns
+    ]
     return plot_grid(rows, titles, path, n_references=N_GRID_REFERENCES)
+
+
+def _choose_columns(run: Run) -> list[dict[str, ImageUnit]]:
+    """Up to N_GRID_COLUMNS columns, subject -> image, from all families in turns.
+
+    A prompt that only one kind of subject gets shares its column with one that the other gets.
+    """
+    first = [u for u in run.plan.images if u.k == 0 and u.prompt_id != PRIOR_PROMPT_ID]
+    n_users = Counter(unit.prompt_id for unit in first)
+    shared: dict[str, dict[str, ImageUnit]] = {}
+    paired: dict[int, dict[str, ImageUnit]] = {}
+    for subject in run.subjects:
+        own = 0
+        for unit in (unit for unit in first if unit.subject == subject.name):
+            if n_users[unit.prompt_id] == len(run.subjects):
+                shared.setdefault(unit.prompt_id, {})[subject.name] = unit
+            else:
+                paired.setdefault(own, {})[subject.name] = unit
+                own += 1
+    columns = [*shared.values(), *paired.values()]
+    by_family: dict[tuple[str, ...], list[int]] = {}
+    for index, column in enumerate(columns):
+        families = tuple(sorted({unit.family for unit in column.values()}))
+        by_family.setdefault(families, []).append(index)
+    turns = [index for turn in zip_longest(*by_family.values()) for index in turn]
+    chosen = [index for index in turns if index is not None][:N_GRID_COLUMNS]
+    return [columns[index] for index in sorted(chosen)]

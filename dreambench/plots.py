@@ -90,22 +90,27 @@ def plot_families(table: pd.DataFrame, path: Path) -> Path:
     """DINO and CLIP-T for each prompt family; columns method, family, metric, mean, low, high."""
     families = list(dict.fromkeys(table["family"]))
     methods = list(dict.fromkeys(table["method"]))
+    spread = 0.16 * (len(methods) - 1)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 2.9))
-        axes = figure.subplots(1, 2)
+        figure = Figure(figsize=(7.2, len(families) * (0.3 + spread) + 0.6))
+        axes = figure.subplots(1, 2, sharey=True)
         for axis, name in zip(axes, ("dino", "clip-t"), strict=True):
             for index, method in enumerate(methods):
                 rows = table[(table["method"] == method) & (table["metric"] == name)]
                 rows = rows.set_index("family").reindex(families)
-                x = np.arange(len(families)) + (index - (len(methods) - 1) / 2) * 0.2
+                share = index / max(1, len(methods) - 1) - 0.5
+                y = np.arange(len(families)) + share * spread / (0.3 + spread)
                 errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
                 axis.errorbar(
-                    x, rows["mean"], yerr=errors, fmt="o", markersize=4, linewidth=1.5,
+                    rows["mean"], y, xerr=errors, fmt="o", markersize=4, linewidth=1.5,
                     color=COLORS[index % len(COLORS)], label=method,
                 )  # fmt: skip
-            axis.set_xticks(range(len(families)), families, rotation=25, ha="right")
+            for border in np.arange(len(families) - 1) + 0.5:
+                axis.axhline(border, color="0.85", linewidth=0.6)
+            axis.set_yticks(range(len(families)), families)
+            axis.set_ylim(len(families) - 0.5, -0.5)
             axis.set_title(METRICS[name].title)
-            axis.grid(axis="y", alpha=0.3)
+            axis.grid(axis="x", alpha=0.3)
         axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         figure.tight_layout()
         return _save(figure, path)

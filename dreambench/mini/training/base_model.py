@@ -36,7 +36,7 @@ TEXT_WIDTH = 192
 P_NO_CAPTION = 0.1
 P_RARE_WORD = 0.1
 P_UNIFORM_TIME = 0.25
-SUBJECT_WEIGHT = 4.0
+SUBJECT_WEIGHT = 8.0
 
 
 def make_unet() -> UNet2DConditionModel:
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="folder of a pipeline to go on from")
     args = parser.parse_args()
     data = WorldSet(args.data / "train")
-    vae = AutoencoderKL.from_pretrained(args.autoencoder)
+    vae = AutoencoderKL.from_pretrained(args.autoencoder).float()
     latents = load_latents(data, vae, args.out / "latents.npy")
     tokenizer = CLIPTokenizer.from_pretrained(args.tokenizer)
     rare_words = make_rare_words(160)
