@@ -10,7 +10,7 @@ import numpy as np
 
 from dreambench.encoders import Embeddings, Encoder
 from dreambench.files import load_image, sha256_file, write_bytes, write_json
-from dreambench.methods import Progress
+from dreambench.progress import Progress
 
 BATCH_SIZE = 64
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -18,6 +16,14 @@ class UserError(Exception):
         self.problem = " ".join(problem.split())
         self.hint = " ".join(hint.split())
         super().__init__(f"{self.problem}; {self.hint}" if self.hint else self.problem)
+
+    @classmethod
+    def listed(cls, problems: Sequence[str], *, hint: str) -> UserError:
+        """Several problems at once, a line for each."""
+        error = cls("; ".join(problems), hint=hint)
+        lines = [" ".join(problem.split()) for problem in problems]
+        error.args = ("\n".join([*lines[:-1], f"{lines[-1]}; {error.hint}"]),)
+        return error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -29,15 +35,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     else:
         hint = f"known: {', '.join(known) if known else 'none'}"
     return UserError(f"no {kind} named '{name}'", hint=hint)
-
-
-def invalid_file(path: Path, error: ValidationError) -> UserError:
-    """All that pydantic found wrong in a file, as one line."""
-    found = []
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "the file"
-        found.append(f"{where}: {item['msg']}")
-    return UserError(f"{path}: {'; '.join(found)}", hint="mend the file and run again")
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from PIL import Image
 from dreambench import __version__
 from dreambench.errors import UserError
 from dreambench.files import encode_generated, finish_together, write_together
-from dreambench.methods import Method, Progress
+from dreambench.methods import Method
 from dreambench.plan import ImageUnit
+from dreambench.progress import Progress
 from dreambench.run import Run
 
 

@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dreambench.encoders import Encoder, find_encoder, load_encoder
+from dreambench.encoders import Encoder, EncoderSpec, Role, find_encoder, load_encoder
 from dreambench.errors import UserError
 from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
-from dreambench.methods import Context, Method, Progress, make_method
+from dreambench.methods import Context, Method, make_method
 from dreambench.metrics import METRICS
 from dreambench.plan import ImageUnit
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
+from dreambench.progress import Progress
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.report import Scored, write_tables
 from dreambench.run import Run
@@ -32,14 +33,20 @@ N_GRID_REFERENCES = 3
 N_GRID_COLUMNS = 10
 
 
-def encoder_identities(protocol: Protocol) -> dict[str, str]:
-    """Identity of the protocol's encoder for each role, without loading the networks."""
-    names = protocol.encoders
+def encoder_specs(protocol: Protocol) -> dict[Role, EncoderSpec]:
+    """The encoder of each role that the protocol's metrics need."""
+    needed = {METRICS[name].role for name in protocol.metrics}
+    roles: tuple[Role, ...] = ("dino", "clip", "perceptual")
     return {
-        "dino": find_encoder(names.dino, "dino").identity(),
-        "clip": find_encoder(names.clip, "clip").identity(),
-        "perceptual": find_encoder(names.perceptual, "perceptual").identity(),
+        role: find_encoder(getattr(protocol.encoders, role), role)
+        for role in roles
+        if role in needed
     }
+
+
+def encoder_identities(protocol: Protocol) -> dict[str, str]:
+    """Identity of each of these encoders, without loading the networks."""
+    return {role: spec.identity() for role, spec in encoder_specs(protocol).items()}
 
 
 class Job:
@@ -68,12 +75,9 @@ class Job:
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
-        names, device = self.run.request.protocol.encoders, self.run.request.device
-        return {
-            "dino": load_encoder(names.dino, "dino", device=device),
-            "clip": load_encoder(names.clip, "clip", device=device),
-            "perceptual": load_encoder(names.perceptual, "perceptual", device=device),
-        }
+        specs = encoder_specs(self.run.request.protocol)
+        device = self.run.request.device
+        return {role: load_encoder(spec.name, role, device=device) for role, spec in specs.items()}
 
     def train(self) -> None:
         """Tunes on the subjects that are left."""
@@ -96,7 +100,7 @@ class Job:
 
     def score(self) -> pd.DataFrame:
         """Writes scores.parquet."""
-        scores = compute_scores(self.run, self.embed(), self._encoders["clip"])
+        scores = compute_scores(self.run, self.embed(), self._encoders.get("clip"))
         buffer = io.BytesIO()
         scores.to_parquet(buffer, index=False)
         write_bytes(self.run.scores_path, buffer.getvalue())
@@ -131,7 +135,8 @@ def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
     expected = expected_counts(run)
     encoders = dict(run.request.encoders)
     metrics = {}
-    for name, metric in METRICS.items():
+    for name in expected:
+        metric = METRICS[name]
         scored = int(scores.loc[scores["metric"] == name, "n_pairs"].sum())
         row = table.loc[name] if name in table.index else None
         metrics[name] = {
@@ -202,9 +207,11 @@ def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Pa
         ]
     )  # fmt: skip
     paths.append(plot_intervals(estimates, out_dir / "intervals.png"))
-    paths.append(plot_families(families, out_dir / "families.png"))
+    if len(families):
+        paths.append(plot_families(families, out_dir / "families.png"))
     by_subject = {s.name: mean_by_subject(s.scores) for s in scored}
-    paths.append(plot_fidelity(by_subject, out_dir / "fidelity.png"))
+    if {"dino", "clip-t"} <= set(run.request.protocol.metrics):
+        paths.append(plot_fidelity(by_subject, out_dir / "fidelity.png"))
     paths.append(_write_grid(run, out_dir / "grid.png"))
     return scored, paths
 

@@ -74,10 +74,8 @@ def make_plan(protocol: Protocol, subjects: Sequence[Subject], *, batch_size: in
             for k in range(protocol.n_images_per_prompt)
         ]
         prior = protocol.prior.text.format_map({"class": subject.class_name})
-        wanted += [
-            (PRIOR_PROMPT_ID, PRIOR_PROMPT_ID, prior, prior, k)
-            for k in range(protocol.prior.n_images)
-        ]
+        n_prior = protocol.prior.n_images if "pres" in protocol.metrics else 0
+        wanted += [(PRIOR_PROMPT_ID, PRIOR_PROMPT_ID, prior, prior, k) for k in range(n_prior)]
         for index, (prompt_id, family, text, clip_text, k) in enumerate(wanted):
             seed = derive_seed("image", subject.name, prompt_id, k, protocol.base_seed)
             images.append(

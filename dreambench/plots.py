@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dreambench.files import write_bytes
+from dreambench.files import load_image, write_bytes
 from dreambench.metrics import METRICS
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -92,9 +92,10 @@ def plot_families(table: pd.DataFrame, path: Path) -> Path:
     methods = list(dict.fromkeys(table["method"]))
     spread = 0.16 * (len(methods) - 1)
     with mpl.rc_context(STYLE):
+        metrics = [name for name in ("dino", "clip-t") if name in set(table["metric"])]
         figure = Figure(figsize=(7.2, len(families) * (0.3 + spread) + 0.6))
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, name in zip(axes, ("dino", "clip-t"), strict=True):
+        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axis, name in zip(axes, metrics, strict=True):
             for index, method in enumerate(methods):
                 rows = table[(table["method"] == method) & (table["metric"] == name)]
                 rows = rows.set_index("family").reindex(families)
@@ -111,7 +112,7 @@ def plot_families(table: pd.DataFrame, path: Path) -> Path:
             axis.set_ylim(len(families) - 0.5, -0.5)
             axis.set_title(METRICS[name].title)
             axis.grid(axis="x", alpha=0.3)
-        axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         figure.tight_layout()
         return _save(figure, path)
 
@@ -158,4 +159,26 @@ def plot_grid(
             0, 1.06, "reference photos", transform=axes[0][0].transAxes, ha="left", va="bottom",
             fontsize=8, fontweight="bold",
         )  # fmt: skip
+        return _save(figure, path)
+
+
+def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Path:
+    """A contact sheet: images with a line of text under each, six in a row."""
+    n_columns = min(6, len(cells))
+    n_rows = -(-len(cells) // n_columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.9 * n_columns, 2.2 * n_rows + 0.3))
+        axes = figure.subplots(n_rows, n_columns, squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, (label, file) in zip(axes.flat, cells, strict=False):
+            image = load_image(file)
+            # No more pixels than are printed: photos of many megapixels stay light.
+            image.thumbnail((600, 600))
+            axis.imshow(np.asarray(image), interpolation="antialiased")
+            axis.text(
+                0.5, -0.03, label, transform=axis.transAxes, ha="center", va="top", fontsize=7
+            )
+        figure.suptitle(title, fontsize=10)
+        figure.tight_layout()
         return _save(figure, path)

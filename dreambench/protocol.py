@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import string
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dreambench.errors import UserError, invalid_file, unknown_name
+from dreambench.errors import UserError, unknown_name
 from dreambench.files import digest, shipped_path
-from dreambench.subjects import Kind
+from dreambench.subjects import Kind, find_dataset, read_index
+from dreambench.toml_files import load_toml, read_toml
 
 Family = Literal["recontextualization", "accessorization", "property", "art", "viewpoint"]
+MetricName = Literal["dino", "clip-i", "clip-t", "div", "pres"]
 PRIOR_PROMPT_ID = "prior"
 
 
@@ -86,6 +88,7 @@ class Protocol(_Frozen):
     base_seed: int = 0
     sampler: Sampler
     prior: Prior
+    metrics: tuple[MetricName, ...] = Field(min_length=1)
     encoders: Encoders
     prompts: tuple[Prompt, ...] = Field(min_length=1)
 
@@ -103,19 +106,50 @@ class Protocol(_Frozen):
         """Digest of all that is frozen here."""
         return digest(self.model_dump(mode="json"))
 
+    def narrow(self, prompt_ids: Sequence[str] | None) -> Protocol:
+        """With these prompts alone, in the protocol's order; itself for None.
+
+        Raises UserError for an id that the protocol does not have.
+        """
+        if prompt_ids is None:
+            return self
+        known = [prompt.id for prompt in self.prompts]
+        for prompt_id in prompt_ids:
+            if prompt_id not in known:
+                raise unknown_name("prompt", prompt_id, known)
+        chosen = tuple(prompt for prompt in self.prompts if prompt.id in prompt_ids)
+        return self.model_copy(update={"prompts": chosen})
+
     def prompts_for(self, kind: Kind) -> list[Prompt]:
         """The prompts that a subject of this kind gets."""
         return [prompt for prompt in self.prompts if kind in prompt.kinds]
 
 
-def read_toml(path: Path) -> dict[str, object]:
-    """A TOML file as a dict; UserError when it is missing or no TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint="mend the file and run again") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+def choose_prompts(
+    protocol: Protocol, *, families: Sequence[str], prompt_ids: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Ids of the prompts of these families, and of those named; None when all are meant.
+
+    Raises UserError for an unknown family or prompt, and when nothing is left.
+    """
+    if not families and not prompt_ids:
+        return None
+    for family in families:
+        if family not in get_args(Family):
+            raise unknown_name("family", family, get_args(Family))
+    protocol.narrow(prompt_ids)
+    chosen = tuple(
+        prompt.id
+        for prompt in protocol.prompts
+        if (not families or prompt.family in families)
+        and (not prompt_ids or prompt.id in prompt_ids)
+    )
+    if not chosen:
+        raise UserError(
+            f"no prompt of '{protocol.name}' is both of these families and of these names",
+            hint=f"families: {', '.join(sorted({p.family for p in protocol.prompts}))}",
+        )
+    return chosen
 
 
 def list_protocols() -> list[str]:
@@ -133,7 +167,6 @@ def load_protocol(name_or_path: str) -> Protocol:
         raise unknown_name("protocol", name_or_path, list_protocols())
     content = read_toml(path)
     content.setdefault("name", path.stem)
-    try:
-        return Protocol.model_validate(content)
-    except ValidationError as error:
-        raise invalid_file(path, error) from error
+    protocol = load_toml(path, Protocol, content)
+    read_index(find_dataset(protocol.dataset), names=protocol.subjects or None)
+    return protocol

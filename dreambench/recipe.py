@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from dreambench.errors import UserError, invalid_file, unknown_name
+from dreambench.errors import UserError, unknown_name
 from dreambench.files import digest, shipped_path
-from dreambench.protocol import read_toml
+from dreambench.toml_files import load_toml, read_toml
 
 
 class Recipe(BaseModel):
@@ -53,7 +53,4 @@ def load_recipe(name_or_path: str) -> Recipe:
     content = read_toml(path)
     head = {key: value for key, value in content.items() if not isinstance(value, dict)}
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
-    try:
-        return Recipe.model_validate({"name": path.stem, **head, "tables": tables})
-    except ValidationError as error:
-        raise invalid_file(path, error) from error
+    return load_toml(path, Recipe, {"name": path.stem, **head, "tables": tables})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,12 +16,18 @@ from filelock import FileLock, Timeout
 
 from dreambench import __version__
 from dreambench.base_models import BaseModel, find_base_model
-from dreambench.errors import UserError, disk_errors
+from dreambench.errors import UserError, disk_errors, unknown_name
 from dreambench.files import PACKAGE_DIR, make_dir, read_json, write_json
 from dreambench.plan import ImageUnit, Plan, TrainUnit, make_plan
 from dreambench.protocol import Protocol
 from dreambench.recipe import Recipe
-from dreambench.subjects import Subject, digest_subjects, find_dataset, load_subjects
+from dreambench.subjects import (
+    Subject,
+    digest_subjects,
+    find_dataset,
+    load_subjects,
+    read_index,
+)
 
 FORMAT = 1
 PACKAGES = (
@@ -42,6 +48,13 @@ class Request:
     precision: str
     batch_size: int
     encoders: Mapping[str, str]
+    prompts: tuple[str, ...] | None = None
+    # Where the photos lie: whose bytes count is pinned, where they are is not.
+    data_dir: Path | None = None
+
+    def load_subjects(self) -> list[Subject]:
+        """The subjects that were asked for, all of the protocol's by default."""
+        return _load(self.protocol, self.data_dir, self.subjects)
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,8 @@ def _changes(old: Any, new: Any) -> list[str]:
 
 def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], plan: Plan) -> Any:
     protocol = request.protocol
-    every = load_names(protocol)
+    index = read_index(find_dataset(protocol.dataset), names=protocol.subjects or None)
+    prompts = request.prompts or tuple(prompt.id for prompt in protocol.prompts)
     return {
         "format": FORMAT,
         "protocol": protocol.model_dump(mode="json"),
@@ -161,7 +175,8 @@ def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], p
             "settings": request.recipe.settings_for(base.name),
         },
         "subjects": [subject.name for subject in subjects],
-        "partial": len(subjects) < len(every),
+        "prompts": list(prompts),
+        "partial": len(subjects) < len(index.subjects) or len(prompts) < len(protocol.prompts),
         "base_model": request.base_model,
         "device": request.device,
         "precision": request.precision,
@@ -177,10 +192,12 @@ def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], p
     }
 
 
-def load_names(protocol: Protocol) -> list[str]:
-    """Names of all subjects of a protocol."""
-    names = protocol.subjects or None
-    return [subject.name for subject in load_subjects(find_dataset(protocol.dataset), names=names)]
+def _load(protocol: Protocol, data_dir: Path | None, names: Sequence[str] | None) -> list[Subject]:
+    dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
+    for name in names or ():
+        if protocol.subjects and name not in protocol.subjects:
+            raise unknown_name(f"subject of '{protocol.name}'", name, protocol.subjects)
+    return load_subjects(dataset, names=names or protocol.subjects or None)
 
 
 def plan_run(run_dir: Path, request: Request) -> Run:
@@ -189,9 +206,9 @@ def plan_run(run_dir: Path, request: Request) -> Run:
     Raises UserError for names that are unknown and photos that are missing or changed.
     """
     base = find_base_model(request.base_model)
-    wanted = request.subjects or request.protocol.subjects or None
-    subjects = load_subjects(find_dataset(request.protocol.dataset), names=wanted)
-    plan = make_plan(request.protocol, subjects, batch_size=request.batch_size)
+    subjects = request.load_subjects()
+    narrowed = request.protocol.narrow(request.prompts)
+    plan = make_plan(narrowed, subjects, batch_size=request.batch_size)
     manifest = _make_manifest(request, base, subjects, plan)
     return Run(run_dir, request, base, subjects, plan, manifest)
 
@@ -233,8 +250,11 @@ def _refuse_changes(run: Run, old: dict[str, Any]) -> list[Any]:
     return old.get("sessions", [])
 
 
-def read_run(run_dir: Path) -> Run:
-    """Reads an existing run folder by its run.json alone; `open_run` then goes on with it."""
+def read_run(run_dir: Path, *, data_dir: Path | None = None) -> Run:
+    """Reads an existing run folder by its run.json alone; `open_run` then goes on with it.
+
+    `data_dir` is where the photos of the paper's dataset lie, see `find_dataset`.
+    """
     manifest = read_json(run_dir / "run.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
@@ -249,6 +269,8 @@ def read_run(run_dir: Path) -> Run:
         precision=manifest["precision"],
         batch_size=manifest["batch_size"],
         encoders=manifest["encoders"],
+        prompts=tuple(manifest["prompts"]),
+        data_dir=data_dir,
     )
     run = plan_run(run_dir, request)
     sessions = _refuse_changes(run, manifest)
@@ -274,14 +296,16 @@ def hold_run(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def read_status(run_dir: Path) -> dict[str, Any]:
+def read_status(run_dir: Path, *, data_dir: Path | None = None) -> dict[str, Any]:
     """What is done and left in a run folder, read without changing anything in it."""
     manifest = read_json(run_dir / "run.json")
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
     protocol = Protocol.model_validate(manifest["protocol"])
-    subjects = load_subjects(find_dataset(protocol.dataset), names=manifest["subjects"])
-    plan = make_plan(protocol, subjects, batch_size=manifest["batch_size"])
+    subjects = _load(protocol, data_dir, manifest["subjects"])
+    plan = make_plan(
+        protocol.narrow(manifest["prompts"]), subjects, batch_size=manifest["batch_size"]
+    )
     n_tuned = sum((run_dir / "train" / unit.subject).is_dir() for unit in plan.train)
     n_images = sum((run_dir / unit.relative_path).is_file() for unit in plan.images)
     return {

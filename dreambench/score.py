@@ -11,7 +11,6 @@ import pandas as pd
 
 from dreambench.embed import embed_files
 from dreambench.encoders import Embeddings, Encoder
-from dreambench.methods import Progress
 from dreambench.metrics import (
     METRICS,
     compute_diversity,
@@ -19,6 +18,7 @@ from dreambench.metrics import (
     compute_text_similarity,
 )
 from dreambench.plan import ImageUnit
+from dreambench.progress import Progress
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.run import Run
 from dreambench.subjects import Subject
@@ -61,11 +61,16 @@ def embed_run(
 def compute_scores(
     run: Run,
     vectors: Mapping[str, Mapping[Path, Embeddings]],
-    text_encoder: Encoder,
+    text_encoder: Encoder | None,
 ) -> pd.DataFrame:
-    """All scores of a run as a tidy frame with the columns of COLUMNS."""
-    texts = sorted({unit.clip_text for unit in run.plan.images})
-    text_rows = dict(zip(texts, text_encoder.embed_texts(texts), strict=True))
+    """The protocol's metrics as a tidy frame with the columns of COLUMNS.
+
+    `text_encoder` is None where the protocol has no metric of the role clip.
+    """
+    text_rows: dict[str, Embeddings] = {}
+    if text_encoder is not None:
+        texts = sorted({unit.clip_text for unit in run.plan.images})
+        text_rows = dict(zip(texts, text_encoder.embed_texts(texts), strict=True))
     rows = []
     for subject in run.subjects:
         units = [
@@ -74,8 +79,10 @@ def compute_scores(
             if unit.subject == subject.name and run.image_path(unit).is_file()
         ]
         rows += _score_images(run, subject, units, vectors, text_rows)
-        rows += _score_prompts(run, subject, units, vectors["perceptual"])
-    return pd.DataFrame(rows, columns=COLUMNS)
+        if "perceptual" in vectors:
+            rows += _score_prompts(run, subject, units, vectors["perceptual"])
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame[frame["metric"].isin(run.request.protocol.metrics)].reset_index(drop=True)
 
 
 def _row(
@@ -103,21 +110,24 @@ def _score_images(
         return []
     rows: list[list[object]] = []
     n_photos = len(subject.photos)
-    by_role = {}
-    for role in ("dino", "clip"):
+    is_prior = [unit.prompt_id == PRIOR_PROMPT_ID for unit in units]
+    for role, similarity in (("dino", "dino"), ("clip", "clip-i")):
+        if role not in vectors:
+            continue
         images = np.stack([vectors[role][run.image_path(unit)] for unit in units])
         photos = np.stack([vectors[role][path] for path in subject.photos])
-        by_role[role] = (images, compute_reference_similarity(images, photos))
-    wanted = np.stack([text_rows[unit.clip_text] for unit in units])
-    clip_t = compute_text_similarity(by_role["clip"][0], wanted)
-    for index, unit in enumerate(units):
-        dino, clip_i = by_role["dino"][1][index], by_role["clip"][1][index]
-        if unit.prompt_id == PRIOR_PROMPT_ID:
-            rows.append(_row(subject, unit, "pres", dino, n_photos))
-            continue
-        rows.append(_row(subject, unit, "dino", dino, n_photos))
-        rows.append(_row(subject, unit, "clip-i", clip_i, n_photos))
-        rows.append(_row(subject, unit, "clip-t", clip_t[index], 1))
+        values = compute_reference_similarity(images, photos)
+        for unit, value, prior in zip(units, values, is_prior, strict=True):
+            if not prior:
+                rows.append(_row(subject, unit, similarity, value, n_photos))
+            elif role == "dino":
+                rows.append(_row(subject, unit, "pres", value, n_photos))
+        if role == "clip":
+            wanted = np.stack([text_rows[unit.clip_text] for unit in units])
+            values = compute_text_similarity(images, wanted)
+            for unit, value, prior in zip(units, values, is_prior, strict=True):
+                if not prior:
+                    rows.append(_row(subject, unit, "clip-t", value, 1))
     return rows
 
 
@@ -152,4 +162,4 @@ def expected_counts(run: Run) -> dict[str, int]:
         key = (unit.subject, unit.prompt_id)
         groups[key] = groups.get(key, 0) + 1
     counts["div"] = sum(math.comb(size, 2) for size in groups.values())
-    return counts
+    return {name: counts[name] for name in METRICS if name in run.request.protocol.metrics}

@@ -7,7 +7,8 @@ import time
 
 from dreambench.errors import disk_errors
 from dreambench.files import make_dir, write_json
-from dreambench.methods import Method, Progress
+from dreambench.methods import Method
+from dreambench.progress import Progress
 from dreambench.run import Run
 
 

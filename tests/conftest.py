@@ -22,6 +22,7 @@ dataset = "mini"
 subjects = ["dog", "mug"]
 base_model = "mini"
 n_images_per_prompt = 2
+metrics = ["dino", "clip-i", "clip-t", "div", "pres"]
 
 [sampler]
 scheduler = "ddim"

@@ -16,6 +16,7 @@ from conftest import TINY_PROTOCOL, TINY_RECIPE, call
 from PIL import Image
 
 from dreambench import cli
+from dreambench.cli import runs
 from dreambench.files import read_json
 from dreambench.metrics import METRICS
 from dreambench.run import hold_run
@@ -405,10 +406,10 @@ def test_mini_is_taken_without_a_gpu_and_said_so(monkeypatch):
     class Chosen(Exception):
         """Carries what was asked for."""
 
-    def stop(method, protocol, subjects, base_model, options):
+    def stop(method, protocol, narrowing, base_model, options):
         raise Chosen(protocol, options["device"])
 
-    monkeypatch.setattr(cli, "_make_request", stop)
+    monkeypatch.setattr(runs, "_make_request", stop)
     for cuda, wanted in ((False, ("mini", "cpu")), (True, ("dreambench", "cuda"))):
         monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
         done = CliRunner().invoke(cli.main, ["run", "--method", "dreambooth"])

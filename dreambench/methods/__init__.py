@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dreambench.base_models import BaseModel as DiffusionModel
 from dreambench.errors import UserError, unknown_name
+from dreambench.progress import Progress
 from dreambench.protocol import Sampler
 from dreambench.recipe import Recipe
 from dreambench.subjects import Subject
@@ -28,14 +29,6 @@ class Settings(BaseModel):
 
 class NoSettings(Settings):
     """For a method without numbers."""
-
-
-class Progress(Protocol):
-    """What a long work calls to say how far it is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Says that `done` of `total` steps of `what` are through."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -197,8 +197,8 @@ class DreamBooth:
         side = self.context.sampler.size_px
         means, stds = [], []
         for image in images:
-            resized = image.resize((side, side), Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.asarray(resized, np.float32) / 127.5 - 1)
+            square = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+            pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1)
             pixels = pixels.permute(2, 0, 1)[None].to(self.context.device)
             posterior = self.pipeline.vae.encode(pixels).latent_dist
             means.append(posterior.mean)

@@ -1,18 +1,18 @@
-"""The command line: parse, call one function, print. Imports nothing slow before it has to."""
+"""Commands on runs: the main job, each stage alone, what is done and left, what there is."""
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dreambench import __version__
+from dreambench.cli.shared import data_option, show_progress, user_errors
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,87 +22,6 @@ if TYPE_CHECKING:
 
 COMPANIONS = ("class-only", "copy-reference")
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
-
-
-class _Failure(click.ClickException):
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"dreambench: {self.message}", err=True)
-
-
-def _user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Prints a UserError as one line and exits with 2; anything else keeps its traceback."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except UserError as error:
-            raise _Failure(str(error)) from error
-        except KeyboardInterrupt:
-            click.echo("\ndreambench: stopped; the same command goes on from here", err=True)
-            sys.exit(130)
-
-    return wrapped
-
-
-class _Display:
-    """Progress on stderr: bars with time left on a terminal, else a line for each finished step."""
-
-    def __init__(self) -> None:
-        from rich.console import Console  # noqa: PLC0415  (slow import)
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.plain = not console.is_terminal
-        self.tasks: dict[str, Any] = {}
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if self.plain:
-            if done >= total:
-                click.echo(f"{what}: {total} of {total}", err=True)
-            return
-        if what not in self.tasks:
-            self.tasks[what] = self.bars.add_task(what, total=total)
-        self.bars.update(self.tasks[what], completed=done)
-        if done >= total:
-            self.bars.remove_task(self.tasks.pop(what))
-
-
-@contextmanager
-def _display() -> Iterator[_Display]:
-    display = _Display()
-    with display.bars:
-        yield display
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__)
-def main() -> None:
-    """How faithfully does a method put a given subject into new pictures, and how sure are we?
-
-    The main job, on the embedded benchmark (no GPU, no network):
-
-        dreambench run --method dreambooth
-    """
 
 
 def _pick_device(device: str) -> str:
@@ -117,15 +36,24 @@ def _pick_device(device: str) -> str:
     return device
 
 
+@dataclass(frozen=True)
+class _Narrowing:
+    """What of a protocol was asked for; empty for all."""
+
+    subjects: tuple[str, ...]
+    families: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
 def _make_request(
     method: str,
     protocol: str,
-    subjects: str | None,
+    narrowing: _Narrowing,
     base_model: str | None,
     options: dict[str, Any],
 ) -> Any:
     from dreambench.job import encoder_identities  # noqa: PLC0415  (imports torch)
-    from dreambench.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
     from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.run import Request  # noqa: PLC0415
 
@@ -134,11 +62,16 @@ def _make_request(
     return Request(
         protocol=loaded,
         recipe=recipe,
-        subjects=tuple(subjects.split(",")) if subjects else None,
+        subjects=narrowing.subjects or None,
+        prompts=choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts),
         base_model=base_model or loaded.base_model,
         encoders=encoder_identities(loaded),
         **options,
     )
+
+
+def _split(names: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
 _run_dir = click.argument("run_dir", type=click.Path(path_type=Path))
@@ -149,12 +82,15 @@ _cache = click.option(
 )
 
 
-@main.command()
+@click.command()
 @click.option("--method", required=True, help="Name of a baseline, or path of a recipe (.toml).")
 @click.option(
     "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
 )
 @click.option("--subjects", help="Only these subjects, with commas between; marks the run partial.")
+@click.option("--family", help="Only prompts of these families; marks the run partial.")
+@click.option("--prompts", help="Only prompts with these ids; marks the run partial.")
+@data_option
 @click.option(
     "--beside",
     default=",".join(COMPANIONS),
@@ -185,9 +121,10 @@ _cache = click.option(
     help="Images drawn together.",
 )
 @_cache
-@_user_errors
+@user_errors
 def run(
-    method: str, protocol: str | None, subjects: str | None, beside: str, base_model: str | None,
+    method: str, protocol: str | None, subjects: str | None, family: str | None,
+    prompts: str | None, data_dir: Path | None, beside: str, base_model: str | None,
     out: Path, device: str, precision: str, batch_size: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped."""
@@ -195,7 +132,7 @@ def run(
     from dreambench.recipe import load_recipe  # noqa: PLC0415
 
     # Names are checked before anything slow is imported.
-    names = [method, *[name for name in beside.split(",") if name and name != method]]
+    names = [method, *[name for name in _split(beside) if name != method]]
     for name in names:
         load_recipe(name)
     if protocol is not None:
@@ -213,14 +150,20 @@ def run(
     from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
     from dreambench.run import hold_run, open_run, plan_run  # noqa: PLC0415
 
-    options = {"device": device, "precision": precision, "batch_size": batch_size}
-    requests = [_make_request(name, protocol, subjects, base_model, options) for name in names]
+    options = {
+        "device": device,
+        "precision": precision,
+        "batch_size": batch_size,
+        "data_dir": data_dir,
+    }
+    narrowing = _Narrowing(_split(subjects), _split(family), _split(prompts))
+    requests = [_make_request(name, protocol, narrowing, base_model, options) for name in names]
     # All are planned before the first is begun: a mistake in the last shows now, not in hours.
     planned = [
         plan_run(out / request.protocol.name / request.recipe.name, request) for request in requests
     ]
     runs: list[Run] = []
-    with _display() as progress:
+    with show_progress() as progress:
         for plan in planned:
             with hold_run(plan.run_dir):
                 opened = open_run(plan)
@@ -261,7 +204,7 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
 
 
 @contextmanager
-def _opened(run_dir: Path, cache: Path | None) -> Iterator[Job]:
+def _opened(run_dir: Path, cache: Path | None, data_dir: Path | None) -> Iterator[Job]:
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import Job  # noqa: PLC0415  (imports torch)
     from dreambench.run import hold_run, open_run, read_run  # noqa: PLC0415
@@ -270,84 +213,93 @@ def _opened(run_dir: Path, cache: Path | None) -> Iterator[Job]:
         raise UserError(
             f"{run_dir} holds no run", hint="make one with: dreambench run --method ..."
         )
-    with hold_run(run_dir), _display() as progress:
-        yield Job(open_run(read_run(run_dir)), cache_dir=cache or cache_dir(), progress=progress)
+    with hold_run(run_dir), show_progress() as progress:
+        opened = open_run(read_run(run_dir, data_dir=data_dir))
+        yield Job(opened, cache_dir=cache or cache_dir(), progress=progress)
 
 
-@main.command()
+@click.command()
 @_run_dir
 @_cache
-@_user_errors
-def train(run_dir: Path, cache: Path | None) -> None:
+@data_option
+@user_errors
+def train(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: tune on the subjects that are left."""
-    with _opened(run_dir, cache) as job:
+    with _opened(run_dir, cache, data_dir) as job:
         job.train()
 
 
-@main.command()
+@click.command()
 @_run_dir
 @_cache
-@_user_errors
-def generate(run_dir: Path, cache: Path | None) -> None:
+@data_option
+@user_errors
+def generate(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: make the images that are left."""
-    with _opened(run_dir, cache) as job:
+    with _opened(run_dir, cache, data_dir) as job:
         job.generate()
 
 
-@main.command()
+@click.command()
 @_run_dir
 @_cache
-@_user_errors
-def embed(run_dir: Path, cache: Path | None) -> None:
+@data_option
+@user_errors
+def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: embed photos and images into the cache."""
-    with _opened(run_dir, cache) as job:
+    with _opened(run_dir, cache, data_dir) as job:
         job.embed()
 
 
-@main.command()
+@click.command()
 @_run_dir
 @_cache
-@_user_errors
-def score(run_dir: Path, cache: Path | None) -> None:
+@data_option
+@user_errors
+def score(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: write scores.parquet, one row for each thing scored."""
-    with _opened(run_dir, cache) as job:
+    with _opened(run_dir, cache, data_dir) as job:
         job.score()
 
 
-@main.command()
+@click.command()
 @_run_dir
 @click.option(
     "--allow-incomplete", is_flag=True, help="Take a run with missing images, marked partial."
 )
-@_user_errors
-def aggregate(run_dir: Path, allow_incomplete: bool) -> None:
+@data_option
+@user_errors
+def aggregate(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> None:
     """Stage: write summary.json, the means with intervals."""
-    with _opened(run_dir, None) as job:
+    with _opened(run_dir, None, data_dir) as job:
         job.aggregate(allow_incomplete=allow_incomplete)
 
 
-@main.command()
+@click.command()
 @_run_dir
 @click.argument("beside", nargs=-1, type=click.Path(path_type=Path))
-@_user_errors
-def report(run_dir: Path, beside: tuple[Path, ...]) -> None:
+@data_option
+@user_errors
+def report(run_dir: Path, beside: tuple[Path, ...], data_dir: Path | None) -> None:
     """Stage: tables, plots and the grid of RUN_DIR, beside other run folders of its protocol."""
     from dreambench.job import write_report  # noqa: PLC0415  (imports torch)
     from dreambench.run import read_run  # noqa: PLC0415
 
-    scored, paths = write_report(read_run(run_dir), [read_run(path) for path in beside])
+    runs = [read_run(path, data_dir=data_dir) for path in (run_dir, *beside)]
+    scored, paths = write_report(runs[0], runs[1:])
     _print_report(scored, paths)
 
 
-@main.command()
+@click.command()
 @_run_dir
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_user_errors
-def status(run_dir: Path, as_json: bool) -> None:
+@data_option
+@user_errors
+def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
     """What is done and what is left in a run folder."""
     from dreambench.run import read_status  # noqa: PLC0415
 
-    found = read_status(run_dir)
+    found = read_status(run_dir, data_dir=data_dir)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -355,11 +307,11 @@ def status(run_dir: Path, as_json: bool) -> None:
         click.echo(f"{key:12} {value}")
 
 
-@main.command("list")
+@click.command("list")
 @click.argument(
     "what", type=click.Choice(["methods", "protocols", "base-models", "encoders"]), required=False
 )
-@_user_errors
+@user_errors
 def list_(what: str | None) -> None:
     """What there is: methods, protocols, base models, encoders."""
     from dreambench.base_models import BASE_MODELS  # noqa: PLC0415
@@ -385,7 +337,3 @@ def list_(what: str | None) -> None:
         click.echo(f"{heading}:")
         for name, text in rows:
             click.echo(f"  {name:18} {text}")
-
-
-if __name__ == "__main__":
-    main()
