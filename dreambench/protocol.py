@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import digest, shipped_path
 from dreambench.subjects import Kind, find_dataset, read_index
-from dreambench.toml_files import load_toml, read_toml
+from dreambench.toml_files import load_toml, name_line, read_toml
 
 Family = Literal["recontextualization", "accessorization", "property", "art", "viewpoint"]
 MetricName = Literal["dino", "clip-i", "clip-t", "div", "pres"]
@@ -168,5 +168,16 @@ def load_protocol(name_or_path: str) -> Protocol:
     content = read_toml(path)
     content.setdefault("name", path.stem)
     protocol = load_toml(path, Protocol, content)
-    read_index(find_dataset(protocol.dataset), names=protocol.subjects or None)
+    faults = []
+    try:
+        known = [row["subject"] for row in read_index(find_dataset(protocol.dataset)).subjects]
+        faults += [
+            f"{name_line(path, ('subjects',))}: {unknown_name('subject', name, known)}"
+            for name in protocol.subjects
+            if name not in known
+        ]
+    except UserError as error:
+        faults.append(f"{name_line(path, ('dataset',))}: {error}")
+    if faults:
+        raise UserError.listed(faults, hint="mend the file and run again")
     return protocol

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,11 +52,23 @@ def load_toml(path: Path, model: type[Model], content: dict[str, object] | None 
         return model.model_validate(content)
     except ValidationError as error:
         lines = find_lines(text)
+        items = error.errors()
         faults = [
             f"{path}:{_nearest(lines, item['loc'])}: {_explain(item, model)}"
-            for item in error.errors()
+            for item in sorted(items, key=lambda item: _nearest(lines, item["loc"]))
+            # A list of which no item is valid is "too short" as well.
+            if item["type"] != "too_short" or not _has_inner(items, item["loc"])
         ]
         raise UserError.listed(faults, hint="mend the file and run again") from error
+
+
+def _has_inner(items: Sequence[Any], location: Location) -> bool:
+    return any(item["loc"][: len(location)] == location != item["loc"] for item in items)
+
+
+def name_line(path: Path, location: Location) -> str:
+    """`FILE:LINE` of a key of a TOML file."""
+    return f"{path}:{_nearest(find_lines(_read(path)), location)}"
 
 
 def find_lines(text: str) -> dict[Location, int]:

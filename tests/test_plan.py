@@ -1,10 +1,13 @@
 """Protocols, recipes and the plan: what is frozen, what is derived, what is refused."""
 
+import re
+
 import pytest
+from conftest import REAL_PHOTOS
 
 from dreambench.errors import UserError
 from dreambench.plan import derive_seed, make_plan
-from dreambench.protocol import Protocol, list_protocols, load_protocol
+from dreambench.protocol import Protocol, choose_prompts, list_protocols, load_protocol
 from dreambench.recipe import list_recipes, load_recipe
 from dreambench.subjects import Subject, find_dataset, load_subjects
 
@@ -89,10 +92,10 @@ def change(**parts) -> dict:
     [
         ('title = "x"\nunknown_key = 1', "unknown_key"),
         ("title = ", "Invalid value"),
-        ('title = "x"', "Field required"),
+        ('title = "x"', "the key 'version' is missing"),
     ],
 )
-def test_bad_protocol_file_is_one_line_that_names_it(tmp_path, text, complaint):
+def test_bad_protocol_file_is_named_with_what_is_wrong(tmp_path, text, complaint):
     path = tmp_path / "own.toml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -124,3 +127,116 @@ def test_unknown_names_get_a_suggestion():
 def test_recipe_without_table_for_a_base_model_says_which_it_has():
     with pytest.raises(UserError, match="it has mini, sd15; add \\[sdxl\\]"):
         load_recipe("dreambooth").settings_for("sdxl")
+
+
+def test_applications_have_eight_prompts_a_family_for_each_kind_that_has_it():
+    protocol = load_protocol("applications")
+    for kind, n_families in (("live", 5), ("object", 4)):
+        families = [prompt.family for prompt in protocol.prompts_for(kind)]
+        assert len(set(families)) == n_families
+        assert all(families.count(family) >= 8 for family in families)
+
+
+def test_prompts_of_the_paper_are_those_of_the_dataset():
+    path = REAL_PHOTOS / "prompts_and_classes.txt"
+    if not path.is_file():
+        pytest.skip("needs the dataset's own prompt list")
+    found = re.findall(r"^'(.*)'\.format", path.read_text(), flags=re.MULTILINE)
+    wanted = [text.replace("{0} {1}", "{subject}") for text in found]
+    paper = load_protocol("dreambench")
+    for kind, texts in (("object", wanted[:25]), ("live", wanted[25:])):
+        assert sorted(prompt.text for prompt in paper.prompts_for(kind)) == sorted(texts)
+
+
+FAULTY = """
+title = "bad"
+source = "x"
+version = 1
+dataset = "mini"
+base_model = "mini"
+n_images_per_prompt = 2
+metrics = ["dino", "clipi"]
+sampels = 3
+
+[sampler]
+n_steps = 0
+guidance_scale = 3.0
+size_px = 64
+
+[prior]
+n_images = 2
+
+[encoders]
+dino = "mini-vit"
+clip = "mini-clip"
+perceptual = "mini-vit-patches"
+
+[[prompts]]
+id = "beach"
+family = "recontextualization"
+text = "a dog on the beach"
+
+[[prompts]]
+id = "red"
+famly = "property"
+text = "a red {subject}"
+"""
+
+
+def test_all_faults_of_a_protocol_are_said_at_once_with_file_and_line(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(FAULTY)
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    lines = str(caught.value).splitlines()
+    texts = FAULTY.splitlines()
+    wanted = {
+        "metrics.1": "metrics = ", "sampels": "sampels", "n_steps": "n_steps = 0",
+        "needs the slot {subject}": "a dog on", "'prompts.1.family' is missing": "[[prompts]]",
+        "unknown key 'famly'; did you mean 'family'?": "famly",
+    }  # fmt: skip
+    assert len(lines) == len(wanted)
+    for said, at in wanted.items():
+        (line,) = [line for line in lines if said in line]
+        number = int(line.removeprefix(f"{path}:").split(":")[0])
+        assert at in texts[number - 1]
+
+
+def test_unknown_subjects_and_datasets_of_a_protocol_name_file_and_line(tmp_path):
+    path = tmp_path / "own.toml"
+    good = FAULTY.replace("n_steps = 0", "n_steps = 2").replace('"clipi"', '"clip-i"')
+    good = good.replace("sampels = 3", 'subjects = ["dgo", "mug", "moose"]')
+    good = good.replace("famly", "family").replace("a dog on", "a {subject} on")
+    path.write_text(good)
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{path}:9: no subject named 'dgo'; did you mean 'dog'")
+    assert "moose" in second
+    path.write_text(good.replace('"dgo"', '"dog"').replace(', "moose"', ""))
+    assert load_protocol(str(path)).subjects == ("dog", "mug")
+    path.write_text(good.replace('dataset = "mini"', 'dataset = "minni"'))
+    with pytest.raises(UserError, match=r"own.toml:5: no dataset named 'minni'"):
+        load_protocol(str(path))
+
+
+def test_narrowing_by_family_and_id():
+    assert choose_prompts(MINI, families=(), prompt_ids=()) is None
+    assert choose_prompts(MINI, families=("art",), prompt_ids=()) == ("oil-painting",)
+    assert choose_prompts(MINI, families=(), prompt_ids=("top", "red")) == ("red", "top")
+    with pytest.raises(UserError, match="did you mean 'viewpoint'"):
+        choose_prompts(MINI, families=("viewpoints",), prompt_ids=())
+    with pytest.raises(UserError, match="no prompt named"):
+        choose_prompts(MINI, families=(), prompt_ids=("upside-down",))
+    with pytest.raises(UserError, match="both of these families"):
+        choose_prompts(MINI, families=("art",), prompt_ids=("red",))
+    narrowed = MINI.narrow(("red",))
+    assert narrowed.digest() != MINI.digest()
+    with pytest.raises(UserError, match="no prompt named"):
+        MINI.narrow(("x",))
+
+
+def test_a_metric_that_is_left_out_costs_no_images():
+    without = MINI.model_copy(update={"metrics": ("dino", "clip-t")})
+    plan = make_plan(without, MINI_SUBJECTS[:1], batch_size=16)
+    assert not any(unit.prompt_id == "prior" for unit in plan.images)
