@@ -20,11 +20,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dreambench.downloads import download
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, cache_dir, digest, digest_folder, sha256_file
+from dreambench.progress import Progress, no_progress
+from dreambench.weights import find_file, read_weights, to_open_clip, to_timm_vit
 
 Role = Literal["dino", "clip", "perceptual"]
 Embeddings = NDArray[np.float32]
+MAX_WEIGHTS_BYTES = 10_000_000_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ class Pixels:
 class EncoderSpec:
     """All that is pinned about an encoder.
 
-    Its weights are a folder of the package (`shipped`), or one file that a user brings or the hub
-    gives (`hub_repo`, `file`). `layers` are the blocks that a perceptual encoder reads.
+    Its weights are a folder of the package (`shipped`), or a file that the hub has (`hub`, at
+    `revision`) or a web server (`url`), unless a user brought them. `layers` are the blocks that a
+    perceptual encoder reads.
     """
 
     name: str
@@ -69,39 +74,77 @@ class EncoderSpec:
     pixels: Pixels
     pooling: str
     shipped: str | None = None
-    hub_repo: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    url: str | None = None
     file: str = ""
     layers: tuple[int, ...] = ()
 
-    def find_weights(self) -> Path:
-        """The shipped folder, or the weights file: brought by the user, else from the hub.
+    @property
+    def brought_dir(self) -> Path:
+        """Folder for weights that a user brings: a file of any known layout, or a snapshot."""
+        root = os.environ.get("DREAMBENCH_WEIGHTS")
+        return (Path(root) if root else cache_dir() / "weights") / self.name
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, in words."""
+        if self.shipped is not None:
+            return "shipped with the package"
+        return f"{self.file} of {self.hub} at {self.revision}" if self.hub else str(self.url)
+
+    def find_local(self) -> Path | None:
+        """The weights on this machine: shipped, brought, or in the hub's cache; None if nowhere."""
+        if self.shipped is not None:
+            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
+            return folder if folder.is_dir() else None
+        found = find_file(self.brought_dir, first=self.file)
+        if found is not None or self.hub is None:
+            return found
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
+
+        cached = try_to_load_from_cache(self.hub, self.file, revision=self.revision)
+        return Path(cached) if isinstance(cached, str) else None
+
+    def find_weights(self, progress: Progress | None = None) -> Path:
+        """`find_local`, else fetched from the hub at its pinned revision or from its server.
 
         Raises UserError that names the file to bring and the place for it.
         """
+        found = self.find_local()
+        if found is not None:
+            return found
         if self.shipped is not None:
-            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
-            if not folder.is_dir():
-                raise UserError(
-                    f"encoder '{self.name}' has no weights in {folder}", hint="install again"
-                )
-            return folder
-        root = Path(os.environ.get("DREAMBENCH_WEIGHTS") or cache_dir() / "weights")
-        path = root / self.name / self.file
-        if path.is_file():
-            return path
-        if self.hub_repo is not None:
-            from huggingface_hub import hf_hub_download  # noqa: PLC0415  (slow import)
-            from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+            raise UserError(
+                f"encoder '{self.name}' has no weights", hint="install dreambench again"
+            )
+        try:
+            if self.hub is not None:
+                return self._download_from_hub(self.hub)
+            return self._download(str(self.url), progress or no_progress)
+        except UserError as error:
+            raise UserError(
+                f"encoder '{self.name}' has no weights on this machine and they cannot be fetched",
+                hint=f"bring {self.source} and put it at {self.brought_dir / self.file}",
+            ) from error
 
-            try:
-                return Path(hf_hub_download(self.hub_repo, self.file))
-            except (OSError, HfHubHTTPError):
-                pass  # No network, no such file, offline mode: the hint below serves them all.
-        source = f"{self.file} of {self.hub_repo}" if self.hub_repo else self.file
-        raise UserError(
-            f"encoder '{self.name}' has no weights on this machine and they cannot be fetched",
-            hint=f"bring {source} and put it at {path}",
+    def _download_from_hub(self, hub: str) -> Path:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415  (slow import)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        try:
+            return Path(hf_hub_download(hub, self.file, revision=self.revision))
+        except (OSError, HfHubHTTPError) as error:
+            raise UserError(f"{self.source} cannot be fetched") from error
+
+    def _download(self, url: str, progress: Progress) -> Path:
+        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+            raise UserError("HF_HUB_OFFLINE is set")
+        part = download(
+            url, self.brought_dir / "incoming", progress=progress, max_bytes=MAX_WEIGHTS_BYTES
         )
+        part.replace(self.brought_dir / self.file)
+        return self.brought_dir / self.file
 
     def identity(self) -> str:
         """Architecture, weights, pixels, pooling and precision in one string."""
@@ -118,6 +161,34 @@ _HALF = (0.5, 0.5, 0.5)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _MINI_PIXELS = Pixels(64, 64, _HALF, _HALF)
+_DINO_PIXELS = Pixels(256, 224, *_IMAGENET)
+_CLIP_PIXELS = Pixels(224, 224, *_OPENAI)
+_DINO_URL = "https://dl.fbaipublicfiles.com/dino"
+
+
+def _dino(name: str, architecture: str, file: str) -> EncoderSpec:
+    """DINO (Caron et al., ICCV 2021): the authors' file and transform; the class token."""
+    url = f"{_DINO_URL}/{file.removesuffix('.pth')}/{file}"
+    return EncoderSpec(name, "dino", "timm", architecture, _DINO_PIXELS, "cls", url=url, file=file)
+
+
+def _dinov2(name: str, architecture: str, hub: str, revision: str) -> EncoderSpec:
+    """DINOv2 (Oquab et al., TMLR 2024): the class token, at 224 px as its evaluation has it."""
+    return EncoderSpec(
+        name, "dino", "timm", architecture, _DINO_PIXELS, "cls", hub=hub, revision=revision,
+        file="model.safetensors",
+    )  # fmt: skip
+
+
+def _clip(name: str, architecture: str, hub: str, revision: str, file: str) -> EncoderSpec:
+    """CLIP (Radford et al., ICML 2021): its own transform; both towers' projections."""
+    return EncoderSpec(
+        name, "clip", "open_clip", architecture, _CLIP_PIXELS, "projected", hub=hub,
+        revision=revision, file=file,
+    )  # fmt: skip
+
+
+# The revisions are those of the hub's main branches as public code pins them (2026-11).
 ENCODERS = {
     spec.name: spec
     for spec in (
@@ -132,20 +203,39 @@ ENCODERS = {
             "mini-vit-patches", "perceptual", "timm", "mini-vit-two-view", _MINI_PIXELS,
             "patches:blocks2,4", shipped="vit", layers=(2, 4),
         ),
-        # The paper's encoders (facts: the official transform of DINO, OpenAI's of CLIP).
-        EncoderSpec(
-            "dino-vits16", "dino", "timm", "vit_small_patch16_224.dino",
-            Pixels(256, 224, *_IMAGENET), "cls",
-            hub_repo="timm/vit_small_patch16_224.dino", file="model.safetensors",
+        # The paper's is ViT-S/16.
+        _dino("dino-vits16", "vit_small_patch16_224.dino", "dino_deitsmall16_pretrain.pth"),
+        _dino("dino-vits8", "vit_small_patch8_224.dino", "dino_deitsmall8_pretrain.pth"),
+        _dino("dino-vitb16", "vit_base_patch16_224.dino", "dino_vitbase16_pretrain.pth"),
+        _dinov2(
+            "dinov2-vits14", "vit_small_patch14_dinov2.lvd142m", "facebook/dinov2-small",
+            "ed25f3a31f01632728cabb09d1542f84ab7b0056",
         ),
-        EncoderSpec(
-            "clip-vit-b-32", "clip", "open_clip", "ViT-B-32-quickgelu",
-            Pixels(224, 224, *_OPENAI), "projected",
-            hub_repo="timm/vit_base_patch32_clip_224.openai", file="open_clip_model.safetensors",
+        _dinov2(
+            "dinov2-vitb14", "vit_base_patch14_dinov2.lvd142m", "facebook/dinov2-base",
+            "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+        ),
+        # The paper's is ViT-B/32.
+        _clip(
+            "clip-vit-b-32", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
+            "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin",
+        ),
+        _clip(
+            "clip-vit-b-16", "ViT-B-16-quickgelu", "openai/clip-vit-base-patch16",
+            "57c216476eefef5ab752ec549e440a49ae4ae5f3", "pytorch_model.bin",
+        ),
+        _clip(
+            "clip-vit-l-14", "ViT-L-14-quickgelu", "openai/clip-vit-large-patch14",
+            "32bd64288804d66eefd0ccbe215aa642df71cc41", "model.safetensors",
+        ),
+        _clip(
+            "clip-vit-h-14", "ViT-H-14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+            "de081ac0a0ca8dc9d1533eed1ae884bb8ae1404b", "open_clip_pytorch_model.bin",
         ),
         EncoderSpec(
             "lpips-alex", "perceptual", "lpips", "alex", Pixels(256, 256, _HALF, _HALF),
-            "lpips-v0.1", file="alexnet-owt-7be5be79.pth",
+            "lpips-v0.1", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+            file="alexnet-owt-7be5be79.pth",
         ),
     )
 }  # fmt: skip
@@ -231,31 +321,66 @@ def _load_network(spec: EncoderSpec) -> tuple[Any, Any]:
     """The network and, for CLIP, its tokenizer. Only safetensors and plain tensors are read."""
     weights = spec.find_weights()
     if spec.library == "timm":
-        import timm  # noqa: PLC0415  (slow import)
-
-        if weights.is_dir():
-            return timm.create_model(f"local-dir:{weights}", pretrained=True, num_classes=0), None
-        overlay = {"file": str(weights)}
-        return timm.create_model(
-            spec.architecture, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0
-        ), None
+        return _load_timm(spec, weights), None
     if spec.library == "open_clip":
-        import open_clip  # noqa: PLC0415  (slow import)
+        return _load_open_clip(spec, weights)
+    return _load_lpips(spec, weights), None
 
-        if weights.is_dir():
-            name = f"local-dir:{weights}"
-            return open_clip.create_model(name), open_clip.get_tokenizer(name)
-        model = open_clip.create_model(spec.architecture, pretrained=str(weights))
-        return model, open_clip.get_tokenizer(spec.architecture)
+
+def _load_timm(spec: EncoderSpec, weights: Path) -> Any:
+    import timm  # noqa: PLC0415  (slow import)
+
+    if weights.is_dir():
+        return timm.create_model(f"local-dir:{weights}", pretrained=True, num_classes=0)
+    model = timm.create_model(spec.architecture, num_classes=0, img_size=spec.pixels.crop_px)
+    state = to_timm_vit(read_weights(weights))
+    if "pos_embed" in state and state["pos_embed"].shape != model.pos_embed.shape:
+        # DINOv2 was trained at 518 px; timm resamples its places (bicubic, antialiased).
+        state["pos_embed"] = timm.layers.resample_abs_pos_embed(
+            state["pos_embed"], new_size=model.patch_embed.grid_size, num_prefix_tokens=1
+        )
+    _fill(spec, weights, model, state)
+    return model
+
+
+def _load_open_clip(spec: EncoderSpec, weights: Path) -> tuple[Any, Any]:
+    import open_clip  # noqa: PLC0415  (slow import)
+
+    if weights.is_dir():
+        name = f"local-dir:{weights}"
+        return open_clip.create_model(name), open_clip.get_tokenizer(name)
+    model = open_clip.create_model(spec.architecture)
+    _fill(spec, weights, model, to_open_clip(read_weights(weights)))
+    return model, open_clip.get_tokenizer(spec.architecture)
+
+
+def _fill(spec: EncoderSpec, weights: Path, model: Any, state: dict[str, Tensor]) -> None:
+    """Loads every weight of a network; UserError when one is missing or of another shape."""
+    own = model.state_dict()
+    faults = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    if faults:
+        raise UserError(
+            f"{weights} does not hold the weights of {spec.architecture}: {len(faults)} of "
+            f"{len(own)} are missing or of another shape, e.g. {faults[0]}",
+            hint=f"bring {spec.source}",
+        )
+    model.load_state_dict({key: state[key].float() for key in own})
+
+
+def _load_lpips(spec: EncoderSpec, weights: Path) -> Any:
     import lpips  # noqa: PLC0415  (slow import)
 
     model = lpips.LPIPS(net=spec.architecture, pnet_rand=True, verbose=False)
-    trunk = torch.load(weights, weights_only=True, map_location="cpu")
-    features = [value for key, value in trunk.items() if key.startswith("features.")]
+    features = [v for key, v in read_weights(weights).items() if key.startswith("features.")]
     # lpips cuts AlexNet's features into five slices in the same order.
-    state = dict(zip(model.net.state_dict(), features, strict=True))
-    model.net.load_state_dict(state)
-    return model, None
+    own = model.net.state_dict()
+    if [tuple(value.shape) for value in features] != [tuple(v.shape) for v in own.values()]:
+        raise UserError(
+            f"{weights} does not hold the weights of {spec.architecture}",
+            hint=f"bring {spec.source}",
+        )
+    model.net.load_state_dict(dict(zip(own, features, strict=True)))
+    return model
 
 
 @functools.lru_cache(maxsize=8)

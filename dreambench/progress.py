@@ -11,3 +11,7 @@ class Progress(Protocol):
     def __call__(self, what: str, done: int, total: int) -> None:
         """Says that `done` of `total` steps of `what` are through."""
         ...
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Says nothing."""

@@ -1,6 +1,7 @@
 """Encoders: shipped ones load by their libraries, brought ones by file, and no batch shows."""
 
 import json
+from pathlib import Path
 
 import lpips
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import timm
 import torch
 import torchvision
+import transformers
+from conftest import REAL_PHOTOS
 from PIL import Image
-from safetensors.torch import save_file
 
 from dreambench.embed import embed_files
 from dreambench.encoders import ENCODERS, Encoder, find_encoder, load_encoder
@@ -125,7 +127,7 @@ def test_dino_is_loaded_from_a_file_that_a_user_brought(photos, tmp_path, monkey
     spec = ENCODERS["dino-vits16"]
     model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0).eval()
     (tmp_path / spec.name).mkdir()
-    save_file(model.state_dict(), tmp_path / spec.name / spec.file)
+    torch.save(model.state_dict(), tmp_path / spec.name / spec.file)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
     encoder = Encoder(spec, device="cpu")
     image = load_image(photos[0])
@@ -136,7 +138,7 @@ def test_dino_is_loaded_from_a_file_that_a_user_brought(photos, tmp_path, monkey
     first = encoder.identity
     with torch.no_grad():
         model.cls_token += 1e-3
-    save_file(model.state_dict(), tmp_path / spec.name / spec.file)
+    torch.save(model.state_dict(), tmp_path / spec.name / spec.file)
     assert Encoder(spec, device="cpu").identity != first, "other weights are another encoder"
 
 
@@ -177,3 +179,119 @@ def test_damaged_cache_entry_is_made_again(photos, tmp_path):
     file = next(tmp_path.rglob("*.npy"))
     file.write_bytes(file.read_bytes()[:50])
     assert np.array_equal(embed_files(photos[:1], vit, cache_dir=tmp_path, progress=quiet), rows)
+
+
+class Evil:
+    """Runs code when unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("evil-was-run"),))
+
+
+@pytest.mark.parametrize("content", ["evil", "text", "empty", "list", "other network"])
+def test_a_weights_file_that_is_no_such_thing_is_refused_and_not_run(
+    content, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    spec = ENCODERS["dino-vits16"]
+    path = tmp_path / spec.name / spec.file
+    path.parent.mkdir()
+    if content in {"text", "empty"}:
+        path.write_text("hello" if content == "text" else "")
+    else:
+        things = {"evil": {"cls_token": Evil()}, "list": [torch.zeros(1)]}
+        torch.save(things.get(content, {"cls_token": torch.zeros(3)}), path)
+    with pytest.raises(UserError) as caught:
+        Encoder(spec, device="cpu")
+    said = "does not hold the weights" if content == "other network" else "weights alone"
+    assert said in str(caught.value)
+    assert not (tmp_path / "evil-was-run").exists()
+
+
+def shake(model):
+    """Moves every weight from its start, so that no bias is zero and no norm is one."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.dtype.is_floating_point and value.ndim:
+                value.add_(0.02 * torch.randn_like(value))
+    return model.eval()
+
+
+def some_photos():
+    """Real photos where they are, else mini's enlarged."""
+    if REAL_PHOTOS.is_dir():
+        return [load_image(REAL_PHOTOS / name / "00.jpg") for name in ("dog", "can", "vase")]
+    subjects = load_subjects(find_dataset("mini"))[:3]
+    return [load_image(subject.photos[0]).resize((300, 260)) for subject in subjects]
+
+
+def relative_gap(ours, theirs):
+    return float(np.linalg.norm(ours - theirs, axis=1).max())
+
+
+SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+VITS = {
+    "dino-vits16": lambda: transformers.ViTModel(
+        transformers.ViTConfig(**SMALL, layer_norm_eps=1e-6), add_pooling_layer=False
+    ),
+    "dino-vits8": lambda: transformers.ViTModel(
+        transformers.ViTConfig(**SMALL, patch_size=8, layer_norm_eps=1e-6), add_pooling_layer=False
+    ),
+    # At 224 px, so that no two ways to resample its places come in.
+    "dinov2-vits14": lambda: transformers.Dinov2Model(
+        transformers.Dinov2Config(
+            hidden_size=384, num_attention_heads=6, patch_size=14, image_size=224,
+            layer_norm_eps=1e-6,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_dino_agrees_with_transformers_given_the_same_weights(name, tmp_path, monkeypatch):
+    reference = shake(VITS[name]())
+    reference.save_pretrained(tmp_path / name)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    encoder = Encoder(ENCODERS[name], device="cpu")
+    images = some_photos()
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    with torch.inference_mode():
+        theirs = reference(pixels).last_hidden_state[:, 0]
+        theirs = torch.nn.functional.normalize(theirs, dim=-1).numpy()
+    assert relative_gap(encoder.embed_images(images), theirs) < 1e-5
+
+
+CLIPS = {
+    "clip-vit-b-32": {"text": {}, "vision": {"patch_size": 32}, "projection_dim": 512},
+    "clip-vit-l-14": {
+        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+        "vision": {
+            "patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096,
+            "num_hidden_layers": 24, "num_attention_heads": 16,
+        },
+        "projection_dim": 768,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_clip_agrees_with_transformers_given_the_same_weights(name, tmp_path, monkeypatch):
+    parts = CLIPS[name]
+    config = transformers.CLIPConfig(
+        text_config={**parts["text"], "projection_dim": parts["projection_dim"]},
+        vision_config={**parts["vision"], "projection_dim": parts["projection_dim"]},
+        projection_dim=parts["projection_dim"],
+    )
+    reference = shake(transformers.CLIPModel(config))
+    reference.save_pretrained(tmp_path / name)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    encoder = Encoder(ENCODERS[name], device="cpu")
+    images, texts = some_photos(), ["a dog in the jungle", "a purple backpack", "x"]
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    tokens = encoder.tokenizer(texts)
+    with torch.inference_mode():
+        found = reference(pixel_values=pixels, input_ids=tokens)
+    assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.embed_texts(texts), found.text_embeds.numpy()) < 1e-5

@@ -1,0 +1,165 @@
+"""Weights files in the layouts that people have, for the networks that timm and open_clip build.
+
+An encoder's weights are published by several hands under several key names: the authors' own
+(which timm and open_clip kept), and those of transformers, old and new. The numbers are the same;
+here the names become those of timm and open_clip.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dreambench.errors import UserError
+
+State = dict[str, Tensor]
+FILE_NAMES = (
+    "open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)  # fmt: skip
+
+
+def find_file(folder: Path, *, first: str) -> Path | None:
+    """The weights file of a snapshot folder: `first`, else one of FILE_NAMES."""
+    for name in (first, *FILE_NAMES):
+        if name and (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def read_weights(path: Path) -> State:
+    """The tensors of a .safetensors file, or of a torch file that holds tensors and nothing else.
+
+    Raises UserError for anything else; no code of a file is run.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise _unreadable(path) from error
+    except Exception as error:
+        # torch raises pickle.UnpicklingError when a file asks for more than tensors.
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise _unreadable(path) from error
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else None
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise _unreadable(path)
+    return dict(state)
+
+
+def _unreadable(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not a file of weights alone (safetensors, or torch tensors)",
+        hint="bring it again from its source",
+    )
+
+
+def _rename(state: State, rules: Sequence[tuple[str, str]]) -> State:
+    """Keys by the first rule that matches the whole key; a key that no rule matches is dropped."""
+    renamed = {}
+    for key, value in state.items():
+        for pattern, name in rules:
+            found = re.fullmatch(pattern, key)
+            if found:
+                renamed[found.expand(name)] = value
+                break
+    return renamed
+
+
+def _join_qkv(state: State, joined: str) -> State:
+    """Joins `X#q.weight`, `X#k.weight`, `X#v.weight` to `X` + `joined` with weight or bias."""
+    found = {key: value for key, value in state.items() if "#" not in key}
+    for key in [key for key in state if "#q." in key]:
+        stem, _, kind = key.partition("#q.")
+        parts = [state[f"{stem}#{part}.{kind}"] for part in "qkv"]
+        found[stem + joined.format(kind)] = torch.cat(parts)
+    return found
+
+
+_VIT_BLOCK = r"(?:encoder\.layer|encoder\.layers|layers)\.(\d+)\."
+_VIT_RULES = [
+    (r"embeddings\.cls_token", "cls_token"),
+    (r"embeddings\.position_embeddings", "pos_embed"),
+    (r"embeddings\.patch_embeddings\.projection\.(weight|bias)", r"patch_embed.proj.\1"),
+    *(
+        rule
+        for part, name in (("q", "query"), ("k", "key"), ("v", "value"))
+        for rule in (
+            (
+                _VIT_BLOCK + rf"attention\.attention\.{name}\.(weight|bias)",
+                rf"blocks.\1.attn#{part}.\2",
+            ),
+            (_VIT_BLOCK + rf"attention\.{part}_proj\.(weight|bias)", rf"blocks.\1.attn#{part}.\2"),
+        )
+    ),
+    (
+        _VIT_BLOCK + r"attention\.(?:output\.dense|o_proj)\.(weight|bias)",
+        r"blocks.\1.attn.proj.\2",
+    ),
+    (_VIT_BLOCK + r"(?:layernorm_before|norm1)\.(weight|bias)", r"blocks.\1.norm1.\2"),
+    (_VIT_BLOCK + r"(?:layernorm_after|norm2)\.(weight|bias)", r"blocks.\1.norm2.\2"),
+    (_VIT_BLOCK + r"(?:intermediate\.dense|mlp\.fc1)\.(weight|bias)", r"blocks.\1.mlp.fc1.\2"),
+    (_VIT_BLOCK + r"(?:output\.dense|mlp\.fc2)\.(weight|bias)", r"blocks.\1.mlp.fc2.\2"),
+    (_VIT_BLOCK + r"layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"layernorm\.(weight|bias)", r"norm.\1"),
+]
+
+
+def to_timm_vit(state: State) -> State:
+    """A ViT's weights under timm's names; those of transformers' ViTModel and Dinov2Model too."""
+    state = {
+        key.removeprefix("vit.").removeprefix("dinov2."): value for key, value in state.items()
+    }
+    if "cls_token" in state:
+        return state
+    return _join_qkv(_rename(state, _VIT_RULES), ".qkv.{}")
+
+
+def _tower_rules(theirs: str, ours: str) -> list[tuple[str, str]]:
+    block, target = rf"{theirs}\.encoder\.layers\.(\d+)\.", rf"{ours}resblocks.\1."
+    names = {
+        r"self_attn\.q_proj": "attn#q", r"self_attn\.k_proj": "attn#k",
+        r"self_attn\.v_proj": "attn#v", r"self_attn\.out_proj": "attn.out_proj",
+        r"layer_norm1": "ln_1", r"layer_norm2": "ln_2", r"mlp\.fc1": "mlp.c_fc",
+        r"mlp\.fc2": "mlp.c_proj",
+    }  # fmt: skip
+    return [
+        (block + name + r"\.(weight|bias)", target + new + r".\2") for name, new in names.items()
+    ]
+
+
+_CLIP_RULES = [
+    (r"logit_scale", "logit_scale"),
+    (r"text_model\.embeddings\.token_embedding\.weight", "token_embedding.weight"),
+    (r"text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
+    (r"text_model\.final_layer_norm\.(weight|bias)", r"ln_final.\1"),
+    (r"text_projection\.weight", "text_projection"),
+    (r"vision_model\.embeddings\.class_embedding", "visual.class_embedding"),
+    (r"vision_model\.embeddings\.patch_embedding\.weight", "visual.conv1.weight"),
+    (r"vision_model\.embeddings\.position_embedding\.weight", "visual.positional_embedding"),
+    (r"vision_model\.pre_layrnorm\.(weight|bias)", r"visual.ln_pre.\1"),
+    (r"vision_model\.post_layernorm\.(weight|bias)", r"visual.ln_post.\1"),
+    (r"visual_projection\.weight", "visual.proj"),
+    *_tower_rules("text_model", "transformer."),
+    *_tower_rules("vision_model", "visual.transformer."),
+]
+
+
+def to_open_clip(state: State) -> State:
+    """A CLIP's weights under open_clip's names; those of transformers' CLIPModel too."""
+    if "visual.conv1.weight" in state or "visual.trunk.patch_embed.proj.weight" in state:
+        return state
+    found = _join_qkv(_rename(state, _CLIP_RULES), ".in_proj_{}")
+    for key in ("text_projection", "visual.proj"):
+        if key in found:
+            # open_clip multiplies from the other side.
+            found[key] = found[key].T.contiguous()
+    return found
