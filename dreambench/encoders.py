@@ -27,30 +27,43 @@ from dreambench.progress import Progress, no_progress
 from dreambench.weights import find_file, read_weights, to_open_clip, to_timm_vit
 
 Role = Literal["dino", "clip", "perceptual"]
+Interpolation = Literal["bicubic", "bilinear"]
+Fit = Literal["crop", "squash"]
+Pooling = Literal["cls", "mean-patches", "projected", "patches", "lpips-v0.1"]
 Embeddings = NDArray[np.float32]
 MAX_WEIGHTS_BYTES = 10_000_000_000
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """From an RGB image to the network's input: resize, centre crop, mean and deviation."""
+    """From an RGB image to the network's input: resize, centre crop, mean and deviation.
+
+    `fit` is how an image that is not square becomes so: its short side is resized and its centre
+    cut out ("crop"), or it is squashed to `crop_px` at once ("squash", and `resize_px` is unused).
+    """
 
     resize_px: int
     crop_px: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+    fit: Fit = "crop"
 
     def __str__(self) -> str:
         numbers = ",".join(f"{value:g}" for value in (*self.mean, *self.std))
-        return f"resize{self.resize_px}-bicubic,crop{self.crop_px},norm({numbers})"
+        if self.fit == "squash":
+            return f"squash{self.crop_px}-{self.interpolation},norm({numbers})"
+        return f"resize{self.resize_px}-{self.interpolation},crop{self.crop_px},norm({numbers})"
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        """Float array (3, crop, crop). The short side is resized with antialiasing, by PIL."""
+        """Float array (3, crop, crop). Resizing is antialiased, by PIL."""
         width, height = image.size
-        scale = self.resize_px / min(width, height)
-        if scale != 1.0:
+        size = (self.crop_px, self.crop_px)
+        if self.fit == "crop":
+            scale = self.resize_px / min(width, height)
             size = (round(width * scale), round(height * scale))
-            image = image.resize(size, Image.Resampling.BICUBIC)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling[self.interpolation.upper()])
         left, top = (image.width - self.crop_px) // 2, (image.height - self.crop_px) // 2
         image = image.crop((left, top, left + self.crop_px, top + self.crop_px))
         values = np.asarray(image, np.float32) / 255
@@ -72,7 +85,8 @@ class EncoderSpec:
     library: Literal["timm", "open_clip", "lpips"]
     architecture: str
     pixels: Pixels
-    pooling: str
+    pooling: Pooling
+    precision: Literal["fp32", "fp16"] = "fp32"
     shipped: str | None = None
     hub: str | None = None
     revision: str | None = None
@@ -154,7 +168,8 @@ class EncoderSpec:
         else:
             content = sha256_file(weights)[:16]
         name = f"{self.library}:{self.architecture}@{content}"
-        return "|".join([name, str(self.pixels), self.pooling, "fp32"])
+        layers = ":blocks" + ",".join(map(str, self.layers)) if self.layers else ""
+        return "|".join([name, str(self.pixels), self.pooling + layers, self.precision])
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -201,7 +216,7 @@ ENCODERS = {
         ),
         EncoderSpec(
             "mini-vit-patches", "perceptual", "timm", "mini-vit-two-view", _MINI_PIXELS,
-            "patches:blocks2,4", shipped="vit", layers=(2, 4),
+            "patches", shipped="vit", layers=(2, 4),
         ),
         # The paper's is ViT-S/16.
         _dino("dino-vits16", "vit_small_patch16_224.dino", "dino_deitsmall16_pretrain.pth"),
@@ -257,7 +272,8 @@ class Encoder:
         self.device = torch.device(device)
         self.identity = spec.identity()
         self.model, self.tokenizer = _load_network(spec)
-        self.model.float().eval().requires_grad_(False).to(self.device)
+        self.dtype = torch.float16 if spec.precision == "fp16" else torch.float32
+        self.model.to(self.device, self.dtype).eval().requires_grad_(False)
 
     @property
     def key(self) -> str:
@@ -275,9 +291,9 @@ class Encoder:
             chunk = [
                 self.spec.pixels.prepare(image) for image in images[start : start + batch_size]
             ]
-            pixels = torch.from_numpy(np.stack(chunk)).to(self.device)
+            pixels = torch.from_numpy(np.stack(chunk)).to(self.device, self.dtype)
             with torch.inference_mode():
-                rows.append(self._forward(pixels).cpu().numpy())
+                rows.append(self._forward(pixels).float().cpu().numpy())
         return np.concatenate(rows).astype(np.float32)
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -285,10 +301,13 @@ class Encoder:
         with torch.inference_mode():
             tokens = self.tokenizer(list(texts)).to(self.device)
             found = normalize(self.model.encode_text(tokens), dim=-1)
-        return found.cpu().numpy().astype(np.float32)
+        return found.float().cpu().numpy()
 
     def _forward(self, pixels: Tensor) -> Tensor:
         if self.spec.role == "dino":
+            if self.spec.pooling == "mean-patches":
+                tokens = self.model.forward_features(pixels)[:, self.model.num_prefix_tokens :]
+                return normalize(tokens.mean(1), dim=-1)
             return normalize(self.model(pixels), dim=-1)
         if self.spec.role == "clip":
             return normalize(self.model.encode_image(pixels), dim=-1)

@@ -19,6 +19,7 @@ from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
 from dreambench.methods import Context, Method, make_method
 from dreambench.metrics import METRICS
+from dreambench.oracles import compute_oracles, mean_oracles
 from dreambench.plan import ImageUnit
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
 from dreambench.progress import Progress
@@ -99,8 +100,11 @@ class Job:
         return embed_run(self.run, self._encoders, cache_dir=self.cache_dir, progress=self.progress)
 
     def score(self) -> pd.DataFrame:
-        """Writes scores.parquet."""
-        scores = compute_scores(self.run, self.embed(), self._encoders.get("clip"))
+        """Writes scores.parquet, and oracles.csv: what the real photos score by these encoders."""
+        vectors = self.embed()
+        oracles = compute_oracles(self.run.subjects, vectors)
+        write_bytes(self.run.oracles_path, oracles.to_csv(index=False).encode())
+        scores = compute_scores(self.run, vectors, self._encoders.get("clip"))
         buffer = io.BytesIO()
         scores.to_parquet(buffer, index=False)
         write_bytes(self.run.scores_path, buffer.getvalue())
@@ -127,6 +131,15 @@ def read_scores(run: Run) -> pd.DataFrame:
             f"{run.run_dir} has no scores", hint=f"first: dreambench score {run.run_dir}"
         )
     return pd.read_parquet(run.scores_path)
+
+
+def read_oracles(run: Run) -> pd.DataFrame:
+    """What the real photos of a run score; UserError when it was not scored."""
+    if not run.oracles_path.is_file():
+        raise UserError(
+            f"{run.run_dir} has no oracles", hint=f"first: dreambench score {run.run_dir}"
+        )
+    return pd.read_csv(run.oracles_path)
 
 
 def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
@@ -158,6 +171,7 @@ def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
         "n_images_expected": len(run.plan.images),
         "interval": "95 %, Student t over subjects",
         "metrics": metrics,
+        "oracles": mean_oracles(read_oracles(run)),
         "digests": run.manifest["digests"],
         "encoders": encoders,
         "device": run.request.device,

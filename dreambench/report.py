@@ -15,6 +15,7 @@ from dreambench.metrics import METRICS
 from dreambench.stats import compare_paired, estimate_table, mean_by_subject
 
 DIGITS = 3
+FLOOR = "class-only"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,26 @@ def make_difference_table(runs: Sequence[Scored]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """What the real photos score, and the floor where the class-only baseline is among the runs."""
+    oracles = runs[0].summary["oracles"]
+    names = {
+        "with_self": "real photos, self-pairs in: what pasting a photo back earns",
+        "without_self": "real photos, self-pairs out: what a faithful new photo earns",
+    }
+    rows = []
+    for key, text in names.items():
+        values = {metric_heading(m): format_number(oracles[m][key]) for m in oracles}
+        rows.append({"oracle": text, **values})
+    for run in runs:
+        if run.name == FLOOR:
+            values = {
+                metric_heading(m): format_number(run.summary["metrics"][m]["mean"]) for m in oracles
+            }
+            rows.append({"oracle": f"{FLOOR}: no personalization, the floor", **values})
+    return pd.DataFrame(rows)
+
+
 def make_signatures(run: Scored) -> list[str]:
     """The signature of each metric, in the order of the table."""
     return [entry["signature"] for entry in run.summary["metrics"].values()]
@@ -132,7 +153,7 @@ def make_signatures(run: Scored) -> list[str]:
 def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     """Writes tables as CSV and Markdown, and returns their paths; the first run is the subject."""
     long, main = make_long_table(runs), make_main_table(runs)
-    differences = make_difference_table(runs)
+    differences, oracles = make_difference_table(runs), make_oracle_table(runs)
     families, subjects = make_family_table(runs), make_subject_table(runs)
     summary = runs[0].summary
     lines = [
@@ -150,6 +171,10 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         f"data {summary['digests']['data']}, base model `{summary['digests']['base_model']}`, "
         f"code {summary['code']['commit'] or 'release'} ({summary['code']['version']}"
         f"{', changed' if summary['code']['dirty'] else ''}).",
+        "",
+        "## Oracles, recomputed from the photos",
+        "",
+        oracles.to_markdown(index=False),
         "",
         "## Differences, paired by subject",
         "",
@@ -169,6 +194,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     ]
     contents = {
         "table.csv": long.to_csv(index=False),
+        "oracles.csv": oracles.to_csv(index=False),
         "differences.csv": differences.to_csv(index=False),
         "families.csv": families.to_csv(index=False),
         "subjects.csv": subjects.to_csv(index=False),

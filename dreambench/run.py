@@ -84,6 +84,11 @@ class Run:
         return self.run_dir / "scores.parquet"
 
     @property
+    def oracles_path(self) -> Path:
+        """What the real photos score, one row a subject and metric."""
+        return self.run_dir / "oracles.csv"
+
+    @property
     def summary_path(self) -> Path:
         """Means, intervals, counts and what they depend on."""
         return self.run_dir / "summary.json"

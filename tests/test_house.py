@@ -14,8 +14,8 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 ORDER = [
     "errors", "progress", "files", "subjects", "archives", "downloads", "fetch", "toml_files",
     "protocol", "recipe", "plan", "base_models", "run", "methods", "train", "generate", "weights",
-    "encoders", "embed", "own_subjects", "classify", "export", "metrics", "score", "stats",
-    "report", "plots", "job", "mini", "cli",
+    "encoders", "embed", "own_subjects", "classify", "export", "oracles", "golden",
+    "metrics", "score", "stats", "report", "plots", "job", "mini", "cli",
 ]  # fmt: skip
 
 

@@ -1,0 +1,30 @@
+"""Writes mini's golden values: what its photos score by its encoders, to six decimals.
+
+python -m dreambench.mini.training.golden
+"""
+
+from __future__ import annotations
+
+from dreambench.encoders import ENCODERS
+from dreambench.files import PACKAGE_DIR, write_bytes
+from dreambench.golden import GOLDEN_COLUMNS, enlarge, make_oracles
+from dreambench.subjects import find_dataset, load_subjects
+
+
+def main() -> None:
+    subjects = load_subjects(find_dataset("mini"))
+    frames = [make_oracles(ENCODERS[name], subjects, enlarge) for name in ("mini-vit", "mini-clip")]
+    lines = [",".join(["subject", "n_images", *GOLDEN_COLUMNS.values()])]
+    for subject in subjects:
+        cells = [subject.name, str(len(subject.photos))]
+        for metric, pairs in GOLDEN_COLUMNS:
+            for frame in frames:
+                chosen = frame[(frame["metric"] == metric) & (frame["subject"] == subject.name)]
+                cells += [f"{value:.6f}" for value in chosen[pairs]]
+        lines.append(",".join(cells))
+    path = PACKAGE_DIR / "mini" / "subjects" / "golden.csv"
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
