@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, digest_folder
@@ -13,6 +13,7 @@ from dreambench.protocol import Sampler
 if TYPE_CHECKING:
     import torch
     from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTokenizer
 
 WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
 
@@ -24,11 +25,26 @@ class BaseModel:
     name: str
     location: str
     revision: str | None = None
+    pipeline: Literal["StableDiffusionPipeline", "StableDiffusionXLPipeline"] = (
+        "StableDiffusionPipeline"
+    )
+    # What a download takes, and what one copy of the UNet has.
+    n_download_bytes: int = 0
+    n_unet_parameters: int = 0
 
     @property
     def is_local(self) -> bool:
         """Whether the location is a folder on this machine."""
         return Path(self.location).is_dir()
+
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine: a local folder, or in the hub's cache."""
+        if self.is_local:
+            return True
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
+
+        file = "unet/diffusion_pytorch_model.safetensors"
+        return isinstance(try_to_load_from_cache(self.location, file, revision=self.revision), str)
 
     def identity(self) -> str:
         """Name with the digest of the local folder's weights and configs, or with hub revision."""
@@ -38,13 +54,36 @@ class BaseModel:
         return f"{self.name}:{self.location}@{self.revision}"
 
 
+# The revisions are those of the hub's main branches as public code pins them (2026-11).
 BASE_MODELS = {
-    "mini": BaseModel("mini", str(PACKAGE_DIR / "mini" / "weights" / "base")),
-    "sd15": BaseModel(
-        "sd15",
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
-        "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-    ),
+    model.name: model
+    for model in (
+        BaseModel(
+            "mini", str(PACKAGE_DIR / "mini" / "weights" / "base"), n_unet_parameters=9_310_568
+        ),
+        BaseModel(
+            "sd15",
+            "stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            n_download_bytes=4_270_000_000,
+            n_unet_parameters=859_520_964,
+        ),
+        BaseModel(
+            "sd21",
+            "stabilityai/stable-diffusion-2-1",
+            "5cae40e6a2745ae2b01ad92ae5043f95f23644d6",
+            n_download_bytes=5_160_000_000,
+            n_unet_parameters=865_910_724,
+        ),
+        BaseModel(
+            "sdxl",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "462165984030d82259a11f4367a4eed129e94a7b",
+            "StableDiffusionXLPipeline",
+            n_download_bytes=13_880_000_000,
+            n_unet_parameters=2_567_463_684,
+        ),
+    )
 }
 
 
@@ -59,7 +98,7 @@ def find_base_model(name: str) -> BaseModel:
         raise UserError(
             f"{folder} holds no model_index.json", hint="name the folder of a diffusers pipeline"
         )
-    return BaseModel(key, folder)
+    return replace(BASE_MODELS[key], location=folder, revision=None)
 
 
 def load_pipeline(
@@ -77,11 +116,13 @@ def load_pipeline(
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if not model.is_local:
         options["revision"] = model.revision
-    optional = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+    options |= {"feature_extractor": None, "image_encoder": None}
+    if model.pipeline == "StableDiffusionPipeline":
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    else:
+        options["add_watermarker"] = False
     try:
-        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            model.location, requires_safety_checker=False, **optional, **options
-        )
+        pipeline = getattr(diffusers, model.pipeline).from_pretrained(model.location, **options)
     except OSError as error:
         raise UserError(
             f"base model '{model.name}' ({model.location}, revision {model.revision}) is not on "
@@ -90,6 +131,21 @@ def load_pipeline(
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
+
+
+def load_tokenizer(model: BaseModel) -> CLIPTokenizer:
+    """The tokenizer of a base model alone; UserError when it cannot be had."""
+    from transformers import CLIPTokenizer  # noqa: PLC0415  (slow import)
+
+    revision = {} if model.is_local else {"revision": model.revision}
+    try:
+        return CLIPTokenizer.from_pretrained(model.location, subfolder="tokenizer", **revision)
+    except OSError as error:
+        raise UserError(
+            f"the tokenizer of '{model.name}' ({model.location}) is not on this machine and the "
+            "hub cannot be reached",
+            hint=f"bring its diffusers folder and pass --base-model {model.name}=FOLDER",
+        ) from error
 
 
 def make_scheduler(pipeline: StableDiffusionPipeline, sampler: Sampler) -> Any:

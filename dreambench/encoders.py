@@ -92,6 +92,7 @@ class EncoderSpec:
     revision: str | None = None
     url: str | None = None
     file: str = ""
+    n_download_bytes: int = 0
     layers: tuple[int, ...] = ()
 
     @property
@@ -181,25 +182,30 @@ _CLIP_PIXELS = Pixels(224, 224, *_OPENAI)
 _DINO_URL = "https://dl.fbaipublicfiles.com/dino"
 
 
-def _dino(name: str, architecture: str, file: str) -> EncoderSpec:
+def _dino(name: str, architecture: str, file: str, megabytes: int) -> EncoderSpec:
     """DINO (Caron et al., ICCV 2021): the authors' file and transform; the class token."""
     url = f"{_DINO_URL}/{file.removesuffix('.pth')}/{file}"
-    return EncoderSpec(name, "dino", "timm", architecture, _DINO_PIXELS, "cls", url=url, file=file)
-
-
-def _dinov2(name: str, architecture: str, hub: str, revision: str) -> EncoderSpec:
-    """DINOv2 (Oquab et al., TMLR 2024): the class token, at 224 px as its evaluation has it."""
     return EncoderSpec(
-        name, "dino", "timm", architecture, _DINO_PIXELS, "cls", hub=hub, revision=revision,
-        file="model.safetensors",
+        name, "dino", "timm", architecture, _DINO_PIXELS, "cls", url=url, file=file,
+        n_download_bytes=megabytes * 1_000_000,
     )  # fmt: skip
 
 
-def _clip(name: str, architecture: str, hub: str, revision: str, file: str) -> EncoderSpec:
+def _dinov2(name: str, architecture: str, hub: str, revision: str, megabytes: int) -> EncoderSpec:
+    """DINOv2 (Oquab et al., TMLR 2024): the class token, at 224 px as its evaluation has it."""
+    return EncoderSpec(
+        name, "dino", "timm", architecture, _DINO_PIXELS, "cls", hub=hub, revision=revision,
+        file="model.safetensors", n_download_bytes=megabytes * 1_000_000,
+    )  # fmt: skip
+
+
+def _clip(
+    name: str, architecture: str, hub: str, revision: str, file: str, megabytes: int
+) -> EncoderSpec:
     """CLIP (Radford et al., ICML 2021): its own transform; both towers' projections."""
     return EncoderSpec(
         name, "clip", "open_clip", architecture, _CLIP_PIXELS, "projected", hub=hub,
-        revision=revision, file=file,
+        revision=revision, file=file, n_download_bytes=megabytes * 1_000_000,
     )  # fmt: skip
 
 
@@ -219,38 +225,38 @@ ENCODERS = {
             "patches", shipped="vit", layers=(2, 4),
         ),
         # The paper's is ViT-S/16.
-        _dino("dino-vits16", "vit_small_patch16_224.dino", "dino_deitsmall16_pretrain.pth"),
-        _dino("dino-vits8", "vit_small_patch8_224.dino", "dino_deitsmall8_pretrain.pth"),
-        _dino("dino-vitb16", "vit_base_patch16_224.dino", "dino_vitbase16_pretrain.pth"),
+        _dino("dino-vits16", "vit_small_patch16_224.dino", "dino_deitsmall16_pretrain.pth", 87),
+        _dino("dino-vits8", "vit_small_patch8_224.dino", "dino_deitsmall8_pretrain.pth", 87),
+        _dino("dino-vitb16", "vit_base_patch16_224.dino", "dino_vitbase16_pretrain.pth", 343),
         _dinov2(
             "dinov2-vits14", "vit_small_patch14_dinov2.lvd142m", "facebook/dinov2-small",
-            "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+            "ed25f3a31f01632728cabb09d1542f84ab7b0056", 88,
         ),
         _dinov2(
             "dinov2-vitb14", "vit_base_patch14_dinov2.lvd142m", "facebook/dinov2-base",
-            "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+            "f9e44c814b77203eaa57a6bdbbd535f21ede1415", 346,
         ),
         # The paper's is ViT-B/32.
         _clip(
             "clip-vit-b-32", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
-            "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin",
+            "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605,
         ),
         _clip(
             "clip-vit-b-16", "ViT-B-16-quickgelu", "openai/clip-vit-base-patch16",
-            "57c216476eefef5ab752ec549e440a49ae4ae5f3", "pytorch_model.bin",
+            "57c216476eefef5ab752ec549e440a49ae4ae5f3", "pytorch_model.bin", 599,
         ),
         _clip(
             "clip-vit-l-14", "ViT-L-14-quickgelu", "openai/clip-vit-large-patch14",
-            "32bd64288804d66eefd0ccbe215aa642df71cc41", "model.safetensors",
+            "32bd64288804d66eefd0ccbe215aa642df71cc41", "model.safetensors", 1711,
         ),
         _clip(
             "clip-vit-h-14", "ViT-H-14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
-            "de081ac0a0ca8dc9d1533eed1ae884bb8ae1404b", "open_clip_pytorch_model.bin",
+            "de081ac0a0ca8dc9d1533eed1ae884bb8ae1404b", "open_clip_pytorch_model.bin", 3945,
         ),
         EncoderSpec(
             "lpips-alex", "perceptual", "lpips", "alex", Pixels(256, 256, _HALF, _HALF),
             "lpips-v0.1", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-            file="alexnet-owt-7be5be79.pth",
+            file="alexnet-owt-7be5be79.pth", n_download_bytes=244_000_000,
         ),
     )
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,41 +14,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dreambench.encoders import Encoder, EncoderSpec, Role, find_encoder, load_encoder
+from dreambench.encoders import Encoder, load_encoder
 from dreambench.errors import UserError
 from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
-from dreambench.methods import Context, Method, make_method
+from dreambench.methods import (
+    Context,
+    Method,
+    Work,
+    find_method,
+    make_method,
+    read_settings,
+)
 from dreambench.metrics import METRICS
 from dreambench.oracles import compute_oracles, mean_oracles
 from dreambench.plan import ImageUnit
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
 from dreambench.progress import Progress
-from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.report import Scored, write_tables
 from dreambench.run import Run
-from dreambench.score import compute_scores, embed_run, expected_counts
+from dreambench.score import compute_scores, embed_run, encoder_specs, expected_counts
+from dreambench.speeds import Setting, name_device, note_speed
 from dreambench.stats import estimate_table, mean_by_subject
 from dreambench.train import train_subjects
 
 N_GRID_REFERENCES = 3
 N_GRID_COLUMNS = 10
-
-
-def encoder_specs(protocol: Protocol) -> dict[Role, EncoderSpec]:
-    """The encoder of each role that the protocol's metrics need."""
-    needed = {METRICS[name].role for name in protocol.metrics}
-    roles: tuple[Role, ...] = ("dino", "clip", "perceptual")
-    return {
-        role: find_encoder(getattr(protocol.encoders, role), role)
-        for role in roles
-        if role in needed
-    }
-
-
-def encoder_identities(protocol: Protocol) -> dict[str, str]:
-    """Identity of each of these encoders, without loading the networks."""
-    return {role: spec.identity() for role, spec in encoder_specs(protocol).items()}
 
 
 class Job:
@@ -84,6 +77,7 @@ class Job:
         """Tunes on the subjects that are left."""
         if self.run.missing_training():
             train_subjects(self.run, self._method, self.progress)
+            self._note_training_speed()
 
     def generate(self) -> None:
         """Makes the images that are left."""
@@ -92,8 +86,37 @@ class Job:
                 f"{len(self.run.missing_training())} subjects of {self.run.run_dir} are not tuned",
                 hint=f"first: dreambench train {self.run.run_dir}",
             )
-        if self.run.missing_images():
-            generate_images(self.run, self._method, self.progress)
+        n_missing = len(self.run.missing_images())
+        if n_missing:
+            method, started = self._method, time.monotonic()
+            generate_images(self.run, method, self.progress)
+            if self._work.draws:
+                seconds = time.monotonic() - started
+                n_calls = n_missing * self.run.request.protocol.sampler.n_calls
+                self._note_speed("network_call", seconds / n_calls)
+
+    @property
+    def _work(self) -> Work:
+        recipe, base = self.run.request.recipe, self.run.base_model
+        return find_method(recipe.method).count_work(read_settings(recipe, base.name), base)
+
+    def _note_training_speed(self) -> None:
+        """The median subject's, since the first one of a class may make class images as well."""
+        n_images = self._work.optimizer_steps * self._work.images_per_step
+        if n_images:
+            notes = [self.run.train_dir(unit.subject) / "done.json" for unit in self.run.plan.train]
+            seconds = float(np.median([read_json(note)["train_seconds"] for note in notes]))
+            self._note_speed("training_image", seconds / n_images)
+
+    def _note_speed(self, what: str, seconds_per_unit: float) -> None:
+        request = self.run.request
+        setting = Setting(
+            name_device(request.device),
+            self.run.base_model.name,
+            request.protocol.sampler.size_px,
+            request.precision,
+        )
+        note_speed(self.cache_dir, setting, what, seconds_per_unit=seconds_per_unit)
 
     def embed(self) -> dict[str, Any]:
         """Embeds photos and images, as far as the cache does not have them."""

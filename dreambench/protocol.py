@@ -51,6 +51,11 @@ class Sampler(_Frozen):
     guidance_scale: float = Field(ge=0)
     size_px: int = Field(ge=8)
 
+    @property
+    def n_calls(self) -> int:
+        """Evaluations of the network for one image; guidance takes two a step."""
+        return self.n_steps * (2 if self.guidance_scale > 1 else 1)
+
 
 class Prior(_Frozen):
     """Images of the plain class, for PRES."""

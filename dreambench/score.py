@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dreambench.embed import embed_files
-from dreambench.encoders import Embeddings, Encoder
+from dreambench.encoders import Embeddings, Encoder, EncoderSpec, Role, find_encoder
 from dreambench.metrics import (
     METRICS,
     compute_diversity,
@@ -19,7 +19,7 @@ from dreambench.metrics import (
 )
 from dreambench.plan import ImageUnit
 from dreambench.progress import Progress
-from dreambench.protocol import PRIOR_PROMPT_ID
+from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.run import Run
 from dreambench.subjects import Subject
 
@@ -36,6 +36,22 @@ COLUMNS = [
 ]
 WHOLE_PROMPT = -1
 """The `k` of a row that belongs to all images of a prompt together."""
+
+
+def encoder_specs(protocol: Protocol) -> dict[Role, EncoderSpec]:
+    """The encoder of each role that the protocol's metrics need."""
+    needed = {METRICS[name].role for name in protocol.metrics}
+    roles: tuple[Role, ...] = ("dino", "clip", "perceptual")
+    return {
+        role: find_encoder(getattr(protocol.encoders, role), role)
+        for role in roles
+        if role in needed
+    }
+
+
+def encoder_identities(protocol: Protocol) -> dict[str, str]:
+    """Identity of each of these encoders, without loading the networks."""
+    return {role: spec.identity() for role, spec in encoder_specs(protocol).items()}
 
 
 def embed_run(

@@ -170,6 +170,12 @@ def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> li
                 "has them"
             )
         raise _faulty(dataset.photos_dir, faults, hint=hint)
+    return list_subjects(dataset, names=names)
+
+
+def list_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> list[Subject]:
+    """The subjects of the index, whether or not their photos are on this machine."""
+    index = read_index(dataset, names=names)
     found = []
     for row in index.subjects:
         mine = [image for image in index.images if image["subject"] == row["subject"]]

@@ -13,9 +13,9 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 # A module imports only from modules above it in this list (README, the tree).
 ORDER = [
     "errors", "progress", "files", "subjects", "archives", "downloads", "fetch", "toml_files",
-    "protocol", "recipe", "plan", "base_models", "run", "methods", "train", "generate", "weights",
-    "encoders", "embed", "own_subjects", "classify", "export", "oracles", "golden",
-    "metrics", "score", "stats", "report", "plots", "job", "mini", "cli",
+    "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate", "speeds", "train",
+    "generate", "weights", "encoders", "embed", "own_subjects", "classify", "export", "oracles",
+    "golden", "metrics", "score", "stats", "report", "plots", "job", "mini", "cli",
 ]  # fmt: skip
 
 

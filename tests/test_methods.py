@@ -7,11 +7,23 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
-from dreambench.base_models import BASE_MODELS, BaseModel, load_pipeline
+from dreambench.base_models import BASE_MODELS, find_base_model, load_pipeline
 from dreambench.errors import UserError
 from dreambench.files import load_image
 from dreambench.methods import METHODS, Context, find_method, make_method
@@ -96,19 +108,69 @@ def other_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def xl_folder(tmp_path_factory):
+    """A random pipeline of SDXL's shape: two text encoders, pooled text and sizes to the UNet."""
+    torch.manual_seed(4)
+    tokenizer = CLIPTokenizer.from_pretrained(BASE_MODELS["mini"].location, subfolder="tokenizer")
+
+    def text_config(width, **extra):
+        return CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=37,
+            num_hidden_layers=2, num_attention_heads=4, projection_dim=24,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, **extra,
+        )  # fmt: skip
+
+    pipeline = StableDiffusionXLPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 16), norm_num_groups=4, latent_channels=4, sample_size=64,
+            down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        ),
+        text_encoder=CLIPTextModel(text_config(32)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(16, hidden_act="gelu")),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=32, in_channels=4, out_channels=4, block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), layers_per_block=1,
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), norm_num_groups=4,
+            attention_head_dim=(2, 4), cross_attention_dim=48, use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=24 + 6 * 8, transformer_layers_per_block=(1, 2),
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("xl") / "pipeline"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("train_text_encoder", [False, True])
-@pytest.mark.parametrize("where", ["mini", "other"])
+@pytest.mark.parametrize("where", ["mini", "other", "xl"])
 def test_what_was_tuned_is_saved_and_loads_again(
-    where, train_text_encoder, other_folder, shared_cache, tmp_path
+    where, train_text_encoder, other_folder, xl_folder, shared_cache, tmp_path
 ):
-    base = BASE_MODELS["mini"] if where == "mini" else BaseModel("mini", str(other_folder))
+    base = {
+        "mini": BASE_MODELS["mini"],
+        "other": find_base_model(f"sd15={other_folder}"),
+        "xl": find_base_model(f"sdxl={xl_folder}"),
+    }[where]
     settings = DreamBoothSettings(**NUMBERS | {"train_text_encoder": train_text_encoder})
     (dog,) = subjects("dog")
     first = DreamBooth(settings, context(shared_cache, base_model=base))
     first.fit(dog, tmp_path, seed=5)
     kept = {path.name for path in tmp_path.iterdir()}
     wanted = {"unet.safetensors", "losses.json"}
-    assert kept == wanted | ({"text_encoder.safetensors"} if train_text_encoder else set())
+    if train_text_encoder:
+        wanted.add("text_encoder.safetensors")
+        wanted |= {"text_encoder_2.safetensors"} if where == "xl" else set()
+    assert kept == wanted
     untouched = {key: value.half() for key, value in first._initial["unet"].items()}
     tuned = load_file(tmp_path / "unet.safetensors")
     n_changed = sum(not torch.equal(untouched[key], tuned[key]) for key in tuned)

@@ -52,10 +52,10 @@ def _make_request(
     base_model: str | None,
     options: dict[str, Any],
 ) -> Any:
-    from dreambench.job import encoder_identities  # noqa: PLC0415  (imports torch)
     from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
     from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.run import Request  # noqa: PLC0415
+    from dreambench.score import encoder_identities  # noqa: PLC0415  (imports torch)
 
     loaded = load_protocol(protocol)
     recipe = load_recipe(method)

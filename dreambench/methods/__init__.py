@@ -44,6 +44,17 @@ class Context:
     progress: Progress
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a method does besides drawing its images, as far as it can be counted beforehand."""
+
+    optimizer_steps: int = 0  # of each subject
+    images_per_step: int = 0  # noisy images that a step learns from
+    class_images: int = 0  # of each class noun
+    saved_bytes: int = 0  # of each subject
+    draws: bool = False  # whether its images come out of the denoising network
+
+
 class Generator(Protocol):
     """Makes images of one subject."""
 
@@ -67,6 +78,11 @@ class Method(Protocol):
     n_references: ClassVar[int | None]
 
     def __init__(self, settings: Any, context: Context) -> None: ...
+
+    @classmethod
+    def count_work(cls, settings: Any, base_model: DiffusionModel) -> Work:
+        """What is to be done, without loading anything."""
+        ...
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Leaves in `out_dir` (which exists and is empty) all that `load` needs."""
@@ -92,16 +108,20 @@ def find_method(name: str) -> type[Method]:
     return getattr(importlib.import_module(module), attribute)
 
 
-def make_method(recipe: Recipe, context: Context) -> Method:
-    """A method with a recipe's numbers; UserError for a number that the method does not take."""
+def read_settings(recipe: Recipe, base_model: str) -> Settings:
+    """A recipe's numbers for a base model; UserError for one that the method does not take."""
     method = find_method(recipe.method)
-    table = recipe.settings_for(context.base_model.name)
+    table = recipe.settings_for(base_model)
     try:
-        settings = method.Settings.model_validate(table)
+        return method.Settings.model_validate(table)
     except ValidationError as error:
         found = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise UserError(
-            f"baseline '{recipe.name}', table [{context.base_model.name}]: {found}",
+            f"baseline '{recipe.name}', table [{base_model}]: {found}",
             hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
         ) from error
-    return method(settings, context)
+
+
+def make_method(recipe: Recipe, context: Context) -> Method:
+    """A method with a recipe's numbers; UserError for a number that the method does not take."""
+    return find_method(recipe.method)(read_settings(recipe, context.base_model.name), context)

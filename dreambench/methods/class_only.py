@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreambench.methods import Context, NoSettings
+from dreambench.base_models import BaseModel
+from dreambench.methods import Context, NoSettings, Work
 from dreambench.methods.diffusion import PipelineGenerator, load_base
 from dreambench.subjects import Subject
 
@@ -19,6 +20,11 @@ class ClassOnly:
     def __init__(self, settings: NoSettings, context: Context) -> None:
         self.context = context
         self.pipeline = load_base(context)
+
+    @classmethod
+    def count_work(cls, settings: NoSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        return Work(draws=True)
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Nothing to learn."""

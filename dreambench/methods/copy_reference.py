@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from dreambench.base_models import BaseModel
 from dreambench.files import load_image
-from dreambench.methods import Context, NoSettings
+from dreambench.methods import Context, NoSettings, Work
 from dreambench.subjects import Subject
 
 
@@ -21,6 +22,11 @@ class CopyReference:
 
     def __init__(self, settings: NoSettings, context: Context) -> None:
         self.size_px = context.sampler.size_px
+
+    @classmethod
+    def count_work(cls, settings: NoSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        return Work()
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Nothing to learn."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
 from PIL import Image
+from torch import Tensor
 
 from dreambench import __version__
 from dreambench.base_models import load_pipeline, make_scheduler
@@ -47,6 +49,48 @@ def load_base(context: Context) -> StableDiffusionPipeline:
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     return pipeline
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a UNet is told of texts: hidden states (n, length, d); pooled ones (n, d) for SDXL."""
+
+    states: Tensor
+    pooled: Tensor | None = None
+
+    def repeat(self, row: int, n: int) -> Conditioning:
+        """The row-th text n times."""
+        pooled = None if self.pooled is None else self.pooled[row : row + 1].expand(n, -1)
+        return Conditioning(self.states[row : row + 1].expand(n, -1, -1), pooled)
+
+    def join(self, other: Conditioning) -> Conditioning:
+        """The texts of both."""
+        pooled = None
+        if self.pooled is not None and other.pooled is not None:
+            pooled = torch.cat([self.pooled, other.pooled])
+        return Conditioning(torch.cat([self.states, other.states]), pooled)
+
+
+def encode_texts(pipeline: StableDiffusionPipeline, texts: list[str]) -> Conditioning:
+    """Texts as the pipeline's one or two text encoders read them; gradients flow."""
+    states, _, *pooled = pipeline.encode_prompt(
+        texts, device=pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    return Conditioning(states, pooled[0] if pooled else None)
+
+
+def predict(
+    pipeline: StableDiffusionPipeline, noisy: Tensor, times: Tensor, text: Conditioning
+) -> Tensor:
+    """What the UNet predicts for noisy latents (n, c, h, w) at `times` (n,)."""
+    extra = {}
+    if text.pooled is not None:
+        # SDXL (Podell et al., 2023, section 2.2): original size, crop corner, target size.
+        side = noisy.shape[-1] * pipeline.vae_scale_factor
+        sizes = torch.tensor([[side, side, 0, 0, side, side]], device=noisy.device)
+        ids = sizes.to(text.pooled.dtype).expand(len(noisy), -1)
+        extra = {"added_cond_kwargs": {"text_embeds": text.pooled, "time_ids": ids}}
+    return pipeline.unet(noisy, times, encoder_hidden_states=text.states, **extra).sample
 
 
 def is_out_of_memory(error: BaseException) -> bool:

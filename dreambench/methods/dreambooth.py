@@ -13,15 +13,19 @@ from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dreambench.base_models import BaseModel
 from dreambench.errors import UserError
 from dreambench.files import load_image, write_bytes, write_json
-from dreambench.methods import Context, Settings
+from dreambench.methods import Context, Settings, Work
 from dreambench.methods.diffusion import (
+    Conditioning,
     PipelineGenerator,
     autocast,
+    encode_texts,
     is_out_of_memory,
     load_base,
     make_class_images,
+    predict,
 )
 from dreambench.methods.identifier import choose_identifier
 from dreambench.subjects import Subject
@@ -64,12 +68,26 @@ class DreamBooth:
         self.trained = {"unet": self.pipeline.unet}
         if settings.train_text_encoder:
             self.trained["text_encoder"] = self.pipeline.text_encoder
+            if hasattr(self.pipeline, "text_encoder_2"):
+                self.trained["text_encoder_2"] = self.pipeline.text_encoder_2
         # One load for all subjects: each starts from these, kept in memory.
         self._initial = {
             name: {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
             for name, module in self.trained.items()
         }
         self._class_latents: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def count_work(cls, settings: DreamBoothSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`. The UNet's size counts; text encoders are small beside it."""
+        with_prior = settings.prior_weight > 0
+        return Work(
+            optimizer_steps=settings.n_steps,
+            images_per_step=settings.batch_size * (2 if with_prior else 1),
+            class_images=settings.n_class_images if with_prior else 0,
+            saved_bytes=2 * base_model.n_unet_parameters,
+            draws=True,
+        )
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Trains on the subject's photos and writes `<module>.safetensors` in half precision."""
@@ -107,13 +125,6 @@ class DreamBooth:
         if settings.prior_weight > 0:
             prior = self._encode_class_images(subject.class_name)
         texts = [f"a {self.identifier} {subject.class_name}", f"a {subject.class_name}"]
-        tokens = pipeline.tokenizer(
-            texts,
-            padding="max_length",
-            max_length=pipeline.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).input_ids.to(self.context.device)
         schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         parameters = [p for module in self.trained.values() for p in module.parameters()]
         optimizer = torch.optim.AdamW(
@@ -123,13 +134,11 @@ class DreamBooth:
             module.train()
         noise = torch.Generator("cpu").manual_seed(seed)
         with torch.no_grad():
-            frozen_text = pipeline.text_encoder(tokens)[0]
+            frozen_text = encode_texts(pipeline, texts)
         history = []
         for step in range(settings.n_steps):
             with autocast(self.context):
-                text = (
-                    pipeline.text_encoder(tokens)[0] if settings.train_text_encoder else frozen_text
-                )
+                text = encode_texts(pipeline, texts) if settings.train_text_encoder else frozen_text
                 subject_loss, prior_loss = self._losses(schedule, text, photos, prior, noise)
                 loss = subject_loss + settings.prior_weight * prior_loss
             loss.backward()
@@ -151,7 +160,7 @@ class DreamBooth:
     def _losses(
         self,
         schedule: DDPMScheduler,
-        text: Tensor,
+        text: Conditioning,
         photos: tuple[Tensor, Tensor],
         prior: tuple[Tensor, Tensor] | None,
         noise: torch.Generator,
@@ -159,18 +168,16 @@ class DreamBooth:
         """Mean squared errors of the two halves of a batch (paper, equation 2)."""
         size = self.settings.batch_size
         latents = [self._draw(photos, size, noise)]
-        words = [text[:1].expand(size, -1, -1)]
+        words = text.repeat(0, size)
         if prior is not None:
             latents.append(self._draw(prior, size, noise))
-            words.append(text[1:].expand(size, -1, -1))
+            words = words.join(text.repeat(1, size))
         clean = torch.cat(latents)
         eps = torch.randn(clean.shape, generator=noise).to(clean.device)
         times = torch.randint(
             schedule.config.num_train_timesteps, (len(clean),), generator=noise
         ).to(clean.device)
-        found = self.pipeline.unet(
-            schedule.add_noise(clean, eps, times), times, encoder_hidden_states=torch.cat(words)
-        ).sample
+        found = predict(self.pipeline, schedule.add_noise(clean, eps, times), times, words)
         targets = {"epsilon": eps, "sample": clean}
         kind = schedule.config.prediction_type
         target = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dreambench.errors import UserError
@@ -30,6 +31,12 @@ def find_rare_tokens(tokenizer: CLIPTokenizer) -> list[str]:
         if tokenizer(word, add_special_tokens=False).input_ids == [index]:
             found.append(word)
     return found
+
+
+def sample_tokens(tokens: Sequence[str], n_tokens: int, *, seed: int) -> list[str]:
+    """Up to `n_tokens` of the tokens, the same for a seed always."""
+    order = sorted(range(len(tokens)), key=lambda index: derive_seed("tokens", seed, tokens[index]))
+    return [tokens[index] for index in order[:n_tokens]]
 
 
 def choose_identifier(tokenizer: CLIPTokenizer, wanted: str) -> str:

@@ -1,0 +1,125 @@
+"""Commands before a run: what it will take, which identifiers there are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dreambench.cli.shared import data_option, user_errors
+
+if TYPE_CHECKING:
+    from dreambench.base_models import BaseModel
+    from dreambench.protocol import Protocol
+
+
+@click.command()
+@click.option("--method", required=True, help="Name of a baseline, or path of a recipe (.toml).")
+@click.option("--protocol", required=True, help="Name of a protocol, or path of one (.toml).")
+@click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
+@click.option("--device", default="cuda", show_default=True, help="Whose speed to look up.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@data_option
+@user_errors
+def plan(
+    method: str, protocol: str, base_model: str | None, device: str, precision: str,
+    as_json: bool, data_dir: Path | None,
+) -> None:  # fmt: skip
+    """Say what a run will take, before anything starts: images, steps, disk, downloads."""
+    from dreambench.base_models import find_base_model  # noqa: PLC0415
+    from dreambench.estimate import make_estimate  # noqa: PLC0415
+    from dreambench.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.recipe import load_recipe  # noqa: PLC0415
+    from dreambench.subjects import find_dataset, list_subjects  # noqa: PLC0415
+
+    recipe, loaded = load_recipe(method), load_protocol(protocol)
+    base = find_base_model(base_model or loaded.base_model)
+    dataset = find_dataset(loaded.dataset, photos_dir=data_dir)
+    subjects = list_subjects(dataset, names=loaded.subjects or None)
+    found = make_estimate(loaded, recipe, base, subjects)
+    downloads = _find_downloads(loaded, base)
+    hours = _find_hours(loaded, base, device=device, precision=precision, counts=asdict(found))
+    if as_json:
+        content = {**asdict(found), "downloads": downloads, "hours": hours}
+        click.echo(json.dumps(content, indent=2))
+        return
+    click.echo(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
+    click.echo(
+        f"  {found.n_subjects} subjects, {found.n_prompts:,} prompts, {found.n_images:,} images, "
+        f"and {found.n_prior_images:,} of the plain class for PRES"
+    )
+    lines = [
+        ("class images", f"{found.n_class_images:,}"),
+        ("optimizer steps", f"{found.n_optimizer_steps:,} on {found.n_training_images:,} images"),
+        ("denoising", f"{found.n_network_calls:,} network calls on one image"),
+        ("disk", f"{found.n_bytes / 1e9:.1f} GB: images {found.image_bytes / 1e9:.1f}, "
+                 f"tuned weights {found.weight_bytes / 1e9:.1f}"),
+    ]  # fmt: skip
+    for name, text in lines:
+        click.echo(f"  {name:16} {text}")
+    for what, n_bytes in downloads.items():
+        size = f"{n_bytes / 1e9:.2f} GB" if n_bytes else "size unknown"
+        click.echo(f"  {'download':16} {what} ({size})")
+    for what, value in hours.items():
+        shown = f"{value:.1f} hours" if value is not None else "no speed was measured here yet"
+        click.echo(f"  {'time, ' + what:16} {shown}")
+
+
+def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
+    """What is not on this machine yet, with its size in bytes."""
+    from dreambench.score import encoder_specs  # noqa: PLC0415  (imports torch)
+
+    missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
+    for spec in encoder_specs(protocol).values():
+        if spec.find_local() is None:
+            missing[f"{spec.name}: {spec.source}"] = spec.n_download_bytes
+    return missing
+
+
+def _find_hours(
+    protocol: Protocol, base: BaseModel, *, device: str, precision: str, counts: dict[str, int]
+) -> dict[str, float | None]:
+    """Hours of tuning and of drawing where this device's speed is known."""
+    import torch  # noqa: PLC0415  (slow import)
+
+    from dreambench.files import cache_dir  # noqa: PLC0415
+    from dreambench.speeds import Setting, name_device, read_speed  # noqa: PLC0415
+
+    parts = {
+        "tuning": ("training_image", counts["n_training_images"]),
+        "drawing": ("network_call", counts["n_network_calls"]),
+    }
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return dict.fromkeys(parts)
+    setting = Setting(name_device(device), base.name, protocol.sampler.size_px, precision)
+    hours: dict[str, float | None] = {}
+    for name, (what, n_units) in parts.items():
+        speed = read_speed(cache_dir(), setting, what)
+        hours[name] = None if speed is None else speed * n_units / 3600
+    return hours
+
+
+@click.command()
+@click.option("--base-model", default="mini", show_default=True, help="NAME, or NAME=FOLDER.")
+@click.option("--n", "n_tokens", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Which ones are shown.")
+@user_errors
+def tokens(base_model: str, n_tokens: int, seed: int) -> None:
+    """List rare tokens of a base model's tokenizer, for `identifier` in a recipe."""
+    from dreambench.base_models import find_base_model, load_tokenizer  # noqa: PLC0415
+    from dreambench.methods.identifier import (  # noqa: PLC0415
+        choose_identifier,
+        find_rare_tokens,
+        sample_tokens,
+    )
+
+    tokenizer = load_tokenizer(find_base_model(base_model))
+    found = find_rare_tokens(tokenizer)
+    click.echo(f"{len(found)} rare tokens; 'auto' is {choose_identifier(tokenizer, 'auto')}")
+    for word in sample_tokens(found, n_tokens, seed=seed):
+        index = tokenizer(word, add_special_tokens=False).input_ids[0]
+        click.echo(f"  {word}  {index}")
