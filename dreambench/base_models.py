@@ -135,12 +135,19 @@ def load_pipeline(
 
 def load_tokenizer(model: BaseModel) -> CLIPTokenizer:
     """The tokenizer of a base model alone; UserError when it cannot be had."""
-    from transformers import CLIPTokenizer  # noqa: PLC0415  (slow import)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+    from transformers import CLIPTokenizer  # noqa: PLC0415
 
-    revision = {} if model.is_local else {"revision": model.revision}
+    folder = model.location
     try:
-        return CLIPTokenizer.from_pretrained(model.location, subfolder="tokenizer", **revision)
-    except OSError as error:
+        if not model.is_local:
+            # from_pretrained would make an empty tokenizer where the files are not to be had.
+            folder = snapshot_download(
+                folder, revision=model.revision, allow_patterns=["tokenizer/*"]
+            )
+        return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    except (OSError, HfHubHTTPError) as error:
         raise UserError(
             f"the tokenizer of '{model.name}' ({model.location}) is not on this machine and the "
             "hub cannot be reached",
