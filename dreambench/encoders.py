@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from dreambench.downloads import download
 from dreambench.errors import UserError, unknown_name
@@ -27,7 +27,7 @@ from dreambench.progress import Progress, no_progress
 from dreambench.weights import find_file, read_weights, to_open_clip, to_timm_vit
 
 Role = Literal["dino", "clip", "perceptual"]
-Interpolation = Literal["bicubic", "bilinear"]
+Interpolation = Literal["bicubic", "bilinear", "bicubic-tensor"]
 Fit = Literal["crop", "squash"]
 Pooling = Literal["cls", "mean-patches", "projected", "patches", "lpips-v0.1"]
 Embeddings = NDArray[np.float32]
@@ -40,6 +40,8 @@ class Pixels:
 
     `fit` is how an image that is not square becomes so: its short side is resized and its centre
     cut out ("crop"), or it is squashed to `crop_px` at once ("squash", and `resize_px` is unused).
+    Resizing is PIL's, antialiased; "bicubic-tensor" is torch's without antialiasing, which old
+    scorers used on tensors.
     """
 
     resize_px: int
@@ -56,17 +58,22 @@ class Pixels:
         return f"resize{self.resize_px}-{self.interpolation},crop{self.crop_px},norm({numbers})"
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        """Float array (3, crop, crop). Resizing is antialiased, by PIL."""
+        """Float array (3, crop, crop)."""
         width, height = image.size
         size = (self.crop_px, self.crop_px)
         if self.fit == "crop":
             scale = self.resize_px / min(width, height)
             size = (round(width * scale), round(height * scale))
-        if size != image.size:
-            image = image.resize(size, Image.Resampling[self.interpolation.upper()])
-        left, top = (image.width - self.crop_px) // 2, (image.height - self.crop_px) // 2
-        image = image.crop((left, top, left + self.crop_px, top + self.crop_px))
-        values = np.asarray(image, np.float32) / 255
+        if size == image.size or self.interpolation != "bicubic-tensor":
+            if size != image.size:
+                image = image.resize(size, Image.Resampling[self.interpolation.upper()])
+            values = np.asarray(image, np.float32) / 255
+        else:
+            pixels = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
+            pixels = interpolate(pixels, size[::-1], mode="bicubic", align_corners=False)
+            values = pixels[0].permute(1, 2, 0).numpy()
+        left, top = (size[0] - self.crop_px) // 2, (size[1] - self.crop_px) // 2
+        values = values[top : top + self.crop_px, left : left + self.crop_px]
         values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
 
@@ -77,7 +84,7 @@ class EncoderSpec:
 
     Its weights are a folder of the package (`shipped`), or a file that the hub has (`hub`, at
     `revision`) or a web server (`url`), unless a user brought them. `layers` are the blocks that a
-    perceptual encoder reads.
+    perceptual encoder reads; `stored_as` names the encoder whose brought weights it shares.
     """
 
     name: str
@@ -94,12 +101,13 @@ class EncoderSpec:
     file: str = ""
     n_download_bytes: int = 0
     layers: tuple[int, ...] = ()
+    stored_as: str = ""
 
     @property
     def brought_dir(self) -> Path:
         """Folder for weights that a user brings: a file of any known layout, or a snapshot."""
         root = os.environ.get("DREAMBENCH_WEIGHTS")
-        return (Path(root) if root else cache_dir() / "weights") / self.name
+        return (Path(root) if root else cache_dir() / "weights") / (self.stored_as or self.name)
 
     @property
     def source(self) -> str:
@@ -228,6 +236,12 @@ ENCODERS = {
         _dino("dino-vits16", "vit_small_patch16_224.dino", "dino_deitsmall16_pretrain.pth", 87),
         _dino("dino-vits8", "vit_small_patch8_224.dino", "dino_deitsmall8_pretrain.pth", 87),
         _dino("dino-vitb16", "vit_base_patch16_224.dino", "dino_vitbase16_pretrain.pth", 343),
+        # The preprocessor file of facebook/dino-vits16 on the hub: not what DINO was trained with.
+        replace(
+            _dino("dino-vits16-hf", "vit_small_patch16_224.dino",
+                  "dino_deitsmall16_pretrain.pth", 87),
+            pixels=Pixels(224, 224, _HALF, _HALF, "bilinear", "squash"), stored_as="dino-vits16",
+        ),
         _dinov2(
             "dinov2-vits14", "vit_small_patch14_dinov2.lvd142m", "facebook/dinov2-small",
             "ed25f3a31f01632728cabb09d1542f84ab7b0056", 88,
@@ -240,6 +254,14 @@ ENCODERS = {
         _clip(
             "clip-vit-b-32", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
             "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605,
+        ),
+        # Images resized as tensors without antialiasing, as textual_inversion's scorer did.
+        replace(
+            _clip(
+                "clip-vit-b-32-tensor", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
+                "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605,
+            ),
+            pixels=Pixels(224, 224, *_OPENAI, "bicubic-tensor"), stored_as="clip-vit-b-32",
         ),
         _clip(
             "clip-vit-b-16", "ViT-B-16-quickgelu", "openai/clip-vit-base-patch16",
@@ -409,6 +431,11 @@ def _load_lpips(spec: EncoderSpec, weights: Path) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
+def load_spec(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
+    """Loads an encoder, once a process."""
+    return Encoder(spec, device=device)
+
+
 def load_encoder(name: str, role: Role, *, device: str = "cpu") -> Encoder:
-    """Loads an encoder by name for a role, once a process; always fp32."""
-    return Encoder(find_encoder(name, role), device=device)
+    """Loads an encoder by name for a role, once a process."""
+    return load_spec(find_encoder(name, role), device=device)

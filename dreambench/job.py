@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dreambench.encoders import Encoder, load_encoder
+from dreambench.conventions import find_convention, score_convention
+from dreambench.embed import BlackFinder, Reader
+from dreambench.encoders import Encoder, load_encoder, load_spec
 from dreambench.errors import UserError
 from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
@@ -132,6 +134,49 @@ class Job:
         scores.to_parquet(buffer, index=False)
         write_bytes(self.run.scores_path, buffer.getvalue())
         return scores
+
+    def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
+        """Scores the images under other scorers' conventions and writes conventions.csv.
+
+        One pass over the files: each is decoded once for the encoders of all conventions.
+        """
+        protocol, device = self.run.request.protocol, self.run.request.device
+        chosen = [find_convention(name) for name in names]
+        specs = {c.name: c.encoders(protocol) for c in chosen}
+        distinct = {spec for encoders in specs.values() for spec in encoders.values()}
+        loaded = {spec: load_spec(spec, device=device) for spec in distinct}
+        readers: dict[str, Reader] = {e.identity: e for e in loaded.values()}
+        readers["black"] = BlackFinder()
+        vectors = embed_run(
+            self.run, readers, only_images=["black"], cache_dir=self.cache_dir,
+            progress=self.progress,
+        )  # fmt: skip
+        black = {path: bool(row[0]) for path, row in vectors["black"].items()}
+        images = {s.name: self.run.made_images(s.name) for s in self.run.subjects}
+        frames = []
+        for convention in chosen:
+            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
+            texts = sorted(
+                {
+                    convention.text(unit.prompt, subject.class_name)
+                    for subject in self.run.subjects
+                    for unit, _ in images[subject.name]
+                }
+            )
+            frames.append(
+                score_convention(
+                    convention,
+                    self.run.subjects,
+                    images,
+                    {role: vectors[encoder.identity] for role, encoder in encoders.items()},
+                    dict(zip(texts, encoders["clip"].embed_texts(texts), strict=True)),
+                    black,
+                    {role: encoder.identity for role, encoder in encoders.items()},
+                )
+            )
+        table = pd.concat(frames, ignore_index=True)
+        write_bytes(self.run.run_dir / "conventions.csv", table.to_csv(index=False).encode())
+        return table
 
     def aggregate(self, *, allow_incomplete: bool = False) -> dict[str, Any]:
         """Writes summary.json; refuses a run with missing images unless told otherwise."""

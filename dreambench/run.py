@@ -109,6 +109,11 @@ class Run:
         """Images left to make."""
         return [unit for unit in self.plan.images if not self.image_path(unit).is_file()]
 
+    def made_images(self, subject: str) -> list[tuple[ImageUnit, Path]]:
+        """The images of a subject that are there, with their units."""
+        units = [unit for unit in self.plan.images if unit.subject == subject]
+        return [(u, self.image_path(u)) for u in units if self.image_path(u).is_file()]
+
     def subject(self, name: str) -> Subject:
         """The subject of that name."""
         return next(subject for subject in self.subjects if subject.name == name)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dreambench.embed import embed_files
+from dreambench.embed import Reader, embed_files
 from dreambench.encoders import Embeddings, Encoder, EncoderSpec, Role, find_encoder
 from dreambench.metrics import (
     METRICS,
@@ -55,22 +55,30 @@ def encoder_identities(protocol: Protocol) -> dict[str, str]:
 
 
 def embed_run(
-    run: Run, encoders: Mapping[str, Encoder], *, cache_dir: Path, progress: Progress
+    run: Run,
+    readers: Mapping[str, Reader],
+    *,
+    only_images: Collection[str] = ("perceptual",),
+    cache_dir: Path,
+    progress: Progress,
 ) -> dict[str, dict[Path, Embeddings]]:
-    """Embeddings by role and path: photos and images for dino and clip, images for perceptual.
+    """Embeddings by name of reader and path, of the photos and of the images.
 
-    Images that the run lacks are left out here; `expected_counts` says how many there should be.
+    Readers named in `only_images` do not see the photos. Images that the run lacks are left out
+    here; `expected_counts` says how many there should be.
     """
     images = [run.image_path(unit) for unit in run.plan.images if run.image_path(unit).is_file()]
     photos = [path for subject in run.subjects for path in subject.photos]
-    found: dict[str, dict[Path, Embeddings]] = {}
-    for role, encoder in encoders.items():
-        paths = images if role == "perceptual" else photos + images
-        if not paths:
-            found[role] = {}
+    found: dict[str, dict[Path, Embeddings]] = {name: {} for name in readers}
+    both = [name for name in readers if name not in only_images]
+    for paths, names in ((photos, both), (images, list(readers))):
+        if not paths or not names:
             continue
-        rows = embed_files(paths, encoder, cache_dir=cache_dir, progress=progress)
-        found[role] = dict(zip(paths, rows, strict=True))
+        arrays = embed_files(
+            paths, [readers[name] for name in names], cache_dir=cache_dir, progress=progress
+        )
+        for name, rows in zip(names, arrays, strict=True):
+            found[name] |= dict(zip(paths, rows, strict=True))
     return found
 
 
@@ -89,11 +97,7 @@ def compute_scores(
         text_rows = dict(zip(texts, text_encoder.embed_texts(texts), strict=True))
     rows = []
     for subject in run.subjects:
-        units = [
-            unit
-            for unit in run.plan.images
-            if unit.subject == subject.name and run.image_path(unit).is_file()
-        ]
+        units = [unit for unit, _ in run.made_images(subject.name)]
         rows += _score_images(run, subject, units, vectors, text_rows)
         if "perceptual" in vectors:
             rows += _score_prompts(run, subject, units, vectors["perceptual"])

@@ -17,6 +17,7 @@ from PIL import Image
 
 from dreambench import cli
 from dreambench.cli import runs
+from dreambench.conventions import CONVENTIONS
 from dreambench.files import read_json
 from dreambench.metrics import METRICS
 from dreambench.run import hold_run
@@ -428,3 +429,70 @@ def test_list_names_everything():
     for name in ("dreambooth", "class-only", "copy-reference", "mini", "sd15", "mini-vit"):
         assert name in done.stdout
     assert "mini-vit" not in run_command("list", "methods").stdout
+
+
+def test_conventions_score_a_run_in_one_pass(copied, shared_cache):
+    done = run_command("score", copied, "--cache", shared_cache, "--convention", "all")
+    table = pd.read_csv(copied / "conventions.csv")
+    assert set(table["convention"]) == set(CONVENTIONS)
+    assert set(table["n_images"]) == {8}
+    assert all(text in done.stdout for text in table["signature"])
+    summary = json.loads((copied / "summary.json").read_text())
+    paper = table[table["convention"] == "paper"].set_index("metric")["mean"]
+    for metric in ("dino", "clip-i", "clip-t"):
+        assert paper[metric] == pytest.approx(summary["metrics"][metric]["mean"], abs=1e-9)
+    line = refused("score", copied, "--convention", "papr")
+    assert "did you mean 'paper'" in line
+
+
+def test_oracles_are_stored_beside_the_scores(finished):
+    folder, _, _ = finished
+    summary = json.loads((folder / "quick" / "summary.json").read_text())
+    oracles = pd.read_csv(folder / "quick" / "oracles.csv")
+    assert len(oracles) == 4
+    for metric in ("dino", "clip-i"):
+        chosen = oracles[oracles["metric"] == metric]
+        stored = summary["oracles"][metric]
+        assert stored["with_self"] == pytest.approx(chosen["with_self"].mean())
+        assert stored["without_self"] < stored["with_self"]
+    # Pasting photos back earns what the oracle with self-pairs says, but for which photo is drawn.
+    copies = json.loads((folder / "copy-reference" / "summary.json").read_text())
+    for metric in ("dino", "clip-i"):
+        gap = copies["metrics"][metric]["mean"] - summary["oracles"][metric]["with_self"]
+        assert abs(gap) < 0.05
+    report = (folder / "quick" / "report" / "report.md").read_text()
+    assert "what pasting a photo back earns" in report
+    assert "class-only: no personalization, the floor" in report
+
+
+def test_narrowing_by_family_marks_the_run_partial(tmp_path, shared_cache, tiny):
+    words = (
+        "run", "--protocol", tiny[0], "--method", "copy-reference", "--beside", "",
+        "--out", tmp_path, "--cache", shared_cache,
+    )  # fmt: skip
+    done = run_command(*words, "--family", "property")
+    assert "(partial)" in done.stdout
+    images = {path.parent.name for path in tmp_path.glob("tiny/copy-reference/images/*/*/*.png")}
+    assert images == {"red", "prior"}
+    assert "prompts.0" in refused(*words, "--prompts", "beach")
+    assert "no prompt named 'beech'; did you mean 'beach'?" in refused(*words, "--prompts", "beech")
+
+
+def test_speed_of_a_run_lets_the_plan_say_hours(finished, shared_cache, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_CACHE", str(shared_cache))
+    protocol = finished[0].parent.parent / "tiny.toml"
+    recipe = finished[0].parent.parent / "quick.toml"
+    done = run_command("plan", "--method", recipe, "--protocol", protocol, "--device", "cpu")
+    assert done.stdout.count("hours") == 2
+
+
+def test_a_protocol_without_clip_and_diversity_needs_only_dino(tmp_path, shared_cache):
+    text = TINY_PROTOCOL.replace('["dino", "clip-i", "clip-t", "div", "pres"]', '["dino"]')
+    (tmp_path / "less.toml").write_text(text)
+    run_command(
+        "run", "--protocol", tmp_path / "less.toml", "--method", "copy-reference", "--beside", "",
+        "--out", tmp_path, "--cache", shared_cache,
+    )  # fmt: skip
+    summary = json.loads((tmp_path / "less" / "copy-reference" / "summary.json").read_text())
+    assert set(summary["metrics"]) == set(summary["encoders"]) == {"dino"}
+    assert summary["n_images_expected"] == 8

@@ -253,13 +253,30 @@ def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
 
 @click.command()
 @_run_dir
+@click.option(
+    "--convention",
+    help="Score as other scorers do, too: names with commas between, or all; see `list`.",
+)
 @_cache
 @data_option
 @user_errors
-def score(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
+def score(run_dir: Path, convention: str | None, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: write scores.parquet, one row for each thing scored."""
+    from dreambench.conventions import CONVENTIONS, find_convention  # noqa: PLC0415  (torch)
+
+    names = tuple(CONVENTIONS) if convention == "all" else _split(convention)
+    for name in names:
+        find_convention(name)
     with _opened(run_dir, cache, data_dir) as job:
         job.score()
+        table = job.score_conventions(names) if names else None
+    if table is not None:
+        for row in table.itertuples():
+            dropped = f" ({row.n_dropped} dropped)" if row.n_dropped else ""
+            click.echo(
+                f"{row.convention:18} {row.metric:7} {row.mean:8.3f} on {row.n_images} images"
+                f"{dropped}  {row.signature}"
+            )
 
 
 @click.command()
@@ -309,11 +326,13 @@ def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
 
 @click.command("list")
 @click.argument(
-    "what", type=click.Choice(["methods", "protocols", "base-models", "encoders"]), required=False
+    "what",
+    type=click.Choice(["methods", "protocols", "base-models", "encoders", "conventions"]),
+    required=False,
 )
 @user_errors
 def list_(what: str | None) -> None:
-    """What there is: methods, protocols, base models, encoders."""
+    """What there is: methods, protocols, base models, encoders, conventions."""
     from dreambench.base_models import BASE_MODELS  # noqa: PLC0415
     from dreambench.protocol import list_protocols, load_protocol  # noqa: PLC0415
     from dreambench.recipe import list_recipes, load_recipe  # noqa: PLC0415
@@ -331,6 +350,10 @@ def list_(what: str | None) -> None:
             (spec.name, f"{spec.role}: {spec.library} {spec.architecture}")
             for spec in ENCODERS.values()
         ]
+    if what in (None, "conventions"):
+        from dreambench.conventions import CONVENTIONS  # noqa: PLC0415  (imports torch)
+
+        tables["conventions"] = [(c.name, f"{c.title}; {c.source}") for c in CONVENTIONS.values()]
     for heading, rows in tables.items():
         if what not in (None, heading):
             continue
