@@ -64,6 +64,9 @@ prior_weight = 1.0
 n_class_images = 4
 weight_decay = 0.01
 max_grad_norm = 1.0
+class_noun = "correct"
+n_photos = 0
+gradient_checkpointing = false
 """
 
 

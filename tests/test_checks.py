@@ -10,7 +10,7 @@ from dreambench.base_models import BASE_MODELS, find_base_model, load_tokenizer
 from dreambench.estimate import make_estimate
 from dreambench.methods.identifier import find_rare_tokens, sample_tokens
 from dreambench.protocol import load_protocol
-from dreambench.recipe import list_recipes, load_recipe
+from dreambench.recipe import load_recipe
 from dreambench.speeds import Setting, note_speed, read_speed
 from dreambench.subjects import find_dataset, list_subjects
 
@@ -48,7 +48,7 @@ def test_methods_that_do_less_are_counted_less():
 
 
 @pytest.mark.parametrize("base_model", BASE_MODELS)
-@pytest.mark.parametrize("recipe", list_recipes())
+@pytest.mark.parametrize("recipe", ["dreambooth", "dreambooth-no-prior", "class-only"])
 def test_every_baseline_has_numbers_for_every_base_model(recipe, base_model):
     assert estimate(recipe, base_model=base_model).n_images == 3000
 

@@ -38,7 +38,8 @@ SAMPLER = Sampler(scheduler="ddim", n_steps=4, guidance_scale=3.0, size_px=64)
 NUMBERS = {
     "identifier": "auto", "learning_rate": 2e-4, "n_steps": 4, "batch_size": 2,
     "train_text_encoder": False, "prior_weight": 1.0, "n_class_images": 4,
-    "weight_decay": 0.01, "max_grad_norm": 1.0,
+    "weight_decay": 0.01, "max_grad_norm": 1.0, "class_noun": "correct", "n_photos": 0,
+    "gradient_checkpointing": False,
 }  # fmt: skip
 PROMPTS = ["a {subject} on the beach", "a {subject}", "a red {subject}"]
 
@@ -331,3 +332,62 @@ def test_shipped_base_model_is_small_and_plain():
 def test_hub_model_that_cannot_be_fetched_names_the_folder_to_bring():
     with pytest.raises(UserError, match="--base-model sd15=FOLDER"):
         load_pipeline(BASE_MODELS["sd15"], device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("class_noun", "phrase"), [("correct", "gdl dog"), ("none", "gdl"), ("wrong", "gdl teapot")]
+)
+def test_class_noun_of_table_4_is_what_is_tuned_and_drawn(
+    class_noun, phrase, shared_cache, tmp_path
+):
+    settings = NUMBERS | {"class_noun": class_noun, "identifier": "gdl", "n_steps": 1}
+    if class_noun == "none":
+        settings |= {"prior_weight": 0.0}
+    method = DreamBooth(DreamBoothSettings(**settings), context(shared_cache))
+    heard = []
+    encode = method.pipeline.encode_prompt
+
+    def listen(texts, *words, **options):
+        heard.append(list(texts))
+        return encode(texts, *words, **options)
+
+    method.pipeline.encode_prompt = listen
+    (dog,) = subjects("dog")
+    method.fit(dog, tmp_path, seed=1)
+    assert f"a {phrase}" in [texts[0] for texts in heard]
+    assert method.load(dog, tmp_path).subject_phrase == phrase
+    (mug,) = subjects("mug")
+    if class_noun == "wrong":
+        assert method.load(mug, tmp_path).subject_phrase == "gdl dog"
+
+
+def test_number_of_photos_of_table_5_is_kept(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    for n_photos, n_seen in ((2, 2), (0, 5), (9, 5)):
+        settings = DreamBoothSettings(**NUMBERS | {"n_photos": n_photos, "n_steps": 1})
+        method = DreamBooth(settings, context(shared_cache))
+        seen = []
+        encode = method._encode
+        method._encode = lambda images, encode=encode, seen=seen: (
+            seen.append(images) or encode(images)
+        )
+        method.fit(dog, tmp_path, seed=1)
+        assert len(seen[0]) == n_seen
+
+
+def test_gradient_checkpointing_changes_no_weight(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    kept = []
+    for checkpointing in (False, True):
+        numbers = NUMBERS | {"gradient_checkpointing": checkpointing, "n_steps": 2}
+        method = DreamBooth(DreamBoothSettings(**numbers), context(shared_cache))
+        method.fit(dog, tmp_path, seed=1)
+        kept.append(load_file(tmp_path / "unet.safetensors"))
+    gaps = [float((kept[0][k].float() - kept[1][k].float()).abs().max()) for k in kept[0]]
+    assert max(gaps) < 1e-3
+
+
+def test_no_noun_with_a_prior_is_refused(shared_cache):
+    settings = DreamBoothSettings(**NUMBERS | {"class_noun": "none"})
+    with pytest.raises(UserError, match="no prior to preserve"):
+        DreamBooth(settings, context(shared_cache))

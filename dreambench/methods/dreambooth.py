@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,17 @@ class DreamBoothSettings(Settings):
     n_class_images: int = Field(ge=0)
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
+    class_noun: Literal["correct", "none", "wrong"] = Field(
+        description="the paper's table 4; without a noun there is no prior either"
+    )
+    n_photos: int = Field(ge=0, description="the first so many photos, the paper's table 5; 0: all")
+    gradient_checkpointing: bool = Field(description="less memory for more time")
+
+
+def choose_noun(subject: Subject, class_noun: str) -> str:
+    """The noun that stands behind the identifier; the wrong one is of the other kind."""
+    wrong = "teapot" if subject.kind == "live" else "dog"
+    return {"correct": subject.class_name, "none": "", "wrong": wrong}[class_noun]
 
 
 class DreamBooth:
@@ -61,6 +72,10 @@ class DreamBooth:
                 "prior_weight is above 0 but n_class_images is 0",
                 hint="set n_class_images, or prior_weight = 0",
             )
+        if settings.prior_weight > 0 and settings.class_noun == "none":
+            raise UserError(
+                "without a class noun there is no prior to preserve", hint="set prior_weight = 0"
+            )
         self.settings = settings
         self.context = context
         self.pipeline = load_base(context)
@@ -70,6 +85,8 @@ class DreamBooth:
             self.trained["text_encoder"] = self.pipeline.text_encoder
             if hasattr(self.pipeline, "text_encoder_2"):
                 self.trained["text_encoder_2"] = self.pipeline.text_encoder_2
+        if settings.gradient_checkpointing:
+            self.pipeline.unet.enable_gradient_checkpointing()
         # One load for all subjects: each starts from these, kept in memory.
         self._initial = {
             name: {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}
@@ -113,18 +130,21 @@ class DreamBooth:
         """Puts the subject's weights into the pipeline."""
         for name, module in self.trained.items():
             module.load_state_dict(load_file(out_dir / f"{name}.safetensors"))
-        phrase = f"{self.identifier} {subject.class_name}"
-        return PipelineGenerator(self.pipeline, self.context, subject_phrase=phrase)
+        return PipelineGenerator(self.pipeline, self.context, subject_phrase=self._phrase(subject))
+
+    def _phrase(self, subject: Subject) -> str:
+        return f"{self.identifier} {choose_noun(subject, self.settings.class_noun)}".strip()
 
     def _train(self, subject: Subject, *, seed: int) -> list[dict[str, float]]:
         from diffusers import DDPMScheduler  # noqa: PLC0415  (slow import)
 
         settings, pipeline = self.settings, self.pipeline
-        photos = self._encode([load_image(path) for path in subject.photos])
-        prior = None
+        given = subject.photos[: settings.n_photos or None]
+        photos = self._encode([load_image(path) for path in given])
+        noun, prior = choose_noun(subject, settings.class_noun), None
         if settings.prior_weight > 0:
-            prior = self._encode_class_images(subject.class_name)
-        texts = [f"a {self.identifier} {subject.class_name}", f"a {subject.class_name}"]
+            prior = self._encode_class_images(noun)
+        texts = [f"a {self._phrase(subject)}", f"a {noun}"]
         schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
         parameters = [p for module in self.trained.values() for p in module.parameters()]
         optimizer = torch.optim.AdamW(
