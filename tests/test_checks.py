@@ -1,12 +1,14 @@
 """Before a run: what it will take, and which identifiers there are."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from dreambench import cli
 from dreambench.base_models import BASE_MODELS, find_base_model, load_tokenizer
+from dreambench.encoders import ENCODERS
 from dreambench.estimate import make_estimate
 from dreambench.methods.identifier import find_rare_tokens, sample_tokens
 from dreambench.protocol import load_protocol
@@ -91,3 +93,32 @@ def test_tokens_are_rare_words_that_survive_a_round_trip():
     refused = run_cli("tokens", "--base-model", "sdxl")
     assert refused.exit_code == 2
     assert "bring its diffusers folder" in refused.output
+
+
+def test_doctor_says_for_each_weight_present_or_what_to_bring(tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    done = run_cli("doctor", "--data", tmp_path)
+    assert done.exit_code == 0, done.output
+    for name, spec in ENCODERS.items():
+        (line,) = [line for line in done.output.splitlines() if f" {name} " in line]
+        if spec.shipped:
+            assert "ok" in line
+        else:
+            assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in line
+    assert "0 of 158" in done.output
+    assert "GB free" in done.output
+    found = json.loads(run_cli("doctor", "--data", tmp_path, "--json").output)
+    assert {row["name"] for row in found} >= {"memory", "torch", "sdxl", "dinov2-vits14"}
+
+
+def test_golden_check_passes_here_and_fails_with_a_cause_when_pixels_are_wrong(monkeypatch):
+    done = run_cli("doctor", "--golden", "--protocol", "mini")
+    assert done.exit_code == 0, done.output
+    assert "all within tolerance" in done.output
+    right = ENCODERS["mini-vit"]
+    wrong = replace(right, pixels=replace(right.pixels, interpolation="bilinear"))
+    monkeypatch.setitem(ENCODERS, "mini-vit", wrong)
+    done = run_cli("doctor", "--golden", "--protocol", "mini")
+    assert done.exit_code == 2
+    assert "dino: images are resized bilinear where bicubic is right" in done.output
+    assert "clip-i:" not in done.output

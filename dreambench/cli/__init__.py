@@ -32,5 +32,6 @@ for _command in (
     data.data,
     checks.plan,
     checks.tokens,
+    checks.doctor,
 ):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""Commands before a run: what it will take, which identifiers there are."""
+"""Commands before a run: what it will take, what this machine has, which identifiers there are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dreambench.cli.shared import data_option, user_errors
+from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from dreambench.base_models import BaseModel
@@ -123,3 +124,72 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     for word in sample_tokens(found, n_tokens, seed=seed):
         index = tokenizer(word, add_special_tokens=False).input_ids[0]
         click.echo(f"  {word}  {index}")
+
+
+@click.command()
+@click.option("--golden", is_flag=True, help="Score the real photos and compare with known values.")
+@click.option(
+    "--protocol", default="dreambench", show_default=True, help="Whose scorer, for --golden."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@data_option
+@user_errors
+def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) -> None:
+    """Say what this machine has and lacks; with --golden, whether its scorer is right."""
+    if golden:
+        _print_golden(protocol, data_dir, as_json=as_json)
+        return
+    from dreambench.doctor import check_machine, check_photos, check_weights  # noqa: PLC0415
+
+    found = [*check_machine(), *check_weights(), check_photos(data_dir)]
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+        return
+    section = ""
+    for finding in found:
+        if finding.section != section:
+            section = finding.section
+            click.echo(f"{section}:")
+        mark = {True: "ok", False: "--", None: "  "}[finding.ok]
+        click.echo(f"  {mark} {finding.name:22} {finding.text}")
+
+
+def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
+    from dreambench.doctor import check_scorer  # noqa: PLC0415  (imports torch)
+    from dreambench.golden import load_golden  # noqa: PLC0415
+    from dreambench.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.subjects import find_dataset, load_subjects  # noqa: PLC0415
+
+    loaded = load_protocol(protocol)
+    subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
+    names = (loaded.encoders.dino, loaded.encoders.clip)
+    source, checks = (
+        load_golden(loaded.dataset).source,
+        check_scorer(loaded.dataset, subjects, names),
+    )
+    if as_json:
+        rows = [
+            {"encoder": c.encoder, "metric": c.metric, "passed": c.passed, "cause": c.cause,
+             "mean": c.mean_found, "known": c.mean_known, "subjects": c.gaps.to_dict("records")}
+            for c in checks
+        ]  # fmt: skip
+        click.echo(json.dumps(rows, indent=2, default=bool))
+    else:
+        click.echo(f"{len(subjects)} subjects against {source}:")
+        for check in checks:
+            n_off = check.gaps.loc[check.gaps["off"], "subject"].nunique()
+            worst = check.gaps.loc[check.gaps["gap"].abs().idxmax()]
+            click.echo(
+                f"  {check.metric:7} {check.encoder:16} mean {check.mean_found:.5f}, known "
+                f"{check.mean_known:.5f}; {n_off} of {len(subjects)} subjects off, the most "
+                f"{worst['subject']} by {worst['gap']:+.5f}"
+            )
+    faults = [check for check in checks if not check.passed]
+    if faults:
+        raise UserError(
+            "this scorer is not the known one: "
+            + "; ".join(f"{check.metric}: {check.cause}" for check in faults),
+            hint="mend it before you trust a score",
+        )
+    if not as_json:
+        click.echo("all within tolerance")
