@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from conftest import REAL_PHOTOS, call
 from PIL import Image
 
+import dreambench
 from dreambench import archives, cli, downloads, fetch
 from dreambench.classify import classify_photos
 from dreambench.encoders import load_encoder
@@ -541,3 +542,9 @@ def test_add_goes_on_after_a_kill_between_its_two_index_files(tmp_path):
     add_subject(tmp_path, "a", photos=[image] * 2, names=["x", "y"], class_name="dog", kind="live")
     (only,) = load_subjects(find_dataset(str(tmp_path)))
     assert len(only.photos) == 2
+
+
+def test_subjects_load_in_python(tmp_path):
+    assert [s.name for s in dreambench.load_subjects("mini", names=["mug"])] == ["mug"]
+    with pytest.raises(UserError, match="dreambench data fetch"):
+        dreambench.load_subjects(data_dir=tmp_path)
