@@ -8,12 +8,20 @@ Refuses to ship more than the package may carry.
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 from dreambench.files import PACKAGE_DIR
 
 MAX_BYTES = 40_000_000
+
+
+def forget_place(config: Path) -> None:
+    """Drops the folder of the training machine that diffusers writes into a configuration."""
+    content = json.loads(config.read_text())
+    if content.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:
@@ -33,6 +41,8 @@ def main() -> None:
         target = PACKAGE_DIR / "mini" / "weights" / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)
+        for config in target.rglob("config.json"):
+            forget_place(config)
     print(f"installed {n_bytes / 1e6:.1f} MB")
 
 
