@@ -102,7 +102,12 @@ def compute_scores(
         if "perceptual" in vectors:
             rows += _score_prompts(run, subject, units, vectors["perceptual"])
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame[frame["metric"].isin(run.request.protocol.metrics)].reset_index(drop=True)
+    frame = frame[frame["metric"].isin(run.request.protocol.metrics)]
+    rank = {name: index for index, name in enumerate(METRICS)}
+    # Tables have their columns in the order in which metrics come here.
+    return frame.sort_values(
+        "metric", key=lambda names: names.map(rank), kind="stable", ignore_index=True
+    )
 
 
 def _row(

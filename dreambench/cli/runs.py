@@ -193,7 +193,8 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
             table.add_column(str(column).replace(" (", "\n("), no_wrap=True)
         for row in frame.itertuples(index=False):
             # Interval, count and mark go below the mean, so that the table fits a terminal.
-            table.add_row(*[str(value).replace(" [", "\n[").replace(" (", "\n(") for value in row])
+            cells = [str(value).replace(" [", "\n[").replace(" (", "\n(") for value in row]
+            table.add_row(cells[0].replace(" - ", "\n- "), *cells[1:])
         console.print(table)
     click.echo("Signatures:")
     for signature in make_signatures(scored[0]):
