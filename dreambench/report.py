@@ -161,7 +161,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         "Means over subjects with 95 % intervals (Student t over subjects).",
         "",
-        main.to_markdown(index=False),
+        main.to_markdown(index=False, disable_numparse=True),
         "",
         "Signatures:",
         "",
@@ -174,22 +174,24 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         "## Oracles, recomputed from the photos",
         "",
-        oracles.to_markdown(index=False),
+        oracles.to_markdown(index=False, disable_numparse=True),
         "",
         "## Differences, paired by subject",
         "",
-        differences.to_markdown(index=False) if len(runs) > 1 else "Nothing to compare with.",
+        differences.to_markdown(index=False, disable_numparse=True)
+        if len(runs) > 1
+        else "Nothing to compare with.",
         "",
         "## By prompt family",
         "",
         "A property prompt asks for another colour, surface or shape: there a right picture loses "
         "similarity to the photos.",
         "",
-        families.to_markdown(index=False),
+        families.to_markdown(index=False, disable_numparse=True),
         "",
         "## By subject",
         "",
-        subjects.to_markdown(index=False),
+        subjects.to_markdown(index=False, disable_numparse=True),
         "",
     ]
     contents = {
