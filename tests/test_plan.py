@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import REAL_PHOTOS
+from conftest import REAL_PHOTOS, TINY_PROTOCOL
 
 from dreambench.errors import UserError
 from dreambench.plan import derive_seed, make_plan
@@ -125,7 +125,7 @@ def test_unknown_names_get_a_suggestion():
 
 def test_recipe_without_table_for_a_base_model_says_which_it_has():
     with pytest.raises(UserError, match="it has mini, sd15; add \\[sdxl\\]"):
-        load_recipe("dreambooth").settings_for("sdxl")
+        load_recipe("dreambooth-no-noun").settings_for("sdxl")
 
 
 def test_applications_have_eight_prompts_a_family_for_each_kind_that_has_it():
@@ -147,39 +147,13 @@ def test_prompts_of_the_paper_are_those_of_the_dataset():
         assert sorted(prompt.text for prompt in paper.prompts_for(kind)) == sorted(texts)
 
 
-FAULTY = """
-title = "bad"
-source = "x"
-version = 1
-dataset = "mini"
-base_model = "mini"
-n_images_per_prompt = 2
-metrics = ["dino", "clipi"]
-sampels = 3
-
-[sampler]
-n_steps = 0
-guidance_scale = 3.0
-size_px = 64
-
-[prior]
-n_images = 2
-
-[encoders]
-dino = "mini-vit"
-clip = "mini-clip"
-perceptual = "mini-vit-patches"
-
-[[prompts]]
-id = "beach"
-family = "recontextualization"
-text = "a dog on the beach"
-
-[[prompts]]
-id = "red"
-famly = "property"
-text = "a red {subject}"
-"""
+FAULTS = {
+    'subjects = ["dog", "mug"]': "sampels = 3", '"clip-i"': '"clipi"', "n_steps = 5": "n_steps = 0",
+    "a {subject} on the beach": "a dog on the beach", 'family = "property"': 'famly = "property"',
+}  # fmt: skip
+FAULTY = TINY_PROTOCOL
+for _right, _wrong in FAULTS.items():
+    FAULTY = FAULTY.replace(_right, _wrong)
 
 
 def test_all_faults_of_a_protocol_are_said_at_once_with_file_and_line(tmp_path):
@@ -203,14 +177,12 @@ def test_all_faults_of_a_protocol_are_said_at_once_with_file_and_line(tmp_path):
 
 def test_unknown_subjects_and_datasets_of_a_protocol_name_file_and_line(tmp_path):
     path = tmp_path / "own.toml"
-    good = FAULTY.replace("n_steps = 0", "n_steps = 2").replace('"clipi"', '"clip-i"')
-    good = good.replace("sampels = 3", 'subjects = ["dgo", "mug", "moose"]')
-    good = good.replace("famly", "family").replace("a dog on", "a {subject} on")
+    good = TINY_PROTOCOL.replace('["dog", "mug"]', '["dgo", "mug", "moose"]')
     path.write_text(good)
     with pytest.raises(UserError) as caught:
         load_protocol(str(path))
     first, second = str(caught.value).splitlines()
-    assert first.startswith(f"{path}:9: no subject named 'dgo'; did you mean 'dog'")
+    assert first.startswith(f"{path}:6: no subject named 'dgo'; did you mean 'dog'")
     assert "moose" in second
     path.write_text(good.replace('"dgo"', '"dog"').replace(', "moose"', ""))
     assert load_protocol(str(path)).subjects == ("dog", "mug")
