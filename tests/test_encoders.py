@@ -149,7 +149,7 @@ def test_weights_that_are_not_there_are_asked_for_by_name_and_place(name, tmp_pa
     spec = ENCODERS[name]
     with pytest.raises(UserError) as caught:
         Encoder(spec, device="cpu")
-    assert f"put it at {tmp_path / name / spec.file}" in str(caught.value)
+    assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in str(caught.value)
 
 
 def test_encoder_of_another_role_is_refused():
