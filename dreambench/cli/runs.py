@@ -296,15 +296,21 @@ def aggregate(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> N
 @click.command()
 @_run_dir
 @click.argument("beside", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--paper-table", type=int, help="Also beside this table of the DreamBooth paper.")
 @data_option
 @user_errors
-def report(run_dir: Path, beside: tuple[Path, ...], data_dir: Path | None) -> None:
+def report(
+    run_dir: Path, beside: tuple[Path, ...], paper_table: int | None, data_dir: Path | None
+) -> None:
     """Stage: tables, plots and the grid of RUN_DIR, beside other run folders of its protocol."""
     from dreambench.job import write_report  # noqa: PLC0415  (imports torch)
+    from dreambench.paper import write_paper_table  # noqa: PLC0415
     from dreambench.run import read_run  # noqa: PLC0415
 
     runs = [read_run(path, data_dir=data_dir) for path in (run_dir, *beside)]
     scored, paths = write_report(runs[0], runs[1:])
+    if paper_table is not None:
+        paths.append(write_paper_table(scored, paper_table, run_dir / "report"))
     _print_report(scored, paths)
 
 
