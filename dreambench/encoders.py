@@ -129,7 +129,7 @@ class EncoderSpec:
         cached = try_to_load_from_cache(self.hub, self.file, revision=self.revision)
         return Path(cached) if isinstance(cached, str) else None
 
-    def find_weights(self, progress: Progress | None = None) -> Path:
+    def find_weights(self, progress: Progress = no_progress) -> Path:
         """`find_local`, else fetched from the hub at its pinned revision or from its server.
 
         Raises UserError that names the file to bring and the place for it.
@@ -144,7 +144,7 @@ class EncoderSpec:
         try:
             if self.hub is not None:
                 return self._download_from_hub(self.hub)
-            return self._download(str(self.url), progress or no_progress)
+            return self._download(str(self.url), progress)
         except UserError as error:
             raise UserError(
                 f"encoder '{self.name}' has no weights on this machine and they cannot be fetched",
@@ -169,9 +169,12 @@ class EncoderSpec:
         part.replace(self.brought_dir / self.file)
         return self.brought_dir / self.file
 
-    def identity(self) -> str:
-        """Architecture, weights, pixels, pooling and precision in one string."""
-        weights = self.find_weights()
+    def identity(self, progress: Progress = no_progress) -> str:
+        """Architecture, weights, pixels, pooling and precision in one string.
+
+        Weights that are not here yet are fetched, since their digest is part of it.
+        """
+        weights = self.find_weights(progress)
         if weights.is_dir():
             content = digest_folder(weights, suffixes=(".safetensors", ".json"))
         else:

@@ -18,7 +18,7 @@ from dreambench.metrics import (
     compute_text_similarity,
 )
 from dreambench.plan import ImageUnit
-from dreambench.progress import Progress
+from dreambench.progress import Progress, no_progress
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.run import Run
 from dreambench.subjects import Subject
@@ -49,9 +49,9 @@ def encoder_specs(protocol: Protocol) -> dict[Role, EncoderSpec]:
     }
 
 
-def encoder_identities(protocol: Protocol) -> dict[str, str]:
+def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) -> dict[str, str]:
     """Identity of each of these encoders, without loading the networks."""
-    return {role: spec.identity() for role, spec in encoder_specs(protocol).items()}
+    return {role: spec.identity(progress) for role, spec in encoder_specs(protocol).items()}
 
 
 def embed_run(

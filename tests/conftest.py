@@ -1,8 +1,11 @@
 """What the tests share: no network, a tiny protocol and recipe, the command line as a process."""
 
+import hashlib
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 # Set before any library of the hub is imported: no test touches the network.
@@ -68,6 +71,56 @@ class_noun = "correct"
 n_photos = 0
 gradient_checkpointing = false
 """
+
+
+class Server:
+    """A local HTTP server that can cut connections; counts what it was asked and what it sent."""
+
+    def __init__(self):
+        self.files, self.cut_after, self.asked, self.n_sent = {}, [], [], 0
+        self.ranges = True
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.headers.get("Range"))
+                content = outer.files.get(self.path)
+                if content is None:
+                    self.send_error(404)
+                    return
+                tag, start = f'"{hashlib.sha256(content).hexdigest()}"', 0
+                asked = self.headers.get("Range")
+                if outer.ranges and asked and self.headers.get("If-Range") == tag:
+                    start = int(asked.removeprefix("bytes=").rstrip("-"))
+                    self.send_response(206)
+                    total = len(content)
+                    self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+                else:
+                    self.send_response(200)
+                self.send_header("ETag", tag)
+                self.send_header("Content-Length", str(len(content) - start))
+                self.end_headers()
+                body = content[start:]
+                if outer.cut_after:
+                    body = body[: outer.cut_after.pop(0)]
+                self.wfile.write(body)
+                outer.n_sent += len(body)
+
+            def log_message(self, *words):
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server():
+    """A running server."""
+    running = Server()
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
 
 
 @pytest.fixture

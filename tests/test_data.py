@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pyarrow as pa
@@ -92,56 +90,6 @@ def tar_of(members, mode="w:gz"):
 
 
 GOOD_ZIP = zip_of({f"dreambooth-4f887/dataset/{k}": v for k, v in PHOTOS.items()})
-
-
-class Server:
-    """A local HTTP server that can cut connections; counts what it was asked and what it sent."""
-
-    def __init__(self):
-        self.files, self.cut_after, self.asked, self.n_sent = {}, [], [], 0
-        self.ranges = True
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.asked.append(self.headers.get("Range"))
-                content = outer.files.get(self.path)
-                if content is None:
-                    self.send_error(404)
-                    return
-                tag, start = f'"{hashlib.sha256(content).hexdigest()}"', 0
-                asked = self.headers.get("Range")
-                if outer.ranges and asked and self.headers.get("If-Range") == tag:
-                    start = int(asked.removeprefix("bytes=").rstrip("-"))
-                    self.send_response(206)
-                    total = len(content)
-                    self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-                else:
-                    self.send_response(200)
-                self.send_header("ETag", tag)
-                self.send_header("Content-Length", str(len(content) - start))
-                self.end_headers()
-                body = content[start:]
-                if outer.cut_after:
-                    body = body[: outer.cut_after.pop(0)]
-                self.wfile.write(body)
-                outer.n_sent += len(body)
-
-            def log_message(self, *words):
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def server():
-    """A running server."""
-    running = Server()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
 
 
 def bring(dataset, source):

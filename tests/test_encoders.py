@@ -1,6 +1,8 @@
 """Encoders: shipped ones load by their libraries, brought ones by file, and no batch shows."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import lpips
@@ -198,6 +200,28 @@ def test_damaged_cache_entry_is_made_again(photos, tmp_path):
     file.write_bytes(file.read_bytes()[:50])
     (again,) = embed_files(photos[:1], [vit], cache_dir=tmp_path, progress=quiet)
     assert np.array_equal(again, rows)
+
+
+def test_weights_of_a_web_server_are_fetched_once_with_progress(
+    photos, tmp_path, monkeypatch, server
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0)
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    server.files["/w.pth"] = buffer.getvalue()
+    spec = replace(ENCODERS["dino-vits16"], url=f"{server.url}/w.pth")
+    heard = []
+    first = spec.identity(lambda what, done, total: heard.append((done, total)))
+    assert heard[-1][0] == heard[-1][1] > 0
+    assert (tmp_path / spec.name / spec.file).read_bytes() == buffer.getvalue()
+    assert Encoder(spec, device="cpu").identity == first
+    assert len(server.asked) == 1
+    gone = replace(spec, url=f"{server.url}/gone.pth", name="other")
+    with pytest.raises(UserError, match="put it at"):
+        gone.identity()
 
 
 class Evil:

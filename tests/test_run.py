@@ -411,7 +411,7 @@ def test_mini_is_taken_without_a_gpu_and_said_so(monkeypatch):
     class Chosen(Exception):
         """Carries what was asked for."""
 
-    def stop(method, protocol, narrowing, base_model, options):
+    def stop(method, protocol, narrowing, base_model, options, progress):
         raise Chosen(protocol, options["device"])
 
     monkeypatch.setattr(runs, "_make_request", stop)

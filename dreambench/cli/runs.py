@@ -17,6 +17,7 @@ from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from dreambench.job import Job
+    from dreambench.progress import Progress
     from dreambench.report import Scored
     from dreambench.run import Run
 
@@ -51,6 +52,7 @@ def _make_request(
     narrowing: _Narrowing,
     base_model: str | None,
     options: dict[str, Any],
+    progress: Progress,
 ) -> Any:
     from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
     from dreambench.recipe import load_recipe  # noqa: PLC0415
@@ -65,7 +67,7 @@ def _make_request(
         subjects=narrowing.subjects or None,
         prompts=choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts),
         base_model=base_model or loaded.base_model,
-        encoders=encoder_identities(loaded),
+        encoders=encoder_identities(loaded, progress=progress),
         **options,
     )
 
@@ -157,7 +159,11 @@ def run(
         "data_dir": data_dir,
     }
     narrowing = _Narrowing(_split(subjects), _split(family), _split(prompts))
-    requests = [_make_request(name, protocol, narrowing, base_model, options) for name in names]
+    with show_progress() as progress:
+        requests = [
+            _make_request(name, protocol, narrowing, base_model, options, progress)
+            for name in names
+        ]
     # All are planned before the first is begun: a mistake in the last shows now, not in hours.
     planned = [
         plan_run(out / request.protocol.name / request.recipe.name, request) for request in requests
