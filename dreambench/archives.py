@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import lzma
 import stat
@@ -18,11 +20,6 @@ from dreambench.errors import UserError
 MAX_UNPACKED_BYTES = 2_000_000_000
 MAX_MEMBERS = 20_000
 _CHUNK_BYTES = 1 << 20
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file begins like a zip or a tar archive that can be read."""
-    return zipfile.is_zipfile(path) or _is_tar(path)
 
 
 def _is_tar(path: Path) -> bool:
@@ -127,12 +124,8 @@ def _open_plain(path: Path) -> IO[bytes]:
     with path.open("rb") as stream:
         head = stream.read(6)
     if head.startswith(b"\x1f\x8b"):
-        import gzip  # noqa: PLC0415
-
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if head.startswith(b"BZh"):
-        import bz2  # noqa: PLC0415
-
         return bz2.open(path, "rb")
     if head.startswith(b"\xfd7zXZ"):
         return lzma.open(path, "rb")

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,8 @@ import torch
 from dreambench.base_models import BASE_MODELS
 from dreambench.encoders import ENCODERS
 from dreambench.files import cache_dir
-from dreambench.golden import Check, check_golden, load_golden
 from dreambench.run import PACKAGES
-from dreambench.subjects import Subject, check_file, find_dataset, read_index
+from dreambench.subjects import check_files, find_dataset, read_index
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,11 @@ def check_weights() -> list[Finding]:
             text = "shipped" if spec.shipped else f"present, {path}"
         found.append(Finding("encoders", spec.name, path is not None, text))
     for model in BASE_MODELS.values():
-        text = "present" if model.is_here() else (
-            f"bring {model.location} at {model.revision} and pass --base-model {model.name}=FOLDER"
-        )  # fmt: skip
-        found.append(Finding("base models", model.name, model.is_here(), text))
+        is_here, text = model.is_here(), "present"
+        if not is_here:
+            where = f"{model.location} at {model.revision}"
+            text = f"bring {where} and pass --base-model {model.name}=FOLDER"
+        found.append(Finding("base models", model.name, is_here, text))
     return found
 
 
@@ -76,14 +75,8 @@ def check_photos(data_dir: Path | None) -> Finding:
     """How many of the paper's photos are here with the pinned bytes."""
     dataset = find_dataset("dreambooth", photos_dir=data_dir)
     files = read_index(dataset).files
-    n_right = sum(check_file(dataset, file) is None for file in files)
+    n_right = len(files) - len(check_files(dataset, files))
     text = f"{n_right} of {len(files)} in {dataset.photos_dir}"
     if n_right < len(files):
         text += "; get them with: dreambench data fetch"
     return Finding("photos", "dreambooth", n_right == len(files), text)
-
-
-def check_scorer(dataset: str, subjects: Sequence[Subject], encoders: Sequence[str]) -> list[Check]:
-    """The golden check of a dataset's oracles by these encoders."""
-    golden = load_golden(dataset)
-    return [check_golden(ENCODERS[name], subjects, golden) for name in encoders]

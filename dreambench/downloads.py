@@ -95,8 +95,8 @@ def _fetch(url: str, part: Path, note: Path, *, progress: Progress, max_bytes: i
                 if n_bytes > max_bytes:
                     raise _too_large(url, max_bytes)
                 stream.write(chunk)
-                shown = max(total or 0, n_bytes + 1)
-                progress("download, kB", n_bytes // 1000, shown // 1000 + 1)
+                # One more than there is: the last call alone says that it is through.
+                progress("download, kB", n_bytes // 1000, (total or n_bytes) // 1000 + 1)
     if total is not None and n_bytes < total:
         return False
     progress("download, kB", n_bytes // 1000, n_bytes // 1000)

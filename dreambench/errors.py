@@ -26,6 +26,12 @@ class UserError(Exception):
         return error
 
 
+def name_some(items: Sequence[str], *, separator: str = ", ") -> str:
+    """The first three of many items, and how many more there are."""
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return separator.join(items[:3]) + more
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table, with the nearest names that are."""
     known = sorted(known)

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from dreambench.archives import is_archive, read_members
+from dreambench.archives import read_members
 from dreambench.downloads import download, forget_download
-from dreambench.errors import UserError, disk_errors
+from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.files import cache_dir, digest, make_dir, write_bytes
 from dreambench.progress import Progress
 from dreambench.subjects import Dataset, PinnedFile, check_file, read_index
@@ -91,10 +91,9 @@ def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress
             progress("photos checked", len(found), len(names))
     lacking = [name for sha256, name in names.items() if sha256 not in found]
     if lacking:
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
         raise UserError(
             f"{source} lacks {len(lacking)} of {len(names)} photos with the pinned bytes: "
-            f"{', '.join(lacking[:3])}{more}",
+            f"{name_some(lacking)}",
             hint="nothing was changed; name another source with --from",
         )
 
@@ -119,10 +118,10 @@ def _read_source(source: str, wanted: Wanted, progress: Progress) -> Iterator[tu
     path = Path(source)
     if path.is_dir():
         return _read_folder(path, wanted)
-    if path.is_file() and is_archive(path):
+    if path.is_file():
         return read_members(path, wanted)
     raise UserError(
-        f"{source} is no folder, no zip or tar archive that is whole, and no http(s) address",
+        f"{source} is no folder, no zip or tar archive, and no http(s) address",
         hint="name one of these with --from",
     )
 

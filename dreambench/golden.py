@@ -118,10 +118,8 @@ def _compare(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden) -> 
     rows = []
     for row in oracles.itertuples():
         for pairs in ("with_self", "without_self"):
-            found, wanted = (
-                getattr(row, pairs),
-                known.loc[row.subject, GOLDEN_COLUMNS[metric, pairs]],
-            )
+            found = getattr(row, pairs)
+            wanted = known.loc[row.subject, GOLDEN_COLUMNS[metric, pairs]]
             rows.append([row.subject, pairs, found, wanted, found - wanted])
     frame = pd.DataFrame(rows, columns=["subject", "pairs", "found", "known", "gap"])
     frame["off"] = ~(frame["gap"].abs() <= golden.tolerance[metric])

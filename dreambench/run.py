@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from dreambench import __version__
 from dreambench.base_models import BaseModel, find_base_model
-from dreambench.errors import UserError, disk_errors, unknown_name
+from dreambench.errors import UserError, disk_errors, name_some, unknown_name
 from dreambench.files import PACKAGE_DIR, make_dir, read_json, write_json
 from dreambench.plan import ImageUnit, Plan, TrainUnit, make_plan
 from dreambench.protocol import Protocol
@@ -252,9 +252,9 @@ def _refuse_changes(run: Run, old: dict[str, Any]) -> list[Any]:
     wanted = {key: value for key, value in run.manifest.items() if key != "sessions"}
     changes = _changes(kept, wanted)
     if changes:
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        some = name_some(changes, separator="; ")
         raise UserError(
-            f"{run.run_dir} holds a run of something else: {'; '.join(changes[:3])}{more}",
+            f"{run.run_dir} holds a run of something else: {some}",
             hint="pick another folder with --out, or delete this one",
         )
     return old.get("sessions", [])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from dreambench.errors import UserError, unknown_name
+from dreambench.errors import UserError, name_some, unknown_name
 from dreambench.files import PACKAGE_DIR, cache_dir, digest, sha256_file, shipped_path
 
 Kind = Literal["live", "object"]
@@ -124,18 +124,13 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
         if str(n_images) != row["n_images"] or row["kind"] not in ("live", "object"):
             faults.append(f"the index rows of {row['subject']} contradict each other")
     if faults:
-        raise _faulty(dataset.index_dir, faults, hint="restore the index files")
+        raise UserError(f"{dataset.index_dir}: {name_some(faults)}", hint="restore the index files")
     return Index(subjects, images, files)
 
 
 def _stays_inside(file: str) -> bool:
     path = PurePosixPath(file)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in file
-
-
-def _faulty(where: Path, faults: Sequence[str], *, hint: str) -> UserError:
-    more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-    return UserError(f"{where}: {', '.join(faults[:3])}{more}", hint=hint)
 
 
 def check_file(dataset: Dataset, pinned: PinnedFile) -> str | None:
@@ -154,6 +149,11 @@ def check_file(dataset: Dataset, pinned: PinnedFile) -> str | None:
     return None
 
 
+def check_files(dataset: Dataset, files: Sequence[PinnedFile]) -> list[str]:
+    """All that is wrong with pinned files on this machine."""
+    return [fault for fault in (check_file(dataset, file) for file in files) if fault]
+
+
 def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> list[Subject]:
     """Reads the index and checks that each file is there with the pinned bytes.
 
@@ -161,7 +161,7 @@ def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> li
     one UserError.
     """
     index = read_index(dataset, names=names)
-    faults = [fault for fault in (check_file(dataset, file) for file in index.files) if fault]
+    faults = check_files(dataset, index.files)
     if faults:
         hint = "restore them"
         if dataset.name == "dreambooth":
@@ -169,13 +169,16 @@ def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> li
                 "get them with: dreambench data fetch, or point DREAMBENCH_DATA at the folder that "
                 "has them"
             )
-        raise _faulty(dataset.photos_dir, faults, hint=hint)
-    return list_subjects(dataset, names=names)
+        raise UserError(f"{dataset.photos_dir}: {name_some(faults)}", hint=hint)
+    return _make_subjects(dataset, index)
 
 
 def list_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> list[Subject]:
     """The subjects of the index, whether or not their photos are on this machine."""
-    index = read_index(dataset, names=names)
+    return _make_subjects(dataset, read_index(dataset, names=names))
+
+
+def _make_subjects(dataset: Dataset, index: Index) -> list[Subject]:
     found = []
     for row in index.subjects:
         mine = [image for image in index.images if image["subject"] == row["subject"]]

@@ -411,10 +411,10 @@ def test_mini_is_taken_without_a_gpu_and_said_so(monkeypatch):
     class Chosen(Exception):
         """Carries what was asked for."""
 
-    def stop(method, protocol, narrowing, base_model, options, progress):
+    def stop(methods, protocol, narrowing, base_model, options, progress):
         raise Chosen(protocol, options["device"])
 
-    monkeypatch.setattr(runs, "_make_request", stop)
+    monkeypatch.setattr(runs, "_make_requests", stop)
     for cuda, wanted in ((False, ("mini", "cpu")), (True, ("dreambench", "cuda"))):
         monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
         done = CliRunner().invoke(cli.main, ["run", "--method", "dreambooth"])

@@ -155,18 +155,16 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
 
 
 def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
-    from dreambench.doctor import check_scorer  # noqa: PLC0415  (imports torch)
-    from dreambench.golden import load_golden  # noqa: PLC0415
+    from dreambench.encoders import ENCODERS  # noqa: PLC0415  (imports torch)
+    from dreambench.golden import check_golden, load_golden  # noqa: PLC0415
     from dreambench.protocol import load_protocol  # noqa: PLC0415
     from dreambench.subjects import find_dataset, load_subjects  # noqa: PLC0415
 
     loaded = load_protocol(protocol)
     subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
     names = (loaded.encoders.dino, loaded.encoders.clip)
-    source, checks = (
-        load_golden(loaded.dataset).source,
-        check_scorer(loaded.dataset, subjects, names),
-    )
+    golden = load_golden(loaded.dataset)
+    checks = [check_golden(ENCODERS[name], subjects, golden) for name in names]
     if as_json:
         rows = [
             {"encoder": c.encoder, "metric": c.metric, "passed": c.passed, "cause": c.cause,
@@ -175,7 +173,7 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
         ]  # fmt: skip
         click.echo(json.dumps(rows, indent=2, default=bool))
     else:
-        click.echo(f"{len(subjects)} subjects against {source}:")
+        click.echo(f"{len(subjects)} subjects against {golden.source}:")
         for check in checks:
             n_off = check.gaps.loc[check.gaps["off"], "subject"].nunique()
             worst = check.gaps.loc[check.gaps["gap"].abs().idxmax()]

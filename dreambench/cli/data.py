@@ -51,11 +51,11 @@ def fetch(to_dir: Path | None, source: str | None, data_dir: Path | None) -> Non
 @user_errors
 def verify(dataset: str, data_dir: Path | None) -> None:
     """Compare every photo with the index and report all that is wrong."""
-    from dreambench.subjects import check_file, find_dataset, read_index  # noqa: PLC0415
+    from dreambench.subjects import check_files, find_dataset, read_index  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     files = read_index(found).files
-    faults = [fault for fault in (check_file(found, file) for file in files) if fault]
+    faults = check_files(found, files)
     for fault in faults:
         click.echo(fault)
     n_right = len(files) - len(faults)

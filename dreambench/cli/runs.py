@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dreambench.job import Job
     from dreambench.progress import Progress
     from dreambench.report import Scored
-    from dreambench.run import Run
+    from dreambench.run import Request, Run
 
 COMPANIONS = ("class-only", "copy-reference")
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
@@ -46,30 +46,35 @@ class _Narrowing:
     prompts: tuple[str, ...]
 
 
-def _make_request(
-    method: str,
+def _make_requests(
+    methods: Sequence[str],
     protocol: str,
     narrowing: _Narrowing,
     base_model: str | None,
     options: dict[str, Any],
     progress: Progress,
-) -> Any:
+) -> list[Request]:
+    """One request a method; the protocol is read and its encoders are identified once for all."""
     from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
     from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.run import Request  # noqa: PLC0415
     from dreambench.score import encoder_identities  # noqa: PLC0415  (imports torch)
 
     loaded = load_protocol(protocol)
-    recipe = load_recipe(method)
-    return Request(
-        protocol=loaded,
-        recipe=recipe,
-        subjects=narrowing.subjects or None,
-        prompts=choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts),
-        base_model=base_model or loaded.base_model,
-        encoders=encoder_identities(loaded, progress=progress),
-        **options,
-    )
+    prompts = choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts)
+    encoders = encoder_identities(loaded, progress=progress)
+    return [
+        Request(
+            protocol=loaded,
+            recipe=load_recipe(method),
+            subjects=narrowing.subjects or None,
+            prompts=prompts,
+            base_model=base_model or loaded.base_model,
+            encoders=encoders,
+            **options,
+        )
+        for method in methods
+    ]
 
 
 def _split(names: str | None) -> tuple[str, ...]:
@@ -160,10 +165,7 @@ def run(
     }
     narrowing = _Narrowing(_split(subjects), _split(family), _split(prompts))
     with show_progress() as progress:
-        requests = [
-            _make_request(name, protocol, narrowing, base_model, options, progress)
-            for name in names
-        ]
+        requests = _make_requests(names, protocol, narrowing, base_model, options, progress)
     # All are planned before the first is begun: a mistake in the last shows now, not in hours.
     planned = [
         plan_run(out / request.protocol.name / request.recipe.name, request) for request in requests
