@@ -58,7 +58,7 @@ def check_weights() -> list[Finding]:
     found = []
     for spec in ENCODERS.values():
         path = spec.find_local()
-        text = f"bring {spec.source} and put it at {spec.brought_dir / spec.file}"
+        text = spec.how_to_bring
         if path is not None:
             text = "shipped" if spec.shipped else f"present, {path}"
         found.append(Finding("encoders", spec.name, path is not None, text))

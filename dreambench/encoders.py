@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from dreambench.downloads import download
@@ -85,6 +85,8 @@ class EncoderSpec:
     Its weights are a folder of the package (`shipped`), or a file that the hub has (`hub`, at
     `revision`) or a web server (`url`), unless a user brought them. `layers` are the blocks that a
     perceptual encoder reads; `stored_as` names the encoder whose brought weights it shares.
+    `activation` is what the network was trained with, where its library builds another one;
+    `tokenizer_file` a SentencePiece model that lies beside the weights.
     """
 
     name: str
@@ -102,6 +104,8 @@ class EncoderSpec:
     n_download_bytes: int = 0
     layers: tuple[int, ...] = ()
     stored_as: str = ""
+    activation: Literal["", "gelu-tanh"] = ""
+    tokenizer_file: str = ""
 
     @property
     def brought_dir(self) -> Path:
@@ -116,18 +120,26 @@ class EncoderSpec:
             return "shipped with the package"
         return f"{self.file} of {self.hub} at {self.revision}" if self.hub else str(self.url)
 
+    @property
+    def how_to_bring(self) -> str:
+        """Which file to bring and where to put it."""
+        beside = f", with {self.tokenizer_file} beside it" if self.tokenizer_file else ""
+        return f"bring {self.source} and put it at {self.brought_dir / self.file}{beside}"
+
     def find_local(self) -> Path | None:
         """The weights on this machine: shipped, brought, or in the hub's cache; None if nowhere."""
         if self.shipped is not None:
             folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
             return folder if folder.is_dir() else None
         found = find_file(self.brought_dir, first=self.file)
-        if found is not None or self.hub is None:
-            return found
-        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
+        if found is None and self.hub is not None:
+            from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
 
-        cached = try_to_load_from_cache(self.hub, self.file, revision=self.revision)
-        return Path(cached) if isinstance(cached, str) else None
+            cached = try_to_load_from_cache(self.hub, self.file, revision=self.revision)
+            found = Path(cached) if isinstance(cached, str) else None
+        if found is not None and not found.with_name(self.tokenizer_file or found.name).is_file():
+            return None
+        return found
 
     def find_weights(self, progress: Progress = no_progress) -> Path:
         """`find_local`, else fetched from the hub at its pinned revision or from its server.
@@ -148,7 +160,7 @@ class EncoderSpec:
         except UserError as error:
             raise UserError(
                 f"encoder '{self.name}' has no weights on this machine and they cannot be fetched",
-                hint=f"bring {self.source} and put it at {self.brought_dir / self.file}",
+                hint=self.how_to_bring,
             ) from error
 
     def _download_from_hub(self, hub: str) -> Path:
@@ -156,6 +168,8 @@ class EncoderSpec:
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
         try:
+            if self.tokenizer_file:
+                hf_hub_download(hub, self.tokenizer_file, revision=self.revision)
             return Path(hf_hub_download(hub, self.file, revision=self.revision))
         except (OSError, HfHubHTTPError) as error:
             raise UserError(f"{self.source} cannot be fetched") from error
@@ -179,9 +193,14 @@ class EncoderSpec:
             content = digest_folder(weights, suffixes=(".safetensors", ".json"))
         else:
             content = sha256_file(weights)[:16]
+        if self.tokenizer_file:
+            content = digest([content, sha256_file(weights.with_name(self.tokenizer_file))])
         name = f"{self.library}:{self.architecture}@{content}"
         layers = ":blocks" + ",".join(map(str, self.layers)) if self.layers else ""
-        return "|".join([name, str(self.pixels), self.pooling + layers, self.precision])
+        activation = f":{self.activation}" if self.activation else ""
+        return "|".join(
+            [name + activation, str(self.pixels), self.pooling + layers, self.precision]
+        )
 
 
 _HALF = (0.5, 0.5, 0.5)
@@ -277,6 +296,14 @@ ENCODERS = {
         _clip(
             "clip-vit-h-14", "ViT-H-14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
             "de081ac0a0ca8dc9d1533eed1ae884bb8ae1404b", "open_clip_pytorch_model.bin", 3945,
+        ),
+        # SigLIP (Zhai et al., ICCV 2023), which squashes images and was trained with JAX's GELU.
+        EncoderSpec(
+            "siglip-vit-b-16", "clip", "open_clip", "ViT-B-16-SigLIP",
+            Pixels(224, 224, _HALF, _HALF, fit="squash"), "projected",
+            hub="google/siglip-base-patch16-224",
+            revision="7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed", file="model.safetensors",
+            n_download_bytes=813_000_000, activation="gelu-tanh", tokenizer_file="spiece.model",
         ),
         EncoderSpec(
             "lpips-alex", "perceptual", "lpips", "alex", Pixels(256, 256, _HALF, _HALF),
@@ -401,7 +428,34 @@ def _load_open_clip(spec: EncoderSpec, weights: Path) -> tuple[Any, Any]:
         return open_clip.create_model(name), open_clip.get_tokenizer(name)
     model = open_clip.create_model(spec.architecture)
     _fill(spec, weights, model, to_open_clip(read_weights(weights)))
+    if spec.activation == "gelu-tanh":
+        for layer in model.modules():
+            if isinstance(layer, nn.GELU):
+                layer.approximate = "tanh"
+    if spec.tokenizer_file:
+        return model, _load_sentencepiece(weights.with_name(spec.tokenizer_file))
     return model, open_clip.get_tokenizer(spec.architecture)
+
+
+def _load_sentencepiece(path: Path) -> Any:
+    """SigLIP's tokenizer: lower case, no punctuation, 64 places filled up with the end token."""
+    from open_clip.tokenizer import get_clean_fn  # noqa: PLC0415  (slow import)
+    from sentencepiece import SentencePieceProcessor  # noqa: PLC0415
+
+    clean, n_places = get_clean_fn("canonicalize"), 64
+    try:
+        pieces = SentencePieceProcessor(model_file=str(path))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{path} is no SentencePiece model", hint="bring it again from its source"
+        ) from error
+
+    def tokenize(texts: list[str]) -> Tensor:
+        end = pieces.eos_id()
+        rows = [pieces.encode(clean(text))[: n_places - 1] for text in texts]
+        return torch.tensor([row + [end] * (n_places - len(row)) for row in rows])
+
+    return tokenize
 
 
 def _fill(spec: EncoderSpec, weights: Path, model: Any, state: dict[str, Tensor]) -> None:

@@ -123,16 +123,22 @@ def to_timm_vit(state: State) -> State:
     return _join_qkv(_rename(state, _VIT_RULES), ".qkv.{}")
 
 
-def _tower_rules(theirs: str, ours: str) -> list[tuple[str, str]]:
-    block, target = rf"{theirs}\.encoder\.layers\.(\d+)\.", rf"{ours}resblocks.\1."
-    names = {
-        r"self_attn\.q_proj": "attn#q", r"self_attn\.k_proj": "attn#k",
-        r"self_attn\.v_proj": "attn#v", r"self_attn\.out_proj": "attn.out_proj",
-        r"layer_norm1": "ln_1", r"layer_norm2": "ln_2", r"mlp\.fc1": "mlp.c_fc",
-        r"mlp\.fc2": "mlp.c_proj",
-    }  # fmt: skip
+_OPEN_CLIP_BLOCK = {
+    r"self_attn\.q_proj": "attn#q", r"self_attn\.k_proj": "attn#k", r"self_attn\.v_proj": "attn#v",
+    r"self_attn\.out_proj": "attn.out_proj", r"layer_norm1": "ln_1", r"layer_norm2": "ln_2",
+    r"mlp\.fc1": "mlp.c_fc", r"mlp\.fc2": "mlp.c_proj",
+}  # fmt: skip
+_TIMM_BLOCK = {
+    **_OPEN_CLIP_BLOCK, r"self_attn\.out_proj": "attn.proj", r"layer_norm1": "norm1",
+    r"layer_norm2": "norm2", r"mlp\.fc1": "mlp.fc1", r"mlp\.fc2": "mlp.fc2",
+}  # fmt: skip
+
+
+def _tower_rules(theirs: str, blocks: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Rules for the layers of one tower of transformers' models."""
+    layer = rf"{theirs}\.encoder\.layers\.(\d+)\."
     return [
-        (block + name + r"\.(weight|bias)", target + new + r".\2") for name, new in names.items()
+        (layer + name + r"\.(weight|bias)", rf"{blocks}.\1.{new}.\2") for name, new in names.items()
     ]
 
 
@@ -148,8 +154,34 @@ _CLIP_RULES = [
     (r"vision_model\.pre_layrnorm\.(weight|bias)", r"visual.ln_pre.\1"),
     (r"vision_model\.post_layernorm\.(weight|bias)", r"visual.ln_post.\1"),
     (r"visual_projection\.weight", "visual.proj"),
-    *_tower_rules("text_model", "transformer."),
-    *_tower_rules("vision_model", "visual.transformer."),
+    *_tower_rules("text_model", "transformer.resblocks", _OPEN_CLIP_BLOCK),
+    *_tower_rules("vision_model", "visual.transformer.resblocks", _OPEN_CLIP_BLOCK),
+]
+_SIGLIP_RULES = [
+    (r"(logit_scale|logit_bias)", r"\1"),
+    (r"text_model\.embeddings\.token_embedding\.weight", "text.token_embedding.weight"),
+    (r"text_model\.embeddings\.position_embedding\.weight", "text.positional_embedding"),
+    (r"text_model\.final_layer_norm\.(weight|bias)", r"text.ln_final.\1"),
+    (r"text_model\.head\.(weight|bias)", r"text.text_projection.\1"),
+    (
+        r"vision_model\.embeddings\.patch_embedding\.(weight|bias)",
+        r"visual.trunk.patch_embed.proj.\1",
+    ),
+    (r"vision_model\.embeddings\.position_embedding\.weight", "visual.trunk.pos_embed"),
+    (r"vision_model\.post_layernorm\.(weight|bias)", r"visual.trunk.norm.\1"),
+    (r"vision_model\.head\.probe", "visual.trunk.attn_pool.latent"),
+    (
+        r"vision_model\.head\.attention\.in_proj_(weight|bias)",
+        r"visual.trunk.attn_pool.in_proj_\1",
+    ),
+    (
+        r"vision_model\.head\.attention\.out_proj\.(weight|bias)",
+        r"visual.trunk.attn_pool.proj.\1",
+    ),
+    (r"vision_model\.head\.layernorm\.(weight|bias)", r"visual.trunk.attn_pool.norm.\1"),
+    (r"vision_model\.head\.mlp\.(fc[12])\.(weight|bias)", r"visual.trunk.attn_pool.mlp.\1.\2"),
+    *_tower_rules("text_model", "text.transformer.resblocks", _OPEN_CLIP_BLOCK),
+    *_tower_rules("vision_model", "visual.trunk.blocks", _TIMM_BLOCK),
 ]
 
 
@@ -157,9 +189,29 @@ def to_open_clip(state: State) -> State:
     """A CLIP's weights under open_clip's names; those of transformers' CLIPModel too."""
     if "visual.conv1.weight" in state or "visual.trunk.patch_embed.proj.weight" in state:
         return state
+    if "vision_model.head.probe" in state:
+        return _siglip_to_open_clip(state)
     found = _join_qkv(_rename(state, _CLIP_RULES), ".in_proj_{}")
     for key in ("text_projection", "visual.proj"):
         if key in found:
             # open_clip multiplies from the other side.
             found[key] = found[key].T.contiguous()
+    return found
+
+
+def _siglip_to_open_clip(state: State) -> State:
+    """From transformers' SiglipModel: timm's image tower, open_clip's text tower."""
+    renamed = _rename(state, _SIGLIP_RULES)
+    image = {key: value for key, value in renamed.items() if key.startswith("visual.")}
+    text = {key: value for key, value in renamed.items() if not key.startswith("visual.")}
+    found = {**_join_qkv(image, ".qkv.{}"), **_join_qkv(text, ".in_proj_{}")}
+    for key in [key for key in found if ".attn_pool.in_proj_" in key]:
+        stem, _, kind = key.partition("in_proj_")
+        query, key_value = found.pop(key).tensor_split(
+            [len(state["vision_model.head.probe"][0, 0])]
+        )
+        found[f"{stem}q.{kind}"], found[f"{stem}kv.{kind}"] = query, key_value
+    for key in ("logit_scale", "logit_bias"):
+        found[key] = found[key].reshape(())
+    found["visual.trunk.pos_embed"] = found["visual.trunk.pos_embed"][None]
     return found

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import lpips
 import numpy as np
 import open_clip
 import pytest
+import sentencepiece
 import timm
 import torch
 import torchvision
@@ -334,6 +336,41 @@ def test_clip_agrees_with_transformers_given_the_same_weights(name, tmp_path, mo
     images, texts = some_photos(), ["a dog in the jungle", "a purple backpack", "x"]
     pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
     tokens = encoder.tokenizer(texts)
+    with torch.inference_mode():
+        found = reference(pixel_values=pixels, input_ids=tokens)
+    assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.embed_texts(texts), found.text_embeds.numpy()) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tmp_path_factory):
+    """A small SentencePiece model with SigLIP's special tokens, made here."""
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    (folder / "text.txt").write_text("a dog in the jungle\na purple backpack on the beach\n" * 50)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"), model_prefix=str(folder / "spiece"), vocab_size=24,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    return folder / "spiece.model"
+
+
+def test_siglip_agrees_with_transformers_given_the_same_weights(
+    tmp_path, monkeypatch, sentencepiece_model
+):
+    spec = ENCODERS["siglip-vit-b-16"]
+    reference = shake(transformers.SiglipModel(transformers.SiglipConfig()))
+    reference.save_pretrained(tmp_path / spec.name)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match=r"with spiece\.model beside it"):
+        Encoder(spec, device="cpu")
+    shutil.copy(sentencepiece_model, tmp_path / spec.name)
+    encoder = Encoder(spec, device="cpu")
+    images, texts = some_photos(), ["A dog, in the jungle!", "a purple backpack"]
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
+    rows = [[*plain.encode(text), 1] for text in ("a dog in the jungle", "a purple backpack")]
+    tokens = torch.tensor([row + [1] * (64 - len(row)) for row in rows])
+    assert torch.equal(encoder.tokenizer(texts), tokens)
     with torch.inference_mode():
         found = reference(pixel_values=pixels, input_ids=tokens)
     assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
