@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from transformers import CLIPTokenizer
 
+UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
 
 
@@ -28,23 +29,35 @@ class BaseModel:
     pipeline: Literal["StableDiffusionPipeline", "StableDiffusionXLPipeline"] = (
         "StableDiffusionPipeline"
     )
-    # What a download takes, and what one copy of the UNet has.
+    # Counted by `python benchmarks/full_size.py --count`: parameters of UNet, of autoencoder and
+    # text encoders, and of adapters of rank 1; and what a training step in fp32 keeps for each
+    # image of size_px, without and with gradient checkpointing.
+    size_px: int = 512
     n_download_bytes: int = 0
     n_unet_parameters: int = 0
+    n_other_parameters: int = 0
+    n_lora_parameters_per_rank: int = 0
+    activation_bytes: int = 0
+    checkpointed_bytes: int = 0
 
     @property
     def is_local(self) -> bool:
         """Whether the location is a folder on this machine."""
         return Path(self.location).is_dir()
 
-    def is_here(self) -> bool:
-        """Whether its weights are on this machine: a local folder, or in the hub's cache."""
+    def find_unet(self) -> Path | None:
+        """The UNet's one file of weights on this machine, local or in the hub's cache."""
         if self.is_local:
-            return True
+            path = Path(self.location) / UNET_FILE
+            return path if path.is_file() else None
         from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
 
-        file = "unet/diffusion_pytorch_model.safetensors"
-        return isinstance(try_to_load_from_cache(self.location, file, revision=self.revision), str)
+        found = try_to_load_from_cache(self.location, UNET_FILE, revision=self.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine: a local folder, or in the hub's cache."""
+        return self.is_local or self.find_unet() is not None
 
     def identity(self) -> str:
         """Name with the digest of the local folder's weights and configs, or with hub revision."""
@@ -59,7 +72,14 @@ BASE_MODELS = {
     model.name: model
     for model in (
         BaseModel(
-            "mini", str(PACKAGE_DIR / "mini" / "weights" / "base"), n_unet_parameters=9_310_568
+            "mini",
+            str(PACKAGE_DIR / "mini" / "weights" / "base"),
+            n_unet_parameters=9_310_568,
+            n_other_parameters=2_856_867,
+            size_px=64,
+            n_lora_parameters_per_rank=23_040,
+            activation_bytes=10_404_872,
+            checkpointed_bytes=1_260_688,
         ),
         BaseModel(
             "sd15",
@@ -67,13 +87,22 @@ BASE_MODELS = {
             "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
             n_download_bytes=4_270_000_000,
             n_unet_parameters=859_520_964,
+            n_other_parameters=206_714_343,
+            n_lora_parameters_per_rank=199_296,
+            activation_bytes=1_881_558_280,
+            checkpointed_bytes=312_177_936,
         ),
         BaseModel(
             "sd21",
             "stabilityai/stable-diffusion-2-1",
             "5cae40e6a2745ae2b01ad92ae5043f95f23644d6",
             n_download_bytes=5_160_000_000,
+            size_px=768,
             n_unet_parameters=865_910_724,
+            n_other_parameters=424_041_703,
+            n_lora_parameters_per_rank=207_488,
+            activation_bytes=4_211_071_112,
+            checkpointed_bytes=701_688_080,
         ),
         BaseModel(
             "sdxl",
@@ -81,7 +110,12 @@ BASE_MODELS = {
             "462165984030d82259a11f4367a4eed129e94a7b",
             "StableDiffusionXLPipeline",
             n_download_bytes=13_880_000_000,
+            size_px=1024,
             n_unet_parameters=2_567_463_684,
+            n_other_parameters=901_374_183,
+            n_lora_parameters_per_rank=1_451_520,
+            activation_bytes=13_825_169_184,
+            checkpointed_bytes=751_488_552,
         ),
     )
 }

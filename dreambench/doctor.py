@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -12,16 +13,24 @@ from pathlib import Path
 import psutil
 import torch
 
-from dreambench.base_models import BASE_MODELS
+from dreambench.base_models import BASE_MODELS, BaseModel
 from dreambench.encoders import ENCODERS
+from dreambench.estimate import estimate_memory
 from dreambench.files import cache_dir
+from dreambench.methods import Precision, find_method, read_settings
+from dreambench.protocol import load_protocol
+from dreambench.recipe import Recipe, list_recipes, load_recipe
 from dreambench.run import PACKAGES
 from dreambench.subjects import check_files, find_dataset, read_index
+
+# What takes less memory, the cheapest first, and the baseline that takes the least.
+LOWERING = {"gradient_checkpointing": True, "optimizer": "adamw-8bit"}
+SMALLEST_TUNED = "dreambooth-lora"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the diagnosis; `ok` is None for what is neither good nor bad."""
+    """One entry of the diagnosis; `ok` is None for what is neither good nor bad."""
 
     section: str
     name: str
@@ -51,6 +60,59 @@ def check_machine() -> list[Finding]:
     for package in PACKAGES:
         found.append(Finding("packages", package, None, importlib.metadata.version(package)))
     return found
+
+
+def find_memory() -> tuple[str, int]:
+    """The device that a run would take, and its bytes: a GPU's own, else what is free here."""
+    if torch.cuda.is_available():
+        return "cuda", torch.cuda.get_device_properties(0).total_memory
+    return "cpu", psutil.virtual_memory().available
+
+
+def check_recipes(device: str, n_bytes: int) -> list[Finding]:
+    """For each baseline and base model whether it fits into a device's memory, or what to lower."""
+    found = []
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        parts = [_fit(recipe, BASE_MODELS[base], n_bytes) for base in recipe.tables]
+        text = "\n".join(part for part, _ in parts)
+        found.append(Finding(f"memory, {device}", name, all(is_fit for _, is_fit in parts), text))
+    return found
+
+
+def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
+    """Whether one baseline fits with one base model; if not, what in its recipe to lower."""
+    settings = read_settings(recipe, base.name)
+    work = find_method(recipe.method).count_work(settings, base)
+    if not (work.draws or work.trained_parameters):
+        return f"{base.name} needs none", True
+    size_px = load_protocol("mini" if base.name == "mini" else "dreambench").sampler.size_px
+
+    def need(changes: dict[str, object], precision: Precision = "fp32") -> int:
+        changed = settings.model_copy(update=changes)
+        return estimate_memory(changed, work, base, size_px=size_px, precision=precision)
+
+    plain = need({})
+    if plain <= n_bytes:
+        return f"{base.name} {plain / 1e9:.1f} GB", True
+    text = f"{base.name} needs {plain / 1e9:.1f} of {n_bytes / 1e9:.1f} GB"
+    lowered, told = plain, []
+    changes: dict[str, object] = {}
+    for key, value in LOWERING.items() if work.trained_parameters else ():
+        if need({**changes, key: value}) < lowered:
+            changes[key] = value
+            lowered = need(changes)
+            told.append(f"{key} = {json.dumps(value)}")
+        if lowered <= n_bytes:
+            break
+    if lowered > n_bytes and need(changes, "bf16") < lowered:
+        lowered = need(changes, "bf16")
+        told.append("--precision bf16")
+    if told:
+        text += f", {lowered / 1e9:.1f} with {', '.join(told)}"
+    if lowered > n_bytes and work.trained_parameters and recipe.name != SMALLEST_TUNED:
+        text += f", else take {SMALLEST_TUNED}"
+    return text, False
 
 
 def check_weights() -> list[Finding]:

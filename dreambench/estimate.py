@@ -1,4 +1,4 @@
-"""What a run will take, counted before anything starts: images, steps, disk, downloads."""
+"""What a run will take, counted before anything starts: images, steps, disk, memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dreambench.base_models import BaseModel
-from dreambench.methods import find_method, read_settings
+from dreambench.methods import Precision, Settings, Work, find_method, read_settings
 from dreambench.plan import make_plan
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.recipe import Recipe
@@ -66,3 +66,33 @@ def make_estimate(
         image_bytes=round((len(units) + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL),
         weight_bytes=work.saved_bytes * len(subjects),
     )
+
+
+# What autocast keeps: activations in half the bytes, and a copy of each weight of the UNet in two.
+AUTOCAST_SHARE, AUTOCAST_WEIGHT_BYTES = 0.5, 2
+# Libraries, CUDA's context, and what an allocator rounds up.
+RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
+
+
+def estimate_memory(
+    settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
+) -> int:
+    """Bytes of memory that tuning needs at its peak, or drawing where nothing is tuned.
+
+    Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
+    step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
+    whole of it for Stable Diffusion 1.5 as well).
+    """
+    weights = 4 * (base_model.n_unet_parameters + base_model.n_other_parameters)
+    state = 0
+    if work.trained_parameters:
+        optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8
+        state = work.trained_parameters * (4 + optimizer)
+    per_image = base_model.activation_bytes
+    if getattr(settings, "gradient_checkpointing", False):
+        per_image = base_model.checkpointed_bytes
+    activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
+    if precision == "bf16":
+        activations *= AUTOCAST_SHARE
+        weights += AUTOCAST_WEIGHT_BYTES * base_model.n_unet_parameters
+    return round((weights + state + activations) * SLACK + RUNTIME_BYTES)

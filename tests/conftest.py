@@ -67,6 +67,7 @@ prior_weight = 1.0
 n_class_images = 4
 weight_decay = 0.01
 max_grad_norm = 1.0
+optimizer = "adamw"
 class_noun = "correct"
 n_photos = 0
 gradient_checkpointing = false

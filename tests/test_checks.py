@@ -4,12 +4,20 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from dreambench import cli
-from dreambench.base_models import BASE_MODELS, find_base_model, load_tokenizer
+from dreambench.base_models import (
+    BASE_MODELS,
+    find_base_model,
+    load_pipeline,
+    load_tokenizer,
+)
+from dreambench.doctor import check_recipes
 from dreambench.encoders import ENCODERS
-from dreambench.estimate import make_estimate
+from dreambench.estimate import estimate_memory, make_estimate
+from dreambench.methods import find_method, read_settings
 from dreambench.methods.identifier import find_rare_tokens, sample_tokens
 from dreambench.protocol import load_protocol
 from dreambench.recipe import load_recipe
@@ -122,3 +130,57 @@ def test_golden_check_passes_here_and_fails_with_a_cause_when_pixels_are_wrong(m
     assert done.exit_code == 2
     assert "dino: images are resized bilinear where bicubic is right" in done.output
     assert "clip-i:" not in done.output
+
+
+def need(method, base_model, *, precision="fp32", **changes):
+    base = BASE_MODELS[base_model]
+    recipe = load_recipe(method)
+    settings = read_settings(recipe, base_model).model_copy(update=changes)
+    work = find_method(recipe.method).count_work(settings, base)
+    size_px = load_protocol("dreambench").sampler.size_px
+    return estimate_memory(settings, work, base, size_px=size_px, precision=precision)
+
+
+def test_memory_of_full_fine_tuning_is_sixteen_bytes_a_weight_and_the_activations():
+    base = BASE_MODELS["sd15"]
+    weights = 4 * (base.n_unet_parameters + base.n_other_parameters)
+    bare = weights + 12 * base.n_unet_parameters + 2 * base.activation_bytes
+    assert need("dreambooth", "sd15") == pytest.approx(1.05 * bare + 1e9)
+    # 8-bit Adam saves six bytes a weight, checkpointing five sixths of the activations.
+    saved = need("dreambooth", "sd15") - need("dreambooth", "sd15", optimizer="adamw-8bit")
+    assert saved == pytest.approx(1.05 * 6 * base.n_unet_parameters)
+    kept = 2 * (base.activation_bytes - base.checkpointed_bytes)
+    saved = need("dreambooth", "sd15") - need("dreambooth", "sd15", gradient_checkpointing=True)
+    assert saved == pytest.approx(1.05 * kept)
+    assert need("dreambooth-lora", "sd15") < 0.5 * need("dreambooth", "sd15")
+    assert need("class-only", "sd15") == pytest.approx(1.05 * weights + 1e9)
+
+
+def found_for(n_bytes, name):
+    return next(f for f in check_recipes("cuda", n_bytes) if f.name == name)
+
+
+def test_doctor_says_what_to_lower_where_a_baseline_does_not_fit():
+    assert found_for(80_000_000_000, "dreambooth").ok
+    at_24 = found_for(24_000_000_000, "dreambooth").text.splitlines()
+    assert [line.split()[0] for line in at_24] == ["mini", "sd15", "sd21", "sdxl"]
+    assert at_24[1].startswith("sd15 20.")
+    assert at_24[3].endswith("else take dreambooth-lora")
+    at_16 = found_for(16_000_000_000, "dreambooth")
+    assert not at_16.ok
+    line = at_16.text.splitlines()[1]
+    assert 'gradient_checkpointing = true, optimizer = "adamw-8bit"' in line
+    needed = need("dreambooth", "sd15", gradient_checkpointing=True, optimizer="adamw-8bit")
+    assert needed < 16e9 < need("dreambooth", "sd15", gradient_checkpointing=True)
+    assert f"{needed / 1e9:.1f} with" in line
+    assert "needs none" in found_for(1, "copy-reference").text
+
+
+def test_parameters_that_memory_is_counted_from_are_minis_own():
+    base = BASE_MODELS["mini"]
+    pipeline = load_pipeline(base, device=torch.device("cpu"), dtype=torch.float32)
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    counts = [sum(p.numel() for p in part.parameters()) for part in parts]
+    unet = sum(p.numel() for p in pipeline.unet.parameters())
+    assert (unet, sum(counts) - unet) == (base.n_unet_parameters, base.n_other_parameters)
+    assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == base.size_px

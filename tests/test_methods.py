@@ -1,6 +1,7 @@
 """Methods on real pipelines: mini's own, and another folder of Stable Diffusion's shape."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ from transformers import (
 from dreambench.base_models import BASE_MODELS, find_base_model, load_pipeline
 from dreambench.errors import UserError
 from dreambench.files import load_image
-from dreambench.methods import METHODS, Context, find_method, make_method
+from dreambench.methods import METHODS, Context, dreambooth, find_method, make_method, tuning
 from dreambench.methods.class_only import ClassOnly
+from dreambench.methods.diffusion import PipelineGenerator, load_base
 from dreambench.methods.dreambooth import DreamBooth, DreamBoothSettings
+from dreambench.methods.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
 from dreambench.methods.identifier import choose_identifier, find_rare_tokens
 from dreambench.protocol import Sampler
 from dreambench.recipe import Recipe
@@ -38,8 +41,8 @@ SAMPLER = Sampler(scheduler="ddim", n_steps=4, guidance_scale=3.0, size_px=64)
 NUMBERS = {
     "identifier": "auto", "learning_rate": 2e-4, "n_steps": 4, "batch_size": 2,
     "train_text_encoder": False, "prior_weight": 1.0, "n_class_images": 4,
-    "weight_decay": 0.01, "max_grad_norm": 1.0, "class_noun": "correct", "n_photos": 0,
-    "gradient_checkpointing": False,
+    "weight_decay": 0.01, "max_grad_norm": 1.0, "optimizer": "adamw",
+    "class_noun": "correct", "n_photos": 0, "gradient_checkpointing": False,
 }  # fmt: skip
 PROMPTS = ["a {subject} on the beach", "a {subject}", "a red {subject}"]
 
@@ -172,7 +175,7 @@ def test_what_was_tuned_is_saved_and_loads_again(
         wanted.add("text_encoder.safetensors")
         wanted |= {"text_encoder_2.safetensors"} if where == "xl" else set()
     assert kept == wanted
-    untouched = {key: value.half() for key, value in first._initial["unet"].items()}
+    untouched = {key: value.half() for key, value in first._initial["unet"]().items()}
     tuned = load_file(tmp_path / "unet.safetensors")
     n_changed = sum(not torch.equal(untouched[key], tuned[key]) for key in tuned)
     assert n_changed > 0.5 * len(tuned), "full fine-tuning changes layers everywhere"
@@ -183,6 +186,102 @@ def test_what_was_tuned_is_saved_and_loads_again(
     assert np.array_equal(images, again)
     plain = ClassOnly(None, context(shared_cache, base_model=base)).load(dog, tmp_path)
     assert not np.array_equal(images, pixels(plain.generate(PROMPTS, [1, 2, 3])))
+
+
+@pytest.mark.parametrize("train_text_encoder", [False, True])
+@pytest.mark.parametrize("where", ["mini", "other", "xl"])
+def test_adapters_are_saved_as_diffusers_reads_them(
+    where, train_text_encoder, other_folder, xl_folder, shared_cache, tmp_path
+):
+    base = {
+        "mini": BASE_MODELS["mini"],
+        "other": find_base_model(f"sd15={other_folder}"),
+        "xl": find_base_model(f"sdxl={xl_folder}"),
+    }[where]
+    numbers = NUMBERS | {"train_text_encoder": train_text_encoder, "rank": 3}
+    settings = DreamBoothLoraSettings(**numbers | {"learning_rate": 1e-2})
+    first = DreamBoothLora(settings, context(shared_cache, base_model=base))
+    dog, mug = subjects("dog", "mug")
+    for subject in (mug, dog, mug):  # The second one must not start from the first one's.
+        out_dir = tmp_path / subject.name
+        kept = (
+            (out_dir / "pytorch_lora_weights.safetensors").read_bytes() if out_dir.is_dir() else b""
+        )
+        out_dir.mkdir(exist_ok=True)
+        first.fit(subject, out_dir, seed=5)
+    assert (out_dir / "pytorch_lora_weights.safetensors").read_bytes() == kept
+    assert {path.name for path in out_dir.iterdir()} == {
+        "pytorch_lora_weights.safetensors", "losses.json"
+    }  # fmt: skip
+    adapters = load_file(out_dir / "pytorch_lora_weights.safetensors")
+    n_unet = sum(value.numel() for key, value in adapters.items() if key.startswith("unet."))
+    assert {key.split(".")[0] for key in adapters} == {"unet"} | (
+        {"text_encoder"} if train_text_encoder else set()
+    ) | ({"text_encoder_2"} if train_text_encoder and where == "xl" else set())
+    if where == "mini":
+        assert n_unet == 3 * base.n_lora_parameters_per_rank
+        assert DreamBoothLora.count_work(settings, base).trained_parameters == n_unet
+    # SDXL leaves the last layer of its text encoders out, which so learns nothing.
+    assert np.mean([bool(value.any()) for value in adapters.values()]) > 0.85
+
+    images = pixels(first.load(mug, out_dir).generate(PROMPTS, [1, 2, 3]))
+    plain = load_base(context(shared_cache, base_model=base))
+    plain.load_lora_weights(out_dir)
+    phrase = f"{first.identifier} mug"
+    theirs = PipelineGenerator(plain, first.context, subject_phrase=phrase)
+    assert np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
+    plain.unload_lora_weights()
+    assert not np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
+
+
+def test_adapters_leave_the_base_model_alone(shared_cache, tmp_path):
+    settings = DreamBoothLoraSettings(**NUMBERS | {"rank": 2})
+    method = DreamBoothLora(settings, context(shared_cache))
+    before = {key: value.clone() for key, value in method.pipeline.unet.state_dict().items()}
+    (dog,) = subjects("dog")
+    method.fit(dog, tmp_path, seed=1)
+    method.pipeline.unload_lora_weights()
+    after = method.pipeline.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_8_bit_adam_is_close_to_adam_and_its_state_is_a_quarter(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    losses, sizes = [], []
+    make = tuning.make_optimizer
+    for optimizer in ("adamw", "adamw-8bit"):
+        settings = DreamBoothSettings(**NUMBERS | {"optimizer": optimizer, "n_steps": 8})
+        kept = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                tuning,
+                "make_optimizer",
+                lambda *words, kept=kept: kept.append(make(*words)) or kept[0],
+            )
+            DreamBooth(settings, context(shared_cache)).fit(dog, tmp_path, seed=1)
+        losses.append(
+            [row["subject"] for row in json.loads((tmp_path / "losses.json").read_text())]
+        )
+        sizes.append(
+            sum(
+                value.nbytes
+                for state in kept[0].state.values()
+                for value in state.values()
+                if torch.is_tensor(value)
+            )
+        )
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    assert losses[1] != losses[0]
+    assert sizes[1] < 0.35 * sizes[0]
+
+
+def test_8_bit_adam_without_its_package_is_one_line(shared_cache, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    settings = DreamBoothSettings(**NUMBERS | {"optimizer": "adamw-8bit"})
+    (dog,) = subjects("dog")
+    with pytest.raises(UserError, match="pip install"):
+        DreamBooth(settings, context(shared_cache)).fit(dog, tmp_path, seed=1)
 
 
 def test_each_subject_starts_from_the_base_model(shared_cache, tmp_path):
@@ -361,18 +460,20 @@ def test_class_noun_of_table_4_is_what_is_tuned_and_drawn(
         assert method.load(mug, tmp_path).subject_phrase == "gdl dog"
 
 
-def test_number_of_photos_of_table_5_is_kept(shared_cache, tmp_path):
+def test_number_of_photos_of_table_5_is_kept(shared_cache, tmp_path, monkeypatch):
     (dog,) = subjects("dog")
+    seen = []
+    monkeypatch.setattr(
+        dreambooth,
+        "encode_images",
+        lambda pipeline, context, images: (
+            seen.append(images) or tuning.encode_images(pipeline, context, images)
+        ),
+    )
     for n_photos, n_seen in ((2, 2), (0, 5), (9, 5)):
         settings = DreamBoothSettings(**NUMBERS | {"n_photos": n_photos, "n_steps": 1})
-        method = DreamBooth(settings, context(shared_cache))
-        seen = []
-        encode = method._encode
-        method._encode = lambda images, encode=encode, seen=seen: (
-            seen.append(images) or encode(images)
-        )
-        method.fit(dog, tmp_path, seed=1)
-        assert len(seen[0]) == n_seen
+        DreamBooth(settings, context(shared_cache)).fit(dog, tmp_path, seed=1)
+        assert len(seen.pop()) == n_seen
 
 
 def test_gradient_checkpointing_changes_no_weight(shared_cache, tmp_path):

@@ -51,6 +51,7 @@ class Work:
     optimizer_steps: int = 0  # of each subject
     images_per_step: int = 0  # noisy images that a step learns from
     class_images: int = 0  # of each class noun
+    trained_parameters: int = 0
     saved_bytes: int = 0  # of each subject
     draws: bool = False  # whether its images come out of the denoising network
 
@@ -95,6 +96,7 @@ class Method(Protocol):
 
 METHODS = {
     "dreambooth": "dreambench.methods.dreambooth:DreamBooth",
+    "dreambooth-lora": "dreambench.methods.dreambooth_lora:DreamBoothLora",
     "class-only": "dreambench.methods.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.copy_reference:CopyReference",
 }

@@ -1,0 +1,291 @@
+"""What the paper's benchmark takes at its real size, measured without its weights.
+
+    python benchmarks/full_size.py [--out reports/benchmarks/full-size]
+
+Makes Stable Diffusion 1.5's architecture with random weights as a snapshot folder (5 GB of
+temporary disk) and runs dreambench's own methods on it at 512 px on the CPU, each part in a process
+of its own: full fine-tuning and LoRA (two steps each; the second is timed), and a generation of
+two denoising steps. Prints peak memory and seconds, and from them and the step counts what
+`dreambench plan --method dreambooth --protocol dreambench` expects. Random weights take the time
+and the memory of real ones.
+
+    python benchmarks/full_size.py --count
+
+Counts, on tensors without content, the parameters and the activations of a training step for each
+base model: the figures of `dreambench/base_models.py`, which `dreambench doctor` works with.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+from dreambench.base_models import BASE_MODELS, BaseModel
+from dreambench.estimate import make_estimate
+from dreambench.files import write_bytes, write_json
+from dreambench.methods import Context, find_method, read_settings
+from dreambench.methods.dreambooth_lora import UNET_LAYERS
+from dreambench.protocol import load_protocol
+from dreambench.recipe import load_recipe
+from dreambench.subjects import find_dataset, list_subjects, load_subjects
+
+# From the config files of the models on the hub.
+UNETS = {
+    "mini": UNet2DConditionModel.load_config(BASE_MODELS["mini"].location, subfolder="unet"),
+    "sd15": {"sample_size": 64, "cross_attention_dim": 768},
+    "sd21": {
+        "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+    },
+    "sdxl": {
+        "sample_size": 128, "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 2048, "use_linear_projection": True,
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}  # fmt: skip
+TEXT_S = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}  # fmt: skip
+TEXTS = {
+    "sd15": [TEXT_S],
+    "sd21": [
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
+         "num_attention_heads": 16}
+    ],
+    "sdxl": [
+        TEXT_S,
+        {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+         "num_attention_heads": 20, "projection_dim": 1280},
+    ],
+}  # fmt: skip
+VAE = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+PARTS = {
+    "full fine-tuning step, 1 + 1 images": "dreambooth",
+    "LoRA step, 1 + 1 images": "dreambooth-lora",
+    "generation, 2 denoising steps, 1 image": "class-only",
+}
+LIMIT_GB = 20
+
+
+def make_snapshot(folder: Path) -> None:
+    """Stable Diffusion 1.5 with random weights and mini's tokenizer, in the hub's layout."""
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(
+        BASE_MODELS["mini"].location, subfolder="tokenizer", model_max_length=77
+    )
+    scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
+        steps_offset=1,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=AutoencoderKL(**VAE),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_S)),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel.from_config(UNETS["sd15"]),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+def run_part(recipe_name: str, base: BaseModel, work_dir: Path) -> dict[str, float]:
+    """One part, in this process: seconds of a step or of one network call, and peak memory."""
+    told: list[tuple[str, float]] = []
+    sampler = load_protocol("dreambench").sampler.model_copy(update={"n_steps": 2})
+    recipe = load_recipe(recipe_name)
+    settings = read_settings(recipe, "sd15")
+    method_class = find_method(recipe.method)
+    tunes = method_class.tunes
+    if tunes:
+        changes = {"n_steps": 2, "n_class_images": 1, "gradient_checkpointing": True}
+        settings = settings.model_copy(update=changes)
+    context = Context(
+        base_model=base, sampler=sampler, device="cpu", precision="fp32", batch_size=1,
+        cache_dir=work_dir / "cache",
+        progress=lambda what, done, total: told.append((what, time.monotonic())),
+    )  # fmt: skip
+    method = method_class(settings, context)
+    (subject,) = load_subjects(find_dataset("mini"), names=["dog"])
+    (work_dir / recipe_name).mkdir()
+    started = time.monotonic()
+    method.fit(subject, work_dir / recipe_name, seed=0)
+    steps = [moment for what, moment in told if what.startswith("tuning")]
+    if tunes:
+        seconds = steps[1] - steps[0]
+    else:
+        generator = method.load(subject, work_dir / recipe_name)
+        started = time.monotonic()
+        (image,) = generator.generate(["a photo of a {subject}"], [0])
+        assert image.size == (sampler.size_px, sampler.size_px)
+        seconds = time.monotonic() - started
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": round(seconds, 1), "peak_memory_gb": round(peak_kb * 1024 / 1e9, 2)}
+
+
+def measure(out: Path) -> None:
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        base_dir = Path(folder) / "sd15"
+        make_snapshot_process = [sys.executable, __file__, "--part", "snapshot", "--base", base_dir]
+        subprocess.run(make_snapshot_process, check=True)
+        for title, recipe_name in PARTS.items():
+            words = ["--part", recipe_name, "--base", base_dir]
+            done = subprocess.run(
+                [sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE, text=True
+            )
+            found[title] = json.loads(done.stdout.splitlines()[-1])
+            print(f"{title}: {found[title]}", flush=True)
+    text = make_page(found)
+    print(text)
+    write_json(out.with_suffix(".json"), {"parts": found, "cores": os.cpu_count()})
+    write_bytes(out.with_suffix(".md"), text.encode())
+
+
+def make_page(found: dict[str, dict[str, float]]) -> str:
+    rows = ["| part | seconds | peak memory, GB |", "|:--|--:|--:|"]
+    rows += [
+        f"| {title} | {part['seconds']:.1f} | {part['peak_memory_gb']:.1f} |"
+        for title, part in found.items()
+    ]
+    worst = max(part["peak_memory_gb"] for part in found.values())
+    full, lora, drawing = found.values()
+    protocol = load_protocol("dreambench")
+    subjects = list_subjects(find_dataset("dreambooth"))
+    plans = []
+    for recipe_name, step in (("dreambooth", full), ("dreambooth-lora", lora)):
+        recipe = load_recipe(recipe_name)
+        plan = make_estimate(protocol, recipe, BASE_MODELS["sd15"], subjects)
+        # Two denoising steps with guidance are four calls; decoding the image is counted with them.
+        hours = plan.n_network_calls * drawing["seconds"] / 4 / 3600
+        tuning = plan.n_optimizer_steps * step["seconds"] / 3600
+        plans.append(
+            f"| {recipe_name} | {plan.n_images:,} + {plan.n_prior_images:,} "
+            f"| {plan.n_class_images:,} | {plan.n_optimizer_steps:,} | {plan.n_network_calls:,} "
+            f"| {plan.n_bytes / 1e9:.1f} GB | {BASE_MODELS['sd15'].n_download_bytes / 1e9:.1f} GB "
+            f"| {tuning:,.0f} h | {hours:,.0f} h |"
+        )
+    heads = ["baseline", "images + plain class", "class images", "optimizer steps",
+             "network calls", "disk", "download", "tuning here", "drawing here"]  # fmt: skip
+    return "\n".join(
+        [
+            "# Full size on this machine",
+            "",
+            "Made by `python benchmarks/full_size.py --out reports/benchmarks/full-size` on "
+            f"{os.cpu_count()} CPU cores, without a GPU: Stable Diffusion 1.5's architecture with "
+            "random weights, 512 px, fp32, gradient checkpointing, the photo and the class image "
+            "of a DreamBooth step.",
+            "",
+            *rows,
+            "",
+            f"All parts stay {'inside' if worst < LIMIT_GB else 'OUTSIDE'} {LIMIT_GB} GB.",
+            "",
+            "With these speeds the paper's protocol (`dreambench plan --method ... --protocol "
+            "dreambench`) would take here, which is why it wants a GPU:",
+            "",
+            "| " + " | ".join(heads) + " |",
+            "|:--" + "|--:" * (len(heads) - 1) + "|",
+            *plans,
+            "",
+        ]
+    )
+
+
+def count(name: str) -> dict[str, int]:
+    """Parameters, and bytes of activations of one image in a training step in fp32."""
+    with FakeTensorMode():
+        unet = UNet2DConditionModel.from_config(UNETS[name])
+        texts = [
+            (CLIPTextModelWithProjection if "projection_dim" in config else CLIPTextModel)(
+                CLIPTextConfig(**config)
+            )
+            for config in TEXTS.get(name, [])
+        ]
+        others = [AutoencoderKL(**VAE), *texts] if texts else []
+    layers = [
+        module
+        for key, module in unet.named_modules()
+        if isinstance(module, torch.nn.Linear) and any(key.endswith(end) for end in UNET_LAYERS)
+    ]
+    return {
+        "n_download_bytes": BASE_MODELS[name].n_download_bytes,
+        "n_unet_parameters": sum(p.numel() for p in unet.parameters()),
+        "n_other_parameters": sum(p.numel() for part in others for p in part.parameters()),
+        "n_lora_parameters_per_rank": sum(m.in_features + m.out_features for m in layers),
+        "activation_bytes": _trace_step(name, checkpointing=False),
+        "checkpointed_bytes": _trace_step(name, checkpointing=True),
+    }
+
+
+def _trace_step(name: str, *, checkpointing: bool) -> int:
+    """Peak of all that is neither weight nor gradient of a weight."""
+    config = UNETS[name]
+    with FakeTensorMode():
+        unet = UNet2DConditionModel.from_config(config)
+        if checkpointing:
+            unet.enable_gradient_checkpointing()
+        unet.train()
+        tracker = MemTracker()
+        tracker.track_external(unet)
+        side, width = config["sample_size"], config["cross_attention_dim"]
+        extra = {}
+        if config.get("addition_embed_type"):
+            conditions = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.randn(1, 6)}
+            extra = {"added_cond_kwargs": conditions}
+        with tracker:
+            words = torch.randn(1, 77, width)
+            latents = torch.randn(1, config.get("in_channels", 4), side, side)
+            times = torch.zeros(1, dtype=torch.long)
+            loss = unet(latents, times, encoder_hidden_states=words, **extra).sample.pow(2).mean()
+            # Without checkpointing the forward pass is the peak; with it a block that is made anew.
+            if checkpointing:
+                loss.backward()
+        peak = next(iter(tracker.get_tracker_snapshot("peak").values()))
+    return int(sum(size for kind, size in peak.items() if str(kind).endswith(("ACT", "TEMP"))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmarks/full-size"))
+    parser.add_argument("--count", action="store_true")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.count:
+        for name in UNETS:
+            print(name, json.dumps(count(name)), flush=True)
+    elif args.part == "snapshot":
+        make_snapshot(args.base)
+    elif args.part:
+        base = BaseModel("sd15", str(args.base))
+        print(json.dumps(run_part(args.part, base, args.base.parent)))
+    else:
+        measure(args.out)
+
+
+if __name__ == "__main__":
+    main()
