@@ -78,6 +78,12 @@ class Pixels:
         return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
 
 
+def brought_root() -> Path:
+    """Folder of all weights that a user brings: `DREAMBENCH_WEIGHTS`, or in the user's cache."""
+    named = os.environ.get("DREAMBENCH_WEIGHTS")
+    return Path(named) if named else cache_dir() / "weights"
+
+
 @dataclass(frozen=True)
 class EncoderSpec:
     """All that is pinned about an encoder.
@@ -110,8 +116,7 @@ class EncoderSpec:
     @property
     def brought_dir(self) -> Path:
         """Folder for weights that a user brings: a file of any known layout, or a snapshot."""
-        root = os.environ.get("DREAMBENCH_WEIGHTS")
-        return (Path(root) if root else cache_dir() / "weights") / (self.stored_as or self.name)
+        return brought_root() / (self.stored_as or self.name)
 
     @property
     def source(self) -> str:

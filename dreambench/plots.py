@@ -14,6 +14,7 @@ from PIL import Image
 
 from dreambench.files import load_image, write_bytes
 from dreambench.metrics import METRICS
+from dreambench.report import format_number
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
@@ -181,4 +182,58 @@ def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Pat
             )
         figure.suptitle(title, fontsize=10)
         figure.tight_layout()
+        return _save(figure, path)
+
+
+def plot_responses(
+    values: pd.DataFrame, changes: pd.DataFrame, taus: pd.Series, titles: Sequence[str], path: Path
+) -> Path:
+    """A row a measure, a column a set of pictures: its mean, coloured by how it answers.
+
+    `changes` (same shape as `values`) is the change from the first column in deviations of that
+    column, positive where the measure calls the set better; `taus` by measure goes beside it.
+    """
+    with mpl.rc_context({**STYLE, "font.size": 7}):
+        n_rows, n_columns = values.shape
+        figure = Figure(figsize=(0.46 * n_columns + 2.6, 0.27 * n_rows + 1.5))
+        left, right = figure.subplots(
+            1, 2, gridspec_kw={"width_ratios": [n_columns, 4], "wspace": 0.03}
+        )
+        shown = left.imshow(changes.to_numpy(float), cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
+        for row in range(n_rows):
+            for column in range(n_columns):
+                value, change = values.iloc[row, column], changes.iloc[row, column]
+                ink = "white" if abs(change) > 2 else "black"
+                text = format_number(value)
+                left.text(column, row, text, ha="center", va="center", color=ink, fontsize=5.5)
+        left.set_yticks(range(n_rows), titles)
+        left.set_xticks(range(n_columns), values.columns, rotation=55, ha="left")
+        left.xaxis.tick_top()
+        left.tick_params(length=0)
+        right.barh(range(n_rows), taus.reindex(values.index), color=COLORS[0], height=0.6)
+        right.set_ylim(n_rows - 0.5, -0.5)
+        right.set_yticks([])
+        right.axvline(0, color="black", linewidth=0.6)
+        right.set_xlim(-1, 1)
+        right.xaxis.tick_top()
+        right.set_title("Kendall's tau\nwith the truth", fontsize=7)
+        for axis in (left, right):
+            axis.spines[:].set_visible(False)
+        bar = figure.colorbar(shown, ax=left, orientation="horizontal", fraction=0.04, pad=0.03)
+        bar.set_label("called worse than faithful  <  deviations of faithful  >  called better")
+        return _save(figure, path)
+
+
+def plot_rows(images: Mapping[str, Image.Image], path: Path, *, n_columns: int) -> Path:
+    """Named pictures in rows of `n_columns`."""
+    n_rows = -(-len(images) // n_columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.0 * n_columns, 1.2 * n_rows))
+        axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.axis("off")
+        for axis, (name, image) in zip(axes, images.items(), strict=False):
+            axis.imshow(np.asarray(image), interpolation="nearest")
+            axis.set_title(name, fontsize=6.5, pad=2)
+        figure.subplots_adjust(wspace=0.05, hspace=0.25)
         return _save(figure, path)

@@ -14,9 +14,9 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 ORDER = [
     "errors", "progress", "files", "subjects", "archives", "downloads", "fetch", "toml_files",
     "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate", "speeds", "train",
-    "generate", "weights", "encoders", "embed", "own_subjects", "classify", "export", "oracles",
-    "golden", "doctor", "metrics", "conventions", "score", "stats", "report", "paper", "plots",
-    "job", "mini", "cli",
+    "generate", "weights", "encoders", "segment", "readers", "embed", "own_subjects", "classify",
+    "export", "oracles", "golden", "doctor", "metrics", "measures", "conventions", "score", "stats",
+    "report", "paper", "plots", "job", "mini", "cli",
 ]  # fmt: skip
 
 

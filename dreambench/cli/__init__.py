@@ -33,5 +33,6 @@ for _command in (
     checks.plan,
     checks.tokens,
     checks.doctor,
+    checks.metrics,
 ):
     main.add_command(_command)

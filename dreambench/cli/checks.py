@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dreambench.cli.shared import data_option, user_errors
+from dreambench.cli.shared import data_option, show_progress, user_errors
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,9 +139,16 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
     if golden:
         _print_golden(protocol, data_dir, as_json=as_json)
         return
-    from dreambench.doctor import check_machine, check_photos, check_weights  # noqa: PLC0415
+    from dreambench.doctor import (  # noqa: PLC0415
+        check_machine,
+        check_photos,
+        check_recipes,
+        check_weights,
+        find_memory,
+    )
 
-    found = [*check_machine(), *check_weights(), check_photos(data_dir)]
+    recipes = check_recipes(*find_memory())
+    found = [*check_machine(), *recipes, *check_weights(), check_photos(data_dir)]
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
         return
@@ -151,7 +158,8 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
             section = finding.section
             click.echo(f"{section}:")
         mark = {True: "ok", False: "--", None: "  "}[finding.ok]
-        click.echo(f"  {mark} {finding.name:22} {finding.text}")
+        text = finding.text.replace("\n", "\n" + " " * 28)
+        click.echo(f"  {mark} {finding.name:22} {text}")
 
 
 def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -191,3 +199,48 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
         )
     if not as_json:
         click.echo("all within tolerance")
+
+
+@click.group()
+def metrics() -> None:
+    """The measures themselves: what each sees, tested where the truth is known."""
+
+
+@metrics.command("list")
+@user_errors
+def list_metrics() -> None:
+    """Every metric and measure with its formula."""
+    from dreambench.measures import MEASURES  # noqa: PLC0415
+    from dreambench.metrics import METRICS  # noqa: PLC0415  (imports torch)
+
+    for heading, table in (("the paper's", METRICS), ("beside them", MEASURES)):
+        click.echo(f"{heading}:")
+        for one in table.values():
+            better = "higher" if one.higher_is_better else "lower"
+            click.echo(f"  {one.name:13} {one.title:14} {one.formula}; {better} is better")
+
+
+@metrics.command("test")
+@click.option("--subjects", "n_subjects", type=click.IntRange(2), default=14, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="runs/metrics-test",
+    show_default=True,
+    help="Folder of the page, its tables and plots.",
+)
+@user_errors
+def test_metrics(n_subjects: int, out: Path) -> None:
+    """Score pictures whose truth is known: does each measure notice what was changed?"""
+    from dreambench.mini.trial import write_trial  # noqa: PLC0415  (imports torch)
+
+    with show_progress() as progress:
+        correlations, dominance, paths = write_trial(out, n_subjects=n_subjects, progress=progress)
+    click.echo("Kendall's tau with the truth, mean over subjects [95 %]; trivial baselines above:")
+    above = dominance.set_index("measure")
+    for row in correlations[correlations["cause"] == "truth"].itertuples():
+        shares = ", ".join(f"{name} {value:.2f}" for name, value in above.loc[row.measure].items())
+        interval = f"{row.tau:5.2f} [{row.low:5.2f}, {row.high:5.2f}]"
+        click.echo(f"  {row.measure:13} {interval}  {shares}")
+    for path in paths:
+        click.echo(f"  {path}")

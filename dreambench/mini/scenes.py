@@ -283,6 +283,15 @@ SCENES: dict[str, Callable[[np.random.Generator, int], Array]] = {
     "floating on top of water": _water,
 }
 
+# Where the benchmark's photos are taken, so that no prompt asks for their places.
+PHOTO_PLACES = (
+    "on top of a wooden floor",
+    "on top of pink fabric",
+    "with a wheat field in the background",
+    "on a cobblestone street",
+    "on top of a purple rug in a forest",
+)
+
 
 def draw_scene(rng: np.random.Generator, name: str | None, *, size_px: int) -> Array:
     """A place by its prompt phrase, or a plain studio wall for None; (size, size, 3) in [0, 1]."""

@@ -51,10 +51,14 @@ class Shot:
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered shot: RGB image of 64 x 64 px and the subject's pixels (accessories left out)."""
+    """A rendered shot: RGB image of 64 x 64 px and the subject's pixels (accessories left out).
+
+    `background` is the same place without the subject.
+    """
 
     image: Image.Image
     mask: NDArray[np.bool_]
+    background: Image.Image
 
 
 def _article(words: str) -> str:
@@ -124,7 +128,7 @@ def render(shot: Shot, *, size_px: int = SIZE_PX) -> Picture:
     )
     if material == "shiny":
         light = Light(light.direction, light.ambient * 0.9, light.diffuse, 0.95, 14.0)
-    ground = draw_scene(rng, shot.scene, size_px=n)
+    ground = place = draw_scene(rng, shot.scene, size_px=n)
     width = scale * (high_x - low_x) / 2
     flat = width * (0.14 + 0.5 * max(0.0, np.sin(np.deg2rad(camera.pitch))))
     middle = x + scale * (low_x + high_x) / 2
@@ -144,9 +148,13 @@ def render(shot: Shot, *, size_px: int = SIZE_PX) -> Picture:
 
     worn = np.array([role == "accessory" for role in layer.roles] + [True])
     subject = layer.mask & ~worn[layer.part]
-    image = Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
     shares = subject.reshape(size_px, SUPERSAMPLING, size_px, SUPERSAMPLING).mean((1, 3))
-    return Picture(image.resize((size_px, size_px), Image.Resampling.BOX), shares >= 0.5)
+    return Picture(_expose(picture, size_px), shares >= 0.5, _expose(place, size_px))
+
+
+def _expose(picture: Array, size_px: int) -> Image.Image:
+    image = Image.fromarray((np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return image.resize((size_px, size_px), Image.Resampling.BOX)
 
 
 def sample_shot(rng: np.random.Generator, identity: Identity) -> Shot:

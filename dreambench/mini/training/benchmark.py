@@ -17,6 +17,7 @@ from PIL import Image
 
 from dreambench.files import sha256_file
 from dreambench.mini.identities import CLASSES, LIVE
+from dreambench.mini.scenes import PHOTO_PLACES
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.world import RENDERER_VERSION, SIZE_PX, Shot, render
 
@@ -32,13 +33,6 @@ SUBJECTS = {
     "mug": ("mug", 5),
     "teapot": ("teapot", 6),
 }
-PLACES = (
-    "on top of a wooden floor",
-    "on top of pink fabric",
-    "with a wheat field in the background",
-    "on a cobblestone street",
-    "on top of a purple rug in a forest",
-)
 
 
 def write_benchmark(out_dir: Path) -> None:
@@ -48,10 +42,10 @@ def write_benchmark(out_dir: Path) -> None:
         index = list(CLASSES).index(class_name) + nth * len(CLASSES)
         identity = make_identity("benchmark", index)
         kind = "live" if class_name in LIVE else "object"
-        subject_rows.append([name, class_name, kind, len(PLACES)])
+        subject_rows.append([name, class_name, kind, len(PHOTO_PLACES)])
         (out_dir / name).mkdir(parents=True, exist_ok=True)
-        seeds = np.random.default_rng([7, index]).integers(2**31, size=len(PLACES))
-        for number, (place, seed) in enumerate(zip(PLACES, seeds, strict=True)):
+        seeds = np.random.default_rng([7, index]).integers(2**31, size=len(PHOTO_PLACES))
+        for number, (place, seed) in enumerate(zip(PHOTO_PLACES, seeds, strict=True)):
             picture = render(Shot(identity, int(seed), place))
             photo, mask = f"{name}/{number:02d}.png", f"{name}/{number:02d}-mask.png"
             picture.image.save(out_dir / photo, optimize=True)

@@ -69,7 +69,11 @@ def make_clip() -> open_clip.CLIP:
 def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Mirrors half of the pictures, and softens or roughens some as generators do; [-1, 1]."""
     flips = torch.from_numpy(rng.uniform(size=len(pixels)) < 0.5)
-    pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
+    return roughen(torch.where(flips[:, None, None, None], pixels.flip(-1), pixels), rng)
+
+
+def roughen(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Softens a quarter of the pictures and adds noise to a quarter; [-1, 1]."""
     soft = torch.from_numpy(rng.uniform(size=len(pixels)) < 0.25)[:, None, None, None]
     blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), "replicate"), 3, stride=1)
     pixels = torch.where(soft, blurred, pixels)

@@ -1,0 +1,179 @@
+"""Segmenters: which pixels of a picture are the subject."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreambench.encoders import Pixels, brought_root
+from dreambench.errors import UserError, unknown_name
+from dreambench.files import PACKAGE_DIR, digest_folder
+
+Mask = NDArray[np.bool_]
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class SegmenterSpec:
+    """All that is pinned about a segmenter: a folder of transformers' layout and its pixels.
+
+    `segformer` finds the subject by itself; `clipseg` is asked for the class noun.
+    """
+
+    name: str
+    kind: Literal["segformer", "clipseg"]
+    pixels: Pixels
+    shipped: str | None = None
+    hub: str | None = None
+    files: tuple[str, ...] = ("config.json", "model.safetensors")
+
+    @property
+    def brought_dir(self) -> Path:
+        """Folder for a snapshot that a user brings."""
+        return brought_root() / self.name
+
+    @property
+    def how_to_bring(self) -> str:
+        """Which files to bring and where to put them."""
+        return f"bring {', '.join(self.files)} of {self.hub} and put them into {self.brought_dir}"
+
+    def find_local(self) -> Path | None:
+        """The snapshot folder on this machine: shipped, brought, or in the hub's cache."""
+        folder = self.brought_dir
+        if self.shipped is not None:
+            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
+        if all((folder / file).is_file() for file in self.files):
+            return folder
+        if self.hub is None:
+            return None
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
+
+        found = [try_to_load_from_cache(self.hub, file) for file in self.files]
+        paths = [Path(path) for path in found if isinstance(path, str)]
+        return paths[0].parent if len(paths) == len(self.files) else None
+
+    def find_weights(self) -> Path:
+        """`find_local`, else fetched from the hub; UserError that names the files to bring."""
+        found = self.find_local()
+        if found is not None:
+            return found
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        try:
+            if self.hub is None:
+                raise UserError(f"{self.name} is not shipped")
+            return Path(snapshot_download(self.hub, allow_patterns=list(self.files)))
+        except (OSError, HfHubHTTPError, UserError) as error:
+            raise UserError(
+                f"segmenter '{self.name}' has no weights on this machine and they cannot be "
+                "fetched",
+                hint=self.how_to_bring,
+            ) from error
+
+    def identity(self) -> str:
+        """Architecture, weights, pixels and threshold in one string."""
+        content = digest_folder(self.find_weights(), suffixes=(".safetensors", ".json", ".txt"))
+        return f"transformers:{self.kind}@{content}|{self.pixels}|mask>{THRESHOLD:g}"
+
+
+_CLIPSEG_FILES = (
+    "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+)  # fmt: skip
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SEGMENTERS = {
+    spec.name: spec
+    for spec in (
+        SegmenterSpec(
+            "mini-segmenter", "segformer",
+            Pixels(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), fit="squash"), shipped="segmenter",
+        ),
+        # CLIPSeg (Lueddecke and Ecker, CVPR 2022), whose own transform squashes images.
+        SegmenterSpec(
+            "clipseg", "clipseg", Pixels(352, 352, *_IMAGENET, "bilinear", "squash"),
+            hub="CIDAS/clipseg-rd64-refined", files=_CLIPSEG_FILES,
+        ),
+    )
+}  # fmt: skip
+
+
+class Segmenter:
+    """A loaded segmenter; use `load_segmenter`."""
+
+    def __init__(self, spec: SegmenterSpec, *, device: str) -> None:
+        self.spec = spec
+        self.device = torch.device(device)
+        self.identity = spec.identity()
+        self.model, self.tokenizer = _load(spec)
+        self.model.to(self.device).eval().requires_grad_(False)
+
+    def find_subjects(
+        self, images: Sequence[Image.Image], class_name: str, *, batch_size: int = 64
+    ) -> list[Mask]:
+        """For each image the pixels of its subject, (height, width)."""
+        masks: list[Mask] = []
+        for start in range(0, len(images), batch_size):
+            group = images[start : start + batch_size]
+            pixels = torch.from_numpy(
+                np.stack([self.spec.pixels.prepare(image) for image in group])
+            )
+            with torch.inference_mode():
+                logits = self._forward(pixels.to(self.device), class_name).float().cpu()
+            for image, row in zip(group, logits, strict=True):
+                size = (image.height, image.width)
+                full = torch.nn.functional.interpolate(row[None, None], size, mode="bilinear")
+                masks.append((full[0, 0].sigmoid() > THRESHOLD).numpy())
+        return masks
+
+    def _forward(self, pixels: torch.Tensor, class_name: str) -> torch.Tensor:
+        """Logits (n, h, w) of a pixel being the subject's."""
+        if self.spec.kind == "segformer":
+            return self.model(pixels).logits[:, 0]
+        tokens = self.tokenizer([f"a {class_name}"] * len(pixels), return_tensors="pt")
+        found = self.model(
+            input_ids=tokens.input_ids.to(self.device),
+            attention_mask=tokens.attention_mask.to(self.device),
+            pixel_values=pixels,
+        )
+        # The batch's axis is lost for a single image.
+        return found.logits.reshape(len(pixels), *found.logits.shape[-2:])
+
+
+def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
+    import transformers  # noqa: PLC0415  (slow import)
+
+    folder = spec.find_weights()
+    transformers.utils.logging.disable_progress_bar()
+    options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+    try:
+        if spec.kind == "segformer":
+            network = transformers.SegformerForSemanticSegmentation
+            return network.from_pretrained(folder, **options), None
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        network = transformers.CLIPSegForImageSegmentation
+        return network.from_pretrained(folder, **options), tokenizer
+    except Exception as error:  # The tokenizers library raises nothing more exact.
+        raise UserError(
+            f"{folder} does not hold the segmenter '{spec.name}'", hint=spec.how_to_bring
+        ) from error
+
+
+def find_segmenter(name: str) -> SegmenterSpec:
+    """A segmenter by name; UserError for an unknown one."""
+    if name not in SEGMENTERS:
+        raise unknown_name("segmenter", name, SEGMENTERS)
+    return SEGMENTERS[name]
+
+
+@functools.lru_cache(maxsize=2)
+def load_segmenter(name: str, *, device: str = "cpu") -> Segmenter:
+    """Loads a segmenter by name, once a process."""
+    return Segmenter(find_segmenter(name), device=device)
