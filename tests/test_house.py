@@ -15,8 +15,8 @@ ORDER = [
     "errors", "progress", "files", "subjects", "archives", "downloads", "fetch", "toml_files",
     "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate", "speeds", "train",
     "generate", "weights", "encoders", "embed", "own_subjects", "classify", "export", "oracles",
-    "golden", "doctor", "metrics", "conventions", "score", "stats", "report", "paper", "plots",
-    "job", "mini", "cli",
+    "golden", "doctor", "metrics", "conventions", "score", "stats", "compare", "report", "paper",
+    "plots", "job", "mini", "cli",
 ]  # fmt: skip
 
 
