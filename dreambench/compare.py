@@ -46,31 +46,31 @@ class Scored:
 def check_comparable(runs: Sequence[Run]) -> None:
     """UserError unless all runs have the first one's protocol, base model, encoders and photos.
 
-    Runs that were narrowed to some subjects have their photos of these in common with the others.
+    A run that was narrowed to some subjects has to have their photos in common with the others.
     """
     first = runs[0]
-    photos: dict[str, tuple[str, Run]] = {}
+    known: dict[str, tuple[str, Run]] = {}
     for run in runs:
-        differs, than = None, first
-        for key in ("protocol", "base_model"):
-            if run.manifest["digests"][key] != first.manifest["digests"][key]:
-                differs = differs or key
-        if run.manifest["encoders"] != first.manifest["encoders"]:
-            differs = differs or "encoders"
+        faults = [
+            f"has another {key} than {first.run_dir}"
+            for key in ("protocol", "base_model")
+            if run.manifest["digests"][key] != first.manifest["digests"][key]
+        ]
+        faults += [
+            f"has another {role} encoder than {first.run_dir}"
+            for role, identity in run.manifest["encoders"].items()
+            if identity != first.manifest["encoders"].get(role)
+        ]
         for subject in run.subjects:
-            digest = digest_subjects([subject])
-            known, owner = photos.setdefault(subject.name, (digest, run))
-            if known != digest and differs is None:
-                differs, than = f"photos of {subject.name}", owner
-        if differs is not None:
-            raise UserError(
-                f"{run.run_dir} has another {differs} than {than.run_dir}",
-                hint="compare runs of one protocol only",
-            )
+            photos, owner = known.setdefault(subject.name, (digest_subjects([subject]), run))
+            if photos != digest_subjects([subject]):
+                faults.append(f"has other photos of {subject.name} than {owner.run_dir}")
         if not {s.name for s in run.subjects} & {s.name for s in first.subjects}:
+            faults.append(f"has no subject in common with {first.run_dir}")
+        if faults:
             raise UserError(
-                f"{run.run_dir} has no subject in common with {first.run_dir}",
-                hint="compare runs on the same subjects",
+                f"{run.run_dir} {faults[0]}",
+                hint="compare runs of one protocol only, on the same subjects",
             )
 
 

@@ -178,7 +178,7 @@ def make_comparison_notes(table: pd.DataFrame) -> list[str]:
         "(Student t over subjects) stands for itself.",
         f"p: two-sided sign-flip test over subjects ({flips}). p Holm: adjusted over all {n_tests} "
         "tests of this table, methods x metrics; the verdict goes by it, at "
-        f"{format_number(ALPHA)}.",
+        f"{100 * ALPHA:.0f} %.",
     ]
     least = smallest_p(n_subjects)
     if least * n_tests > ALPHA:

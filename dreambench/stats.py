@@ -47,8 +47,9 @@ def estimate_mean(values: np.ndarray) -> Estimate:
     """Mean of one value a subject with a Student-t interval (subjects are the sample).
 
     A t interval, since with as few subjects as there are a percentile bootstrap over them is too
-    narrow, and one over images much too narrow (`reports/benchmarks/coverage.md`). One subject has
-    no interval: the bounds are NaN, and `why_no_interval` says why.
+    narrow, and one over images much too narrow; strongly skewed subjects are a limit of all
+    (`reports/benchmarks/coverage.md`). One subject has no interval: the bounds are NaN, and
+    `why_no_interval` says why.
     """
     values = np.asarray(values, np.float64)
     n = len(values)
