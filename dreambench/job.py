@@ -282,6 +282,15 @@ def read_comparable(runs: Sequence[Run]) -> list[Scored]:
         n_before = sum(other.name == run.name for other in runs[: len(found)])
         name = f"{run.name} #{n_before + 1}" if n_before else run.name
         found.append(Scored(name, read_scores(run), read_json(run.summary_path)))
+        for metric, entry in found[-1].summary["metrics"].items():
+            # The same encoder does not do: a metric's own version may have changed in between.
+            signature = found[0].summary["metrics"][metric]["signature"]
+            if entry["signature"] != signature:
+                raise UserError(
+                    f"{run.run_dir} has {entry['signature']} where {runs[0].run_dir} has "
+                    f"{signature}",
+                    hint="score and aggregate both again",
+                )
     return found
 
 

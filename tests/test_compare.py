@@ -344,7 +344,7 @@ def test_a_narrowed_run_is_paired_where_it_can_be(pair, tmp_path, shared_cache):
     narrow = make_run(tmp_path, shared_cache, "--subjects", "mug", method="class-only")
     done = call("compare", pair[0], narrow)
     assert "class-only (partial)" in done.stdout
-    assert "1 (1 left out)" in done.stdout
+    assert "(2 left out)" in done.stdout
     assert "not tested: one subject" in done.stdout.replace("\n", " ")
     other = make_run(tmp_path / "dog", shared_cache, "--subjects", "dog")
     assert "has no subject in common" in refused("compare", narrow, other)
@@ -381,6 +381,17 @@ def test_runs_scored_by_other_encoders_are_refused(pair, tmp_path):
     manifest["encoders"]["clip"] += "-of-another-day"
     write_json(changed / "run.json", manifest)
     assert "has another clip encoder than" in refused("compare", pair[0], changed)
+
+
+def test_runs_scored_by_another_version_of_a_metric_are_refused(pair, tmp_path):
+    changed = shutil.copytree(pair[1], tmp_path / "changed")
+    summary = read_json(changed / "summary.json")
+    entry = summary["metrics"]["clip-t"]
+    entry["signature"] = entry["signature"].replace("|v1|", "|v0|")
+    write_json(changed / "summary.json", summary)
+    line = refused("compare", pair[0], changed)
+    assert f"{changed} has CLIP-T|v0|" in line
+    assert "score and aggregate both again" in line
 
 
 def test_runs_on_other_photos_are_refused(pair):

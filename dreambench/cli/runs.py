@@ -195,10 +195,8 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
     if len(scored) > 1:
         tables["Differences, paired by subject and prompt"] = make_difference_table(scored)
     for title, frame in tables.items():
-        # Interval, count and mark go below the mean, so that the table fits a terminal.
-        cells = frame.map(lambda value: str(value).replace(" [", "\n[").replace(" (", "\n("))
-        first = cells.columns[0]
-        cells[first] = cells[first].str.replace(" - ", "\n- ")
+        cells = _stack(frame)
+        cells.iloc[:, 0] = cells.iloc[:, 0].str.replace(" - ", "\n- ")
         _print_table(title, cells)
     if any(
         frame.map(lambda value: "[-, -]" in str(value)).any(axis=None) for frame in tables.values()
@@ -210,6 +208,11 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
     click.echo("Report:")
     for path in paths:
         click.echo(f"  {path}")
+
+
+def _stack(frame: pd.DataFrame) -> pd.DataFrame:
+    """With interval, count and mark below what they belong to, so that a table fits a terminal."""
+    return frame.map(lambda value: str(value).replace(" [", "\n[").replace(" (", "\n("))
 
 
 def _print_table(title: str, frame: pd.DataFrame) -> None:
@@ -374,8 +377,12 @@ def compare(
     if as_json:
         click.echo(json.dumps(describe_comparison(scored, table), indent=2, allow_nan=False))
         return
-    for title, rows in make_comparison_table(table).groupby("difference", sort=False):
-        _print_table(str(title), rows.drop(columns="difference"))
+    shown = make_comparison_table(table).rename(
+        columns={"mean and 95 % interval": "mean,\n95 % interval", "subjects": "subjects,\ncells"}
+    )
+    shown["subjects,\ncells"] += "\n" + shown.pop("cells")
+    for title, rows in shown.groupby("difference", sort=False):
+        _print_table(str(title), _stack(rows.drop(columns="difference")))
     for note in make_comparison_notes(table):
         click.echo(note)
     click.echo("Signatures:")
