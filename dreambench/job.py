@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dreambench.compare import Scored, check_comparable
 from dreambench.conventions import find_convention, score_convention
 from dreambench.embed import BlackFinder, Reader
 from dreambench.encoders import Encoder, load_encoder, load_spec
@@ -34,11 +35,11 @@ from dreambench.plan import ImageUnit
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
 from dreambench.progress import Progress
 from dreambench.protocol import PRIOR_PROMPT_ID
-from dreambench.report import Scored, write_tables
+from dreambench.report import write_tables
 from dreambench.run import Run
 from dreambench.score import compute_scores, embed_run, encoder_specs, expected_counts
 from dreambench.speeds import Setting, name_device, note_speed
-from dreambench.stats import estimate_table, mean_by_subject
+from dreambench.stats import estimate_table, mean_by_subject, why_no_interval
 from dreambench.train import train_subjects
 
 N_GRID_REFERENCES = 3
@@ -220,11 +221,13 @@ def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
         metric = METRICS[name]
         scored = int(scores.loc[scores["metric"] == name, "n_pairs"].sum())
         row = table.loc[name] if name in table.index else None
+        n_subjects = 0 if row is None else int(row["n_subjects"])
         metrics[name] = {
             "mean": None if row is None else float(row["mean"]),
             "low": _number(row, "low"),
             "high": _number(row, "high"),
-            "n_subjects": 0 if row is None else int(row["n_subjects"]),
+            "n_subjects": n_subjects,
+            "no_interval": why_no_interval(n_subjects),
             "n_scored": scored,
             "n_expected": expected[name],
             "higher_is_better": metric.higher_is_better,
@@ -264,20 +267,39 @@ def run_all(run: Run, *, cache_dir: Path, progress: Progress) -> None:
     job.aggregate()
 
 
+def read_comparable(runs: Sequence[Run]) -> list[Scored]:
+    """Scores and summaries of runs to be set side by side, each with a name of its own.
+
+    Raises UserError when they are not of one protocol and data set, or one has no summary.
+    """
+    check_comparable(runs)
+    found: list[Scored] = []
+    for run in runs:
+        if not run.summary_path.is_file():
+            raise UserError(
+                f"{run.run_dir} has no summary", hint=f"first: dreambench aggregate {run.run_dir}"
+            )
+        n_before = sum(other.name == run.name for other in runs[: len(found)])
+        name = f"{run.name} #{n_before + 1}" if n_before else run.name
+        found.append(Scored(name, read_scores(run), read_json(run.summary_path)))
+        for metric, entry in found[-1].summary["metrics"].items():
+            # The same encoder does not do: a metric's own version may have changed in between.
+            signature = found[0].summary["metrics"][metric]["signature"]
+            if entry["signature"] != signature:
+                raise UserError(
+                    f"{run.run_dir} has {entry['signature']} where {runs[0].run_dir} has "
+                    f"{signature}",
+                    hint="score and aggregate both again",
+                )
+    return found
+
+
 def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Path]]:
     """Tables, plots and the image grid of a run beside others, in `<run>/report`.
 
     Raises UserError when the runs are not of one protocol and data set.
     """
-    runs = [run, *beside]
-    for other in beside:
-        for key in ("protocol", "data", "base_model"):
-            if other.manifest["digests"][key] != run.manifest["digests"][key]:
-                raise UserError(
-                    f"{other.run_dir} has another {key} than {run.run_dir}",
-                    hint="compare runs of one protocol only",
-                )
-    scored = [Scored(r.name, read_scores(r), read_json(r.summary_path)) for r in runs]
+    scored = read_comparable([run, *beside])
     out_dir = make_dir(run.run_dir / "report")
     paths = write_tables(scored, out_dir)
     estimates = pd.concat([estimate_table(s.scores).assign(method=s.name) for s in scored])

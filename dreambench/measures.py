@@ -61,7 +61,7 @@ MEASURES = {
             "DINO-LRO between 0 (photos of another individual) and 1 (new photos of this one)",
         ),
         Measure(
-            "copy", "Copy index", 1, ("dino",), False, "refs:nearest,zero:half-way-from-nearest-pair",
+            "copy", "Copy index", 1, ("dino",), False, "refs:nearest,zero:half-way",
             "how much nearer to a photo than two photos are to each other; 1 is the photo itself",
         ),
         Measure(
@@ -145,8 +145,8 @@ def normalise(values: Values, floor: float, ceiling: float) -> Values:
 def compute_copy_index(images: Embeddings, references: Embeddings) -> Values:
     """How much nearer an image is to some reference than any two references are: in [0, 1].
 
-    (n, d), (m, d) -> (n,). With p the greatest cosine between two references, it is 0 up to half-way
-    from p to 1, so that a new photo that happens to be near one is not called a copy, and 1 for a
+    (n, d), (m, d) -> (n,). With p the greatest cosine between two references, it is 0 up to
+    half-way from p to 1, so that a new photo that happens to be near one is not called a copy, and 1 for a
     reference itself. NaN with one reference, or where two references are the same picture.
     """
     if len(references) < 2:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from dreambench.compare import Scored, compare_paired
 from dreambench.errors import UserError
 from dreambench.files import shipped_path, write_bytes
-from dreambench.report import Scored, format_interval, format_number, metric_heading
-from dreambench.stats import compare_paired
+from dreambench.report import format_interval, format_number, metric_heading
 
 SOURCE = "Ruiz et al., CVPR 2023, arXiv 2208.12242"
 

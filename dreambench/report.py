@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dreambench.compare import ALPHA, Scored, compare_paired
+from dreambench.errors import UserError
 from dreambench.files import write_bytes
 from dreambench.metrics import METRICS
-from dreambench.stats import compare_paired, estimate_table, mean_by_subject
+from dreambench.stats import (
+    MAX_EXACT_SUBJECTS,
+    N_FLIPS,
+    estimate_table,
+    mean_by_subject,
+    smallest_p,
+    why_no_interval,
+)
 
 DIGITS = 3
 FLOOR = "class-only"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A scored run as the report needs it: its row name, its scores and its summary."""
-
-    name: str
-    scores: pd.DataFrame
-    summary: Mapping[str, Any]
+NO_INTERVAL = "[-, -]: no interval, since one subject does not show how subjects differ."
 
 
 def format_number(value: float | None) -> str:
@@ -54,6 +54,7 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
                     "low": entry["low"],
                     "high": entry["high"],
                     "n_subjects": entry["n_subjects"],
+                    "no_interval": why_no_interval(entry["n_subjects"]),
                     "n_scored": entry["n_scored"],
                     "n_expected": entry["n_expected"],
                     "partial": run.summary["partial"],
@@ -76,7 +77,7 @@ def make_main_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """One row a method, one column a metric, formatted with intervals; partial rows say so."""
     rows = []
     for run in runs:
-        row = {"method": run.name + (" (partial)" if run.summary["partial"] else "")}
+        row = {"method": run.label}
         for name, entry in run.summary["metrics"].items():
             text = format_interval(entry["mean"], entry["low"], entry["high"])
             if entry["n_scored"] < entry["n_expected"]:
@@ -88,11 +89,22 @@ def make_main_table(runs: Sequence[Scored]) -> pd.DataFrame:
 
 def make_family_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """Means with intervals for each prompt family."""
+    return _make_group_table(runs, "family", leave_out=("pres",))
+
+
+def make_kind_table(runs: Sequence[Scored]) -> pd.DataFrame:
+    """Means with intervals over the live subjects, and over the objects."""
+    return _make_group_table(runs, "kind")
+
+
+def _make_group_table(
+    runs: Sequence[Scored], by: str, *, leave_out: Sequence[str] = ()
+) -> pd.DataFrame:
     rows = []
     for run in runs:
-        table = estimate_table(run.scores[run.scores["metric"] != "pres"], by=["family"])
-        for family, group in table.groupby("family", sort=False):
-            row = {"method": run.name, "family": family}
+        table = estimate_table(run.scores[~run.scores["metric"].isin(leave_out)], by=[by])
+        for name, group in table.groupby(by, sort=False):
+            row = {"method": run.name, by: name, "subjects": group["n_subjects"].max()}
             for entry in group.itertuples():
                 row[metric_heading(entry.metric)] = format_interval(
                     entry.mean, entry.low, entry.high
@@ -120,9 +132,129 @@ def make_difference_table(runs: Sequence[Scored]) -> pd.DataFrame:
     for other in runs[1:]:
         row = {"difference": f"{runs[0].name} - {other.name}"}
         for entry in compare_paired(runs[0].scores, other.scores).itertuples():
-            row[metric_heading(entry.metric)] = format_interval(entry.mean, entry.low, entry.high)
+            text = format_interval(entry.mean, entry.low, entry.high)
+            if entry.n_left_out:
+                text += f" ({entry.n_left_out} cells left out)"
+            row[metric_heading(entry.metric)] = text
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def format_p(value: float) -> str:
+    """Three decimals, or that it is below them; a dash for none."""
+    if math.isnan(value):
+        return "-"
+    return "<.001" if value < 0.001 else format_number(value)
+
+
+def make_comparison_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compare_runs` as text: difference, metric, interval, p-values, verdict."""
+    rows = []
+    for entry in table.itertuples():
+        left_out = f" ({entry.n_left_out} left out)" if entry.n_left_out else ""
+        marks = [" (partial)" if p else "" for p in (entry.partial_first, entry.partial_second)]
+        rows.append(
+            {
+                "difference": f"{entry.first}{marks[0]} - {entry.second}{marks[1]}",
+                "metric": metric_heading(entry.metric),
+                "mean and 95 % interval": format_interval(entry.mean, entry.low, entry.high),
+                "p": format_p(entry.p),
+                "p Holm": format_p(entry.p_holm),
+                "subjects": str(entry.n_subjects),
+                "cells": f"{entry.n_cells}{left_out}",
+                "verdict": entry.verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def make_comparison_notes(table: pd.DataFrame) -> list[str]:
+    """What a reader of `compare_runs` has to know, and what this table cannot show."""
+    n_tests, n_subjects = int(table["n_comparisons"].max()), int(table["n_subjects"].max())
+    exact = n_subjects <= MAX_EXACT_SUBJECTS
+    flips = f"all 2^{n_subjects} flips" if exact else f"{N_FLIPS} drawn flips"
+    notes = [
+        "Means over subjects of differences paired by subject and prompt; each 95 % interval "
+        "(Student t over subjects) stands for itself.",
+        f"p: two-sided sign-flip test over subjects ({flips}). p Holm: adjusted over all {n_tests} "
+        "tests of this table, methods x metrics; the verdict goes by it, at "
+        f"{100 * ALPHA:.0f} %.",
+    ]
+    least = smallest_p(n_subjects)
+    if least * n_tests > ALPHA:
+        notes.append(
+            f"Too few subjects for so many tests: {n_subjects} subjects give no p below "
+            f"{format_p(least)}, so over {n_tests} tests no p Holm below "
+            f"{format_p(min(1.0, least * n_tests))}, however large a difference. Compare fewer "
+            "runs or fewer metrics."
+        )
+    if (table["n_subjects"] == 1).any():
+        notes.append(NO_INTERVAL)
+    if table["n_left_out"].any():
+        notes.append("Left out: cells (subject, prompt) that only one of the two runs has.")
+    if table[["partial_first", "partial_second"]].any(axis=None):
+        notes.append("Partial: a run that was narrowed or is not finished.")
+    return notes
+
+
+def describe_comparison(runs: Sequence[Scored], table: pd.DataFrame) -> dict[str, Any]:
+    """A comparison with its recipe as JSON takes it."""
+    every = table.drop(columns=["protocol", "base_model", "n_comparisons"])
+    every = every[[name for name in every if not name.startswith(("partial", "recipe", "data"))]]
+    rows = every.astype(object).where(every.notna(), None).to_dict("records")
+    return {
+        "protocol": runs[0].summary["protocol"],
+        "n_tests": int(table["n_comparisons"].max()),
+        "notes": make_comparison_notes(table),
+        "comparisons": rows,
+        "runs": [
+            {"name": run.name}
+            | {
+                key: run.summary[key]
+                for key in ("method", "partial", "n_images", "digests", "code")
+            }
+            for run in runs
+        ],
+    }
+
+
+def write_comparison(runs: Sequence[Scored], table: pd.DataFrame, path: Path) -> None:
+    """Writes a comparison as .csv (unrounded) or .md (as printed); UserError for another suffix."""
+    if path.suffix == ".csv":
+        text = table.to_csv(index=False)
+    elif path.suffix == ".md":
+        summary = runs[0].summary
+        lines = [
+            f"# {', '.join(run.label for run in runs)} on {summary['protocol']}",
+            "",
+            make_comparison_table(table).to_markdown(index=False, disable_numparse=True),
+            "",
+            *[f"- {note}" for note in make_comparison_notes(table)],
+            "",
+            "Signatures:",
+            "",
+            *[f"- `{signature}`" for signature in dict.fromkeys(table["signature"])],
+            "",
+            f"Protocol {summary['digests']['protocol']}, base model "
+            f"`{summary['digests']['base_model']}`. Runs:",
+            "",
+            *[
+                f"- {run.label}: recipe {run.summary['digests']['recipe']}, data "
+                f"{run.summary['digests']['data']}, {_name_code(run)}"
+                for run in runs
+            ],
+            "",
+        ]
+        text = "\n".join(lines)
+    else:
+        raise UserError(f"{path} is neither .csv nor .md", hint="name a file that ends so")
+    write_bytes(path, text.encode())
+
+
+def _name_code(run: Scored) -> str:
+    code = run.summary["code"]
+    changed = ", changed" if code["dirty"] else ""
+    return f"code {code['commit'] or 'release'} ({code['version']}{changed})"
 
 
 def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
@@ -154,7 +286,9 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     """Writes tables as CSV and Markdown, and returns their paths; the first run is the subject."""
     long, main = make_long_table(runs), make_main_table(runs)
     differences, oracles = make_difference_table(runs), make_oracle_table(runs)
-    families, subjects = make_family_table(runs), make_subject_table(runs)
+    families, kinds, subjects = (
+        make(runs) for make in (make_family_table, make_kind_table, make_subject_table)
+    )
     summary = runs[0].summary
     lines = [
         f"# {runs[0].name} on {summary['protocol']}",
@@ -169,8 +303,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         f"Protocol {summary['digests']['protocol']}, recipe {summary['digests']['recipe']}, "
         f"data {summary['digests']['data']}, base model `{summary['digests']['base_model']}`, "
-        f"code {summary['code']['commit'] or 'release'} ({summary['code']['version']}"
-        f"{', changed' if summary['code']['dirty'] else ''}).",
+        f"{_name_code(runs[0])}.",
         "",
         "## Oracles, recomputed from the photos",
         "",
@@ -182,6 +315,9 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         if len(runs) > 1
         else "Nothing to compare with.",
         "",
+        "Each interval stands for itself; `dreambench compare` tests them, and adjusts for how "
+        "many there are.",
+        "",
         "## By prompt family",
         "",
         "A property prompt asks for another colour, surface or shape: there a right picture loses "
@@ -189,16 +325,23 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         families.to_markdown(index=False, disable_numparse=True),
         "",
+        "## By kind of subject",
+        "",
+        kinds.to_markdown(index=False, disable_numparse=True),
+        "",
         "## By subject",
         "",
         subjects.to_markdown(index=False, disable_numparse=True),
         "",
     ]
+    if any("[-, -]" in line for line in lines):
+        lines += [NO_INTERVAL, ""]
     contents = {
         "table.csv": long.to_csv(index=False),
         "oracles.csv": oracles.to_csv(index=False),
         "differences.csv": differences.to_csv(index=False),
         "families.csv": families.to_csv(index=False),
+        "kinds.csv": kinds.to_csv(index=False),
         "subjects.csv": subjects.to_csv(index=False),
         "report.md": "\n".join(lines),
     }

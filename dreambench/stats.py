@@ -1,4 +1,11 @@
-"""From rows to numbers: means over pairs, then subjects; intervals that treat subjects as drawn."""
+"""From rows to numbers: means over pairs, then subjects; intervals and tests over subjects.
+
+Subjects are what is drawn from a larger world, so they alone are the sample. Images of one subject
+come from one tuned model and are no independent witnesses. What prompts and images add by chance
+is in the spread of the subjects' means already; to resample them as well would count it twice. The
+prompts are a protocol's own, frozen and not drawn: an interval speaks of these prompts.
+`reports/benchmarks/coverage.md` shows how often the intervals and the test are right.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,9 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 CONFIDENCE = 0.95
+MAX_EXACT_SUBJECTS = 16
+"""Up to here all 2^n sign flips are counted; above, N_FLIPS of them are drawn."""
+N_FLIPS = 9999
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,10 @@ def mean_by_subject(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.
 def estimate_mean(values: np.ndarray) -> Estimate:
     """Mean of one value a subject with a Student-t interval (subjects are the sample).
 
-    A t interval, since a percentile bootstrap is too narrow with as few subjects as there are.
+    A t interval, since with as few subjects as there are a percentile bootstrap over them is too
+    narrow, and one over images much too narrow; strongly skewed subjects are a limit of all
+    (`reports/benchmarks/coverage.md`). One subject has no interval: the bounds are NaN, and
+    `why_no_interval` says why.
     """
     values = np.asarray(values, np.float64)
     n = len(values)
@@ -61,16 +74,56 @@ def estimate_table(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.D
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_subjects"])
 
 
-def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Differences first - second for each metric, paired by subject, with intervals.
+def why_no_interval(n_subjects: int) -> str | None:
+    """Why an estimate of so many subjects has no interval; None when it has one."""
+    if n_subjects >= 2:
+        return None
+    return "one subject does not show how subjects differ" if n_subjects == 1 else "no subject"
 
-    Only subjects that both have count. Columns: metric, mean, low, high, n_subjects.
+
+def compute_sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
+    """Two-sided p-value of the hypothesis that paired differences are symmetric around zero.
+
+    `differences` has one value a subject. Were the methods alike, either could have been the first
+    in each subject: the share of sign flips whose mean is as far from zero. All 2^n flips up to
+    MAX_EXACT_SUBJECTS; above, N_FLIPS seeded draws with the outcome itself among them (Phipson and
+    Smyth 2010). Means that are equal but for rounding are equal. NaN below two subjects.
     """
-    both = mean_by_subject(first).merge(
-        mean_by_subject(second), on=["metric", "subject"], suffixes=("_first", "_second")
+    differences = np.asarray(differences, np.float64)
+    n = len(differences)
+    if n < 2:
+        return float("nan")
+    largest = np.abs(differences).max()
+    if largest == 0:
+        return 1.0
+    found = scipy_stats.permutation_test(
+        # At most 1 in size and to 12 digits, so that sums in another order are ties, not more.
+        (differences / largest,),
+        lambda flipped, axis: flipped.mean(axis=axis).round(12),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2**n if n <= MAX_EXACT_SUBJECTS else N_FLIPS,
+        rng=np.random.default_rng(seed),
     )
-    rows = []
-    for metric, group in both.groupby("metric", sort=False):
-        found = estimate_mean((group["value_first"] - group["value_second"]).to_numpy())
-        rows.append([metric, found.mean, found.low, found.high, found.n_subjects])
-    return pd.DataFrame(rows, columns=["metric", "mean", "low", "high", "n_subjects"])
+    return float(found.pvalue)
+
+
+def smallest_p(n_subjects: int) -> float:
+    """The smallest p-value that `compute_sign_flip_p` can give; NaN below two subjects."""
+    if n_subjects < 2:
+        return float("nan")
+    return 2 / (2**n_subjects if n_subjects <= MAX_EXACT_SUBJECTS else N_FLIPS + 1)
+
+
+def adjust_holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjustment (1979): (m,) -> (m,), over all p-values given.
+
+    What has no p-value (NaN) stays so, and is none of the m.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(p_values), np.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    steps = p_values[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

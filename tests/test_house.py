@@ -16,7 +16,7 @@ ORDER = [
     "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate", "speeds", "train",
     "generate", "weights", "encoders", "segment", "readers", "embed", "own_subjects", "classify",
     "export", "oracles", "golden", "doctor", "metrics", "measures", "conventions", "score", "stats",
-    "report", "paper", "plots", "job", "mini", "cli",
+    "compare", "report", "paper", "plots", "job", "mini", "cli",
 ]  # fmt: skip
 
 

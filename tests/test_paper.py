@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from dreambench.compare import Scored
 from dreambench.errors import UserError
 from dreambench.metrics import METRICS
 from dreambench.paper import (
@@ -12,18 +13,18 @@ from dreambench.paper import (
     write_paper_table,
 )
 from dreambench.recipe import list_recipes
-from dreambench.report import Scored
 from dreambench.stats import estimate_table
 
 
 def scored(name, **values):
     """A run of four subjects; `values` has by metric (with _ for -) the value of each."""
     rows = [
-        [f"s{index}", "art", metric.replace("_", "-"), value, 1]
+        [f"s{index}", "art", "red", metric.replace("_", "-"), value, 1]
         for metric, subjects in values.items()
         for index, value in enumerate(subjects)
     ]
-    frame = pd.DataFrame(rows, columns=["subject", "family", "metric", "value", "n_pairs"])
+    columns = ["subject", "family", "prompt_id", "metric", "value", "n_pairs"]
+    frame = pd.DataFrame(rows, columns=columns)
     metrics = {
         row.metric: {"mean": row.mean, "low": row.low, "high": row.high, "signature": "S"}
         for row in estimate_table(frame).itertuples(index=False)

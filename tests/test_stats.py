@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dreambench.compare import compare_paired
 from dreambench.metrics import (
     METRICS,
     compute_diversity,
@@ -11,7 +12,7 @@ from dreambench.metrics import (
     compute_text_similarity,
 )
 from dreambench.report import format_interval, format_number
-from dreambench.stats import compare_paired, estimate_mean, estimate_table, mean_by_subject
+from dreambench.stats import estimate_mean, estimate_table, mean_by_subject, why_no_interval
 
 
 def unit_rows(*angles):
@@ -45,7 +46,7 @@ def test_diversity_is_the_mean_over_pairs():
 
 def scores(rows):
     columns = ["subject", "family", "metric", "value", "n_pairs"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(prompt_id="red", kind="live")
 
 
 def test_pairs_are_weighted_within_a_subject_and_subjects_count_alike():
@@ -79,6 +80,8 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_one_subject_has_no_interval_and_none_has_no_mean():
     assert np.isnan(estimate_mean(np.array([1.0])).low)
+    assert "one subject" in why_no_interval(1)
+    assert why_no_interval(2) is None
     assert np.isnan(estimate_mean(np.array([])).mean)
 
 

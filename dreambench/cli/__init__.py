@@ -27,6 +27,7 @@ for _command in (
     runs.score,
     runs.aggregate,
     runs.report,
+    runs.compare,
     runs.status,
     runs.list_,
     data.data,

@@ -16,9 +16,11 @@ from dreambench.cli.shared import data_option, show_progress, user_errors
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from dreambench.compare import Scored
     from dreambench.job import Job
     from dreambench.progress import Progress
-    from dreambench.report import Scored
     from dreambench.run import Request, Run
 
 COMPANIONS = ("class-only", "copy-reference")
@@ -182,10 +184,8 @@ def run(
 
 
 def _print_report(scored: list[Scored], paths: list[Path]) -> None:
-    from rich.console import Console  # noqa: PLC0415  (slow import)
-    from rich.table import Table  # noqa: PLC0415
-
     from dreambench.report import (  # noqa: PLC0415
+        NO_INTERVAL,
         make_difference_table,
         make_main_table,
         make_signatures,
@@ -193,23 +193,39 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
 
     tables = {"Means over subjects with 95 % intervals": make_main_table(scored)}
     if len(scored) > 1:
-        tables["Differences, paired by subject"] = make_difference_table(scored)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+        tables["Differences, paired by subject and prompt"] = make_difference_table(scored)
     for title, frame in tables.items():
-        table = Table(title=title, title_justify="left")
-        for column in frame.columns:
-            table.add_column(str(column).replace(" (", "\n("), no_wrap=True)
-        for row in frame.itertuples(index=False):
-            # Interval, count and mark go below the mean, so that the table fits a terminal.
-            cells = [str(value).replace(" [", "\n[").replace(" (", "\n(") for value in row]
-            table.add_row(cells[0].replace(" - ", "\n- "), *cells[1:])
-        console.print(table)
+        cells = _stack(frame)
+        cells.iloc[:, 0] = cells.iloc[:, 0].str.replace(" - ", "\n- ")
+        _print_table(title, cells)
+    if any(
+        frame.map(lambda value: "[-, -]" in str(value)).any(axis=None) for frame in tables.values()
+    ):
+        click.echo(NO_INTERVAL)
     click.echo("Signatures:")
     for signature in make_signatures(scored[0]):
         click.echo(f"  {signature}")
     click.echo("Report:")
     for path in paths:
         click.echo(f"  {path}")
+
+
+def _stack(frame: pd.DataFrame) -> pd.DataFrame:
+    """With interval, count and mark below what they belong to, so that a table fits a terminal."""
+    return frame.map(lambda value: str(value).replace(" [", "\n[").replace(" (", "\n("))
+
+
+def _print_table(title: str, frame: pd.DataFrame) -> None:
+    """A table as wide as the terminal, else of 120 columns; the last column may fold."""
+    from rich.console import Console  # noqa: PLC0415  (slow import)
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(title=title, title_justify="left")
+    for column in frame.columns:
+        table.add_column(str(column).replace(" (", "\n("), no_wrap=column != "verdict")
+    for row in frame.itertuples(index=False):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 @contextmanager
@@ -320,6 +336,60 @@ def report(
     if paper_table is not None:
         paths.append(write_paper_table(scored, paper_table, run_dir / "report"))
     _print_report(scored, paths)
+
+
+@click.command()
+@click.argument(
+    "run_dirs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--all-pairs", is_flag=True, help="Every pair, not the first against each other one.")
+@click.option(
+    "--metrics", help="Only these metrics, with commas between: fewer tests to adjust for."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Also write it: .csv (unrounded) or .md."
+)
+@data_option
+@user_errors
+def compare(
+    run_dirs: tuple[Path, ...], all_pairs: bool, metrics: str | None, as_json: bool,
+    out: Path | None, data_dir: Path | None,
+) -> None:  # fmt: skip
+    """Test runs of one protocol against the first, paired by subject and prompt."""
+    if len(run_dirs) < 2:
+        raise UserError("one run cannot be compared", hint="name at least two run folders")
+    from dreambench.compare import compare_runs  # noqa: PLC0415  (imports torch)
+    from dreambench.job import read_comparable  # noqa: PLC0415
+    from dreambench.report import (  # noqa: PLC0415
+        describe_comparison,
+        make_comparison_notes,
+        make_comparison_table,
+        write_comparison,
+    )
+    from dreambench.run import read_run  # noqa: PLC0415
+
+    scored = read_comparable([read_run(path, data_dir=data_dir) for path in run_dirs])
+    names = _split(metrics) or None
+    table = compare_runs(scored, all_pairs=all_pairs, metrics=names)
+    if out is not None:
+        write_comparison(scored, table, out)
+    if as_json:
+        click.echo(json.dumps(describe_comparison(scored, table), indent=2, allow_nan=False))
+        return
+    shown = make_comparison_table(table).rename(
+        columns={"mean and 95 % interval": "mean,\n95 % interval", "subjects": "subjects,\ncells"}
+    )
+    shown["subjects,\ncells"] += "\n" + shown.pop("cells")
+    for title, rows in shown.groupby("difference", sort=False):
+        _print_table(str(title), _stack(rows.drop(columns="difference")))
+    for note in make_comparison_notes(table):
+        click.echo(note)
+    click.echo("Signatures:")
+    for signature in dict.fromkeys(table["signature"]):
+        click.echo(f"  {signature}")
+    if out is not None:
+        click.echo(f"Written: {out}")
 
 
 @click.command()

@@ -116,8 +116,9 @@ def compute_correlations(frame: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau-b of each measure with the truth and with the levels of each cause.
 
     Columns: measure, cause ("truth", "truth+view", or one of CAUSES), tau, low, high: mean over
-    subjects with a 95 % interval. "truth" leaves out the two sets of views. Taken over the means of a subject's pictures of one set; positive where a better
-    value goes with more truth, or with less of the cause. NaN where a measure does not change.
+    subjects with a 95 % interval. "truth" leaves out the two sets of views. Taken over the means of
+    a subject's pictures of one set; positive where a better value goes with more truth, or with
+    less of the cause. NaN where a measure does not change.
     """
     means = _means(frame)
     means["value"] *= means["measure"].map(lambda name: 1 if _is_better_higher(name) else -1)
@@ -230,18 +231,18 @@ def make_page(correlations: pd.DataFrame, dominance: pd.DataFrame, n_subjects: i
         "Kendall's tau-b, mean over subjects. `truth`: with subject x prompt over all sets where "
         "both are known (identity moved step by step, wrong scene, kept background, photo pasted "
         "back); `truth+view` has the prompt that asks for a view as well. The other columns: with "
-        "the levels of one cause, +1 where the measure gets worse with every step, 0 or empty where "
-        "it does not notice, negative where it rises.",
+        "the levels of one cause, +1 where the measure gets worse with every step, 0 or empty "
+        "where it does not notice, negative where it rises.",
         "",
         _to_markdown(table),
         "",
         f"Joint follows the truth at {best.loc['joint', 'tau']:.2f} "
         f"[{best.loc['joint', 'low']:.2f}, {best.loc['joint', 'high']:.2f}], plain DINO at "
         f"{best.loc['dino', 'tau']:.2f}. Truth has ties (four sets are simply wrong), so that no "
-        "measure without ties gets above .93. The definition of Joint was settled on other subjects "
-        "than these. With views it is lower: mini's CLIP, like CLIP, hardly knows a view from "
-        "another (the column `view`), so that a front view passes for the back view that was asked "
-        "for.",
+        "measure without ties gets above .93. The definition of Joint was settled on other "
+        "subjects than these. With views it is lower: mini's CLIP, like CLIP, hardly knows a view "
+        "from another (the column `view`), so that a front view passes for the back view that was "
+        "asked for.",
         "",
         "![Responses](responses.png)",
         "",
