@@ -146,8 +146,8 @@ def compute_copy_index(images: Embeddings, references: Embeddings) -> Values:
     """How much nearer an image is to some reference than any two references are: in [0, 1].
 
     (n, d), (m, d) -> (n,). With p the greatest cosine between two references, it is 0 up to
-    half-way from p to 1, so that a new photo that happens to be near one is not called a copy, and 1 for a
-    reference itself. NaN with one reference, or where two references are the same picture.
+    half-way from p to 1, so that a new photo which happens to be near one is not called a copy,
+    and 1 for a reference itself. NaN with one reference, or where two references are the same.
     """
     if len(references) < 2:
         return np.full(len(images), np.nan)

@@ -196,9 +196,14 @@ def plot_responses(
     with mpl.rc_context({**STYLE, "font.size": 7}):
         n_rows, n_columns = values.shape
         figure = Figure(figsize=(0.46 * n_columns + 2.6, 0.27 * n_rows + 1.5))
-        left, right = figure.subplots(
-            1, 2, gridspec_kw={"width_ratios": [n_columns, 4], "wspace": 0.03}
-        )
+        (left, right), (below, empty) = figure.subplots(
+            2, 2,
+            gridspec_kw={
+                "width_ratios": [n_columns, 4], "height_ratios": [n_rows, 0.4], "wspace": 0.03,
+                "hspace": 0.06,
+            },
+        )  # fmt: skip
+        empty.axis("off")
         shown = left.imshow(changes.to_numpy(float), cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
         for row in range(n_rows):
             for column in range(n_columns):
@@ -214,12 +219,13 @@ def plot_responses(
         right.set_ylim(n_rows - 0.5, -0.5)
         right.set_yticks([])
         right.axvline(0, color="black", linewidth=0.6)
-        right.set_xlim(-1, 1)
+        right.set_xlim(min(-0.1, float(taus.min())), 1)
+        right.set_xticks([0, 0.5, 1])
         right.xaxis.tick_top()
         right.set_title("Kendall's tau\nwith the truth", fontsize=7)
         for axis in (left, right):
             axis.spines[:].set_visible(False)
-        bar = figure.colorbar(shown, ax=left, orientation="horizontal", fraction=0.04, pad=0.03)
+        bar = figure.colorbar(shown, cax=below, orientation="horizontal")
         bar.set_label("called worse than faithful  <  deviations of faithful  >  called better")
         return _save(figure, path)
 

@@ -33,6 +33,7 @@ from dreambench.methods.diffusion import PipelineGenerator, load_base
 from dreambench.methods.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
 from dreambench.methods.identifier import choose_identifier, find_rare_tokens
+from dreambench.methods.textual_inversion import TextualInversion, TextualInversionSettings
 from dreambench.protocol import Sampler
 from dreambench.recipe import Recipe
 from dreambench.subjects import find_dataset, load_subjects
@@ -232,6 +233,73 @@ def test_adapters_are_saved_as_diffusers_reads_them(
     assert np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
     plain.unload_lora_weights()
     assert not np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
+
+
+WORD_NUMBERS = {
+    key: value for key, value in NUMBERS.items() if key in TextualInversionSettings.model_fields
+} | {"initial": "class-noun", "learning_rate": 1e-2}  # fmt: skip
+
+
+@pytest.mark.parametrize("n_vectors", [1, 3])
+@pytest.mark.parametrize("where", ["mini", "other", "xl"])
+def test_a_new_word_is_saved_as_diffusers_reads_it(
+    where, n_vectors, other_folder, xl_folder, shared_cache, tmp_path
+):
+    base = {
+        "mini": BASE_MODELS["mini"],
+        "other": find_base_model(f"sd15={other_folder}"),
+        "xl": find_base_model(f"sdxl={xl_folder}"),
+    }[where]
+    settings = TextualInversionSettings(**WORD_NUMBERS | {"n_vectors": n_vectors})
+    first = TextualInversion(settings, context(shared_cache, base_model=base))
+    before = {
+        name: {key: value.clone() for key, value in part.state_dict().items()}
+        for name, part in first.pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+    dog, mug = subjects("dog", "mug")
+    for subject in (dog, mug):
+        (tmp_path / subject.name).mkdir()
+        first.fit(subject, tmp_path / subject.name, seed=5)
+    suffixes = ["", "_2"] if where == "xl" else [""]
+    files = {
+        suffix: tmp_path / "mug" / f"learned_embeds{suffix}.safetensors" for suffix in suffixes
+    }
+    assert {path.name for path in (tmp_path / "mug").iterdir()} == {
+        "losses.json", *(file.name for file in files.values())
+    }  # fmt: skip
+    # Nothing but the rows of the new word has changed, and these start from the noun's.
+    for suffix, file in files.items():
+        vectors = load_file(file)["<subject>"]
+        encoder, rows = first._texts[suffix]
+        assert vectors.shape == (n_vectors, encoder.get_input_embeddings().embedding_dim)
+        start = first._start(suffix, "mug")
+        assert not torch.equal(vectors, start)
+        assert (vectors - start).abs().max() < 0.1
+        assert len(rows) == n_vectors
+    for name, state in before.items():
+        after = first.pipeline.components[name].state_dict()
+        assert state.keys() == after.keys()
+        for key, value in state.items():
+            kept = after[key][:-n_vectors] if "token_embedding" in key else after[key]
+            assert torch.equal(kept, value[:-n_vectors] if "token_embedding" in key else value)
+
+    images = pixels(first.load(mug, tmp_path / "mug").generate(PROMPTS, [1, 2, 3]))
+    alone = TextualInversion(settings, context(shared_cache, base_model=base))
+    (tmp_path / "alone").mkdir()
+    alone.fit(mug, tmp_path / "alone", seed=5)
+    for file in files.values():
+        again = load_file(tmp_path / "alone" / file.name)["<subject>"]
+        assert torch.equal(again, load_file(file)["<subject>"])
+    plain = load_base(context(shared_cache, base_model=base))
+    for suffix, file in files.items():
+        encoder = getattr(plain, f"text_encoder{suffix}")
+        plain.load_textual_inversion(
+            load_file(file), token="<subject>", text_encoder=encoder,
+            tokenizer=getattr(plain, f"tokenizer{suffix}"),
+        )  # fmt: skip
+    theirs = PipelineGenerator(plain, first.context, subject_phrase="<subject>")
+    assert np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
 
 
 def test_adapters_leave_the_base_model_alone(shared_cache, tmp_path):

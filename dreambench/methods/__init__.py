@@ -97,6 +97,7 @@ class Method(Protocol):
 METHODS = {
     "dreambooth": "dreambench.methods.dreambooth:DreamBooth",
     "dreambooth-lora": "dreambench.methods.dreambooth_lora:DreamBoothLora",
+    "textual-inversion": "dreambench.methods.textual_inversion:TextualInversion",
     "class-only": "dreambench.methods.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.copy_reference:CopyReference",
 }
