@@ -1,0 +1,174 @@
+"""Stage: embeddings to the measures that stand beside the paper's metrics, one row an image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from dreambench.embed import Reader
+from dreambench.encoders import Embeddings, Encoder
+from dreambench.entry import Entry
+from dreambench.files import load_image
+from dreambench.measures import MEASURES, measure_subject
+from dreambench.protocol import PRIOR_PROMPT_ID
+from dreambench.readers import HashReader, PartReader
+from dreambench.scoring import COLUMNS
+from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
+from dreambench.stats import estimate_table
+from dreambench.subjects import Subject
+
+PROPERTY = "property"
+"""The family in which a right picture must lose likeness, and which so stands apart."""
+
+
+class Embed(Protocol):
+    """Embeds files through the cache: for each reader one array with a row a path."""
+
+    def __call__(self, paths: Sequence[Path], readers: Sequence[Reader]) -> list[Embeddings]:
+        """See `embed.embed_files`."""
+        ...
+
+
+def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
+    """The other subjects of its class; where there are none, of its kind; else all others."""
+    others = [other for other in subjects if other.name != subject.name]
+    same_class = [other for other in others if other.class_name == subject.class_name]
+    return same_class or [other for other in others if other.kind == subject.kind] or others
+
+
+def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, str]:
+    """The protocol's segmenter, or None and the reason why there is none."""
+    if name is None:
+        return None, "the protocol names no segmenter"
+    spec = find_segmenter(name)
+    if spec.find_local() is None:
+        return None, f"segmenter '{name}' is not on this machine; {spec.how_to_bring}"
+    return load_segmenter(name, device=device), ""
+
+
+def compute_measures(
+    entry: Entry,
+    vectors: Mapping[str, Mapping[Path, Embeddings]],
+    encoders: Mapping[str, Encoder],
+    segmenter: Segmenter | None,
+    embed: Embed,
+) -> pd.DataFrame:
+    """Every measure of every image but those of the plain class; the columns of scoring.COLUMNS.
+
+    `vectors` by role and path are those of the scores; what else is needed is embedded here. The
+    distractors are photos of the entry's other subjects. NaN where a measure is not defined.
+    """
+    if not {"dino", "clip"} <= set(encoders):
+        return pd.DataFrame(columns=COLUMNS)
+    photos = {
+        subject.name: _read_photos(subject, vectors, encoders, segmenter, embed)
+        for subject in entry.subjects
+    }
+    frames = []
+    for subject in entry.subjects:
+        images = [(u, p) for u, p in entry.made_images(subject.name) if u.prompt_id != PRIOR_PROMPT_ID]
+        if not images:
+            continue
+        paths = [path for _, path in images]
+        readers = _make_readers(subject, encoders, segmenter)
+        rows = dict(zip(readers, embed(paths, list(readers.values())), strict=True))
+        rows |= {role: np.stack([vectors[role][p] for p in paths]) for role in ("dino", "clip")}
+        others = [photos[other.name] for other in find_distractors(subject, entry.subjects)]
+        own = photos[subject.name]
+        beside = {
+            kind: np.concatenate([other[kind] for other in others] or [own[kind][:0]])
+            for kind in own
+        }
+        prompts = entry.protocol.prompts_for(subject.kind)
+        texts = [prompt.text.format(subject=subject.class_name) for prompt in prompts]
+        found = measure_subject(
+            rows, own, beside, encoders["clip"].embed_texts(texts),
+            [texts.index(unit.clip_text) for unit, _ in images],
+        )  # fmt: skip
+        head = [
+            [subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id, unit.k]
+            for unit, _ in images
+        ]
+        heads = pd.DataFrame(head, columns=COLUMNS[:6])
+        frames += [
+            heads.assign(metric=name, value=values, n_pairs=1) for name, values in found.items()
+        ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def _make_readers(
+    subject: Subject, encoders: Mapping[str, Encoder], segmenter: Segmenter | None
+) -> dict[str, Reader]:
+    readers: dict[str, Reader] = {"hash": HashReader()}
+    if segmenter is not None:
+        noun = subject.class_name
+        readers["dino-fg"] = PartReader(encoders["dino"], segmenter, "subject", class_name=noun)
+        readers["clip-fg"] = PartReader(encoders["clip"], segmenter, "subject", class_name=noun)
+        readers["dino-bg"] = PartReader(encoders["dino"], segmenter, "background", class_name=noun)
+    return readers
+
+
+def _read_photos(
+    subject: Subject,
+    vectors: Mapping[str, Mapping[Path, Embeddings]],
+    encoders: Mapping[str, Encoder],
+    segmenter: Segmenter | None,
+    embed: Embed,
+) -> dict[str, Embeddings]:
+    """Rows by kind of a subject's photos; masks are the dataset's where it has them."""
+    found = {r: np.stack([vectors[r][path] for path in subject.photos]) for r in ("dino", "clip")}
+    readers = _make_readers(subject, encoders, segmenter)
+    if not subject.masks:
+        return found | dict(zip(readers, embed(subject.photos, list(readers.values())), strict=True))
+    images = [load_image(path) for path in subject.photos]
+    masks = [_read_mask(path) for path in subject.masks]
+    for kind, reader in readers.items():
+        if isinstance(reader, PartReader):
+            found[kind] = reader.embed_masked(images, masks)
+        else:
+            found[kind] = reader.embed_images(images)
+    return found
+
+
+def _read_mask(path: Path) -> Mask:
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.asarray(image.convert("L")) > 0
+
+
+def summarise_measures(
+    table: pd.DataFrame, identities: Mapping[str, str], *, n_expected: int, why_no_mask: str
+) -> dict[str, dict[str, Any]]:
+    """Means with intervals of each measure, property prompts apart; with what they depend on.
+
+    `identities` of encoders, segmenter and hash by input (see `measures.Measure`).
+    """
+    found = {}
+    for name, measure in MEASURES.items():
+        known = set(measure.inputs) <= set(identities)
+        rows = table[(table["metric"] == name) & table["value"].notna()]
+        summary: dict[str, Any] = {
+            "higher_is_better": measure.higher_is_better,
+            "n_scored": len(rows),
+            "n_expected": n_expected,
+            "signature": measure.signature(identities) if known else None,
+        }
+        if not known:
+            summary["not_measured"] = why_no_mask
+        for key, chosen in (
+            ("other prompts", rows[rows["family"] != PROPERTY]),
+            ("property prompts", rows[rows["family"] == PROPERTY]),
+        ):
+            summary[key] = None
+            if len(chosen):
+                one = estimate_table(chosen).iloc[0]
+                summary[key] = {
+                    part: None if np.isnan(one[part]) else float(one[part])
+                    for part in ("mean", "low", "high")
+                } | {"n_subjects": int(one["n_subjects"])}
+        found[name] = summary
+    return found
