@@ -71,7 +71,9 @@ def compute_measures(
     }
     frames = []
     for subject in entry.subjects:
-        images = [(u, p) for u, p in entry.made_images(subject.name) if u.prompt_id != PRIOR_PROMPT_ID]
+        images = [
+            (u, p) for u, p in entry.made_images(subject.name) if u.prompt_id != PRIOR_PROMPT_ID
+        ]
         if not images:
             continue
         paths = [path for _, path in images]
@@ -124,7 +126,9 @@ def _read_photos(
     found = {r: np.stack([vectors[r][path] for path in subject.photos]) for r in ("dino", "clip")}
     readers = _make_readers(subject, encoders, segmenter)
     if not subject.masks:
-        return found | dict(zip(readers, embed(subject.photos, list(readers.values())), strict=True))
+        return found | dict(
+            zip(readers, embed(subject.photos, list(readers.values())), strict=True)
+        )
     images = [load_image(path) for path in subject.photos]
     masks = [_read_mask(path) for path in subject.masks]
     for kind, reader in readers.items():

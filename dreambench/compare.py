@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dreambench.entry import Entry
 from dreambench.errors import UserError, unknown_name
 from dreambench.metrics import METRICS
-from dreambench.run import Run
 from dreambench.stats import (
     CONFIDENCE,
     adjust_holm,
@@ -43,18 +43,20 @@ class Scored:
         return self.name + (" (partial)" if self.summary["partial"] else "")
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[Entry]) -> None:
     """UserError unless all runs have the first one's protocol, base model, encoders and photos.
 
     A run that was narrowed to some subjects has to have their photos in common with the others.
+    Nobody knows which base model images made elsewhere are of: they stand beside any.
     """
     first = runs[0]
-    known: dict[str, tuple[str, Run]] = {}
+    known: dict[str, tuple[str, Entry]] = {}
     for run in runs:
         faults = [
             f"has another {key} than {first.run_dir}"
             for key in ("protocol", "base_model")
-            if run.manifest["digests"][key] != first.manifest["digests"][key]
+            if None not in (pair := [one.manifest["digests"].get(key) for one in (run, first)])
+            and pair[0] != pair[1]
         ]
         faults += [
             f"has another {role} encoder than {first.run_dir}"
@@ -135,7 +137,7 @@ def compare_runs(
         for side, run in (("first", first), ("second", second)):
             table[f"partial_{side}"] = run.summary["partial"]
             for key in ("recipe", "data"):
-                table[f"{key}_{side}"] = run.summary["digests"][key]
+                table[f"{key}_{side}"] = run.summary["digests"].get(key)
         tables.append(table)
     every = pd.concat(tables, ignore_index=True)
     place = every.columns.get_loc("p") + 1

@@ -72,11 +72,12 @@ class Prior(_Frozen):
 
 
 class Encoders(_Frozen):
-    """Names from the encoder table, by role."""
+    """Names from the encoder table, by role, and of the segmenter that finds the subject."""
 
     dino: str
     clip: str
     perceptual: str
+    segmenter: str | None = None
 
 
 class Protocol(_Frozen):

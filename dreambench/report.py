@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dreambench.compare import ALPHA, Scored, compare_paired
-from dreambench.errors import UserError
+from dreambench.errors import UserError, name_some
 from dreambench.files import write_bytes
+from dreambench.measures import MEASURES
 from dreambench.metrics import METRICS
+from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.stats import (
     MAX_EXACT_SUBJECTS,
     N_FLIPS,
@@ -24,6 +26,7 @@ from dreambench.stats import (
 
 DIGITS = 3
 FLOOR = "class-only"
+PROPERTY = "property"
 NO_INTERVAL = "[-, -]: no interval, since one subject does not show how subjects differ."
 
 
@@ -57,11 +60,13 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
                     "no_interval": why_no_interval(entry["n_subjects"]),
                     "n_scored": entry["n_scored"],
                     "n_expected": entry["n_expected"],
+                    "not_measured": entry.get("not_measured", ""),
                     "partial": run.summary["partial"],
                     "signature": entry["signature"],
-                    "protocol": run.summary["digests"]["protocol"],
-                    "recipe": run.summary["digests"]["recipe"],
-                    "data": run.summary["digests"]["data"],
+                    **{
+                        key: run.summary["digests"].get(key)
+                        for key in ("protocol", "recipe", "images", "data")
+                    },
                 }
             )
     return pd.DataFrame(rows)
@@ -73,17 +78,38 @@ def metric_heading(name: str) -> str:
     return f"{metric.title} {'(up)' if metric.higher_is_better else '(down)'}"
 
 
+def _split_prompts(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """All prompts, as the paper has them, and the property prompts alone where there are others."""
+    yield "all", scores
+    apart = scores["family"] == PROPERTY
+    if apart.any() and not apart[scores["family"] != PRIOR_PROMPT_ID].all():
+        yield PROPERTY, scores[apart]
+
+
 def make_main_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """One row a method, one column a metric, formatted with intervals; partial rows say so."""
+    """One row a method, one column a metric, formatted with intervals; partial rows say so.
+
+    Property prompts stand apart in a row of their own, since a right picture loses likeness there.
+    """
     rows = []
     for run in runs:
         row = {"method": run.label}
         for name, entry in run.summary["metrics"].items():
             text = format_interval(entry["mean"], entry["low"], entry["high"])
-            if entry["n_scored"] < entry["n_expected"]:
+            if "not_measured" in entry:
+                text = "not measured"
+            elif entry["n_scored"] < entry["n_expected"]:
                 text += f" ({entry['n_scored']} of {entry['n_expected']})"
             row[metric_heading(name)] = text
         rows.append(row)
+        for prompts, scores in _split_prompts(run.scores):
+            if prompts == PROPERTY:
+                apart = {"method": f"{run.label}, property prompts", **dict.fromkeys(row, "-")}
+                apart["method"] = f"{run.label}, property prompts"
+                for found in estimate_table(scores).itertuples():
+                    text = format_interval(found.mean, found.low, found.high)
+                    apart[metric_heading(found.metric)] = text
+                rows.append(apart)
     return pd.DataFrame(rows)
 
 
@@ -93,49 +119,74 @@ def make_family_table(runs: Sequence[Scored]) -> pd.DataFrame:
 
 
 def make_kind_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """Means with intervals over the live subjects, and over the objects."""
-    return _make_group_table(runs, "kind")
+    """Means with intervals over the live subjects, and over the objects; property prompts apart."""
+    return _make_group_table(runs, "kind", apart=True)
 
 
 def _make_group_table(
-    runs: Sequence[Scored], by: str, *, leave_out: Sequence[str] = ()
+    runs: Sequence[Scored], by: str, *, leave_out: Sequence[str] = (), apart: bool = False
 ) -> pd.DataFrame:
     rows = []
     for run in runs:
-        table = estimate_table(run.scores[~run.scores["metric"].isin(leave_out)], by=[by])
-        for name, group in table.groupby(by, sort=False):
-            row = {"method": run.name, by: name, "subjects": group["n_subjects"].max()}
-            for entry in group.itertuples():
-                row[metric_heading(entry.metric)] = format_interval(
-                    entry.mean, entry.low, entry.high
-                )
-            rows.append(row)
-    return pd.DataFrame(rows)
+        scores = run.scores[~run.scores["metric"].isin(leave_out)]
+        for prompts, chosen in _split_prompts(scores) if apart else [("all", scores)]:
+            for name, group in estimate_table(chosen, by=[by]).groupby(by, sort=False):
+                row = {"method": run.label, by: name}
+                if apart:
+                    row["prompts"] = prompts
+                row["subjects"] = group["n_subjects"].max()
+                for entry in group.itertuples():
+                    row[metric_heading(entry.metric)] = format_interval(
+                        entry.mean, entry.low, entry.high
+                    )
+                rows.append(row)
+    return pd.DataFrame(rows).fillna("-")
 
 
 def make_subject_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """Means for each subject."""
+    """Means for each subject; property prompts apart."""
     rows = []
     for run in runs:
-        table = mean_by_subject(run.scores)
-        for subject, group in table.groupby("subject", sort=False):
-            row = {"method": run.name, "subject": subject}
-            for entry in group.itertuples():
-                row[metric_heading(entry.metric)] = format_number(entry.value)
-            rows.append(row)
-    return pd.DataFrame(rows)
+        for prompts, scores in _split_prompts(run.scores):
+            for subject, group in mean_by_subject(scores).groupby("subject", sort=False):
+                row = {"method": run.label, "subject": subject, "prompts": prompts}
+                for entry in group.itertuples():
+                    row[metric_heading(entry.metric)] = format_number(entry.value)
+                rows.append(row)
+    return pd.DataFrame(rows).fillna("-")
 
 
 def make_difference_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """The first method minus each other one, paired by subject, with intervals."""
     rows = []
     for other in runs[1:]:
-        row = {"difference": f"{runs[0].name} - {other.name}"}
+        row = {"difference": f"{runs[0].label} - {other.label}"}
         for entry in compare_paired(runs[0].scores, other.scores).itertuples():
             text = format_interval(entry.mean, entry.low, entry.high)
             if entry.n_left_out:
                 text += f" ({entry.n_left_out} cells left out)"
             row[metric_heading(entry.metric)] = text
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("-")
+
+
+def make_measure_table(runs: Sequence[Scored], prompts: str) -> pd.DataFrame:
+    """The measures beside the metrics: one row each, one column a method, with intervals.
+
+    `prompts` is "other prompts" or "property prompts", which never share a number here.
+    """
+    rows = []
+    for name, measure in MEASURES.items():
+        better = "(up)" if measure.higher_is_better else "(down)"
+        row = {"measure": f"{measure.title} {better}"}
+        for run in runs:
+            summary = run.summary.get("measures", {}).get(name, {})
+            found = summary.get(prompts)
+            row[run.label] = (
+                format_interval(found["mean"], found["low"], found["high"]) if found else "-"
+            )
+            if found and summary["n_scored"] < summary["n_expected"]:
+                row[run.label] += f" ({summary['n_scored']} of {summary['n_expected']})"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -239,7 +290,7 @@ def write_comparison(runs: Sequence[Scored], table: pd.DataFrame, path: Path) ->
             f"`{summary['digests']['base_model']}`. Runs:",
             "",
             *[
-                f"- {run.label}: recipe {run.summary['digests']['recipe']}, data "
+                f"- {run.label}: recipe {run.summary['digests'].get('recipe')}, data "
                 f"{run.summary['digests']['data']}, {_name_code(run)}"
                 for run in runs
             ],
@@ -277,9 +328,50 @@ def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def make_image_notes(runs: Sequence[Scored]) -> list[str]:
+    """A line for each thing that a reader must know of images made elsewhere; none for runs."""
+    lines = []
+    for run in runs:
+        for name, entry in run.summary["metrics"].items():
+            if "not_measured" in entry:
+                lines.append(
+                    f"{run.label}: {METRICS[name].title} not measured: {entry['not_measured']}"
+                )
+        images = run.summary.get("images")
+        if images is None:
+            continue
+        lossy = f", {images['n_lossy']} of them compressed with loss" if images["n_lossy"] else ""
+        lines.append(
+            f"{run.label}: {images['n_scored']} of {images['n_expected']} images, made elsewhere "
+            f"({images['layout']}){lossy}"
+        )
+        lines += [f"{run.label}: {note}" for note in images["notes"]]
+        for kind, group in images["problems"].items():
+            names = name_some(group["names"], separator="; ")
+            lines.append(f"{run.label}: {group['n_images']} {kind}: {names}")
+    return lines
+
+
 def make_signatures(run: Scored) -> list[str]:
     """The signature of each metric, in the order of the table."""
     return [entry["signature"] for entry in run.summary["metrics"].values()]
+
+
+def make_measure_signatures(run: Scored) -> list[str]:
+    """The signature of each measure; the reason where one was not measured."""
+    return [
+        entry["signature"] or f"{MEASURES[name].title}: not measured: {entry['not_measured']}"
+        for name, entry in run.summary.get("measures", {}).items()
+    ]
+
+
+def _list_digests(digests: Mapping[str, str | None]) -> str:
+    """What a row comes from, in words; images made elsewhere have no recipe and no base model."""
+    parts = [f"Protocol {digests['protocol']}"]
+    parts += [f"{key} {digests[key]}" for key in ("recipe", "images", "data") if digests.get(key)]
+    if digests["base_model"]:
+        parts.append(f"base model `{digests['base_model']}`")
+    return ", ".join(parts)
 
 
 def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
@@ -289,21 +381,37 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     families, kinds, subjects = (
         make(runs) for make in (make_family_table, make_kind_table, make_subject_table)
     )
-    summary = runs[0].summary
+    summary, notes = runs[0].summary, make_image_notes(runs)
+    measures = {
+        prompts: make_measure_table(runs, prompts)
+        for prompts in ("other prompts", "property prompts")
+    }
     lines = [
-        f"# {runs[0].name} on {summary['protocol']}",
+        f"# {runs[0].label} on {summary['protocol']}",
         "",
         "Means over subjects with 95 % intervals (Student t over subjects).",
         "",
         main.to_markdown(index=False, disable_numparse=True),
         "",
+        *(["Notes:", "", *[f"- {note}" for note in notes], ""] if notes else []),
         "Signatures:",
         "",
         *[f"- `{signature}`" for signature in make_signatures(runs[0])],
         "",
-        f"Protocol {summary['digests']['protocol']}, recipe {summary['digests']['recipe']}, "
-        f"data {summary['digests']['data']}, base model `{summary['digests']['base_model']}`, "
-        f"{_name_code(runs[0])}.",
+        f"{_list_digests(summary['digests'])}, {_name_code(runs[0])}.",
+        "",
+        "## Measures that a copier cannot win",
+        "",
+        "Without property prompts, in which a right picture must lose likeness; what each measure "
+        "is and cannot see: docs/measures.",
+        "",
+        measures["other prompts"].to_markdown(index=False, disable_numparse=True),
+        "",
+        "Property prompts alone:",
+        "",
+        measures["property prompts"].to_markdown(index=False, disable_numparse=True),
+        "",
+        *[f"- `{signature}`" for signature in make_measure_signatures(runs[0])],
         "",
         "## Oracles, recomputed from the photos",
         "",
@@ -321,7 +429,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "## By prompt family",
         "",
         "A property prompt asks for another colour, surface or shape: there a right picture loses "
-        "similarity to the photos.",
+        "similarity to the photos, which is why these prompts stand apart.",
         "",
         families.to_markdown(index=False, disable_numparse=True),
         "",
@@ -343,6 +451,9 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "families.csv": families.to_csv(index=False),
         "kinds.csv": kinds.to_csv(index=False),
         "subjects.csv": subjects.to_csv(index=False),
+        "measures.csv": pd.concat(
+            [table.assign(prompts=prompts) for prompts, table in measures.items()]
+        ).to_csv(index=False),
         "report.md": "\n".join(lines),
     }
     for name, text in contents.items():
