@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dreambench.brought import score as score
     from dreambench.subjects import Subject
 
 __version__ = "0.1.0"
@@ -25,3 +26,12 @@ def load_subjects(
 
     found = subjects.find_dataset(dataset, photos_dir=data_dir)
     return subjects.load_subjects(found, names=names)
+
+
+def __getattr__(name: str) -> Any:
+    """`score`, when it is first asked for: it imports torch and pandas."""
+    if name == "score":
+        from dreambench.brought import score  # noqa: PLC0415
+
+        return score
+    raise AttributeError(f"module 'dreambench' has no attribute '{name}'")

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 
 class UserError(Exception):
@@ -18,7 +19,7 @@ class UserError(Exception):
         super().__init__(f"{self.problem}; {self.hint}" if self.hint else self.problem)
 
     @classmethod
-    def listed(cls, problems: Sequence[str], *, hint: str) -> UserError:
+    def listed(cls, problems: Sequence[str], *, hint: str) -> Self:
         """Several problems at once, a line for each."""
         error = cls("; ".join(problems), hint=hint)
         lines = [" ".join(problem.split()) for problem in problems]
@@ -32,14 +33,16 @@ def name_some(items: Sequence[str], *, separator: str = ", ") -> str:
     return separator.join(items[:3]) + more
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The nearest names that there are, as a question; empty when none is near."""
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return "did you mean " + " or ".join(f"'{word}'" for word in close) + "?" if close else ""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table, with the nearest names that are."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if close:
-        hint = "did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
-    else:
-        hint = f"known: {', '.join(known) if known else 'none'}"
+    hint = suggest(name, known) or f"known: {', '.join(known) if known else 'none'}"
     return UserError(f"no {kind} named '{name}'", hint=hint)
 
 

@@ -1,11 +1,11 @@
-"""The main job: all stages of a run, one after another, and the report of a run beside others."""
+"""From images to numbers, all stages of a run, and the report of one row beside others."""
 
 from __future__ import annotations
 
 import io
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from dreambench.conventions import find_convention, score_convention
-from dreambench.embed import BlackFinder, Reader
-from dreambench.encoders import Encoder, load_encoder, load_spec
+from dreambench.embed import BATCH_SIZE, BlackFinder, Reader
+from dreambench.encoders import Embeddings, Encoder, load_encoder, load_spec
+from dreambench.entry import Entry
 from dreambench.errors import UserError
 from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
@@ -36,7 +37,7 @@ from dreambench.progress import Progress
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.report import Scored, write_tables
 from dreambench.run import Run
-from dreambench.score import compute_scores, embed_run, encoder_specs, expected_counts
+from dreambench.scoring import compute_scores, embed_entry, encoder_specs, expected_counts
 from dreambench.speeds import Setting, name_device, note_speed
 from dreambench.stats import estimate_table, mean_by_subject
 from dreambench.train import train_subjects
@@ -45,13 +46,99 @@ N_GRID_REFERENCES = 3
 N_GRID_COLUMNS = 10
 
 
-class Job:
-    """The stages of one run. Each can be called alone and does only what is left."""
+class Scorer:
+    """The stages from images to numbers, whoever made the images."""
 
-    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress) -> None:
-        self.run = run
+    def __init__(
+        self, entry: Entry, *, cache_dir: Path, progress: Progress, batch_size: int = BATCH_SIZE
+    ) -> None:
+        self.entry = entry
         self.cache_dir = make_dir(cache_dir)
         self.progress = progress
+        self.batch_size = batch_size
+
+    @cached_property
+    def _encoders(self) -> dict[str, Encoder]:
+        specs = encoder_specs(self.entry.protocol)
+        device = self.entry.device
+        return {role: load_encoder(spec.name, role, device=device) for role, spec in specs.items()}
+
+    def _embed(
+        self, readers: Mapping[str, Reader], only_images: Collection[str]
+    ) -> dict[str, dict[Path, Embeddings]]:
+        return embed_entry(
+            self.entry, readers, only_images=only_images, cache_dir=self.cache_dir,
+            progress=self.progress, batch_size=self.batch_size,
+        )  # fmt: skip
+
+    def embed(self) -> dict[str, dict[Path, Embeddings]]:
+        """Embeds photos and images, as far as the cache does not have them."""
+        return self._embed(self._encoders, ["perceptual"])
+
+    def score(self) -> pd.DataFrame:
+        """Writes scores.parquet, and oracles.csv: what the real photos score by these encoders."""
+        vectors = self.embed()
+        oracles = compute_oracles(self.entry.subjects, vectors)
+        write_bytes(self.entry.oracles_path, oracles.to_csv(index=False).encode())
+        scores = compute_scores(self.entry, vectors, self._encoders.get("clip"))
+        buffer = io.BytesIO()
+        scores.to_parquet(buffer, index=False)
+        write_bytes(self.entry.scores_path, buffer.getvalue())
+        return scores
+
+    def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
+        """Scores the images under other scorers' conventions and writes conventions.csv.
+
+        One pass over the files: each is decoded once for the encoders of all conventions.
+        """
+        entry = self.entry
+        chosen = [find_convention(name) for name in names]
+        specs = {c.name: c.encoders(entry.protocol) for c in chosen}
+        distinct = {spec for encoders in specs.values() for spec in encoders.values()}
+        loaded = {spec: load_spec(spec, device=entry.device) for spec in distinct}
+        readers: dict[str, Reader] = {e.identity: e for e in loaded.values()}
+        readers["black"] = BlackFinder()
+        vectors = self._embed(readers, ["black"])
+        black = {path: bool(row[0]) for path, row in vectors["black"].items()}
+        images = {s.name: entry.made_images(s.name) for s in entry.subjects}
+        frames = []
+        for convention in chosen:
+            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
+            texts = sorted(
+                {
+                    convention.text(unit.prompt, subject.class_name)
+                    for subject in entry.subjects
+                    for unit, _ in images[subject.name]
+                }
+            )
+            frames.append(
+                score_convention(
+                    convention,
+                    entry.subjects,
+                    images,
+                    {role: vectors[encoder.identity] for role, encoder in encoders.items()},
+                    dict(zip(texts, encoders["clip"].embed_texts(texts), strict=True)),
+                    black,
+                    {role: encoder.identity for role, encoder in encoders.items()},
+                )
+            )
+        table = pd.concat(frames, ignore_index=True).assign(partial=is_partial(entry))
+        write_bytes(entry.conventions_path, table.to_csv(index=False).encode())
+        return table
+
+    def summarise(self) -> dict[str, Any]:
+        """Writes summary.json from the scores."""
+        summary = make_summary(self.entry, read_scores(self.entry))
+        write_json(self.entry.summary_path, summary)
+        return summary
+
+
+class Job(Scorer):
+    """All stages of one run. Each can be called alone and does only what is left."""
+
+    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress) -> None:
+        super().__init__(run, cache_dir=cache_dir, progress=progress)
+        self.run = run
 
     @cached_property
     def _method(self) -> Method:
@@ -68,12 +155,6 @@ class Job:
                 progress=self.progress,
             ),
         )
-
-    @cached_property
-    def _encoders(self) -> dict[str, Encoder]:
-        specs = encoder_specs(self.run.request.protocol)
-        device = self.run.request.device
-        return {role: load_encoder(spec.name, role, device=device) for role, spec in specs.items()}
 
     def train(self) -> None:
         """Tunes on the subjects that are left."""
@@ -120,101 +201,44 @@ class Job:
         )
         note_speed(self.cache_dir, setting, what, seconds_per_unit=seconds_per_unit)
 
-    def embed(self) -> dict[str, Any]:
-        """Embeds photos and images, as far as the cache does not have them."""
-        return embed_run(self.run, self._encoders, cache_dir=self.cache_dir, progress=self.progress)
-
-    def score(self) -> pd.DataFrame:
-        """Writes scores.parquet, and oracles.csv: what the real photos score by these encoders."""
-        vectors = self.embed()
-        oracles = compute_oracles(self.run.subjects, vectors)
-        write_bytes(self.run.oracles_path, oracles.to_csv(index=False).encode())
-        scores = compute_scores(self.run, vectors, self._encoders.get("clip"))
-        buffer = io.BytesIO()
-        scores.to_parquet(buffer, index=False)
-        write_bytes(self.run.scores_path, buffer.getvalue())
-        return scores
-
-    def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
-        """Scores the images under other scorers' conventions and writes conventions.csv.
-
-        One pass over the files: each is decoded once for the encoders of all conventions.
-        """
-        protocol, device = self.run.request.protocol, self.run.request.device
-        chosen = [find_convention(name) for name in names]
-        specs = {c.name: c.encoders(protocol) for c in chosen}
-        distinct = {spec for encoders in specs.values() for spec in encoders.values()}
-        loaded = {spec: load_spec(spec, device=device) for spec in distinct}
-        readers: dict[str, Reader] = {e.identity: e for e in loaded.values()}
-        readers["black"] = BlackFinder()
-        vectors = embed_run(
-            self.run, readers, only_images=["black"], cache_dir=self.cache_dir,
-            progress=self.progress,
-        )  # fmt: skip
-        black = {path: bool(row[0]) for path, row in vectors["black"].items()}
-        images = {s.name: self.run.made_images(s.name) for s in self.run.subjects}
-        frames = []
-        for convention in chosen:
-            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
-            texts = sorted(
-                {
-                    convention.text(unit.prompt, subject.class_name)
-                    for subject in self.run.subjects
-                    for unit, _ in images[subject.name]
-                }
-            )
-            frames.append(
-                score_convention(
-                    convention,
-                    self.run.subjects,
-                    images,
-                    {role: vectors[encoder.identity] for role, encoder in encoders.items()},
-                    dict(zip(texts, encoders["clip"].embed_texts(texts), strict=True)),
-                    black,
-                    {role: encoder.identity for role, encoder in encoders.items()},
-                )
-            )
-        table = pd.concat(frames, ignore_index=True)
-        write_bytes(self.run.run_dir / "conventions.csv", table.to_csv(index=False).encode())
-        return table
-
     def aggregate(self, *, allow_incomplete: bool = False) -> dict[str, Any]:
         """Writes summary.json; refuses a run with missing images unless told otherwise."""
-        scores = read_scores(self.run)
         missing = len(self.run.missing_images())
         if missing and not allow_incomplete:
             raise UserError(
                 f"{self.run.run_dir}: {missing} of {len(self.run.plan.images)} images are missing",
                 hint="run the same command again to make them, or pass --allow-incomplete",
             )
-        summary = make_summary(self.run, scores)
-        write_json(self.run.summary_path, summary)
-        return summary
+        return self.summarise()
 
 
-def read_scores(run: Run) -> pd.DataFrame:
+def is_partial(entry: Entry) -> bool:
+    """Whether this is less than its protocol: narrowed, or with images missing."""
+    return entry.is_partial or bool(entry.missing_images())
+
+
+def read_scores(entry: Entry) -> pd.DataFrame:
     """The scores of a run; UserError when it has none."""
-    if not run.scores_path.is_file():
+    if not entry.scores_path.is_file():
         raise UserError(
-            f"{run.run_dir} has no scores", hint=f"first: dreambench score {run.run_dir}"
+            f"{entry.run_dir} has no scores", hint=f"first: dreambench score {entry.run_dir}"
         )
-    return pd.read_parquet(run.scores_path)
+    return pd.read_parquet(entry.scores_path)
 
 
-def read_oracles(run: Run) -> pd.DataFrame:
+def read_oracles(entry: Entry) -> pd.DataFrame:
     """What the real photos of a run score; UserError when it was not scored."""
-    if not run.oracles_path.is_file():
+    if not entry.oracles_path.is_file():
         raise UserError(
-            f"{run.run_dir} has no oracles", hint=f"first: dreambench score {run.run_dir}"
+            f"{entry.run_dir} has no oracles", hint=f"first: dreambench score {entry.run_dir}"
         )
-    return pd.read_csv(run.oracles_path)
+    return pd.read_csv(entry.oracles_path)
 
 
-def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
-    """The numbers of a run with everything that they depend on."""
+def make_summary(entry: Entry, scores: pd.DataFrame) -> dict[str, Any]:
+    """The numbers of a run, or of brought images, with everything that they depend on."""
     table = estimate_table(scores).set_index("metric")
-    expected = expected_counts(run)
-    encoders = dict(run.request.encoders)
+    expected = expected_counts(entry)
     metrics = {}
     for name in expected:
         metric = METRICS[name]
@@ -228,26 +252,32 @@ def make_summary(run: Run, scores: pd.DataFrame) -> dict[str, Any]:
             "n_scored": scored,
             "n_expected": expected[name],
             "higher_is_better": metric.higher_is_better,
-            "signature": metric.signature(encoders),
+            "signature": metric.signature(entry.encoders),
         }
-    session = run.manifest["sessions"][-1]
-    return {
-        "method": run.name,
-        "protocol": f"{run.request.protocol.name} v{run.request.protocol.version}",
-        "partial": run.is_partial or bool(run.missing_images()),
-        "n_images": len(run.plan.images) - len(run.missing_images()),
-        "n_images_expected": len(run.plan.images),
+        if name in entry.not_measured:
+            metrics[name]["not_measured"] = entry.not_measured[name]
+    session = entry.manifest["sessions"][-1]
+    n_missing = len(entry.missing_images())
+    summary = {
+        "method": entry.name,
+        "protocol": f"{entry.protocol.name} v{entry.protocol.version}",
+        "partial": is_partial(entry),
+        "n_images": len(entry.plan.images) - n_missing,
+        "n_images_expected": len(entry.plan.images),
         "interval": "95 %, Student t over subjects",
         "metrics": metrics,
-        "oracles": mean_oracles(read_oracles(run)),
-        "digests": run.manifest["digests"],
-        "encoders": encoders,
-        "device": run.request.device,
-        "precision": run.request.precision,
+        "oracles": mean_oracles(read_oracles(entry)),
+        "digests": entry.manifest["digests"],
+        "encoders": entry.encoders,
+        "device": entry.device,
+        "precision": entry.manifest["precision"],
         "packages": session["packages"],
         "python": session["python"],
         "code": session["code"],
     }
+    if "images" in entry.manifest:
+        summary["images"] = entry.manifest["images"]
+    return summary
 
 
 def _number(row: pd.Series | None, key: str) -> float | None:
@@ -264,7 +294,7 @@ def run_all(run: Run, *, cache_dir: Path, progress: Progress) -> None:
     job.aggregate()
 
 
-def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Path]]:
+def write_report(run: Entry, beside: Sequence[Entry]) -> tuple[list[Scored], list[Path]]:
     """Tables, plots and the image grid of a run beside others, in `<run>/report`.
 
     Raises UserError when the runs are not of one protocol and data set.
@@ -272,39 +302,46 @@ def write_report(run: Run, beside: Sequence[Run]) -> tuple[list[Scored], list[Pa
     runs = [run, *beside]
     for other in beside:
         for key in ("protocol", "data", "base_model"):
-            if other.manifest["digests"][key] != run.manifest["digests"][key]:
+            digests = [row.manifest["digests"][key] for row in (run, other)]
+            # Nobody knows which base model images from elsewhere are of.
+            if None not in digests and digests[0] != digests[1]:
                 raise UserError(
                     f"{other.run_dir} has another {key} than {run.run_dir}",
                     hint="compare runs of one protocol only",
                 )
     scored = [Scored(r.name, read_scores(r), read_json(r.summary_path)) for r in runs]
-    out_dir = make_dir(run.run_dir / "report")
+    out_dir = make_dir(run.report_dir)
     paths = write_tables(scored, out_dir)
-    estimates = pd.concat([estimate_table(s.scores).assign(method=s.name) for s in scored])
+    estimates = pd.concat([estimate_table(s.scores).assign(method=s.label) for s in scored])
     families = pd.concat(
         [
             estimate_table(s.scores[s.scores["metric"].isin(["dino", "clip-t"])], by=["family"])
-            .assign(method=s.name)
+            .assign(method=s.label)
             for s in scored
         ]
     )  # fmt: skip
     paths.append(plot_intervals(estimates, out_dir / "intervals.png"))
     if len(families):
         paths.append(plot_families(families, out_dir / "families.png"))
-    by_subject = {s.name: mean_by_subject(s.scores) for s in scored}
-    if {"dino", "clip-t"} <= set(run.request.protocol.metrics):
+    by_subject = {s.label: mean_by_subject(s.scores) for s in scored}
+    if all({"dino", "clip-t"} <= set(s.scores["metric"]) for s in scored):
         paths.append(plot_fidelity(by_subject, out_dir / "fidelity.png"))
-    paths.append(_write_grid(run, out_dir / "grid.png"))
+    grid = out_dir / "grid.png"
+    if any(run.made_images(subject.name) for subject in run.subjects):
+        paths.append(_write_grid(run, grid))
+    elif grid.is_file():
+        # Where brought images lie is written nowhere: their grid is from when they were scored.
+        paths.append(grid)
     return scored, paths
 
 
-def _write_grid(run: Run, path: Path) -> Path:
+def _write_grid(run: Entry, path: Path) -> Path:
     """A row a subject, a column a prompt: its first image."""
     columns = _choose_columns(run)
     rows = []
     for subject in run.subjects:
         units = [column.get(subject.name) for column in columns]
-        files = [run.image_path(unit) if unit else Path() for unit in units]
+        files = [(unit and run.find_image(unit)) or Path() for unit in units]
         rows.append((subject.name, subject.photos, files))
     titles = [
         "\n".join(dict.fromkeys(u.prompt.replace("{subject}", "[V]") for u in column.values()))
@@ -313,7 +350,7 @@ def _write_grid(run: Run, path: Path) -> Path:
     return plot_grid(rows, titles, path, n_references=N_GRID_REFERENCES)
 
 
-def _choose_columns(run: Run) -> list[dict[str, ImageUnit]]:
+def _choose_columns(run: Entry) -> list[dict[str, ImageUnit]]:
     """Up to N_GRID_COLUMNS columns, subject -> image, from all families in turns.
 
     A prompt that only one kind of subject gets shares its column with one that the other gets.

@@ -35,7 +35,7 @@ def make_value_table(runs: Sequence[Scored], paper: pd.DataFrame) -> pd.DataFram
         theirs = paper[paper["recipe"] == run.name].set_index("metric")
         if theirs.empty:
             continue
-        row = {"method": run.name, "the paper's row": theirs["row"].iloc[0]}
+        row = {"method": run.label, "the paper's row": theirs["row"].iloc[0]}
         for metric in dict.fromkeys(paper["metric"]):
             entry = run.summary["metrics"][metric]
             ours = format_interval(entry["mean"], entry["low"], entry["high"])
@@ -61,7 +61,7 @@ def make_direction_table(runs: Sequence[Scored], paper: pd.DataFrame) -> pd.Data
             gap = float(values[keys[0]] - values[keys[1]])
             rows.append(
                 {
-                    "difference": f"{first.name} - {other.name}",
+                    "difference": f"{first.label} - {other.label}",
                     "metric": metric_heading(entry.metric),
                     "paper": format_number(gap),
                     "here": format_interval(entry.mean, entry.low, entry.high),
@@ -115,7 +115,7 @@ def write_paper_table(runs: Sequence[Scored], number: int, out_dir: Path) -> Pat
         f"Protocol {summary['digests']['protocol']}, data {summary['digests']['data']}, base model "
         f"`{summary['digests']['base_model']}`, code {summary['code']['commit'] or 'release'}; "
         "recipes: "
-        + ", ".join(f"{run.name} {run.summary['digests']['recipe']}" for run in present)
+        + ", ".join(f"{run.label} {run.summary['digests']['recipe']}" for run in present)
         + ".",
         "",
     ]

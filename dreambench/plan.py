@@ -53,6 +53,10 @@ class Plan:
         """Digest of every unit."""
         return digest([[asdict(u) for u in self.train], [asdict(u) for u in self.images]])
 
+    def without_prior(self) -> Plan:
+        """The same without the images of the plain class, which are for PRES alone."""
+        return Plan(self.train, tuple(u for u in self.images if u.prompt_id != PRIOR_PROMPT_ID))
+
 
 def derive_seed(*parts: object) -> int:
     """A seed in [0, 2^48) from a hash of its parts, so that neither order nor worker changes it."""

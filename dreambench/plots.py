@@ -10,7 +10,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from dreambench.files import load_image, write_bytes
 from dreambench.metrics import METRICS
@@ -145,8 +144,10 @@ def plot_grid(
             shown[:n_references] += [Path()] * (n_references - len(references[:n_references]))
             for axis, file in zip(cells, shown, strict=False):
                 if file.is_file():
-                    with Image.open(file) as image:
-                        axis.imshow(np.asarray(image.convert("RGB")), interpolation="nearest")
+                    image = load_image(file)
+                    # No more pixels than are printed: images of many megapixels stay light.
+                    image.thumbnail((600, 600))
+                    axis.imshow(np.asarray(image), interpolation="nearest")
             line[0].text(
                 -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from dreambench.errors import name_some
 from dreambench.files import write_bytes
 from dreambench.metrics import METRICS
 from dreambench.stats import compare_paired, estimate_table, mean_by_subject
@@ -25,6 +26,11 @@ class Scored:
     name: str
     scores: pd.DataFrame
     summary: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The row name, which says when the run is partial."""
+        return self.name + (" (partial)" if self.summary["partial"] else "")
 
 
 def format_number(value: float | None) -> str:
@@ -56,11 +62,13 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
                     "n_subjects": entry["n_subjects"],
                     "n_scored": entry["n_scored"],
                     "n_expected": entry["n_expected"],
+                    "not_measured": entry.get("not_measured", ""),
                     "partial": run.summary["partial"],
                     "signature": entry["signature"],
-                    "protocol": run.summary["digests"]["protocol"],
-                    "recipe": run.summary["digests"]["recipe"],
-                    "data": run.summary["digests"]["data"],
+                    **{
+                        key: run.summary["digests"].get(key)
+                        for key in ("protocol", "recipe", "images", "data")
+                    },
                 }
             )
     return pd.DataFrame(rows)
@@ -76,10 +84,12 @@ def make_main_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """One row a method, one column a metric, formatted with intervals; partial rows say so."""
     rows = []
     for run in runs:
-        row = {"method": run.name + (" (partial)" if run.summary["partial"] else "")}
+        row = {"method": run.label}
         for name, entry in run.summary["metrics"].items():
             text = format_interval(entry["mean"], entry["low"], entry["high"])
-            if entry["n_scored"] < entry["n_expected"]:
+            if "not_measured" in entry:
+                text = "not measured"
+            elif entry["n_scored"] < entry["n_expected"]:
                 text += f" ({entry['n_scored']} of {entry['n_expected']})"
             row[metric_heading(name)] = text
         rows.append(row)
@@ -92,7 +102,7 @@ def make_family_table(runs: Sequence[Scored]) -> pd.DataFrame:
     for run in runs:
         table = estimate_table(run.scores[run.scores["metric"] != "pres"], by=["family"])
         for family, group in table.groupby("family", sort=False):
-            row = {"method": run.name, "family": family}
+            row = {"method": run.label, "family": family}
             for entry in group.itertuples():
                 row[metric_heading(entry.metric)] = format_interval(
                     entry.mean, entry.low, entry.high
@@ -107,22 +117,22 @@ def make_subject_table(runs: Sequence[Scored]) -> pd.DataFrame:
     for run in runs:
         table = mean_by_subject(run.scores)
         for subject, group in table.groupby("subject", sort=False):
-            row = {"method": run.name, "subject": subject}
+            row = {"method": run.label, "subject": subject}
             for entry in group.itertuples():
                 row[metric_heading(entry.metric)] = format_number(entry.value)
             rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("-")
 
 
 def make_difference_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """The first method minus each other one, paired by subject, with intervals."""
     rows = []
     for other in runs[1:]:
-        row = {"difference": f"{runs[0].name} - {other.name}"}
+        row = {"difference": f"{runs[0].label} - {other.label}"}
         for entry in compare_paired(runs[0].scores, other.scores).itertuples():
             row[metric_heading(entry.metric)] = format_interval(entry.mean, entry.low, entry.high)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("-")
 
 
 def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
@@ -145,9 +155,42 @@ def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def make_image_notes(runs: Sequence[Scored]) -> list[str]:
+    """A line for each thing that a reader must know of images made elsewhere; none for runs."""
+    lines = []
+    for run in runs:
+        for name, entry in run.summary["metrics"].items():
+            if "not_measured" in entry:
+                lines.append(
+                    f"{run.label}: {METRICS[name].title} not measured: {entry['not_measured']}"
+                )
+        images = run.summary.get("images")
+        if images is None:
+            continue
+        lossy = f", {images['n_lossy']} of them compressed with loss" if images["n_lossy"] else ""
+        lines.append(
+            f"{run.label}: {images['n_scored']} of {images['n_expected']} images, made elsewhere "
+            f"({images['layout']}){lossy}"
+        )
+        lines += [f"{run.label}: {note}" for note in images["notes"]]
+        for kind, group in images["problems"].items():
+            names = name_some(group["names"], separator="; ")
+            lines.append(f"{run.label}: {group['n_images']} {kind}: {names}")
+    return lines
+
+
 def make_signatures(run: Scored) -> list[str]:
     """The signature of each metric, in the order of the table."""
     return [entry["signature"] for entry in run.summary["metrics"].values()]
+
+
+def _list_digests(digests: Mapping[str, str | None]) -> str:
+    """What a row comes from, in words; images made elsewhere have no recipe and no base model."""
+    parts = [f"Protocol {digests['protocol']}"]
+    parts += [f"{key} {digests[key]}" for key in ("recipe", "images", "data") if digests.get(key)]
+    if digests["base_model"]:
+        parts.append(f"base model `{digests['base_model']}`")
+    return ", ".join(parts)
 
 
 def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
@@ -155,20 +198,20 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     long, main = make_long_table(runs), make_main_table(runs)
     differences, oracles = make_difference_table(runs), make_oracle_table(runs)
     families, subjects = make_family_table(runs), make_subject_table(runs)
-    summary = runs[0].summary
+    summary, notes = runs[0].summary, make_image_notes(runs)
     lines = [
-        f"# {runs[0].name} on {summary['protocol']}",
+        f"# {runs[0].label} on {summary['protocol']}",
         "",
         "Means over subjects with 95 % intervals (Student t over subjects).",
         "",
         main.to_markdown(index=False, disable_numparse=True),
         "",
+        *(["Notes:", "", *[f"- {note}" for note in notes], ""] if notes else []),
         "Signatures:",
         "",
         *[f"- `{signature}`" for signature in make_signatures(runs[0])],
         "",
-        f"Protocol {summary['digests']['protocol']}, recipe {summary['digests']['recipe']}, "
-        f"data {summary['digests']['data']}, base model `{summary['digests']['base_model']}`, "
+        f"{_list_digests(summary['digests'])}, "
         f"code {summary['code']['commit'] or 'release'} ({summary['code']['version']}"
         f"{', changed' if summary['code']['dirty'] else ''}).",
         "",

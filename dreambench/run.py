@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from dreambench import __version__
 from dreambench.base_models import BaseModel, find_base_model
+from dreambench.entry import BROUGHT, BroughtImages, Entry
 from dreambench.errors import UserError, disk_errors, name_some, unknown_name
 from dreambench.files import PACKAGE_DIR, make_dir, read_json, write_json
 from dreambench.plan import ImageUnit, Plan, TrainUnit, make_plan
@@ -54,44 +55,20 @@ class Request:
 
     def load_subjects(self) -> list[Subject]:
         """The subjects that were asked for, all of the protocol's by default."""
-        return _load(self.protocol, self.data_dir, self.subjects)
+        return load_chosen(self.protocol, data_dir=self.data_dir, names=self.subjects)
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, kw_only=True)
+class Run(Entry):
     """An opened run folder."""
 
-    run_dir: Path
     request: Request
     base_model: BaseModel
-    subjects: list[Subject]
-    plan: Plan
-    manifest: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The method's recipe, which names the row in every table."""
+        """The method's recipe."""
         return self.request.recipe.name
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether the run was narrowed below its protocol."""
-        return bool(self.manifest["partial"])
-
-    @property
-    def scores_path(self) -> Path:
-        """One row for each thing scored."""
-        return self.run_dir / "scores.parquet"
-
-    @property
-    def oracles_path(self) -> Path:
-        """What the real photos score, one row a subject and metric."""
-        return self.run_dir / "oracles.csv"
-
-    @property
-    def summary_path(self) -> Path:
-        """Means, intervals, counts and what they depend on."""
-        return self.run_dir / "summary.json"
 
     def train_dir(self, subject: str) -> Path:
         """Folder of what a method learned about a subject; it is there only when whole."""
@@ -101,18 +78,14 @@ class Run:
         """Where a unit's image is, or will be."""
         return self.run_dir / unit.relative_path
 
+    def find_image(self, unit: ImageUnit) -> Path | None:
+        """See `Entry`."""
+        path = self.image_path(unit)
+        return path if path.is_file() else None
+
     def missing_training(self) -> list[TrainUnit]:
         """Subjects left to tune on."""
         return [unit for unit in self.plan.train if not self.train_dir(unit.subject).is_dir()]
-
-    def missing_images(self) -> list[ImageUnit]:
-        """Images left to make."""
-        return [unit for unit in self.plan.images if not self.image_path(unit).is_file()]
-
-    def made_images(self, subject: str) -> list[tuple[ImageUnit, Path]]:
-        """The images of a subject that are there, with their units."""
-        units = [unit for unit in self.plan.images if unit.subject == subject]
-        return [(u, self.image_path(u)) for u in units if self.image_path(u).is_file()]
 
     def subject(self, name: str) -> Subject:
         """The subject of that name."""
@@ -202,7 +175,14 @@ def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], p
     }
 
 
-def _load(protocol: Protocol, data_dir: Path | None, names: Sequence[str] | None) -> list[Subject]:
+def load_chosen(
+    protocol: Protocol, *, data_dir: Path | None, names: Sequence[str] | None
+) -> list[Subject]:
+    """The subjects of a protocol that `names` picks, all for None, with their checked photos.
+
+    Raises UserError for a subject that the protocol does not have and for photos that are missing
+    or changed.
+    """
     dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
     for name in names or ():
         if protocol.subjects and name not in protocol.subjects:
@@ -220,7 +200,10 @@ def plan_run(run_dir: Path, request: Request) -> Run:
     narrowed = request.protocol.narrow(request.prompts)
     plan = make_plan(narrowed, subjects, batch_size=request.batch_size)
     manifest = _make_manifest(request, base, subjects, plan)
-    return Run(run_dir, request, base, subjects, plan, manifest)
+    return Run(
+        run_dir=run_dir, protocol=request.protocol, subjects=subjects, plan=plan,
+        manifest=manifest, request=request, base_model=base,
+    )  # fmt: skip
 
 
 def open_run(run: Run) -> Run:
@@ -260,14 +243,15 @@ def _refuse_changes(run: Run, old: dict[str, Any]) -> list[Any]:
     return old.get("sessions", [])
 
 
-def read_run(run_dir: Path, *, data_dir: Path | None = None) -> Run:
-    """Reads an existing run folder by its run.json alone; `open_run` then goes on with it.
+def read_run(run_dir: Path, *, data_dir: Path | None = None) -> Entry:
+    """Reads an existing folder by its run.json alone: a `Run`, or the results of brought images.
 
-    `data_dir` is where the photos of the paper's dataset lie, see `find_dataset`.
+    `open_run` then goes on with a run. `data_dir` is where the photos of the paper's dataset lie,
+    see `find_dataset`.
     """
-    manifest = read_json(run_dir / "run.json")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
+    manifest = _read_manifest(run_dir)
+    if manifest.get("kind") == BROUGHT:
+        return _read_brought(run_dir, manifest, data_dir)
     base = find_base_model(manifest["base_model"])
     head = {key: manifest["recipe"][key] for key in ("name", "method", "title", "source")}
     request = Request(
@@ -285,6 +269,31 @@ def read_run(run_dir: Path, *, data_dir: Path | None = None) -> Run:
     run = plan_run(run_dir, request)
     sessions = _refuse_changes(run, manifest)
     return replace(run, manifest={**run.manifest, "sessions": sessions})
+
+
+def _read_manifest(run_dir: Path) -> dict[str, Any]:
+    manifest = read_json(run_dir / "run.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
+    return manifest
+
+
+def _read_brought(run_dir: Path, manifest: dict[str, Any], data_dir: Path | None) -> BroughtImages:
+    protocol = Protocol.model_validate(manifest["protocol"])
+    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest["subjects"])
+    data = digest_subjects(subjects)
+    if data != manifest["digests"]["data"]:
+        raise UserError(
+            f"{run_dir} was scored against other photos ({manifest['digests']['data']}) than are "
+            f"here ({data})",
+            hint="score the images again",
+        )
+    plan = make_plan(protocol.narrow(manifest["prompts"]), subjects, batch_size=1)
+    if "pres" in manifest["not_measured"]:
+        plan = plan.without_prior()
+    return BroughtImages(
+        run_dir=run_dir, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest
+    )
 
 
 @contextmanager
@@ -308,11 +317,24 @@ def hold_run(run_dir: Path) -> Iterator[None]:
 
 def read_status(run_dir: Path, *, data_dir: Path | None = None) -> dict[str, Any]:
     """What is done and left in a run folder, read without changing anything in it."""
-    manifest = read_json(run_dir / "run.json")
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{run_dir}/run.json is not of format {FORMAT}", hint="run anew")
+    manifest = _read_manifest(run_dir)
     protocol = Protocol.model_validate(manifest["protocol"])
-    subjects = _load(protocol, data_dir, manifest["subjects"])
+    named = f"{protocol.name} v{protocol.version}"
+    scored = {
+        "scored": (run_dir / "scores.parquet").is_file(),
+        "summarised": (run_dir / "summary.json").is_file(),
+        "sessions": len(manifest.get("sessions", [])),
+    }
+    if manifest.get("kind") == BROUGHT:
+        images = manifest["images"]
+        return {
+            "method": manifest["name"],
+            "protocol": named,
+            "partial": manifest["partial"],
+            "images": f"{images['n_scored']} of {images['n_expected']}, made elsewhere",
+            **scored,
+        }
+    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest["subjects"])
     plan = make_plan(
         protocol.narrow(manifest["prompts"]), subjects, batch_size=manifest["batch_size"]
     )
@@ -320,11 +342,9 @@ def read_status(run_dir: Path, *, data_dir: Path | None = None) -> dict[str, Any
     n_images = sum((run_dir / unit.relative_path).is_file() for unit in plan.images)
     return {
         "method": manifest["recipe"]["name"],
-        "protocol": f"{protocol.name} v{protocol.version}",
+        "protocol": named,
         "partial": manifest["partial"],
         "tuned": f"{n_tuned} of {len(plan.train)}",
         "images": f"{n_images} of {len(plan.images)}",
-        "scored": (run_dir / "scores.parquet").is_file(),
-        "summarised": (run_dir / "summary.json").is_file(),
-        "sessions": len(manifest.get("sessions", [])),
+        **scored,
     }

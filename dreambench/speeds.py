@@ -1,4 +1,4 @@
-"""How fast a device was in earlier runs, so that a plan can say hours where they are known."""
+"""Devices, and how fast they were in earlier runs, so that a plan can say hours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dreambench.errors import UserError
 from dreambench.files import digest, read_json, write_json
 
 
@@ -21,6 +22,19 @@ class Setting:
     def path(self, cache_dir: Path) -> Path:
         """The file with this setting's speeds."""
         return cache_dir / "speeds" / f"{digest(asdict(self))}.json"
+
+
+def pick_device(device: str) -> str:
+    """A device by torch's name, "auto" for a GPU if there is one; UserError for none of these."""
+    import torch  # noqa: PLC0415  (slow import)
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"there is no device '{device}' here", hint="use --device cpu") from error
+    return device
 
 
 def name_device(device: str) -> str:

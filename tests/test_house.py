@@ -13,10 +13,10 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 # A module imports only from modules above it in this list (README, the tree).
 ORDER = [
     "errors", "progress", "files", "subjects", "archives", "downloads", "fetch", "toml_files",
-    "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate", "speeds", "train",
-    "generate", "weights", "encoders", "embed", "own_subjects", "classify", "export", "oracles",
-    "golden", "doctor", "metrics", "conventions", "score", "stats", "report", "paper", "plots",
-    "job", "mini", "cli",
+    "protocol", "recipe", "plan", "entry", "layouts", "base_models", "run", "methods", "estimate",
+    "speeds", "train", "generate", "weights", "encoders", "embed", "own_subjects", "classify",
+    "export", "oracles", "golden", "doctor", "metrics", "conventions", "scoring", "stats", "report",
+    "paper", "plots", "job", "brought", "mini", "cli",
 ]  # fmt: skip
 
 

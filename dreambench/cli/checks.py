@@ -72,7 +72,7 @@ def plan(
 
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
     """What is not on this machine yet, with its size in bytes."""
-    from dreambench.score import encoder_specs  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring import encoder_specs  # noqa: PLC0415  (imports torch)
 
     missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
     for spec in encoder_specs(protocol).values():

@@ -16,6 +16,8 @@ from dreambench.cli.shared import data_option, show_progress, user_errors
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dreambench.job import Job
     from dreambench.progress import Progress
     from dreambench.report import Scored
@@ -23,18 +25,6 @@ if TYPE_CHECKING:
 
 COMPANIONS = ("class-only", "copy-reference")
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
-
-
-def _pick_device(device: str) -> str:
-    import torch  # noqa: PLC0415  (slow import)
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"there is no device '{device}' here", hint="use --device cpu") from error
-    return device
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ def _make_requests(
     from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
     from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.run import Request  # noqa: PLC0415
-    from dreambench.score import encoder_identities  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring import encoder_identities  # noqa: PLC0415  (imports torch)
 
     loaded = load_protocol(protocol)
     prompts = choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts)
@@ -137,6 +127,7 @@ def run(
     """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped."""
     from dreambench.protocol import load_protocol  # noqa: PLC0415
     from dreambench.recipe import load_recipe  # noqa: PLC0415
+    from dreambench.speeds import pick_device  # noqa: PLC0415
 
     # Names are checked before anything slow is imported.
     names = [method, *[name for name in _split(beside) if name != method]]
@@ -144,7 +135,7 @@ def run(
         load_recipe(name)
     if protocol is not None:
         load_protocol(protocol)
-    device = _pick_device(device)
+    device = pick_device(device)
     if protocol is None:
         protocol = "dreambench" if device.startswith("cuda") else "mini"
         if protocol == "mini":
@@ -187,6 +178,7 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
 
     from dreambench.report import (  # noqa: PLC0415
         make_difference_table,
+        make_image_notes,
         make_main_table,
         make_signatures,
     )
@@ -204,6 +196,8 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
             cells = [str(value).replace(" [", "\n[").replace(" (", "\n(") for value in row]
             table.add_row(cells[0].replace(" - ", "\n- "), *cells[1:])
         console.print(table)
+    for note in make_image_notes(scored):
+        click.echo(note)
     click.echo("Signatures:")
     for signature in make_signatures(scored[0]):
         click.echo(f"  {signature}")
@@ -216,15 +210,20 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
 def _opened(run_dir: Path, cache: Path | None, data_dir: Path | None) -> Iterator[Job]:
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import Job  # noqa: PLC0415  (imports torch)
-    from dreambench.run import hold_run, open_run, read_run  # noqa: PLC0415
+    from dreambench.run import Run, hold_run, open_run, read_run  # noqa: PLC0415
 
     if not (run_dir / "run.json").is_file():
         raise UserError(
             f"{run_dir} holds no run", hint="make one with: dreambench run --method ..."
         )
+    found = read_run(run_dir, data_dir=data_dir)
+    if not isinstance(found, Run):
+        raise UserError(
+            f"{run_dir} holds the scores of images made elsewhere and no run",
+            hint="score the folder of the images again: dreambench score FOLDER --protocol ...",
+        )
     with hold_run(run_dir), show_progress() as progress:
-        opened = open_run(read_run(run_dir, data_dir=data_dir))
-        yield Job(opened, cache_dir=cache or cache_dir(), progress=progress)
+        yield Job(open_run(found), cache_dir=cache or cache_dir(), progress=progress)
 
 
 @click.command()
@@ -261,31 +260,102 @@ def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
 
 
 @click.command()
-@_run_dir
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--convention",
     help="Score as other scorers do, too: names with commas between, or all; see `list`.",
 )
 @_cache
 @data_option
+@click.option("--protocol", help="For images made elsewhere: a protocol's name or path (.toml).")
+@click.option("--name", help="For images made elsewhere: what tables call them.")
+@click.option(
+    "--index",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns file, subject, prompt, index: which image each file is.",
+)
+@click.option("--partial", is_flag=True, help="Score what is right of a set, marked partial.")
+@click.option("--subjects", help="Only these subjects, with commas between; marks it partial.")
+@click.option("--family", help="Only prompts of these families; marks it partial.")
+@click.option("--prompts", help="Only prompts with these ids; marks it partial.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results, which are OUT/PROTOCOL/NAME.  [default: scores]",
+)
+@click.option("--device", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 512), help="Images embedded together.  [default: 64]"
+)
 @user_errors
-def score(run_dir: Path, convention: str | None, cache: Path | None, data_dir: Path | None) -> None:
-    """Stage: write scores.parquet, one row for each thing scored."""
+def score(
+    folder: Path, convention: str | None, cache: Path | None, data_dir: Path | None,
+    protocol: str | None, name: str | None, index: Path | None, partial: bool,
+    subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
+    device: str | None, batch_size: int | None,
+) -> None:  # fmt: skip
+    """Stage: write scores.parquet of a run. With --protocol: score images made elsewhere.
+
+    FOLDER of a run has its run.json. Else it holds images/<subject>/<prompt>/<k>.png, or
+    <subject>/<prompt>/<k>.png, or DreamBench++'s tgt_image and text, or it is a CSV (see --index).
+    """
+    brought = {
+        "--name": name, "--index": index, "--partial": partial, "--subjects": subjects,
+        "--family": family, "--prompts": prompts, "--out": out, "--device": device,
+        "--batch-size": batch_size,
+    }  # fmt: skip
+    given = [option for option, value in brought.items() if value]
+    if protocol is None:
+        if given:
+            raise UserError(
+                f"{', '.join(given)} is for images made elsewhere, and these need --protocol",
+                hint="for a run, name its folder alone; for images, add --protocol",
+            )
+        if not (folder / "run.json").is_file():
+            raise UserError(
+                f"{folder} holds no run",
+                hint="to score images made elsewhere, add --protocol mini --name my-method, or "
+                "another protocol; to make a run: dreambench run --method ...",
+            )
+    elif name is None:
+        raise UserError("images made elsewhere need a --name", hint="e.g. --name my-method")
+
     from dreambench.conventions import CONVENTIONS, find_convention  # noqa: PLC0415  (torch)
 
-    names = tuple(CONVENTIONS) if convention == "all" else _split(convention)
-    for name in names:
-        find_convention(name)
-    with _opened(run_dir, cache, data_dir) as job:
-        job.score()
-        table = job.score_conventions(names) if names else None
-    if table is not None:
-        for row in table.itertuples():
-            dropped = f" ({row.n_dropped} dropped)" if row.n_dropped else ""
-            click.echo(
-                f"{row.convention:18} {row.metric:7} {row.mean:8.3f} on {row.n_images} images"
-                f"{dropped}  {row.signature}"
-            )
+    conventions = tuple(CONVENTIONS) if convention == "all" else _split(convention)
+    for convention_name in conventions:
+        find_convention(convention_name)
+    if protocol is None:
+        with _opened(folder, cache, data_dir) as job:
+            job.score()
+            table = job.score_conventions(conventions) if conventions else None
+        if table is not None:
+            _print_conventions(table)
+        return
+
+    from dreambench.brought import score as score_brought  # noqa: PLC0415  (imports torch)
+    from dreambench.embed import BATCH_SIZE  # noqa: PLC0415
+
+    with show_progress() as progress:
+        found = score_brought(
+            folder, protocol=protocol, name=str(name), index=index, partial=partial,
+            subjects=_split(subjects), families=_split(family), prompts=_split(prompts),
+            conventions=conventions, data_dir=data_dir, cache=cache, out=out or "scores",
+            device=device or "auto", batch_size=batch_size or BATCH_SIZE, progress=progress,
+        )  # fmt: skip
+    if found.conventions is not None:
+        _print_conventions(found.conventions)
+    _print_report(list(found.scored), list(found.paths))
+
+
+def _print_conventions(table: pd.DataFrame) -> None:
+    for row in table.itertuples():
+        marks = f" ({row.n_dropped} dropped)" if row.n_dropped else ""
+        marks += " (partial)" if row.partial else ""
+        click.echo(
+            f"{row.convention:18} {row.metric:7} {row.mean:8.3f} on {row.n_images} images"
+            f"{marks}  {row.signature}"
+        )
 
 
 @click.command()
