@@ -21,6 +21,7 @@ from dreambench.metrics import (
 from dreambench.plan import ImageUnit
 from dreambench.progress import Progress, no_progress
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.segment import find_segmenter
 from dreambench.subjects import Subject
 
 COLUMNS = [
@@ -56,7 +57,12 @@ def smallest_side_px(protocol: Protocol) -> int:
 
 
 def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) -> dict[str, str]:
-    """Identity of each of these encoders, without loading the networks."""
+    """Identity of each of these encoders, without loading the networks.
+
+    UserError also where the protocol names a segmenter that there is none of.
+    """
+    if protocol.encoders.segmenter is not None:
+        find_segmenter(protocol.encoders.segmenter)
     return {role: spec.identity(progress) for role, spec in encoder_specs(protocol).items()}
 
 

@@ -40,6 +40,7 @@ n_images = 2
 dino = "mini-vit"
 clip = "mini-clip"
 perceptual = "mini-vit-patches"
+segmenter = "mini-segmenter"
 
 [[prompts]]
 id = "beach"

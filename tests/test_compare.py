@@ -354,7 +354,8 @@ def test_report_says_why_one_subject_of_a_kind_has_no_interval(pair):
     text = (pair[0] / "report" / "report.md").read_text()
     assert "## By kind of subject" in text
     kinds = pd.read_csv(pair[0] / "report" / "kinds.csv")
-    assert kinds["kind"].tolist() == ["live", "object"] * 2
+    assert kinds["kind"].tolist() == ["live", "object"] * 4
+    assert kinds["prompts"].tolist() == (["all"] * 2 + ["property"] * 2) * 2
     assert set(kinds["subjects"]) == {1}
     assert kinds["DINO (up)"].str.endswith("[-, -]").all()
     assert "[-, -]: no interval, since one subject" in text

@@ -19,6 +19,7 @@ from dreambench import cli
 from dreambench.cli import runs
 from dreambench.conventions import CONVENTIONS
 from dreambench.files import read_json
+from dreambench.measures import MEASURES
 from dreambench.metrics import METRICS
 from dreambench.run import hold_run
 from dreambench.subjects import find_dataset
@@ -172,7 +173,8 @@ def test_each_stage_alone_gives_the_run_of_one_command(copied, shared_cache):
     run_command("aggregate", copied)
     ours = tree(copied)
     same = [n for n in whole if n.startswith("images/") or n.endswith((".safetensors", ".parquet"))]
-    assert len(same) == 12 + 4 + 1
+    # Images, weights of two subjects and modules, scores and measures.
+    assert len(same) == 12 + 4 + 2
     assert all(ours[name] == whole[name] for name in same)
     numbers = [json.loads(files["summary.json"])["metrics"] for files in (ours, whole)]
     assert numbers[0] == numbers[1]
@@ -447,6 +449,70 @@ def test_conventions_score_a_run_in_one_pass(copied, shared_cache):
         assert paper[metric] == pytest.approx(summary["metrics"][metric]["mean"], abs=1e-9)
     line = refused("score", copied, "--convention", "papr")
     assert "did you mean 'paper'" in line
+
+
+def test_measures_stand_beside_the_scores_and_know_a_copy(finished):
+    folder, _, _ = finished
+    for method in ("quick", "copy-reference"):
+        table = pd.read_parquet(folder / method / "measures.parquet")
+        # Eight images of two subjects and two prompts; none of the plain class.
+        assert set(table["metric"]) == set(MEASURES)
+        assert (table.groupby("metric").size() == 8).all()
+        summary = read_json(folder / method / "summary.json")["measures"]
+        assert set(summary) == set(MEASURES)
+        for name, entry in summary.items():
+            assert entry["n_expected"] == 8
+            assert entry["signature"].startswith(MEASURES[name].title)
+        rows = table[table["metric"] == "joint"]
+        for key, is_property in (("other prompts", False), ("property prompts", True)):
+            chosen = rows[(rows["family"] == "property") == is_property]
+            assert len(chosen) == 4
+            means = chosen.groupby("subject")["value"].mean()
+            assert summary["joint"][key]["mean"] == pytest.approx(means.mean())
+    copies = read_json(folder / "copy-reference" / "summary.json")["measures"]
+    for prompts in ("other prompts", "property prompts"):
+        assert copies["copy"][prompts]["mean"] == pytest.approx(1, abs=1e-4)
+        assert copies["copy-pixels"][prompts]["mean"] == 1
+        assert copies["joint"][prompts]["mean"] < 0.2
+    report = (folder / "quick" / "report" / "report.md").read_text()
+    assert "| Joint (up)" in report
+    assert "quick, property prompts" in report
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("", "the protocol names no segmenter"),
+        ('segmenter = "clipseg"', "segmenter 'clipseg' is not on this machine; bring config.json"),
+    ],
+)
+def test_without_its_segmenter_a_run_says_what_was_not_measured(
+    line, why, tmp_path, shared_cache, monkeypatch
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    text = TINY_PROTOCOL.replace('segmenter = "mini-segmenter"', line)
+    (tmp_path / "other.toml").write_text(text)
+    run_command(
+        "run", "--protocol", tmp_path / "other.toml", "--method", "copy-reference", "--beside", "",
+        "--out", tmp_path / "runs", "--cache", shared_cache,
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "other" / "copy-reference"
+    summary = read_json(folder / "summary.json")["measures"]
+    assert summary["joint"]["other prompts"] is None
+    assert summary["joint"]["not_measured"].startswith(why)
+    assert summary["dino-lro"]["other prompts"]["mean"] > 0
+    assert f"Joint: not measured: {why}" in (folder / "report" / "report.md").read_text()
+
+
+def test_an_unknown_segmenter_is_one_line(tmp_path, shared_cache):
+    text = TINY_PROTOCOL.replace('"mini-segmenter"', '"mini-segmenters"')
+    (tmp_path / "other.toml").write_text(text)
+    line = refused(
+        "run", "--protocol", tmp_path / "other.toml", "--method", "copy-reference",
+        "--out", tmp_path / "runs", "--cache", shared_cache,
+    )  # fmt: skip
+    assert "no segmenter named 'mini-segmenters'; did you mean 'mini-segmenter'" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_oracles_are_stored_beside_the_scores(finished):
