@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from dreambench.conventions import find_convention, score_convention
-from dreambench.embed import BlackFinder, Reader
+from dreambench.embed import AUTO, BlackFinder, Pace, Reader
 from dreambench.encoders import Encoder, load_encoder, load_spec
 from dreambench.errors import UserError
 from dreambench.files import make_dir, read_json, write_bytes, write_json
@@ -36,7 +36,14 @@ from dreambench.progress import Progress
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.report import Scored, write_tables
 from dreambench.run import Run
-from dreambench.score import compute_scores, embed_run, encoder_specs, expected_counts
+from dreambench.score import (
+    Embedded,
+    clip_texts,
+    compute_scores,
+    embed_run,
+    encoder_specs,
+    expected_counts,
+)
 from dreambench.speeds import Setting, name_device, note_speed
 from dreambench.stats import estimate_table, mean_by_subject
 from dreambench.train import train_subjects
@@ -48,10 +55,18 @@ N_GRID_COLUMNS = 10
 class Job:
     """The stages of one run. Each can be called alone and does only what is left."""
 
-    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        cache_dir: Path,
+        progress: Progress,
+        pace: Pace = AUTO,
+    ) -> None:
         self.run = run
         self.cache_dir = make_dir(cache_dir)
         self.progress = progress
+        self.pace = pace
 
     @cached_property
     def _method(self) -> Method:
@@ -120,16 +135,26 @@ class Job:
         )
         note_speed(self.cache_dir, setting, what, seconds_per_unit=seconds_per_unit)
 
-    def embed(self) -> dict[str, Any]:
-        """Embeds photos and images, as far as the cache does not have them."""
-        return embed_run(self.run, self._encoders, cache_dir=self.cache_dir, progress=self.progress)
+    def embed(self) -> Embedded:
+        """Embeds photos, images and texts, as far as the cache does not have them."""
+        readers: dict[str, Encoder] = dict(self._encoders)
+        clip = readers.get("clip")
+        return embed_run(
+            self.run,
+            readers,
+            perceptual=readers.pop("perceptual", None),
+            texts={"clip": (clip, clip_texts(self.run))} if clip else {},
+            cache_dir=self.cache_dir,
+            pace=self.pace,
+            progress=self.progress,
+        )
 
     def score(self) -> pd.DataFrame:
         """Writes scores.parquet, and oracles.csv: what the real photos score by these encoders."""
-        vectors = self.embed()
-        oracles = compute_oracles(self.run.subjects, vectors)
+        found = self.embed()
+        oracles = compute_oracles(self.run.subjects, found.rows)
         write_bytes(self.run.oracles_path, oracles.to_csv(index=False).encode())
-        scores = compute_scores(self.run, vectors, self._encoders.get("clip"))
+        scores = compute_scores(self.run, found)
         buffer = io.BytesIO()
         scores.to_parquet(buffer, index=False)
         write_bytes(self.run.scores_path, buffer.getvalue())
@@ -147,29 +172,33 @@ class Job:
         loaded = {spec: load_spec(spec, device=device) for spec in distinct}
         readers: dict[str, Reader] = {e.identity: e for e in loaded.values()}
         readers["black"] = BlackFinder()
-        vectors = embed_run(
-            self.run, readers, only_images=["black"], cache_dir=self.cache_dir,
-            progress=self.progress,
-        )  # fmt: skip
-        black = {path: bool(row[0]) for path, row in vectors["black"].items()}
         images = {s.name: self.run.made_images(s.name) for s in self.run.subjects}
-        frames = []
-        for convention in chosen:
-            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
-            texts = sorted(
+        texts = {
+            convention.name: (
+                loaded[specs[convention.name]["clip"]],
                 {
                     convention.text(unit.prompt, subject.class_name)
                     for subject in self.run.subjects
                     for unit, _ in images[subject.name]
-                }
+                },
             )
+            for convention in chosen
+        }
+        found = embed_run(
+            self.run, readers, texts=texts, only_images=["black"], cache_dir=self.cache_dir,
+            pace=self.pace, progress=self.progress,
+        )  # fmt: skip
+        black = {path: bool(row[0]) for path, row in found.rows["black"].items()}
+        frames = []
+        for convention in chosen:
+            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
             frames.append(
                 score_convention(
                     convention,
                     self.run.subjects,
                     images,
-                    {role: vectors[encoder.identity] for role, encoder in encoders.items()},
-                    dict(zip(texts, encoders["clip"].embed_texts(texts), strict=True)),
+                    {role: found.rows[encoder.identity] for role, encoder in encoders.items()},
+                    found.texts[convention.name],
                     black,
                     {role: encoder.identity for role, encoder in encoders.items()},
                 )
@@ -255,9 +284,15 @@ def _number(row: pd.Series | None, key: str) -> float | None:
     return None if row is None or np.isnan(row[key]) else float(row[key])
 
 
-def run_all(run: Run, *, cache_dir: Path, progress: Progress) -> None:
+def run_all(
+    run: Run,
+    *,
+    cache_dir: Path,
+    progress: Progress,
+    pace: Pace = AUTO,
+) -> None:
     """Every stage of one run up to its summary."""
-    job = Job(run, cache_dir=cache_dir, progress=progress)
+    job = Job(run, cache_dir=cache_dir, progress=progress, pace=pace)
     job.train()
     job.generate()
     job.score()

@@ -12,11 +12,11 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 
 # A module imports only from modules above it in this list (README, the tree).
 ORDER = [
-    "errors", "progress", "files", "subjects", "archives", "downloads", "fetch", "toml_files",
-    "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate", "speeds", "train",
-    "generate", "weights", "encoders", "embed", "own_subjects", "classify", "export", "oracles",
-    "golden", "doctor", "metrics", "conventions", "score", "stats", "report", "paper", "plots",
-    "job", "mini", "cli",
+    "errors", "progress", "files", "cache", "subjects", "archives", "downloads", "fetch",
+    "toml_files", "protocol", "recipe", "plan", "base_models", "run", "methods", "estimate",
+    "speeds", "train", "generate", "weights", "encoders", "embed", "own_subjects", "classify",
+    "export", "oracles", "golden", "doctor", "metrics", "conventions", "score", "stats",
+    "report", "paper", "plots", "job", "mini", "cli",
 ]  # fmt: skip
 
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dreambench.cli.shared import data_option, show_progress, user_errors
+from dreambench.cli.shared import (
+    cache_option,
+    data_option,
+    show_progress,
+    user_errors,
+    workers_option,
+)
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,10 +88,11 @@ def _split(names: str | None) -> tuple[str, ...]:
 
 
 _run_dir = click.argument("run_dir", type=click.Path(path_type=Path))
-_cache = click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Folder for embeddings and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
+_embed_batch = click.option(
+    "--batch-size",
+    type=click.IntRange(0, 4096),
+    default=0,
+    help="Images that an encoder takes at once; no score depends on it.  [default: by device]",
 )
 
 
@@ -127,12 +134,13 @@ _cache = click.option(
     show_default=True,
     help="Images drawn together.",
 )
-@_cache
+@workers_option
+@cache_option
 @user_errors
 def run(
     method: str, protocol: str | None, subjects: str | None, family: str | None,
     prompts: str | None, data_dir: Path | None, beside: str, base_model: str | None,
-    out: Path, device: str, precision: str, batch_size: int, cache: Path | None,
+    out: Path, device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped."""
     from dreambench.protocol import load_protocol  # noqa: PLC0415
@@ -153,10 +161,13 @@ def run(
                 + PAPER_COMMAND.format(method=method)
             )
 
+    from dreambench.cache import read_max_bytes  # noqa: PLC0415
+    from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
     from dreambench.run import hold_run, open_run, plan_run  # noqa: PLC0415
 
+    read_max_bytes()  # A mistake in the environment shows now, too.
     options = {
         "device": device,
         "precision": precision,
@@ -175,7 +186,12 @@ def run(
         for plan in planned:
             with hold_run(plan.run_dir):
                 opened = open_run(plan)
-                run_all(opened, cache_dir=cache or cache_dir(), progress=progress)
+                run_all(
+                    opened,
+                    cache_dir=cache or cache_dir(),
+                    progress=progress,
+                    pace=Pace(n_workers=workers),
+                )
             runs.append(opened)
         scored, paths = write_report(runs[0], runs[1:])
     _print_report(scored, paths)
@@ -213,7 +229,15 @@ def _print_report(scored: list[Scored], paths: list[Path]) -> None:
 
 
 @contextmanager
-def _opened(run_dir: Path, cache: Path | None, data_dir: Path | None) -> Iterator[Job]:
+def _opened(
+    run_dir: Path,
+    cache: Path | None,
+    data_dir: Path | None,
+    *,
+    workers: int = 0,
+    batch_size: int = 0,
+) -> Iterator[Job]:
+    from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import Job  # noqa: PLC0415  (imports torch)
     from dreambench.run import hold_run, open_run, read_run  # noqa: PLC0415
@@ -224,12 +248,13 @@ def _opened(run_dir: Path, cache: Path | None, data_dir: Path | None) -> Iterato
         )
     with hold_run(run_dir), show_progress() as progress:
         opened = open_run(read_run(run_dir, data_dir=data_dir))
-        yield Job(opened, cache_dir=cache or cache_dir(), progress=progress)
+        pace = Pace(n_workers=workers, batch_size=batch_size)
+        yield Job(opened, cache_dir=cache or cache_dir(), progress=progress, pace=pace)
 
 
 @click.command()
 @_run_dir
-@_cache
+@cache_option
 @data_option
 @user_errors
 def train(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
@@ -240,7 +265,7 @@ def train(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
 
 @click.command()
 @_run_dir
-@_cache
+@cache_option
 @data_option
 @user_errors
 def generate(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
@@ -251,12 +276,16 @@ def generate(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
 
 @click.command()
 @_run_dir
-@_cache
+@workers_option
+@_embed_batch
+@cache_option
 @data_option
 @user_errors
-def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
-    """Stage: embed photos and images into the cache."""
-    with _opened(run_dir, cache, data_dir) as job:
+def embed(
+    run_dir: Path, workers: int, batch_size: int, cache: Path | None, data_dir: Path | None
+) -> None:
+    """Stage: embed photos, images and texts into the cache."""
+    with _opened(run_dir, cache, data_dir, workers=workers, batch_size=batch_size) as job:
         job.embed()
 
 
@@ -266,17 +295,22 @@ def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     "--convention",
     help="Score as other scorers do, too: names with commas between, or all; see `list`.",
 )
-@_cache
+@workers_option
+@_embed_batch
+@cache_option
 @data_option
 @user_errors
-def score(run_dir: Path, convention: str | None, cache: Path | None, data_dir: Path | None) -> None:
+def score(
+    run_dir: Path, convention: str | None, workers: int, batch_size: int, cache: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
     """Stage: write scores.parquet, one row for each thing scored."""
     from dreambench.conventions import CONVENTIONS, find_convention  # noqa: PLC0415  (torch)
 
     names = tuple(CONVENTIONS) if convention == "all" else _split(convention)
     for name in names:
         find_convention(name)
-    with _opened(run_dir, cache, data_dir) as job:
+    with _opened(run_dir, cache, data_dir, workers=workers, batch_size=batch_size) as job:
         job.score()
         table = job.score_conventions(names) if names else None
     if table is not None:
