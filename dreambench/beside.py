@@ -16,7 +16,7 @@ from dreambench.entry import Entry
 from dreambench.files import load_image
 from dreambench.measures import MEASURES, measure_subject
 from dreambench.protocol import PRIOR_PROMPT_ID
-from dreambench.readers import HashReader, PartReader
+from dreambench.readers import HashReader, PartsReader
 from dreambench.scoring import COLUMNS
 from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_table
@@ -77,9 +77,9 @@ def compute_measures(
         if not images:
             continue
         paths = [path for _, path in images]
+        rows = {r: np.stack([vectors[r][path] for path in paths]) for r in ("dino", "clip")}
         readers = _make_readers(subject, encoders, segmenter)
-        rows = dict(zip(readers, embed(paths, list(readers.values())), strict=True))
-        rows |= {role: np.stack([vectors[role][p] for p in paths]) for role in ("dino", "clip")}
+        rows = _name_rows(rows, embed(paths, readers))
         others = [photos[other.name] for other in find_distractors(subject, entry.subjects)]
         own = photos[subject.name]
         beside = {
@@ -105,14 +105,18 @@ def compute_measures(
 
 def _make_readers(
     subject: Subject, encoders: Mapping[str, Encoder], segmenter: Segmenter | None
-) -> dict[str, Reader]:
-    readers: dict[str, Reader] = {"hash": HashReader()}
-    if segmenter is not None:
-        noun = subject.class_name
-        readers["dino-fg"] = PartReader(encoders["dino"], segmenter, "subject", class_name=noun)
-        readers["clip-fg"] = PartReader(encoders["clip"], segmenter, "subject", class_name=noun)
-        readers["dino-bg"] = PartReader(encoders["dino"], segmenter, "background", class_name=noun)
-    return readers
+) -> list[Reader]:
+    if segmenter is None:
+        return [HashReader()]
+    noun = subject.class_name
+    parts = PartsReader(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
+    return [HashReader(), parts]
+
+
+def _name_rows(whole: dict[str, Embeddings], found: Sequence[Embeddings]) -> dict[str, Embeddings]:
+    """Rows by kind: of the whole images, their hashes and, where there is a segmenter, parts."""
+    rows = {**whole, "hash": found[0]}
+    return rows | PartsReader.split(found[1], whole["dino"].shape[1]) if found[1:] else rows
 
 
 def _read_photos(
@@ -123,20 +127,16 @@ def _read_photos(
     embed: Embed,
 ) -> dict[str, Embeddings]:
     """Rows by kind of a subject's photos; masks are the dataset's where it has them."""
-    found = {r: np.stack([vectors[r][path] for path in subject.photos]) for r in ("dino", "clip")}
+    whole = {r: np.stack([vectors[r][path] for path in subject.photos]) for r in ("dino", "clip")}
     readers = _make_readers(subject, encoders, segmenter)
     if not subject.masks:
-        return found | dict(
-            zip(readers, embed(subject.photos, list(readers.values())), strict=True)
-        )
-    images = [load_image(path) for path in subject.photos]
-    masks = [_read_mask(path) for path in subject.masks]
-    for kind, reader in readers.items():
-        if isinstance(reader, PartReader):
-            found[kind] = reader.embed_masked(images, masks)
-        else:
-            found[kind] = reader.embed_images(images)
-    return found
+        return _name_rows(whole, embed(subject.photos, readers))
+    found = embed(subject.photos, readers[:1])
+    for reader in readers:
+        if isinstance(reader, PartsReader):
+            images = [load_image(path) for path in subject.photos]
+            found.append(reader.embed_masked(images, [_read_mask(path) for path in subject.masks]))
+    return _name_rows(whole, found)
 
 
 def _read_mask(path: Path) -> Mask:

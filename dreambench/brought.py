@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dreambench.conventions import find_convention
-from dreambench.embed import BATCH_SIZE
+from dreambench.embed import AUTO, Pace
 from dreambench.entry import BROUGHT, BroughtImages
 from dreambench.errors import UserError, disk_errors
 from dreambench.files import cache_dir, digest, read_json, write_json
@@ -81,7 +81,7 @@ def score(
     data_dir: Path | None = None,
     cache: Path | None = None,
     device: str = "auto",
-    batch_size: int = BATCH_SIZE,
+    pace: Pace = AUTO,
     progress: Progress = no_progress,
 ) -> BroughtScores:
     """Scores images made elsewhere by a protocol, and writes OUT/PROTOCOL/NAME.
@@ -127,7 +127,6 @@ def score(
         "partial": bool(stopping) or _is_narrowed(wanted, chosen),
         "device": device,
         "precision": "fp32",
-        "batch_size": batch_size,
         "encoders": encoder_identities(loaded, progress=progress),
         "sessions": [describe_machine()],
     }
@@ -135,7 +134,7 @@ def score(
         run_dir=run_dir, protocol=loaded, subjects=list(wanted.subjects),
         plan=Plan((), tuple(placed.units)), manifest=manifest, files=checked.files,
     )  # fmt: skip
-    scorer = Scorer(entry, cache_dir=cache or cache_dir(), progress=progress, batch_size=batch_size)
+    scorer = Scorer(entry, cache_dir=cache or cache_dir(), progress=progress, pace=pace)
     with hold_run(run_dir):
         _open_results(entry)
         scores = scorer.score()

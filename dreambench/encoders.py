@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from dreambench.cache import hash_file
 from dreambench.downloads import download
 from dreambench.errors import UserError, unknown_name
-from dreambench.files import PACKAGE_DIR, cache_dir, digest, digest_folder, sha256_file
+from dreambench.files import PACKAGE_DIR, cache_dir, digest, digest_folder
 from dreambench.progress import Progress, no_progress
 from dreambench.weights import find_file, read_weights, to_open_clip, to_timm_vit
 
@@ -32,6 +33,8 @@ Fit = Literal["crop", "squash"]
 Pooling = Literal["cls", "mean-patches", "projected", "patches", "lpips-v0.1"]
 Embeddings = NDArray[np.float32]
 MAX_WEIGHTS_BYTES = 10_000_000_000
+CPU_BATCH_SIZE = 8
+GPU_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,18 @@ class Pixels:
             return f"squash{self.crop_px}-{self.interpolation},norm({numbers})"
         return f"resize{self.resize_px}-{self.interpolation},crop{self.crop_px},norm({numbers})"
 
-    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        """Float array (3, crop, crop)."""
-        width, height = image.size
+    def frame(self, image_size: tuple[int, int]) -> tuple[tuple[int, int], int, int]:
+        """Width and height that an image is resized to, and the left and top of what is cut out."""
+        width, height = image_size
         size = (self.crop_px, self.crop_px)
         if self.fit == "crop":
             scale = self.resize_px / min(width, height)
             size = (round(width * scale), round(height * scale))
+        return size, (size[0] - self.crop_px) // 2, (size[1] - self.crop_px) // 2
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        """Float array (3, crop, crop)."""
+        size, left, top = self.frame(image.size)
         if size == image.size or self.interpolation != "bicubic-tensor":
             if size != image.size:
                 image = image.resize(size, Image.Resampling[self.interpolation.upper()])
@@ -72,7 +80,6 @@ class Pixels:
             pixels = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None]
             pixels = interpolate(pixels, size[::-1], mode="bicubic", align_corners=False)
             values = pixels[0].permute(1, 2, 0).numpy()
-        left, top = (size[0] - self.crop_px) // 2, (size[1] - self.crop_px) // 2
         values = values[top : top + self.crop_px, left : left + self.crop_px]
         values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
@@ -197,9 +204,9 @@ class EncoderSpec:
         if weights.is_dir():
             content = digest_folder(weights, suffixes=(".safetensors", ".json"))
         else:
-            content = sha256_file(weights)[:16]
+            content = hash_file(weights)[:16]
         if self.tokenizer_file:
-            content = digest([content, sha256_file(weights.with_name(self.tokenizer_file))])
+            content = digest([content, hash_file(weights.with_name(self.tokenizer_file))])
         name = f"{self.library}:{self.architecture}@{content}"
         layers = ":blocks" + ",".join(map(str, self.layers)) if self.layers else ""
         activation = f":{self.activation}" if self.activation else ""
@@ -328,20 +335,51 @@ def find_encoder(name: str, role: Role) -> EncoderSpec:
 
 
 class Encoder:
-    """A loaded encoder; use `load_encoder`."""
+    """An encoder; use `load_encoder`. Its network is read when it is first needed."""
 
     def __init__(self, spec: EncoderSpec, *, device: str) -> None:
         self.spec = spec
         self.device = torch.device(device)
         self.identity = spec.identity()
-        self.model, self.tokenizer = _load_network(spec)
         self.dtype = torch.float16 if spec.precision == "fp16" else torch.float32
-        self.model.to(self.device, self.dtype).eval().requires_grad_(False)
+
+    @functools.cached_property
+    def _network(self) -> tuple[Any, Any]:
+        model, tokenizer = _load_network(self.spec)
+        if self.spec.identity() != self.identity:
+            raise UserError(
+                f"the weights of encoder '{self.spec.name}' were changed meanwhile",
+                hint="run the same command again",
+            )
+        return model.to(self.device, self.dtype).eval().requires_grad_(False), tokenizer
 
     @property
-    def key(self) -> str:
-        """Short digest of the identity, for folder names."""
-        return digest(self.identity)
+    def model(self) -> Any:
+        """The network, in evaluation mode; UserError when the weights are not its own."""
+        return self._network[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """From a list of texts to token ids; None for a network without texts."""
+        return self._network[1]
+
+    @property
+    def pixels(self) -> Pixels:
+        """What makes the network's input of an image."""
+        return self.spec.pixels
+
+    @property
+    def batch_size(self) -> int:
+        """How many images go through at once where nobody says otherwise.
+
+        On two CPU cores eight are as fast as any (`benchmarks/scoring.py`) and need little memory.
+        """
+        return CPU_BATCH_SIZE if self.on_cpu else GPU_BATCH_SIZE
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the network runs on the cores that also decode images."""
+        return self.device.type == "cpu"
 
     def embed_images(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Embeddings:
         """One row an image.
@@ -351,13 +389,17 @@ class Encoder:
         """
         rows = []
         for start in range(0, len(images), batch_size):
-            chunk = [
-                self.spec.pixels.prepare(image) for image in images[start : start + batch_size]
-            ]
-            pixels = torch.from_numpy(np.stack(chunk)).to(self.device, self.dtype)
-            with torch.inference_mode():
-                rows.append(self._forward(pixels).float().cpu().numpy())
-        return np.concatenate(rows).astype(np.float32)
+            chunk = [self.pixels.prepare(image) for image in images[start : start + batch_size]]
+            rows.append(self.embed_pixels(np.stack(chunk)))
+        return np.concatenate(rows)
+
+    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
+        """`embed_images` of images that `pixels` has prepared, (n, 3, h, w), in one pass."""
+        batch = torch.from_numpy(pixels).to(self.device, self.dtype)
+        # Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16.
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact:
+            return self._forward(batch).float().cpu().numpy()
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """L2-normalised, one row a text; clip only."""

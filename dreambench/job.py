@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from dreambench.beside import compute_measures, open_segmenter, summarise_measures
 from dreambench.compare import Scored, check_comparable
 from dreambench.conventions import find_convention, score_convention
-from dreambench.embed import BATCH_SIZE, BlackFinder, Reader, embed_files
+from dreambench.embed import AUTO, BlackFinder, Pace, Reader, embed_files
 from dreambench.encoders import Embeddings, Encoder, load_encoder, load_spec
 from dreambench.entry import Entry
 from dreambench.errors import UserError
@@ -40,7 +40,14 @@ from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.readers import HashReader
 from dreambench.report import write_tables
 from dreambench.run import Run
-from dreambench.scoring import compute_scores, embed_entry, encoder_specs, expected_counts
+from dreambench.scoring import (
+    Embedded,
+    clip_texts,
+    compute_scores,
+    embed_entry,
+    encoder_specs,
+    expected_counts,
+)
 from dreambench.segment import Segmenter
 from dreambench.speeds import Setting, name_device, note_speed
 from dreambench.stats import estimate_table, mean_by_subject, why_no_interval
@@ -54,12 +61,12 @@ class Scorer:
     """The stages from images to numbers, whoever made the images."""
 
     def __init__(
-        self, entry: Entry, *, cache_dir: Path, progress: Progress, batch_size: int = BATCH_SIZE
+        self, entry: Entry, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO
     ) -> None:
         self.entry = entry
         self.cache_dir = make_dir(cache_dir)
         self.progress = progress
-        self.batch_size = batch_size
+        self.pace = pace
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
@@ -67,27 +74,29 @@ class Scorer:
         device = self.entry.device
         return {role: load_encoder(spec.name, role, device=device) for role, spec in specs.items()}
 
-    def _embed(
-        self, readers: Mapping[str, Reader], only_images: Collection[str]
-    ) -> dict[str, dict[Path, Embeddings]]:
+    def embed(self) -> Embedded:
+        """Embeds photos, images and texts, as far as the cache does not have them."""
+        readers: dict[str, Encoder] = dict(self._encoders)
+        clip = readers.get("clip")
         return embed_entry(
-            self.entry, readers, only_images=only_images, cache_dir=self.cache_dir,
-            progress=self.progress, batch_size=self.batch_size,
-        )  # fmt: skip
-
-    def embed(self) -> dict[str, dict[Path, Embeddings]]:
-        """Embeds photos and images, as far as the cache does not have them."""
-        return self._embed(self._encoders, ["perceptual"])
+            self.entry,
+            readers,
+            perceptual=readers.pop("perceptual", None),
+            texts={"clip": (clip, clip_texts(self.entry))} if clip else {},
+            cache_dir=self.cache_dir,
+            pace=self.pace,
+            progress=self.progress,
+        )
 
     def score(self) -> pd.DataFrame:
-        """Writes scores.parquet, and oracles.csv: what the real photos score by these encoders."""
-        vectors = self.embed()
-        oracles = compute_oracles(self.entry.subjects, vectors)
+        """Writes scores.parquet, measures.parquet, and oracles.csv: what the photos score."""
+        found = self.embed()
+        oracles = compute_oracles(self.entry.subjects, found.rows)
         write_bytes(self.entry.oracles_path, oracles.to_csv(index=False).encode())
-        scores = compute_scores(self.entry, vectors, self._encoders.get("clip"))
+        scores = compute_scores(self.entry, found)
         _write_table(self.entry.scores_path, scores)
         measures = compute_measures(
-            self.entry, vectors, self._encoders, self._segmenter[0], self._embed_files
+            self.entry, found.rows, self._encoders, self._segmenter[0], self._embed_files
         )
         _write_table(self.entry.measures_path, measures)
         return scores
@@ -99,9 +108,8 @@ class Scorer:
 
     def _embed_files(self, paths: Sequence[Path], readers: Sequence[Reader]) -> list[Embeddings]:
         return embed_files(
-            paths, readers, cache_dir=self.cache_dir, progress=self.progress,
-            batch_size=self.batch_size,
-        )  # fmt: skip
+            paths, readers, cache_dir=self.cache_dir, progress=self.progress, pace=self.pace
+        )
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Scores the images under other scorers' conventions and writes conventions.csv.
@@ -115,26 +123,33 @@ class Scorer:
         loaded = {spec: load_spec(spec, device=entry.device) for spec in distinct}
         readers: dict[str, Reader] = {e.identity: e for e in loaded.values()}
         readers["black"] = BlackFinder()
-        vectors = self._embed(readers, ["black"])
-        black = {path: bool(row[0]) for path, row in vectors["black"].items()}
         images = {s.name: entry.made_images(s.name) for s in entry.subjects}
-        frames = []
-        for convention in chosen:
-            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
-            texts = sorted(
+        texts = {
+            convention.name: (
+                loaded[specs[convention.name]["clip"]],
                 {
                     convention.text(unit.prompt, subject.class_name)
                     for subject in entry.subjects
                     for unit, _ in images[subject.name]
-                }
+                },
             )
+            for convention in chosen
+        }
+        found = embed_entry(
+            entry, readers, texts=texts, only_images=["black"], cache_dir=self.cache_dir,
+            pace=self.pace, progress=self.progress,
+        )  # fmt: skip
+        black = {path: bool(row[0]) for path, row in found.rows["black"].items()}
+        frames = []
+        for convention in chosen:
+            encoders = {role: loaded[spec] for role, spec in specs[convention.name].items()}
             frames.append(
                 score_convention(
                     convention,
                     entry.subjects,
                     images,
-                    {role: vectors[encoder.identity] for role, encoder in encoders.items()},
-                    dict(zip(texts, encoders["clip"].embed_texts(texts), strict=True)),
+                    {role: found.rows[encoder.identity] for role, encoder in encoders.items()},
+                    found.texts[convention.name],
                     black,
                     {role: encoder.identity for role, encoder in encoders.items()},
                 )
@@ -180,8 +195,8 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 class Job(Scorer):
     """All stages of one run. Each can be called alone and does only what is left."""
 
-    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress) -> None:
-        super().__init__(run, cache_dir=cache_dir, progress=progress)
+    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO) -> None:
+        super().__init__(run, cache_dir=cache_dir, progress=progress, pace=pace)
         self.run = run
 
     @cached_property
@@ -332,9 +347,15 @@ def _number(row: pd.Series | None, key: str) -> float | None:
     return None if row is None or np.isnan(row[key]) else float(row[key])
 
 
-def run_all(run: Run, *, cache_dir: Path, progress: Progress) -> None:
+def run_all(
+    run: Run,
+    *,
+    cache_dir: Path,
+    progress: Progress,
+    pace: Pace = AUTO,
+) -> None:
     """Every stage of one run up to its summary."""
-    job = Job(run, cache_dir=cache_dir, progress=progress)
+    job = Job(run, cache_dir=cache_dir, progress=progress, pace=pace)
     job.train()
     job.generate()
     job.score()

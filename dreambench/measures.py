@@ -278,12 +278,13 @@ def measure_subject(
 
 
 def compute_copied_pixels(images: Embeddings, references: Embeddings) -> Values:
-    """1 for an image whose hash is within COPY_BITS of a reference's, else 0: (n, 2, b), (m, 2, b).
+    """1 for an image whose hash is within COPY_BITS of a reference's, else 0: (n, 2 b), (m, 2 b).
 
-    The two hashes of a picture are its own and its mirror image's, as rows of 0 and 1.
+    A row has the bits of a picture's hash and then those of its mirror image's, as 0 and 1.
     """
-    flat = references.reshape(len(references), 2, -1)
-    bits = (images[:, None, :1] != flat[None]).sum(-1)
+    n_bits = images.shape[1] // 2
+    either = references.reshape(len(references), 2, n_bits)
+    bits = (images[:, None, None, :n_bits] != either[None]).sum(-1)
     return (bits.min((1, 2)) <= COPY_BITS).astype(np.float64)
 
 

@@ -74,13 +74,11 @@ def compute_text_similarity(images: Embeddings, texts: Embeddings) -> NDArray[np
     return (images.astype(np.float64) * texts.astype(np.float64)).sum(axis=1)
 
 
-def compute_diversity(features: Embeddings) -> tuple[float, int]:
-    """Mean squared distance over all pairs of rows, and the number of pairs: (n, d) -> >= 0.
+def compute_diversity(distances: NDArray[np.float64]) -> tuple[float, int]:
+    """Mean perceptual distance over the pairs of a prompt's images, and their number: (n,) -> >= 0.
 
-    With fewer than two rows there is no pair: (nan, 0).
+    Without a pair: (nan, 0).
     """
-    first, second = np.triu_indices(len(features), k=1)
-    if len(first) == 0:
+    if len(distances) == 0:
         return float("nan"), 0
-    gaps = features[first].astype(np.float64) - features[second].astype(np.float64)
-    return float((gaps**2).sum(axis=1).mean()), len(first)
+    return float(distances.mean()), len(distances)

@@ -1,78 +1,144 @@
-"""What else reads an image, beside encoders: perceptual hashes, and encoders of one part of it."""
+"""What else reads an image, beside encoders: perceptual hashes, and encoders of its parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
 
-from dreambench.encoders import Embeddings, Encoder
-from dreambench.files import digest
+from dreambench.encoders import Embeddings, Encoder, Pixels
 from dreambench.segment import Mask, Segmenter
 
-Part = Literal["subject", "background"]
+
+@dataclass(frozen=True)
+class _Hashes:
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        import imagehash  # noqa: PLC0415  (slow import)
+
+        seen = (image, ImageOps.mirror(image))
+        return np.concatenate([imagehash.phash(one).hash.ravel() for one in seen]).astype("f4")
 
 
 class HashReader:
-    """Perceptual hashes of an image and of its mirror image: (n, 2, 64) of 0 and 1.
+    """Perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
 
     The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
     """
 
     identity = "phash64|imagehash|mirrored-too"
-    key = digest(identity)
+    pixels = _Hashes()
+    batch_size = 64
+    on_cpu = True
 
-    def embed_images(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Embeddings:
+    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
         """See `embed.Reader`."""
-        import imagehash  # noqa: PLC0415  (slow import)
+        return pixels
 
-        rows = [
-            [imagehash.phash(seen).hash.ravel() for seen in (image, ImageOps.mirror(image))]
-            for image in images
-        ]
-        return np.array(rows, np.float32)
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """One row an image."""
+        return np.stack([self.pixels.prepare(image) for image in images])
 
 
-class PartReader:
-    """An encoder that sees one part of an image, the rest in the encoder's mean colour.
+@dataclass(frozen=True)
+class _Several:
+    """Several networks' inputs and the image's width and height, as one flat row."""
 
-    The subject is found by a segmenter, which may need the class noun.
+    inputs: tuple[Pixels, ...]
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        rows = [pixels.prepare(image).ravel() for pixels in self.inputs]
+        return np.concatenate([*rows, np.array(image.size, np.float32)])
+
+    def split(self, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Each network's batch (n, 3, side, side)."""
+        found, start = [], 0
+        for pixels in self.inputs:
+            side = pixels.crop_px
+            found.append(rows[:, start : start + 3 * side**2].reshape(-1, 3, side, side))
+            start += 3 * side**2
+        return found
+
+
+class PartsReader:
+    """Three embeddings of an image in a row: its subject and its background by DINO, and by CLIP.
+
+    Each sees one part and zeros elsewhere, which is the encoder's mean colour: the subject by DINO,
+    the background by DINO, the subject by CLIP. The subject is found once for all three by a
+    segmenter, which may need the class noun.
     """
 
     def __init__(
-        self, encoder: Encoder, segmenter: Segmenter, part: Part, *, class_name: str
+        self, dino: Encoder, clip: Encoder, segmenter: Segmenter, *, class_name: str
     ) -> None:
-        self.encoder = encoder
+        self.dino = dino
+        self.clip = clip
         self.segmenter = segmenter
-        self.part = part
         self.class_name = class_name
+        self.pixels = _Several((segmenter.spec.pixels, dino.spec.pixels, clip.spec.pixels))
+        self.batch_size = dino.batch_size
+        self.on_cpu = dino.on_cpu
         asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
-        self.identity = f"{encoder.identity}|only:{part}|{segmenter.identity}{asked}"
-        self.key = digest(self.identity)
+        self.identity = f"parts v1|{dino.identity}|{clip.identity}|{segmenter.identity}{asked}"
 
-    def embed_images(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Embeddings:
+    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
         """See `embed.Reader`."""
-        masks = self.segmenter.find_subjects(images, self.class_name, batch_size=batch_size)
-        return self.embed_masked(images, masks, batch_size=batch_size)
+        logits = self.segmenter.find_logits(self.pixels.split(pixels)[0], self.class_name)
+        return self._embed(pixels, [torch.from_numpy(row) for row in logits], threshold=0.0)
 
-    def embed_masked(
-        self, images: Sequence[Image.Image], masks: Sequence[Mask], *, batch_size: int = 64
-    ) -> Embeddings:
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """One row an image."""
+        return self.embed_pixels(np.stack([self.pixels.prepare(image) for image in images]))
+
+    def embed_masked(self, images: Sequence[Image.Image], masks: Sequence[Mask]) -> Embeddings:
         """The same with masks that are known: one bool array (height, width) an image."""
-        fill = self.encoder.spec.pixels.mean
-        parts = [
-            keep_part(image, mask, self.part, fill=fill)
-            for image, mask in zip(images, masks, strict=True)
-        ]
-        return self.encoder.embed_images(parts, batch_size=batch_size)
+        pixels = np.stack([self.pixels.prepare(image) for image in images])
+        return self._embed(
+            pixels, [torch.from_numpy(mask.astype(np.float32)) for mask in masks], threshold=0.5
+        )
+
+    def _embed(
+        self, pixels: NDArray[np.float32], maps: Sequence[torch.Tensor], *, threshold: float
+    ) -> Embeddings:
+        _, for_dino, for_clip = self.pixels.split(pixels)
+        sizes = pixels[:, -2:].astype(int)
+
+        def cut(target: Pixels) -> NDArray[np.float32]:
+            masks = [
+                frame_map(one, target, (int(width), int(height))) > threshold
+                for one, (width, height) in zip(maps, sizes, strict=True)
+            ]
+            return torch.stack(masks).numpy()[:, None].astype(np.float32)
+
+        seen, by_clip = cut(self.dino.spec.pixels), cut(self.clip.spec.pixels)
+        return np.concatenate(
+            [
+                self.dino.embed_pixels(for_dino * seen),
+                self.dino.embed_pixels(for_dino * (1 - seen)),
+                self.clip.embed_pixels(for_clip * by_clip),
+            ],
+            axis=1,
+        )
+
+    @staticmethod
+    def split(rows: Embeddings, n_dino: int) -> dict[str, Embeddings]:
+        """The three parts of rows, by kind; `n_dino` is the width of DINO's embeddings."""
+        return {
+            "dino-fg": rows[:, :n_dino],
+            "dino-bg": rows[:, n_dino : 2 * n_dino],
+            "clip-fg": rows[:, 2 * n_dino :],
+        }
 
 
-def keep_part(
-    image: Image.Image, mask: Mask, part: Part, *, fill: tuple[float, float, float]
-) -> Image.Image:
-    """The image with all but one part painted over; `fill` is RGB in [0, 1]."""
-    kept = mask if part == "subject" else ~mask
-    colour = np.round(np.array(fill) * 255).astype(np.uint8)
-    return Image.fromarray(np.where(kept[..., None], np.asarray(image), colour))
+def frame_map(values: torch.Tensor, target: Pixels, size: tuple[int, int]) -> torch.Tensor:
+    """A map over an image (h, w), as a network sees that image: resized, cut; (crop, crop).
+
+    `size` is the image's width and height; the map may have fewer or more places.
+    """
+    (width, height), left, top = target.frame(size)
+    full = interpolate(values[None, None], (height, width), mode="bilinear")[0, 0]
+    return full[top : top + target.crop_px, left : left + target.crop_px]

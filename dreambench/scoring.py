@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dreambench.embed import BATCH_SIZE, Reader, embed_files
+from dreambench.cache import KEPT_SHARE, Cache, read_max_bytes
+from dreambench.embed import AUTO, Distances, Pace, Reader, Rows, embed, embed_texts
 from dreambench.encoders import Embeddings, Encoder, EncoderSpec, Role, find_encoder
 from dreambench.entry import Entry
 from dreambench.metrics import (
@@ -66,55 +69,76 @@ def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) 
     return {role: spec.identity(progress) for role, spec in encoder_specs(protocol).items()}
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """What scores are computed from.
+
+    `rows` by reader's name and path; `distances` by two images of one subject and prompt, in the
+    plan's order; `texts` by name and text.
+    """
+
+    rows: Mapping[str, Mapping[Path, Embeddings]]
+    distances: Mapping[tuple[Path, Path], float]
+    texts: Mapping[str, Mapping[str, Embeddings]]
+
+
 def embed_entry(
     entry: Entry,
     readers: Mapping[str, Reader],
     *,
-    only_images: Collection[str] = ("perceptual",),
+    perceptual: Reader | None = None,
+    texts: Mapping[str, tuple[Encoder, Collection[str]]],
+    only_images: Collection[str] = (),
     cache_dir: Path,
+    pace: Pace = AUTO,
     progress: Progress,
-    batch_size: int = BATCH_SIZE,
-) -> dict[str, dict[Path, Embeddings]]:
-    """Embeddings by name of reader and path, of the photos and of the images.
+) -> Embedded:
+    """Embeds the photos, the images and `texts`, as far as the cache lacks them.
 
-    Readers named in `only_images` do not see the photos. Images that are missing are left out
-    here; `expected_counts` says how many there should be.
+    Readers named in `only_images` do not see the photos; `perceptual` gives distances within a
+    prompt. Images that are missing are left out here; `expected_counts` says how many there
+    should be. Keeps the cache within its bound.
     """
-    images = [path for unit in entry.plan.images if (path := entry.find_image(unit)) is not None]
+    max_bytes = read_max_bytes()
+    paths = {unit: entry.find_image(unit) for unit in entry.plan.images}
+    images = {unit: path for unit, path in paths.items() if path is not None}
     photos = [path for subject in entry.subjects for path in subject.photos]
-    found: dict[str, dict[Path, Embeddings]] = {name: {} for name in readers}
-    both = [name for name in readers if name not in only_images]
-    for paths, names in ((photos, both), (images, list(readers))):
-        if not paths or not names:
-            continue
-        arrays = embed_files(
-            paths, [readers[name] for name in names], cache_dir=cache_dir, progress=progress,
-            batch_size=batch_size,
-        )  # fmt: skip
-        for name, rows in zip(names, arrays, strict=True):
-            found[name] |= dict(zip(paths, rows, strict=True))
-    return found
+    rows = [
+        Rows(reader, [*([] if name in only_images else photos), *images.values()])
+        for name, reader in readers.items()
+    ]
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for unit, path in images.items():
+        if unit.prompt_id != PRIOR_PROMPT_ID:
+            groups.setdefault((unit.subject, unit.prompt_id), []).append(path)
+    pairs = [Distances(perceptual, list(groups.values()))] if perceptual is not None else []
+    with Cache(cache_dir) as cache:
+        made, gaps = embed(rows, pairs, cache=cache, pace=pace, progress=progress)
+        text_rows = {
+            name: embed_texts(wanted, encoder, cache=cache)
+            for name, (encoder, wanted) in texts.items()
+        }
+        cache.prune(max_bytes, share=KEPT_SHARE)
+    return Embedded(dict(zip(readers, made, strict=True)), gaps[0] if gaps else {}, text_rows)
 
 
-def compute_scores(
-    entry: Entry,
-    vectors: Mapping[str, Mapping[Path, Embeddings]],
-    text_encoder: Encoder | None,
-) -> pd.DataFrame:
+def clip_texts(entry: Entry) -> list[str]:
+    """What CLIP-T compares the images with."""
+    return sorted({unit.clip_text for unit in entry.plan.images})
+
+
+def compute_scores(entry: Entry, found: Embedded) -> pd.DataFrame:
     """The protocol's metrics as a tidy frame with the columns of COLUMNS.
 
-    `text_encoder` is None where the protocol has no metric of the role clip.
+    `found` has them by role; roles that the protocol's metrics do not need may lack.
     """
-    text_rows: dict[str, Embeddings] = {}
-    if text_encoder is not None:
-        texts = sorted({unit.clip_text for unit in entry.plan.images})
-        text_rows = dict(zip(texts, text_encoder.embed_texts(texts), strict=True))
+    text_rows = found.texts.get("clip", {})
     rows = []
     for subject in entry.subjects:
         images = entry.made_images(subject.name)
-        rows += _score_images(subject, images, vectors, text_rows)
-        if "perceptual" in vectors:
-            rows += _score_prompts(subject, images, vectors["perceptual"])
+        rows += _score_images(subject, images, found.rows, text_rows)
+        if "div" in entry.protocol.metrics:
+            rows += _score_prompts(subject, images, found.distances)
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame = frame[frame["metric"].isin(entry.protocol.metrics)]
     rank = {name: index for index, name in enumerate(METRICS)}
@@ -171,14 +195,17 @@ def _score_images(
 
 
 def _score_prompts(
-    subject: Subject, images: list[tuple[ImageUnit, Path]], features: Mapping[Path, Embeddings]
+    subject: Subject,
+    images: list[tuple[ImageUnit, Path]],
+    distances: Mapping[tuple[Path, Path], float],
 ) -> list[list[object]]:
     rows = []
     for prompt_id in dict.fromkeys(unit.prompt_id for unit, _ in images):
         if prompt_id == PRIOR_PROMPT_ID:
             continue
         members = [(unit, path) for unit, path in images if unit.prompt_id == prompt_id]
-        value, n_pairs = compute_diversity(np.stack([features[path] for _, path in members]))
+        pairs = combinations([path for _, path in members], 2)
+        value, n_pairs = compute_diversity(np.array([distances[pair] for pair in pairs]))
         if n_pairs:
             rows.append(_row(subject, members[0][0], "div", value, n_pairs, k=WHOLE_PROMPT))
     return rows

@@ -18,7 +18,6 @@ from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, digest_folder
 
 Mask = NDArray[np.bool_]
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class SegmenterSpec:
     def identity(self) -> str:
         """Architecture, weights, pixels and threshold in one string."""
         content = digest_folder(self.find_weights(), suffixes=(".safetensors", ".json", ".txt"))
-        return f"transformers:{self.kind}@{content}|{self.pixels}|mask>{THRESHOLD:g}"
+        return f"transformers:{self.kind}@{content}|{self.pixels}|logit>0"
 
 
 _CLIPSEG_FILES = (
@@ -122,16 +121,19 @@ class Segmenter:
         masks: list[Mask] = []
         for start in range(0, len(images), batch_size):
             group = images[start : start + batch_size]
-            pixels = torch.from_numpy(
-                np.stack([self.spec.pixels.prepare(image) for image in group])
-            )
-            with torch.inference_mode():
-                logits = self._forward(pixels.to(self.device), class_name).float().cpu()
-            for image, row in zip(group, logits, strict=True):
+            pixels = np.stack([self.spec.pixels.prepare(image) for image in group])
+            for image, row in zip(group, self.find_logits(pixels, class_name), strict=True):
                 size = (image.height, image.width)
-                full = torch.nn.functional.interpolate(row[None, None], size, mode="bilinear")
-                masks.append((full[0, 0].sigmoid() > THRESHOLD).numpy())
+                places = torch.from_numpy(row)[None, None]
+                full = torch.nn.functional.interpolate(places, size, mode="bilinear")
+                masks.append((full[0, 0] > 0).numpy())
         return masks
+
+    def find_logits(self, pixels: NDArray[np.float32], class_name: str) -> NDArray[np.float32]:
+        """Maps (n, h', w') over prepared images (n, 3, h, w); above 0 where the subject is."""
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+            return self._forward(batch, class_name).float().cpu().numpy()
 
     def _forward(self, pixels: torch.Tensor, class_name: str) -> torch.Tensor:
         """Logits (n, h, w) of a pixel being the subject's."""

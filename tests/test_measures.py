@@ -14,12 +14,12 @@ from PIL import Image, ImageOps
 
 from dreambench import measures as m
 from dreambench.base_models import BASE_MODELS
-from dreambench.encoders import load_encoder
+from dreambench.encoders import Pixels, load_encoder
 from dreambench.errors import UserError
 from dreambench.files import load_image
 from dreambench.metrics import METRICS
 from dreambench.mini.truth import make_true_subject
-from dreambench.readers import HashReader, PartReader, keep_part
+from dreambench.readers import HashReader, PartsReader, frame_map
 from dreambench.segment import SEGMENTERS, Segmenter, load_segmenter
 from dreambench.subjects import find_dataset, load_subjects
 
@@ -156,15 +156,18 @@ def test_hash_finds_copies_mirrored_shrunk_and_compressed_but_not_new_pictures(t
     assert found[4:].mean() < 0.2
 
 
-def test_parts_of_a_picture_are_its_pixels_and_the_mean_colour():
-    image = Image.effect_noise((8, 6), 80).convert("RGB")
-    mask = np.zeros((6, 8), bool)
-    mask[2:4, 3:6] = True
-    pixels = np.asarray(image)
-    for part, kept in (("subject", mask), ("background", ~mask)):
-        found = np.asarray(keep_part(image, mask, part, fill=(0.5, 0.0, 1.0)))
-        assert (found[kept] == pixels[kept]).all()
-        assert (found[~kept] == [128, 0, 255]).all()
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64)])
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_a_map_is_framed_as_its_image_is(size, fit):
+    target = Pixels(80, 64, (0.0,) * 3, (1.0,) * 3, fit=fit)
+    # A picture of its own mask: what the network sees is the framed map.
+    mask = np.zeros(size[::-1], bool)
+    mask[size[1] // 4 : size[1] // 2, size[0] // 3 : size[0] // 2] = True
+    seen = target.prepare(Image.fromarray(mask).convert("RGB"))[0] > 0.5
+    framed = frame_map(torch.from_numpy(mask.astype(np.float32)), target, size) > 0.5
+    assert framed.shape == (64, 64)
+    assert (framed.numpy() == seen).mean() > 0.985
+    assert seen.any()
 
 
 def test_minis_segmenter_finds_the_subjects_of_the_benchmark():
@@ -185,20 +188,30 @@ def test_minis_segmenter_finds_the_subjects_of_the_benchmark():
 
 def test_masked_embeddings_do_not_see_the_other_part():
     subject = make_true_subject(0)
-    encoder, segmenter = load_encoder("mini-vit", "dino"), load_segmenter("mini-segmenter")
-    reader = PartReader(encoder, segmenter, "subject", class_name=subject.class_name)
+    dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
+    segmenter = load_segmenter("mini-segmenter")
+    reader = PartsReader(dino, clip, segmenter, class_name=subject.class_name)
     photo, other = subject.photos[0], subject.photos[1]
-    moved = Image.fromarray(
-        np.where(photo.mask[..., None], np.asarray(photo.image), np.asarray(other.background))
-    )
-    masks = [photo.mask, photo.mask]
-    rows = reader.embed_masked([photo.image, moved], masks)
-    assert np.array_equal(rows[0], rows[1])
-    assert not np.array_equal(*encoder.embed_images([photo.image, moved]))
-    background = PartReader(encoder, segmenter, "background", class_name=subject.class_name)
-    assert background.identity != reader.identity
-    assert encoder.identity in reader.identity
-    assert segmenter.identity in reader.identity
+
+    def swap(mask):
+        return Image.fromarray(
+            np.where(mask[..., None], np.asarray(photo.image), np.asarray(other.background))
+        )
+
+    images = [photo.image, swap(photo.mask), swap(~photo.mask)]
+    rows = reader.embed_masked(images, [photo.mask] * 3)
+    whole = dino.embed_images(images)
+    parts = reader.split(rows, whole.shape[1])
+    for kind, same, changed in (("dino-fg", 1, 2), ("clip-fg", 1, 2), ("dino-bg", 2, 1)):
+        assert np.array_equal(parts[kind][0], parts[kind][same]), kind
+        assert not np.allclose(parts[kind][0], parts[kind][changed]), kind
+        assert np.linalg.norm(parts[kind], axis=1) == pytest.approx(1, abs=1e-5)
+    assert not np.allclose(whole[0], whole[1])
+    # Without masks the segmenter finds nearly the same.
+    found = reader.split(reader.embed_images(images), whole.shape[1])
+    assert (found["dino-fg"][0] * parts["dino-fg"][0]).sum() > 0.8
+    for used in (dino, clip, segmenter):
+        assert used.identity in reader.identity
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +265,11 @@ def test_clipseg_is_asked_for_the_class_and_is_what_transformers_computes(
         assert (mask == (full.sigmoid() > 0.5).numpy()).mean() > 0.999
     alone = segmenter.find_subjects(images[:1], "dog")[0]
     assert (alone == found[0]).mean() > 0.999
-    reader = PartReader(load_encoder("mini-vit", "dino"), segmenter, "subject", class_name="dog")
+    dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
+    reader = PartsReader(dino, clip, segmenter, class_name="dog")
     assert reader.identity.endswith("|asked:dog")
+    rows = reader.embed_images(images)
+    assert np.abs(reader.embed_images(images[:1]) - rows[:1]).max() < 1e-5
 
 
 def test_segmenter_that_is_not_there_names_the_files_to_bring(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dreambench import __version__
-from dreambench.cli import checks, data, runs
+from dreambench.cli import cache, checks, data, runs
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,6 +31,7 @@ for _command in (
     runs.status,
     runs.list_,
     data.data,
+    cache.cache,
     checks.plan,
     checks.tokens,
     checks.doctor,

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dreambench.cli.shared import data_option, show_progress, user_errors
+from dreambench.cli.shared import (
+    cache_option,
+    data_option,
+    show_progress,
+    user_errors,
+    workers_option,
+)
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,10 +78,11 @@ def _split(names: str | None) -> tuple[str, ...]:
 
 
 _run_dir = click.argument("run_dir", type=click.Path(path_type=Path))
-_cache = click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Folder for embeddings and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
+_embed_batch = click.option(
+    "--batch-size",
+    type=click.IntRange(0, 4096),
+    default=0,
+    help="Images that an encoder takes at once; no score depends on it.  [default: by device]",
 )
 
 
@@ -117,12 +124,13 @@ _cache = click.option(
     show_default=True,
     help="Images drawn together.",
 )
-@_cache
+@workers_option
+@cache_option
 @user_errors
 def run(
     method: str, protocol: str | None, subjects: str | None, family: str | None,
     prompts: str | None, data_dir: Path | None, beside: str, base_model: str | None,
-    out: Path, device: str, precision: str, batch_size: int, cache: Path | None,
+    out: Path, device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped."""
     from dreambench.protocol import load_protocol  # noqa: PLC0415
@@ -144,10 +152,13 @@ def run(
                 + PAPER_COMMAND.format(method=method)
             )
 
+    from dreambench.cache import read_max_bytes  # noqa: PLC0415
+    from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
     from dreambench.run import hold_run, open_run, plan_run  # noqa: PLC0415
 
+    read_max_bytes()  # A mistake in the environment shows now, too.
     options = {
         "device": device,
         "precision": precision,
@@ -166,7 +177,12 @@ def run(
         for plan in planned:
             with hold_run(plan.run_dir):
                 opened = open_run(plan)
-                run_all(opened, cache_dir=cache or cache_dir(), progress=progress)
+                run_all(
+                    opened,
+                    cache_dir=cache or cache_dir(),
+                    progress=progress,
+                    pace=Pace(n_workers=workers),
+                )
             runs.append(opened)
         scored, paths = write_report(runs[0], runs[1:])
     _print_report(scored, paths)
@@ -221,7 +237,15 @@ def _print_table(title: str, frame: pd.DataFrame) -> None:
 
 
 @contextmanager
-def _opened(run_dir: Path, cache: Path | None, data_dir: Path | None) -> Iterator[Job]:
+def _opened(
+    run_dir: Path,
+    cache: Path | None,
+    data_dir: Path | None,
+    *,
+    workers: int = 0,
+    batch_size: int = 0,
+) -> Iterator[Job]:
+    from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import Job  # noqa: PLC0415  (imports torch)
     from dreambench.run import Run, hold_run, open_run, read_run  # noqa: PLC0415
@@ -237,12 +261,13 @@ def _opened(run_dir: Path, cache: Path | None, data_dir: Path | None) -> Iterato
             hint="score the folder of the images again: dreambench score FOLDER --protocol ...",
         )
     with hold_run(run_dir), show_progress() as progress:
-        yield Job(open_run(found), cache_dir=cache or cache_dir(), progress=progress)
+        pace = Pace(n_workers=workers, batch_size=batch_size)
+        yield Job(open_run(found), cache_dir=cache or cache_dir(), progress=progress, pace=pace)
 
 
 @click.command()
 @_run_dir
-@_cache
+@cache_option
 @data_option
 @user_errors
 def train(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
@@ -253,7 +278,7 @@ def train(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
 
 @click.command()
 @_run_dir
-@_cache
+@cache_option
 @data_option
 @user_errors
 def generate(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
@@ -264,12 +289,16 @@ def generate(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
 
 @click.command()
 @_run_dir
-@_cache
+@workers_option
+@_embed_batch
+@cache_option
 @data_option
 @user_errors
-def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
-    """Stage: embed photos and images into the cache."""
-    with _opened(run_dir, cache, data_dir) as job:
+def embed(
+    run_dir: Path, workers: int, batch_size: int, cache: Path | None, data_dir: Path | None
+) -> None:
+    """Stage: embed photos, images and texts into the cache."""
+    with _opened(run_dir, cache, data_dir, workers=workers, batch_size=batch_size) as job:
         job.embed()
 
 
@@ -279,7 +308,9 @@ def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     "--convention",
     help="Score as other scorers do, too: names with commas between, or all; see `list`.",
 )
-@_cache
+@workers_option
+@_embed_batch
+@cache_option
 @data_option
 @click.option("--protocol", help="For images made elsewhere: a protocol's name or path (.toml).")
 @click.option("--name", help="For images made elsewhere: what tables call them.")
@@ -298,15 +329,12 @@ def embed(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
     help="Folder of the results, which are OUT/PROTOCOL/NAME.  [default: scores]",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")
-@click.option(
-    "--batch-size", type=click.IntRange(1, 512), help="Images embedded together.  [default: 64]"
-)
 @user_errors
 def score(
     folder: Path, convention: str | None, cache: Path | None, data_dir: Path | None,
     protocol: str | None, name: str | None, index: Path | None, partial: bool,
     subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
-    device: str | None, batch_size: int | None,
+    device: str | None, workers: int, batch_size: int,
 ) -> None:  # fmt: skip
     """Stage: write scores.parquet of a run. With --protocol: score images made elsewhere.
 
@@ -316,7 +344,6 @@ def score(
     brought = {
         "--name": name, "--index": index, "--partial": partial, "--subjects": subjects,
         "--family": family, "--prompts": prompts, "--out": out, "--device": device,
-        "--batch-size": batch_size,
     }  # fmt: skip
     given = [option for option, value in brought.items() if value]
     if protocol is None:
@@ -340,7 +367,7 @@ def score(
     for convention_name in conventions:
         find_convention(convention_name)
     if protocol is None:
-        with _opened(folder, cache, data_dir) as job:
+        with _opened(folder, cache, data_dir, workers=workers, batch_size=batch_size) as job:
             job.score()
             table = job.score_conventions(conventions) if conventions else None
         if table is not None:
@@ -348,14 +375,15 @@ def score(
         return
 
     from dreambench.brought import score as score_brought  # noqa: PLC0415  (imports torch)
-    from dreambench.embed import BATCH_SIZE  # noqa: PLC0415
+    from dreambench.embed import Pace  # noqa: PLC0415
 
     with show_progress() as progress:
         found = score_brought(
             folder, protocol=protocol, name=str(name), index=index, partial=partial,
             subjects=_split(subjects), families=_split(family), prompts=_split(prompts),
             conventions=conventions, data_dir=data_dir, cache=cache, out=out or "scores",
-            device=device or "auto", batch_size=batch_size or BATCH_SIZE, progress=progress,
+            device=device or "auto", pace=Pace(n_workers=workers, batch_size=batch_size),
+            progress=progress,
         )  # fmt: skip
     if found.conventions is not None:
         _print_conventions(found.conventions)

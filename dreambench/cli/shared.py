@@ -19,6 +19,17 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of the paper's photos.  [default: DREAMBENCH_DATA or the user's cache]",
 )
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Folder for embeddings and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    default=0,
+    help="Threads that decode images for scoring; no number depends on it.  [default: the cores]",
+)
 
 
 class Failure(click.ClickException):

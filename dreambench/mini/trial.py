@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +9,16 @@ import pandas as pd
 from PIL import Image
 from scipy.stats import kendalltau
 
-from dreambench.embed import Reader
 from dreambench.encoders import Embeddings, Encoder, load_encoder
 from dreambench.files import make_dir, write_bytes
 from dreambench.measures import MEASURES, measure_subject
 from dreambench.metrics import METRICS, compute_reference_similarity, compute_text_similarity
 from dreambench.mini.truth import DAMAGES, TrueSubject, make_true_subject
-from dreambench.mini.world import Picture
 from dreambench.plots import plot_responses, plot_rows
 from dreambench.progress import Progress
-from dreambench.readers import HashReader, PartReader
+from dreambench.readers import HashReader, PartsReader
 from dreambench.report import format_number
-from dreambench.segment import Segmenter, load_segmenter
+from dreambench.segment import Mask, Segmenter, load_segmenter
 from dreambench.stats import estimate_mean
 
 PAPERS = ("dino", "clip-i", "clip-t")
@@ -49,27 +46,25 @@ def run_trial(n_subjects: int, *, progress: Progress) -> pd.DataFrame:
 def _measure(
     subject: TrueSubject, dino: Encoder, clip: Encoder, segmenter: Segmenter
 ) -> pd.DataFrame:
-    def part(encoder: Encoder, name: str) -> PartReader:
-        return PartReader(encoder, segmenter, name, class_name=subject.class_name)  # type: ignore[arg-type]
+    parts = PartsReader(dino, clip, segmenter, class_name=subject.class_name)
+    hashes = HashReader()
 
-    parts = {
-        "dino-fg": part(dino, "subject"),
-        "clip-fg": part(clip, "subject"),
-        "dino-bg": part(dino, "background"),
-    }
-    whole: dict[str, Reader] = {"dino": dino, "clip": clip, "hash": HashReader()}
-    images = [case.image for case in subject.cases]
-    readers: dict[str, Reader] = {**whole, **parts}
-    vectors = {key: reader.embed_images(images) for key, reader in readers.items()}
+    def embed(images: list[Image.Image], masks: list[Mask] | None = None) -> dict[str, Embeddings]:
+        """Rows by kind; photos' masks are known and need no segmenter."""
+        whole = dino.embed_images(images)
+        cut = parts.embed_images(images) if masks is None else parts.embed_masked(images, masks)
+        return {
+            "dino": whole,
+            "clip": clip.embed_images(images),
+            "hash": hashes.embed_images(images),
+            **parts.split(cut, whole.shape[1]),
+        }
 
-    def embed(pictures: Sequence[Picture]) -> dict[str, Embeddings]:
-        """Photos: their masks are known and need no segmenter."""
-        seen = [picture.image for picture in pictures]
-        masks = [picture.mask for picture in pictures]
-        rows = {key: reader.embed_images(seen) for key, reader in whole.items()}
-        return rows | {key: reader.embed_masked(seen, masks) for key, reader in parts.items()}
-
-    photos, others = embed(subject.photos), embed(subject.distractors)
+    vectors = embed([case.image for case in subject.cases])
+    photos, others = (
+        embed([picture.image for picture in seen], [picture.mask for picture in seen])
+        for seen in (subject.photos, subject.distractors)
+    )
     texts = clip.embed_texts(subject.texts)
     own = [subject.texts.index(case.text) for case in subject.cases]
     found = {

@@ -1,0 +1,90 @@
+"""Commands on the cache: show what is there, bring it within a bound, clear it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from dreambench.cli.shared import cache_option, user_errors
+
+
+@click.group()
+def cache() -> None:
+    """What encoders computed: show, prune, clear.
+
+    Embeddings and distances are shared by all runs. After each run the least recently used go until
+    the rest is within DREAMBENCH_CACHE_MAX (default 2 GB).
+    """
+
+
+@cache.command()
+@cache_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@user_errors
+def show(cache: Path | None, as_json: bool) -> None:
+    """Show what is there, by encoder and kind, with sizes."""
+    from dreambench.cache import Cache, measure_folders, read_max_bytes  # noqa: PLC0415
+    from dreambench.files import cache_dir  # noqa: PLC0415
+
+    root, max_bytes = cache or cache_dir(), read_max_bytes()
+    with Cache(root) as opened:
+        holdings, n_bytes, path = opened.describe(), opened.n_bytes, opened.path
+    folders = measure_folders(root)
+    if as_json:
+        content = {
+            "path": str(path),
+            "n_bytes": n_bytes,
+            "max_bytes": max_bytes,
+            "rows": [vars(holding) for holding in holdings],
+            "folders": folders,
+        }
+        click.echo(json.dumps(content, indent=2))
+        return
+    click.echo(f"{path}: {n_bytes / 1e6:,.1f} MB of at most {max_bytes / 1e6:,.0f} MB")
+    for holding in holdings:
+        used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d")
+        click.echo(
+            f"  {holding.kind:8} {holding.n_rows:9,} rows {holding.n_bytes / 1e6:9,.1f} MB  "
+            f"used {used}  {holding.identity}"
+        )
+    if folders:
+        click.echo("Beside it, never pruned:")
+    for name, size in folders.items():
+        click.echo(f"  {name:14} {size / 1e6:9,.1f} MB  {root / name}")
+
+
+@cache.command()
+@cache_option
+@click.option("--max-size", help="As 500 MB or 20 GB.  [default: DREAMBENCH_CACHE_MAX or 2 GB]")
+@user_errors
+def prune(cache: Path | None, max_size: str | None) -> None:
+    """Delete the least recently used until the rest is within a bound.
+
+    What a running job uses stays, as do class images, weights and photos.
+    """
+    from dreambench.cache import read_max_bytes  # noqa: PLC0415
+
+    _prune(cache, read_max_bytes(max_size))
+
+
+@cache.command()
+@cache_option
+@user_errors
+def clear(cache: Path | None) -> None:
+    """Delete all of it but what a running job uses; class images, weights and photos stay."""
+    _prune(cache, 0)
+
+
+def _prune(cache: Path | None, max_bytes: int) -> None:
+    from dreambench.cache import Cache  # noqa: PLC0415
+    from dreambench.files import cache_dir  # noqa: PLC0415
+
+    with Cache(cache or cache_dir()) as opened:
+        freed = opened.prune(max_bytes)
+        n_rows = sum(holding.n_rows for holding in opened.describe())
+        click.echo(
+            f"{freed / 1e6:,.1f} MB freed; {n_rows:,} rows and {opened.n_bytes / 1e6:,.1f} MB left"
+        )
