@@ -17,7 +17,7 @@ from dreambench.files import load_image
 from dreambench.measures import MEASURES, measure_subject
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.readers import HashReader, PartsReader
-from dreambench.scoring import COLUMNS
+from dreambench.scoring import COLUMNS, list_texts
 from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_table
 from dreambench.subjects import Subject
@@ -54,13 +54,14 @@ def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, 
 def compute_measures(
     entry: Entry,
     vectors: Mapping[str, Mapping[Path, Embeddings]],
+    texts: Mapping[str, Embeddings],
     encoders: Mapping[str, Encoder],
     segmenter: Segmenter | None,
     embed: Embed,
 ) -> pd.DataFrame:
     """Every measure of every image but those of the plain class; the columns of scoring.COLUMNS.
 
-    `vectors` by role and path are those of the scores; what else is needed is embedded here. The
+    `vectors` by role and path and CLIP's rows of `texts` are those of the scores; what else is needed is embedded here. The
     distractors are photos of the entry's other subjects. NaN where a measure is not defined.
     """
     if not {"dino", "clip"} <= set(encoders):
@@ -86,11 +87,10 @@ def compute_measures(
             kind: np.concatenate([other[kind] for other in others] or [own[kind][:0]])
             for kind in own
         }
-        prompts = entry.protocol.prompts_for(subject.kind)
-        texts = [prompt.text.format(subject=subject.class_name) for prompt in prompts]
+        wanted = list_texts(entry.protocol, subject)
         found = measure_subject(
-            rows, own, beside, encoders["clip"].embed_texts(texts),
-            [texts.index(unit.clip_text) for unit, _ in images],
+            rows, own, beside, np.stack([texts[text] for text in wanted]),
+            [wanted.index(unit.clip_text) for unit, _ in images],
         )  # fmt: skip
         head = [
             [subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id, unit.k]

@@ -96,7 +96,12 @@ class Scorer:
         scores = compute_scores(self.entry, found)
         _write_table(self.entry.scores_path, scores)
         measures = compute_measures(
-            self.entry, found.rows, self._encoders, self._segmenter[0], self._embed_files
+            self.entry,
+            found.rows,
+            found.texts.get("clip", {}),
+            self._encoders,
+            self._segmenter[0],
+            self._embed_files,
         )
         _write_table(self.entry.measures_path, measures)
         return scores

@@ -148,7 +148,9 @@ class _Walk:
         """Whether a path, with all links followed, leads out of the folder; notes it if so."""
         if Path(os.path.realpath(path)).is_relative_to(self.root):
             return False
-        self.problems.append(Problem("outside", self.name(path), detail="leads out of the folder"))
+        self.problems.append(
+            Problem("outside", self.name(path), detail="leads out of the folder; put a copy there")
+        )
         return True
 
     def entries(self, folder: Path) -> Iterator[tuple[Path, bool]]:

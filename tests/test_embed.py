@@ -563,7 +563,8 @@ def test_cache_command_shows_prunes_and_clears(scored):
     found = json.loads(call("cache", "show", *cache, "--json").stdout)
     kinds = {(row["kind"], row["identity"].split(":")[0]) for row in found["rows"]}
     assert kinds == {
-        ("image", "timm"), ("image", "open_clip"), ("text", "open_clip"), ("distance", "timm")
+        ("image", "timm"), ("image", "open_clip"), ("text", "open_clip"), ("distance", "timm"),
+        ("image", "phash64|imagehash|mirrored-too"), ("image", "parts v1|timm"),
     }  # fmt: skip
     assert found["folders"]["class-images"] == 1000
     before = (run_dir / "scores.parquet").read_bytes()
