@@ -61,8 +61,9 @@ def compute_measures(
 ) -> pd.DataFrame:
     """Every measure of every image but those of the plain class; the columns of scoring.COLUMNS.
 
-    `vectors` by role and path and CLIP's rows of `texts` are those of the scores; what else is needed is embedded here. The
-    distractors are photos of the entry's other subjects. NaN where a measure is not defined.
+    `vectors` by role and path, and CLIP's rows of `texts`, are those of the scores; what else is
+    needed is embedded here. The distractors are photos of the entry's other subjects. NaN where a
+    measure is not defined.
     """
     if not {"dino", "clip"} <= set(encoders):
         return pd.DataFrame(columns=COLUMNS)
