@@ -29,7 +29,10 @@ def scored(name, **values):
         for row in estimate_table(frame).itertuples(index=False)
     }
     digests = dict.fromkeys(("protocol", "recipe", "data", "base_model"), "0")
-    summary = {"metrics": metrics, "protocol": "p v1", "digests": digests, "code": {"commit": "c"}}
+    summary = {
+        "metrics": metrics, "protocol": "p v1", "digests": digests, "code": {"commit": "c"},
+        "partial": False,
+    }  # fmt: skip
     return Scored(name, frame, summary)
 
 
