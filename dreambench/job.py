@@ -164,7 +164,7 @@ class Scorer:
         return table
 
     def summarise(self) -> dict[str, Any]:
-        """Writes summary.json from the scores."""
+        """Writes summary.json from the scores; UserError when there are none."""
         summary = make_summary(self.entry, read_scores(self.entry))
         summary["measures"] = self._summarise_measures()
         write_json(self.entry.summary_path, summary)
@@ -267,7 +267,7 @@ class Job(Scorer):
 
     def aggregate(self, *, allow_incomplete: bool = False) -> dict[str, Any]:
         """Writes summary.json; refuses a run with missing images unless told otherwise."""
-        read_scores(self.run)
+        read_scores(self.run)  # A run without scores is told that first.
         missing = len(self.run.missing_images())
         if missing and not allow_incomplete:
             raise UserError(
