@@ -18,7 +18,7 @@ from dreambench.measures import MEASURES, measure_subject
 from dreambench.plan import ImageUnit
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.readers import HashReader, PartsReader
-from dreambench.scoring import COLUMNS, Embedded
+from dreambench.scoring import COLUMNS, Embedded, list_texts
 from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_table
 from dreambench.subjects import Subject
@@ -69,11 +69,6 @@ def ask_for_measures(
     return asked
 
 
-def list_measure_texts(entry: Entry) -> set[str]:
-    """All prompts of the protocol with the nouns of the subjects, among which an image's own is."""
-    return {text for subject in entry.subjects for text in _list_texts(entry, subject)}
-
-
 def compute_measures(
     entry: Entry,
     found: Embedded,
@@ -82,8 +77,8 @@ def compute_measures(
 ) -> pd.DataFrame:
     """Every measure of every image but those of the plain class; the columns of scoring.COLUMNS.
 
-    `found` has what `ask_for_measures` and `list_measure_texts` say. The distractors are photos of
-    the entry's other subjects. NaN where a measure is not defined.
+    `found` has what `ask_for_measures` says, and CLIP's rows of the protocol's texts. The
+    distractors are photos of the entry's other subjects. NaN where a measure is not defined.
     """
     if not {"dino", "clip"} <= set(encoders):
         return pd.DataFrame(columns=COLUMNS)
@@ -103,7 +98,7 @@ def compute_measures(
             kind: np.concatenate([other[kind] for other in others] or [own[kind][:0]])
             for kind in own
         }
-        texts = _list_texts(entry, subject)
+        texts = list_texts(entry.protocol, subject)
         values = measure_subject(
             rows, own, beside, np.stack([found.texts["clip"][text] for text in texts]),
             [texts.index(unit.clip_text) for unit, _ in images],
@@ -121,11 +116,6 @@ def _find_images(entry: Entry, subject: Subject) -> list[tuple[ImageUnit, Path]]
     """A subject's images but those of the plain class."""
     images = entry.made_images(subject.name)
     return [(unit, path) for unit, path in images if unit.prompt_id != PRIOR_PROMPT_ID]
-
-
-def _list_texts(entry: Entry, subject: Subject) -> list[str]:
-    prompts = entry.protocol.prompts_for(subject.kind)
-    return [prompt.text.format(subject=subject.class_name) for prompt in prompts]
 
 
 def _name_rows(

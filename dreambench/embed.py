@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreambench.cache import (
+    KEPT_SHARE,
     Cache,
     Kind,
     Row,
     Stat,
     key_of_pair,
     key_of_text,
+    read_max_bytes,
     read_stat,
 )
 from dreambench.encoders import Embeddings, Encoder
@@ -404,8 +406,12 @@ def embed_files(
     progress: Progress,
     pace: Pace = AUTO,
 ) -> list[Embeddings]:
-    """Embeddings of image files: for each reader an array with one row a path; see `embed`."""
+    """Embeddings of image files: for each reader an array with one row a path; see `embed`.
+
+    Keeps the cache within its bound.
+    """
     with Cache(cache_dir) as cache:
         asks = [Rows(reader, paths) for reader in readers]
         found, _ = embed(asks, [], cache=cache, progress=progress, pace=pace)
+        cache.prune(read_max_bytes(), share=KEPT_SHARE)
     return [np.stack([rows[path] for path in paths]) for rows in found]

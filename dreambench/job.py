@@ -17,7 +17,6 @@ import pandas as pd
 from dreambench.beside import (
     ask_for_measures,
     compute_measures,
-    list_measure_texts,
     open_segmenter,
     summarise_measures,
 )
@@ -83,12 +82,12 @@ class Scorer:
     def embed(self) -> Embedded:
         """Embeds photos, images and texts, as far as the cache does not have them."""
         readers: dict[str, Encoder] = dict(self._encoders)
-        clip, texts = readers.get("clip"), set(clip_texts(self.entry))
+        clip = readers.get("clip")
         return embed_entry(
             self.entry,
             readers,
             perceptual=readers.pop("perceptual", None),
-            texts={"clip": (clip, texts | list_measure_texts(self.entry))} if clip else {},
+            texts={"clip": (clip, clip_texts(self.entry))} if clip else {},
             beside=ask_for_measures(self.entry, self._encoders, self._segmenter[0]),
             cache_dir=self.cache_dir,
             pace=self.pace,
@@ -159,7 +158,7 @@ class Scorer:
         return table
 
     def summarise(self) -> dict[str, Any]:
-        """Writes summary.json from the scores."""
+        """Writes summary.json from the scores; UserError when there are none."""
         summary = make_summary(self.entry, read_scores(self.entry))
         summary["measures"] = self._summarise_measures()
         write_json(self.entry.summary_path, summary)
@@ -262,7 +261,7 @@ class Job(Scorer):
 
     def aggregate(self, *, allow_incomplete: bool = False) -> dict[str, Any]:
         """Writes summary.json; refuses a run with missing images unless told otherwise."""
-        read_scores(self.run)
+        read_scores(self.run)  # A run without scores is told that first.
         missing = len(self.run.missing_images())
         if missing and not allow_incomplete:
             raise UserError(

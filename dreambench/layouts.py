@@ -148,7 +148,9 @@ class _Walk:
         """Whether a path, with all links followed, leads out of the folder; notes it if so."""
         if Path(os.path.realpath(path)).is_relative_to(self.root):
             return False
-        self.problems.append(Problem("outside", self.name(path), detail="leads out of the folder"))
+        self.problems.append(
+            Problem("outside", self.name(path), detail="leads out of the folder; put a copy there")
+        )
         return True
 
     def entries(self, folder: Path) -> Iterator[tuple[Path, bool]]:
@@ -157,9 +159,7 @@ class _Walk:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except OSError as error:
-            self.problems.append(
-                Problem("unreadable", self.name(folder), detail=str(error.strerror))
-            )
+            self.problems.append(Problem("unreadable", self.name(folder), detail=_reason(error)))
             return
         self.n_entries += len(entries)
         if self.n_entries > MAX_ENTRIES:
@@ -173,10 +173,13 @@ class _Walk:
                 continue
             if entry.is_symlink() and self.is_outside(path):
                 continue
-            elif entry.is_dir():
-                yield path, True
-            elif entry.is_file():
-                yield path, False
+            try:
+                is_dir, is_file = path.is_dir(), path.is_file()
+            except OSError as error:
+                self.problems.append(Problem("unreadable", self.name(path), detail=_reason(error)))
+                continue
+            if is_dir or is_file:
+                yield path, is_dir
             else:
                 self.n_ignored += 1
 
@@ -187,6 +190,11 @@ class _Walk:
                 self.n_ignored += 1
             else:
                 self.files.append(_File(self.name(path), path, subject, prompt, path.stem))
+
+
+def _reason(error: OSError) -> str:
+    """Why the system did not let a file be read, without its path."""
+    return f"cannot be read ({error.strerror})"
 
 
 def _printable(text: str) -> str:
@@ -520,7 +528,7 @@ def _look(path: Path) -> _Look:
     except ImageError as error:
         return _Look(fault=error.reason)
     except OSError as error:
-        return _Look(fault=f"cannot be read ({error.strerror})")
+        return _Look(fault=_reason(error))
 
 
 def check_images(placed: Placed, *, min_side_px: int, progress: Progress) -> Checked:

@@ -324,7 +324,7 @@ def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
             values = {
                 metric_heading(m): format_number(run.summary["metrics"][m]["mean"]) for m in oracles
             }
-            rows.append({"oracle": f"{FLOOR}: no personalization, the floor", **values})
+            rows.append({"oracle": f"{run.label}: no personalization, the floor", **values})
     return pd.DataFrame(rows)
 
 

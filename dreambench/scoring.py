@@ -126,8 +126,15 @@ def embed_entry(
 
 
 def clip_texts(entry: Entry) -> list[str]:
-    """What CLIP-T compares the images with."""
-    return sorted({unit.clip_text for unit in entry.plan.images})
+    """What images are compared with: their own prompts, and all others of the protocol."""
+    texts = {unit.clip_text for unit in entry.plan.images}
+    return sorted(texts | {t for s in entry.subjects for t in list_texts(entry.protocol, s)})
+
+
+def list_texts(protocol: Protocol, subject: Subject) -> list[str]:
+    """The protocol's prompts for a subject, with its class noun."""
+    prompts = protocol.prompts_for(subject.kind)
+    return [prompt.text.format(subject=subject.class_name) for prompt in prompts]
 
 
 def compute_scores(entry: Entry, found: Embedded) -> pd.DataFrame:

@@ -422,7 +422,10 @@ def aggregate(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> N
 def report(
     run_dir: Path, beside: tuple[Path, ...], paper_table: int | None, data_dir: Path | None
 ) -> None:
-    """Stage: tables, plots and the grid of RUN_DIR, beside other run folders of its protocol."""
+    """Stage: tables, plots and the grid of RUN_DIR, beside other folders of its protocol.
+
+    A folder is a run's, or that of `score` with the scores of images made elsewhere.
+    """
     from dreambench.job import write_report  # noqa: PLC0415  (imports torch)
     from dreambench.paper import write_paper_table  # noqa: PLC0415
     from dreambench.run import read_run  # noqa: PLC0415

@@ -1,6 +1,6 @@
 """Puts trained models where the package looks for them.
 
-    python -m dreambench.mini.training.install --vit DIR --clip DIR --base DIR
+    python -m dreambench.mini.training.install --vit DIR --clip DIR --base DIR --segmenter DIR
 
 Refuses to ship more than the package may carry.
 """
@@ -26,7 +26,7 @@ def forget_place(config: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("vit", "clip", "base"):
+    for name in ("vit", "clip", "base", "segmenter"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     sources = {name: Path(value) for name, value in vars(parser.parse_args()).items()}
     n_bytes = sum(
