@@ -3,7 +3,7 @@
     python benchmarks/scoring.py [--out reports/benchmarks] [--repeats 3] [--n-subjects 30]
 
 ViT-S/16 and CLIP ViT-B/32 (and LPIPS where the whole protocol is scored) with random weights, which
-cost what trained ones cost; two threads. Four parts:
+cost what trained ones cost; no segmenter; two threads. Four parts:
 
 - the best batch size of a bare pass of each encoder;
 - cold scoring of 300 images of 1024 px in rounds of 100, each beside two others on the same images:
@@ -130,6 +130,7 @@ class World:
         text = shipped_path("protocols", "dreambench.toml").read_text()
         text = text.replace('dataset = "dreambooth"', f"dataset = {json.dumps(str(data))}")
         text = text.replace('base_model = "sd15"', 'base_model = "mini"')
+        text = text.replace('segmenter = "clipseg"\n', "")
         (root / "whole.toml").write_text(text)
         metrics = 'metrics = ["dino", "clip-i", "clip-t", "div", "pres"]'
         text = text.replace(metrics, 'metrics = ["dino", "clip-i", "clip-t"]')
@@ -488,7 +489,7 @@ over all measured parts; highest {highest_others}).
 
 {n_rounds} rounds of 100 images and their photos; medians, and the lowest and highest round. Ratios
 are taken within a round. Ours is `Job.score`, which `dreambench score` calls: hashing, decoding,
-preparation, both encoders, texts, cache, scores of images and photos, their files.
+preparation, both encoders, texts, perceptual hashes, cache, scores, measures, and their files.
 
 | | images/s | rounds |
 |:--|--:|--:|

@@ -104,7 +104,7 @@ class BlackFinder:
 
     identity = "black|v1"
     pixels = _IsBlack()
-    batch_size = 64
+    batch_size = 8
     on_cpu = True
 
     def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:

@@ -34,7 +34,7 @@ class HashReader:
 
     identity = "phash64|imagehash|mirrored-too"
     pixels = _Hashes()
-    batch_size = 64
+    batch_size = 8
     on_cpu = True
 
     def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
