@@ -4,34 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dreambench.embed import Reader
+from dreambench.embed import Rows
 from dreambench.encoders import Embeddings, Encoder
 from dreambench.entry import Entry
 from dreambench.files import load_image
 from dreambench.measures import MEASURES, measure_subject
+from dreambench.plan import ImageUnit
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.readers import HashReader, PartsReader
-from dreambench.scoring import COLUMNS, list_texts
+from dreambench.scoring import COLUMNS, Embedded, list_texts
 from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_table
 from dreambench.subjects import Subject
 
 PROPERTY = "property"
 """The family in which a right picture must lose likeness, and which so stands apart."""
-
-
-class Embed(Protocol):
-    """Embeds files through the cache: for each reader one array with a row a path."""
-
-    def __call__(self, paths: Sequence[Path], readers: Sequence[Reader]) -> list[Embeddings]:
-        """See `embed.embed_files`."""
-        ...
 
 
 def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
@@ -51,73 +44,92 @@ def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, 
     return load_segmenter(name, device=device), ""
 
 
+def ask_for_measures(
+    entry: Entry, encoders: Mapping[str, Encoder], segmenter: Segmenter | None
+) -> dict[str, Rows]:
+    """What the measures need beside the rows of the scores: "hash", and "parts" by class noun.
+
+    Nothing where the protocol has no metric of DINO or of CLIP. Parts of photos whose masks the
+    dataset has are not asked for.
+    """
+    if not {"dino", "clip"} <= set(encoders):
+        return {}
+    hashed: list[Path] = []
+    parts: dict[str, list[Path]] = {}
+    for subject in entry.subjects:
+        images = [path for _, path in _find_images(entry, subject)]
+        hashed += [*subject.photos, *images]
+        photos = () if subject.masks else subject.photos
+        parts.setdefault(subject.class_name, []).extend([*photos, *images])
+    asked = {"hash": Rows(HashReader(), hashed)}
+    if segmenter is not None:
+        for noun, paths in parts.items():
+            reader = PartsReader(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
+            asked[f"parts:{noun}"] = Rows(reader, paths)
+    return asked
+
+
 def compute_measures(
     entry: Entry,
-    vectors: Mapping[str, Mapping[Path, Embeddings]],
-    texts: Mapping[str, Embeddings],
+    found: Embedded,
     encoders: Mapping[str, Encoder],
     segmenter: Segmenter | None,
-    embed: Embed,
 ) -> pd.DataFrame:
     """Every measure of every image but those of the plain class; the columns of scoring.COLUMNS.
 
-    `vectors` by role and path, and CLIP's rows of `texts`, are those of the scores; what else is
-    needed is embedded here. The distractors are photos of the entry's other subjects. NaN where a
-    measure is not defined.
+    `found` has what `ask_for_measures` says, and CLIP's rows of the protocol's texts. The
+    distractors are photos of the entry's other subjects. NaN where a measure is not defined.
     """
     if not {"dino", "clip"} <= set(encoders):
         return pd.DataFrame(columns=COLUMNS)
     photos = {
-        subject.name: _read_photos(subject, vectors, encoders, segmenter, embed)
+        subject.name: _read_photos(subject, found.rows, encoders, segmenter)
         for subject in entry.subjects
     }
     frames = []
     for subject in entry.subjects:
-        images = [
-            (u, p) for u, p in entry.made_images(subject.name) if u.prompt_id != PRIOR_PROMPT_ID
-        ]
+        images = _find_images(entry, subject)
         if not images:
             continue
-        paths = [path for _, path in images]
-        rows = {r: np.stack([vectors[r][path] for path in paths]) for r in ("dino", "clip")}
-        readers = _make_readers(subject, encoders, segmenter)
-        rows = _name_rows(rows, embed(paths, readers))
+        rows = _name_rows(found.rows, [path for _, path in images], subject)
         others = [photos[other.name] for other in find_distractors(subject, entry.subjects)]
         own = photos[subject.name]
         beside = {
             kind: np.concatenate([other[kind] for other in others] or [own[kind][:0]])
             for kind in own
         }
-        wanted = list_texts(entry.protocol, subject)
-        found = measure_subject(
-            rows, own, beside, np.stack([texts[text] for text in wanted]),
-            [wanted.index(unit.clip_text) for unit, _ in images],
+        texts = list_texts(entry.protocol, subject)
+        values = measure_subject(
+            rows, own, beside, np.stack([found.texts["clip"][text] for text in texts]),
+            [texts.index(unit.clip_text) for unit, _ in images],
         )  # fmt: skip
         head = [
             [subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id, unit.k]
             for unit, _ in images
         ]
         heads = pd.DataFrame(head, columns=COLUMNS[:6])
-        frames += [
-            heads.assign(metric=name, value=values, n_pairs=1) for name, values in found.items()
-        ]
+        frames += [heads.assign(metric=name, value=v, n_pairs=1) for name, v in values.items()]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def _make_readers(
-    subject: Subject, encoders: Mapping[str, Encoder], segmenter: Segmenter | None
-) -> list[Reader]:
-    if segmenter is None:
-        return [HashReader()]
-    noun = subject.class_name
-    parts = PartsReader(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
-    return [HashReader(), parts]
+def _find_images(entry: Entry, subject: Subject) -> list[tuple[ImageUnit, Path]]:
+    """A subject's images but those of the plain class."""
+    images = entry.made_images(subject.name)
+    return [(unit, path) for unit, path in images if unit.prompt_id != PRIOR_PROMPT_ID]
 
 
-def _name_rows(whole: dict[str, Embeddings], found: Sequence[Embeddings]) -> dict[str, Embeddings]:
-    """Rows by kind: of the whole images, their hashes and, where there is a segmenter, parts."""
-    rows = {**whole, "hash": found[0]}
-    return rows | PartsReader.split(found[1], whole["dino"].shape[1]) if found[1:] else rows
+def _name_rows(
+    vectors: Mapping[str, Mapping[Path, Embeddings]], paths: Sequence[Path], subject: Subject
+) -> dict[str, Embeddings]:
+    """Rows by kind: of whole images, their hashes and, where there is a segmenter, their parts."""
+    rows = {
+        kind: np.stack([vectors[kind][path] for path in paths]) for kind in ("dino", "clip", "hash")
+    }
+    parts = vectors.get(f"parts:{subject.class_name}", {})
+    if all(path in parts for path in paths):
+        joined = np.stack([parts[path] for path in paths])
+        rows |= PartsReader.split(joined, rows["dino"].shape[1])
+    return rows
 
 
 def _read_photos(
@@ -125,19 +137,16 @@ def _read_photos(
     vectors: Mapping[str, Mapping[Path, Embeddings]],
     encoders: Mapping[str, Encoder],
     segmenter: Segmenter | None,
-    embed: Embed,
 ) -> dict[str, Embeddings]:
     """Rows by kind of a subject's photos; masks are the dataset's where it has them."""
-    whole = {r: np.stack([vectors[r][path] for path in subject.photos]) for r in ("dino", "clip")}
-    readers = _make_readers(subject, encoders, segmenter)
-    if not subject.masks:
-        return _name_rows(whole, embed(subject.photos, readers))
-    found = embed(subject.photos, readers[:1])
-    for reader in readers:
-        if isinstance(reader, PartsReader):
-            images = [load_image(path) for path in subject.photos]
-            found.append(reader.embed_masked(images, [_read_mask(path) for path in subject.masks]))
-    return _name_rows(whole, found)
+    rows = _name_rows(vectors, subject.photos, subject)
+    if subject.masks and segmenter is not None:
+        noun = subject.class_name
+        reader = PartsReader(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
+        images = [load_image(path) for path in subject.photos]
+        masks = [_read_mask(path) for path in subject.masks]
+        rows |= PartsReader.split(reader.embed_masked(images, masks), rows["dino"].shape[1])
+    return rows
 
 
 def _read_mask(path: Path) -> Mask:

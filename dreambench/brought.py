@@ -15,7 +15,7 @@ from dreambench.conventions import find_convention
 from dreambench.embed import AUTO, Pace
 from dreambench.entry import BROUGHT, BroughtImages
 from dreambench.errors import UserError, disk_errors
-from dreambench.files import cache_dir, digest, read_json, write_json
+from dreambench.files import cache_dir, digest, make_dir, read_json, write_json
 from dreambench.job import Scorer, write_report
 from dreambench.layouts import (
     LAYOUTS,
@@ -114,7 +114,10 @@ def score(
     placed = place_images(images_dir, wanted, index=index)
     run_dir = Path(out) / loaded.name / name
     _refuse_inside(run_dir, images_dir, placed)
-    checked = check_images(placed, min_side_px=smallest_side_px(loaded), progress=progress)
+    root = make_dir(cache or cache_dir())
+    checked = check_images(
+        placed, min_side_px=smallest_side_px(loaded), cache_dir=root, progress=progress
+    )
     problems = [*placed.problems, *checked.problems]
     stopping = [problem for problem in problems if problem.kind in STOPPING]
     if not checked.files or (stopping and not partial):
@@ -134,7 +137,7 @@ def score(
         run_dir=run_dir, protocol=loaded, subjects=list(wanted.subjects),
         plan=Plan((), tuple(placed.units)), manifest=manifest, files=checked.files,
     )  # fmt: skip
-    scorer = Scorer(entry, cache_dir=cache or cache_dir(), progress=progress, pace=pace)
+    scorer = Scorer(entry, cache_dir=root, progress=progress, pace=pace)
     with hold_run(run_dir):
         _open_results(entry)
         scores = scorer.score()

@@ -22,17 +22,18 @@ from numpy.typing import NDArray
 from dreambench.errors import UserError
 from dreambench.files import cache_dir, make_dir, sha256_file
 
-Kind = Literal["image", "text", "distance"]
+Kind = Literal["image", "text", "distance", "look"]
 Row = NDArray[Any]
 T = TypeVar("T")
 
 DEFAULT_MAX = "2 GB"
 """Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million embeddings."""
 
-# The name has the format: another format is another file. Distances are sums in float64.
+# The name has the format: another format is another file. Distances are sums in float64; looks are
+# what opening a file shows, as text.
 FOLDER = "embeddings"
 FILE_NAME = "rows-v1.sqlite"
-DTYPES: Mapping[Kind, str] = {"image": "<f4", "text": "<f4", "distance": "<f8"}
+DTYPES: Mapping[Kind, str] = {"image": "<f4", "text": "<f4", "distance": "<f8", "look": "u1"}
 SCHEMA = """
 CREATE TABLE encoders (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
 CREATE TABLE entries (

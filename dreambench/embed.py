@@ -45,6 +45,26 @@ class Preparation(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Joined:
+    """A preparation of several: their arrays and the image's width and height, as one flat row.
+
+    Those that another reader has as well are made once for both.
+    """
+
+    inputs: tuple[Preparation, ...]
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        """See `Preparation`."""
+        return self.join([one.prepare(image) for one in self.inputs], image.size)
+
+    def join(
+        self, arrays: Sequence[NDArray[np.float32]], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """The row of an image of that size from the arrays of its inputs."""
+        return np.concatenate([*(one.ravel() for one in arrays), np.array(size, np.float32)])
+
+
 class Reader(Protocol):
     """What turns images into rows: an `encoders.Encoder`, or `BlackFinder`."""
 
@@ -84,7 +104,7 @@ class BlackFinder:
 
     identity = "black|v1"
     pixels = _IsBlack()
-    batch_size = 64
+    batch_size = 8
     on_cpu = True
 
     def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
@@ -143,10 +163,10 @@ def embed(
 ) -> tuple[list[dict[Path, Embeddings]], list[dict[tuple[Path, Path], float]]]:
     """Answers all that is asked, in order; each file is hashed once and decoded at most once.
 
-    Rows are made in batches that all have one size (the last is filled up), and always whole
-    batches of the same files, so that neither a row's neighbours nor an interruption show in its
-    bits. Decoding runs in threads: beside the network on a GPU; on a CPU in turns with it, since
-    there both want the same cores.
+    Readers of one identity share their work. Rows are made in batches that all have one size (the
+    last is filled up), and always whole batches of the same files, so that neither a row's
+    neighbours nor an interruption show in its bits. Decoding runs in threads: beside the network on
+    a GPU; on a CPU in turns with it, since there both want the same cores.
 
     Raises UserError for a file that is missing, damaged, or changes meanwhile.
     """
@@ -156,20 +176,24 @@ def embed(
     hashed = cache.hash_files(listed, n_workers=n_workers)
     names = {path: name for path, (name, _) in hashed.items()}
     contents = dict.fromkeys(names.values())
-    row_lanes = [
-        _RowLane(ask.reader, contents, {names[path] for path in ask.paths}, cache, pace)
-        for ask in rows
-    ]
+    wanted: dict[str, set[str]] = {}
+    for ask in rows:
+        wanted.setdefault(ask.reader.identity, set()).update(names[path] for path in ask.paths)
+    readers = {ask.reader.identity: ask.reader for ask in reversed(rows)}
+    row_lanes = {
+        identity: _RowLane(readers[identity], contents, some, cache, pace)
+        for identity, some in wanted.items()
+    }
     distance_lanes = [
         _DistanceLane(
             ask.reader, contents, [[names[p] for p in group] for group in ask.groups], cache, pace
         )
         for ask in distances
     ]
-    _run_lanes([*row_lanes, *distance_lanes], names, hashed, cache, n_workers, progress)
+    _run_lanes([*row_lanes.values(), *distance_lanes], names, hashed, cache, n_workers, progress)
     made = [
-        {path: lane.found[names[path]] for path in ask.paths}
-        for ask, lane in zip(rows, row_lanes, strict=True)
+        {path: row_lanes[ask.reader.identity].found[names[path]] for path in ask.paths}
+        for ask in rows
     ]
     gaps = [
         {
@@ -343,7 +367,17 @@ def _prepare(
     image = load_image(path)
     if read_stat(path) != stat:
         raise UserError(f"{path} changed while it was read", hint="run the same command again")
-    return [preparation.prepare(image) for preparation in preparations]
+    made: dict[Preparation, NDArray[np.float32]] = {}
+
+    def make(one: Preparation) -> NDArray[np.float32]:
+        if one not in made:
+            if isinstance(one, Joined):
+                made[one] = one.join([make(part) for part in one.inputs], image.size)
+            else:
+                made[one] = one.prepare(image)
+        return made[one]
+
+    return [make(one) for one in preparations]
 
 
 def embed_texts(texts: Iterable[str], encoder: Encoder, *, cache: Cache) -> dict[str, Embeddings]:

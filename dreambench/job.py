@@ -14,11 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dreambench.beside import compute_measures, open_segmenter, summarise_measures
+from dreambench.beside import (
+    ask_for_measures,
+    compute_measures,
+    open_segmenter,
+    summarise_measures,
+)
 from dreambench.compare import Scored, check_comparable
 from dreambench.conventions import find_convention, score_convention
-from dreambench.embed import AUTO, BlackFinder, Pace, Reader, embed_files
-from dreambench.encoders import Embeddings, Encoder, load_encoder, load_spec
+from dreambench.embed import AUTO, BlackFinder, Pace, Reader
+from dreambench.encoders import Encoder, load_encoder, load_spec
 from dreambench.entry import Entry
 from dreambench.errors import UserError
 from dreambench.files import make_dir, read_json, write_bytes, write_json
@@ -83,6 +88,7 @@ class Scorer:
             readers,
             perceptual=readers.pop("perceptual", None),
             texts={"clip": (clip, clip_texts(self.entry))} if clip else {},
+            beside=ask_for_measures(self.entry, self._encoders, self._segmenter[0]),
             cache_dir=self.cache_dir,
             pace=self.pace,
             progress=self.progress,
@@ -95,14 +101,7 @@ class Scorer:
         write_bytes(self.entry.oracles_path, oracles.to_csv(index=False).encode())
         scores = compute_scores(self.entry, found)
         _write_table(self.entry.scores_path, scores)
-        measures = compute_measures(
-            self.entry,
-            found.rows,
-            found.texts.get("clip", {}),
-            self._encoders,
-            self._segmenter[0],
-            self._embed_files,
-        )
+        measures = compute_measures(self.entry, found, self._encoders, self._segmenter[0])
         _write_table(self.entry.measures_path, measures)
         return scores
 
@@ -110,11 +109,6 @@ class Scorer:
     def _segmenter(self) -> tuple[Segmenter | None, str]:
         name = self.entry.protocol.encoders.segmenter
         return open_segmenter(name, device=self.entry.device)
-
-    def _embed_files(self, paths: Sequence[Path], readers: Sequence[Reader]) -> list[Embeddings]:
-        return embed_files(
-            paths, readers, cache_dir=self.cache_dir, progress=self.progress, pace=self.pace
-        )
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Scores the images under other scorers' conventions and writes conventions.csv.

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+import numpy as np
+
+from dreambench.cache import Cache
 from dreambench.errors import UserError, name_some, suggest
 from dreambench.files import ImageError, is_lossy, load_image, sha256_file
 from dreambench.plan import ImageUnit
@@ -49,6 +53,9 @@ MAX_INDEX_BYTES = 20_000_000
 MAX_TEXT_BYTES = 10_000
 N_WORKERS = 4
 N_SUGGESTED = 100
+LOOK = "look v1|8-bit RGB"
+KEPT = ("size", "is_black", "is_lossy", "pixels_sha256")
+"""What of a look is kept, in the cache, under this identity."""
 
 
 @dataclass(frozen=True)
@@ -515,6 +522,33 @@ class _Look:
     pixels_sha256: str = ""
 
 
+def _look_at_all(paths: Sequence[Path], cache: Cache, pool: ThreadPoolExecutor) -> list[_Look]:
+    """What each file shows; content that was whole when it was seen before is not decoded again."""
+    hashes = list(pool.map(_hash, paths))
+    rows = cache.read(LOOK, "look", [name for name in hashes if name])
+    known = {}
+    for sha256, row in rows.items():
+        shown = json.loads(row.tobytes())
+        known[sha256] = _Look(**shown | {"size": tuple(shown["size"])}, sha256=sha256)
+    looks = list(pool.map(lambda path, name: known.get(name) or _look(path), paths, hashes))
+    fresh = {}
+    for look in looks:
+        if not look.fault and look.sha256 not in known:
+            shown = {key: value for key, value in asdict(look).items() if key in KEPT}
+            fresh[look.sha256] = np.frombuffer(json.dumps(shown).encode(), np.uint8)
+    if fresh:
+        cache.write(LOOK, "look", fresh)
+    return looks
+
+
+def _hash(path: Path) -> str:
+    """Empty for what cannot be read, whose fault `_look` names."""
+    try:
+        return sha256_file(path) if path.is_file() else ""
+    except OSError:
+        return ""
+
+
 def _look(path: Path) -> _Look:
     try:
         image = load_image(path)
@@ -531,7 +565,9 @@ def _look(path: Path) -> _Look:
         return _Look(fault=_reason(error))
 
 
-def check_images(placed: Placed, *, min_side_px: int, progress: Progress) -> Checked:
+def check_images(
+    placed: Placed, *, min_side_px: int, cache_dir: Path, progress: Progress
+) -> Checked:
     """Opens every file once and sorts out what cannot be scored.
 
     That is what cannot be read and what has a side below `min_side_px`. Images that are black all
@@ -544,13 +580,12 @@ def check_images(placed: Placed, *, min_side_px: int, progress: Progress) -> Che
     n_lossy = 0
     units = list(placed.files)
     step = 16 * N_WORKERS
-    with ThreadPoolExecutor(N_WORKERS) as pool:
+    with Cache(cache_dir) as cache, ThreadPoolExecutor(N_WORKERS) as pool:
         for start in range(0, len(units), step):
             progress("images checked", start, len(units))
             group = units[start : start + step]
-            for unit, look in zip(
-                group, pool.map(_look, [placed.files[unit] for unit in group]), strict=True
-            ):
+            looks = _look_at_all([placed.files[unit] for unit in group], cache, pool)
+            for unit, look in zip(group, looks, strict=True):
                 name = placed.names[unit]
                 if look.fault:
                     problems.append(Problem("unreadable", name, detail=look.fault))

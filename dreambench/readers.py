@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 
+from dreambench.embed import Joined
 from dreambench.encoders import Embeddings, Encoder, Pixels
 from dreambench.segment import Mask, Segmenter
 
@@ -20,7 +21,8 @@ class _Hashes:
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         import imagehash  # noqa: PLC0415  (slow import)
 
-        seen = (image, ImageOps.mirror(image))
+        grey = image.convert("L")  # As the hash begins, here once for both.
+        seen = (grey, ImageOps.mirror(grey))
         return np.concatenate([imagehash.phash(one).hash.ravel() for one in seen]).astype("f4")
 
 
@@ -32,7 +34,7 @@ class HashReader:
 
     identity = "phash64|imagehash|mirrored-too"
     pixels = _Hashes()
-    batch_size = 64
+    batch_size = 8
     on_cpu = True
 
     def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
@@ -42,26 +44,6 @@ class HashReader:
     def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
         """One row an image."""
         return np.stack([self.pixels.prepare(image) for image in images])
-
-
-@dataclass(frozen=True)
-class _Several:
-    """Several networks' inputs and the image's width and height, as one flat row."""
-
-    inputs: tuple[Pixels, ...]
-
-    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        rows = [pixels.prepare(image).ravel() for pixels in self.inputs]
-        return np.concatenate([*rows, np.array(image.size, np.float32)])
-
-    def split(self, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Each network's batch (n, 3, side, side)."""
-        found, start = [], 0
-        for pixels in self.inputs:
-            side = pixels.crop_px
-            found.append(rows[:, start : start + 3 * side**2].reshape(-1, 3, side, side))
-            start += 3 * side**2
-        return found
 
 
 class PartsReader:
@@ -79,7 +61,8 @@ class PartsReader:
         self.clip = clip
         self.segmenter = segmenter
         self.class_name = class_name
-        self.pixels = _Several((segmenter.spec.pixels, dino.spec.pixels, clip.spec.pixels))
+        self.inputs = (segmenter.spec.pixels, dino.spec.pixels, clip.spec.pixels)
+        self.pixels = Joined(self.inputs)
         self.batch_size = dino.batch_size
         self.on_cpu = dino.on_cpu
         asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
@@ -87,7 +70,7 @@ class PartsReader:
 
     def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
         """See `embed.Reader`."""
-        logits = self.segmenter.find_logits(self.pixels.split(pixels)[0], self.class_name)
+        logits = self.segmenter.find_logits(self._split_inputs(pixels)[0], self.class_name)
         return self._embed(pixels, [torch.from_numpy(row) for row in logits], threshold=0.0)
 
     def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
@@ -104,7 +87,7 @@ class PartsReader:
     def _embed(
         self, pixels: NDArray[np.float32], maps: Sequence[torch.Tensor], *, threshold: float
     ) -> Embeddings:
-        _, for_dino, for_clip = self.pixels.split(pixels)
+        _, for_dino, for_clip = self._split_inputs(pixels)
         sizes = pixels[:, -2:].astype(int)
 
         def cut(target: Pixels) -> NDArray[np.float32]:
@@ -123,6 +106,15 @@ class PartsReader:
             ],
             axis=1,
         )
+
+    def _split_inputs(self, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Each network's batch (n, 3, side, side)."""
+        found, start = [], 0
+        for pixels in self.inputs:
+            side = pixels.crop_px
+            found.append(rows[:, start : start + 3 * side**2].reshape(-1, 3, side, side))
+            start += 3 * side**2
+        return found
 
     @staticmethod
     def split(rows: Embeddings, n_dino: int) -> dict[str, Embeddings]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,7 @@ def embed_entry(
     perceptual: Reader | None = None,
     texts: Mapping[str, tuple[Encoder, Collection[str]]],
     only_images: Collection[str] = (),
+    beside: Mapping[str, Rows] = MappingProxyType({}),
     cache_dir: Path,
     pace: Pace = AUTO,
     progress: Progress,
@@ -96,30 +98,31 @@ def embed_entry(
     """Embeds the photos, the images and `texts`, as far as the cache lacks them.
 
     Readers named in `only_images` do not see the photos; `perceptual` gives distances within a
-    prompt. Images that are missing are left out here; `expected_counts` says how many there
-    should be. Keeps the cache within its bound.
+    prompt; `beside` names its files itself. Each file is decoded once for all of them. Images that
+    are missing are left out here; `expected_counts` says how many there should be. Keeps the cache
+    within its bound.
     """
     max_bytes = read_max_bytes()
     paths = {unit: entry.find_image(unit) for unit in entry.plan.images}
     images = {unit: path for unit, path in paths.items() if path is not None}
     photos = [path for subject in entry.subjects for path in subject.photos]
-    rows = [
-        Rows(reader, [*([] if name in only_images else photos), *images.values()])
+    rows = {
+        name: Rows(reader, [*([] if name in only_images else photos), *images.values()])
         for name, reader in readers.items()
-    ]
+    } | dict(beside)
     groups: dict[tuple[str, str], list[Path]] = {}
     for unit, path in images.items():
         if unit.prompt_id != PRIOR_PROMPT_ID:
             groups.setdefault((unit.subject, unit.prompt_id), []).append(path)
     pairs = [Distances(perceptual, list(groups.values()))] if perceptual is not None else []
     with Cache(cache_dir) as cache:
-        made, gaps = embed(rows, pairs, cache=cache, pace=pace, progress=progress)
+        made, gaps = embed(list(rows.values()), pairs, cache=cache, pace=pace, progress=progress)
         text_rows = {
             name: embed_texts(wanted, encoder, cache=cache)
             for name, (encoder, wanted) in texts.items()
         }
         cache.prune(max_bytes, share=KEPT_SHARE)
-    return Embedded(dict(zip(readers, made, strict=True)), gaps[0] if gaps else {}, text_rows)
+    return Embedded(dict(zip(rows, made, strict=True)), gaps[0] if gaps else {}, text_rows)
 
 
 def clip_texts(entry: Entry) -> list[str]:

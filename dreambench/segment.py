@@ -105,14 +105,27 @@ SEGMENTERS = {
 
 
 class Segmenter:
-    """A loaded segmenter; use `load_segmenter`."""
+    """A segmenter; use `load_segmenter`. Its network is read when it is first needed."""
 
     def __init__(self, spec: SegmenterSpec, *, device: str) -> None:
         self.spec = spec
         self.device = torch.device(device)
         self.identity = spec.identity()
-        self.model, self.tokenizer = _load(spec)
-        self.model.to(self.device).eval().requires_grad_(False)
+
+    @functools.cached_property
+    def _network(self) -> tuple[Any, Any]:
+        model, tokenizer = _load(self.spec)
+        return model.to(self.device).eval().requires_grad_(False), tokenizer
+
+    @property
+    def model(self) -> Any:
+        """The network, in evaluation mode; UserError when the files do not hold it."""
+        return self._network[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of a network that is asked for a noun; None for another."""
+        return self._network[1]
 
     def find_subjects(
         self, images: Sequence[Image.Image], class_name: str, *, batch_size: int = 64

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import call
 from PIL import Image
@@ -19,10 +20,14 @@ from dreambench import cache as cache_module
 from dreambench import embed as embed_module
 from dreambench.cache import FILE_NAME, Cache, key_of_pair, read_max_bytes
 from dreambench.embed import BlackFinder, Distances, Pace, Rows, embed, embed_files, embed_texts
-from dreambench.encoders import Encoder, find_encoder, load_encoder
+from dreambench.encoders import Encoder, Pixels, find_encoder, load_encoder
 from dreambench.errors import UserError
 from dreambench.files import load_image, sha256_file
+from dreambench.job import Job
 from dreambench.progress import no_progress
+from dreambench.readers import PartsReader
+from dreambench.run import read_run
+from dreambench.segment import load_segmenter
 from dreambench.subjects import find_dataset, load_subjects
 
 ROLES = {"dino": "mini-vit", "clip": "mini-clip", "perceptual": "mini-vit-patches"}
@@ -110,6 +115,22 @@ def test_files_are_decoded_once_for_all_that_is_asked(
     assert [path for path in paths if rows[2][path][0]] == [black]
     assert gaps[0][photos[3], copy] == 0
     assert len(gaps[0]) == 3 + 3 + 1
+
+
+def test_pixels_that_several_readers_need_are_made_once(photos, vit, clip, tmp_path, monkeypatch):
+    made = []
+    plain = Pixels.prepare
+    monkeypatch.setattr(
+        Pixels, "prepare", lambda self, image: made.append(str(self)) or plain(self, image)
+    )
+    parts = PartsReader(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
+    found = run(photos[:3], [vit, clip, parts], tmp_path)[2]
+    # The two encoders take the same pixels; the segmenter's are others.
+    assert len(made) == 2 * 3
+    assert len(set(made)) == 2
+    monkeypatch.undo()
+    wanted = parts.embed_images([load_image(path) for path in photos[:3]])
+    assert np.abs(found - wanted).max() < 1e-6
 
 
 def test_distances_are_those_of_the_rows(photos, patches, tmp_path):
@@ -367,7 +388,11 @@ import numpy as np
 from dreambench import embed
 from dreambench.embed import Pace, embed_files
 from dreambench.encoders import load_encoder
+from dreambench.job import Job
 from dreambench.progress import no_progress
+from dreambench.readers import PartsReader
+from dreambench.run import read_run
+from dreambench.segment import load_segmenter
 root, seed, out, *paths = sys.argv[1:]
 embed.COMMIT_SECONDS = 0.0
 readers = [load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")]
@@ -535,7 +560,7 @@ def test_file_in_the_way_is_one_line(photos, vit, tmp_path):
         run(photos[:1], [vit], tmp_path)
 
 
-# The command line.
+# Runs and the command line.
 
 
 @pytest.fixture(scope="module")
@@ -544,11 +569,29 @@ def scored(tmp_path_factory):
     from conftest import TINY_PROTOCOL  # noqa: PLC0415
 
     root = tmp_path_factory.mktemp("scored")
-    (root / "tiny.toml").write_text(TINY_PROTOCOL)
+    # Parts of photos that have masks, as mini's do, are not kept.
+    (root / "tiny.toml").write_text(TINY_PROTOCOL.replace('segmenter = "mini-segmenter"', ""))
     words = ["--protocol", root / "tiny.toml", "--method", "copy-reference", "--beside", ""]
     done = call("run", *words, "--out", root / "runs", "--cache", root / "cache", "--workers", 2)
     assert done.returncode == 0, done.stderr
     return root, root / "runs" / "tiny" / "copy-reference"
+
+
+def test_scoring_decodes_each_file_once_and_later_none(scored, tmp_path, decoded, monkeypatch):
+    _, run_dir = scored
+    run = read_run(run_dir)
+    images = [path for subject in run.subjects for _, path in run.made_images(subject.name)]
+    photos = [path for subject in run.subjects for path in subject.photos]
+    first = Job(run, cache_dir=tmp_path, progress=no_progress).score()
+    # Its images are copies of photos.
+    distinct = {sha256_file(path) for path in photos + images}
+    assert sorted(sha256_file(path) for path in decoded) == sorted(distinct)
+    decoded.clear()
+    monkeypatch.setattr(Encoder, "_forward", None)
+    monkeypatch.setattr(Encoder, "embed_texts", None)
+    again = Job(run, cache_dir=tmp_path, progress=no_progress).score()
+    assert decoded == []
+    pd.testing.assert_frame_equal(again, first, check_exact=True)
 
 
 def test_cache_command_shows_prunes_and_clears(scored):
@@ -563,8 +606,8 @@ def test_cache_command_shows_prunes_and_clears(scored):
     found = json.loads(call("cache", "show", *cache, "--json").stdout)
     kinds = {(row["kind"], row["identity"].split(":")[0]) for row in found["rows"]}
     assert kinds == {
-        ("image", "timm"), ("image", "open_clip"), ("text", "open_clip"), ("distance", "timm"),
-        ("image", "phash64|imagehash|mirrored-too"), ("image", "parts v1|timm"),
+        ("image", "timm"), ("image", "open_clip"), ("image", "phash64|imagehash|mirrored-too"),
+        ("text", "open_clip"), ("distance", "timm"),
     }  # fmt: skip
     assert found["folders"]["class-images"] == 1000
     before = (run_dir / "scores.parquet").read_bytes()

@@ -14,7 +14,7 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 ORDER = [
     "errors", "progress", "files", "cache", "subjects", "archives", "downloads", "fetch",
     "toml_files", "protocol", "recipe", "plan", "entry", "layouts", "base_models", "run", "methods",
-    "estimate", "speeds", "train", "generate", "weights", "encoders", "segment", "readers", "embed",
+    "estimate", "speeds", "train", "generate", "weights", "encoders", "segment", "embed", "readers",
     "own_subjects", "classify", "export", "oracles", "golden", "doctor", "metrics", "measures",
     "conventions", "scoring", "stats", "beside", "compare", "report", "paper", "plots", "job",
     "brought", "mini", "cli",

@@ -280,7 +280,7 @@ def test_segmenter_that_is_not_there_names_the_files_to_bring(tmp_path, monkeypa
     for name in SEGMENTERS["clipseg"].files:
         (tmp_path / "clipseg" / name).write_text("{}")
     with pytest.raises(UserError, match="does not hold the segmenter"):
-        Segmenter(SEGMENTERS["clipseg"], device="cpu")
+        _ = Segmenter(SEGMENTERS["clipseg"], device="cpu").model
     lost = replace(SEGMENTERS["mini-segmenter"], name="lost", shipped="lost")
     with pytest.raises(UserError, match="no weights on this machine"):
         Segmenter(lost, device="cpu")

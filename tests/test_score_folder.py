@@ -705,6 +705,14 @@ def test_scoring_again_replaces_results_and_nothing_else(made, score, folder, tm
         score(folder, name=made[0].name, out=made[0].parent.parent)
 
 
+def test_files_that_were_seen_before_are_not_opened_again(score, folder, tmp_path, monkeypatch):
+    first = score(folder, cache=tmp_path / "cache")
+    monkeypatch.setattr(layouts, "load_image", None)
+    again = score(folder, cache=tmp_path / "cache")
+    assert again.manifest["images"] == first.manifest["images"]
+    pd.testing.assert_frame_equal(again.scores, first.scores, check_exact=True)
+
+
 def test_results_never_go_into_the_folder_of_the_images(score, folder):
     before = tree(folder)
     with pytest.raises(UserError, match="which nothing is written to"):
