@@ -34,7 +34,6 @@ from dreambench.progress import Progress
 
 MAX_WORKERS = 16
 COMMIT_SECONDS = 0.5
-TEXT_BATCH_SIZE = 8
 
 
 class Preparation(Protocol):
@@ -381,21 +380,16 @@ def _prepare(
 
 
 def embed_texts(texts: Iterable[str], encoder: Encoder, *, cache: Cache) -> dict[str, Embeddings]:
-    """The row of each text, from the cache or by the encoder, in batches of one size."""
-    distinct = sorted(set(texts))
-    keys = {text: key_of_text(text) for text in distinct}
+    """The row of each text, from the cache or by the encoder."""
+    keys = {text: key_of_text(text) for text in sorted(set(texts))}
     known = cache.read(encoder.identity, "text", list(keys.values()))
-    found = {text: known[key] for text, key in keys.items() if key in known}
-    for start in range(0, len(distinct), TEXT_BATCH_SIZE):
-        batch = distinct[start : start + TEXT_BATCH_SIZE]
-        if all(text in found for text in batch):
-            continue
-        made = encoder.embed_texts(batch + [batch[-1]] * (TEXT_BATCH_SIZE - len(batch)))
-        rows = dict(zip(batch, made[: len(batch)], strict=True))
-        fresh = {text: row for text, row in rows.items() if text not in found}
-        cache.write(encoder.identity, "text", {keys[text]: row for text, row in fresh.items()})
-        found |= fresh
-    return found
+    missing = [text for text, key in keys.items() if key not in known]
+    if missing:
+        made = encoder.embed_texts(missing)
+        fresh = {keys[text]: row for text, row in zip(missing, made, strict=True)}
+        cache.write(encoder.identity, "text", fresh)
+        known |= fresh
+    return {text: known[key] for text, key in keys.items()}
 
 
 def embed_files(

@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import call
 from PIL import Image
 
@@ -638,3 +639,15 @@ def test_bound_is_kept_without_asking(scored, tmp_path):
     done = call("score", run_dir, "--cache", tmp_path, env=environment)
     assert done.returncode == 2
     assert done.stderr.strip().endswith("write it like 500 MB or 20 GB")
+
+
+def test_a_texts_row_does_not_depend_on_the_others_or_on_padding(clip):
+    short, long = "a dog", "a red dog wearing a hat and a scarf on the beach in the sunset"
+    alone = clip.embed_texts([short])[0]
+    together = clip.embed_texts([long, short, *(f"a {word}" for word in "abcdefghij")])
+    assert np.array_equal(together[1], alone)
+    tokens = clip.tokenizer([short, long])
+    assert len(set(clip._text_lengths(tokens))) == 2
+    with torch.inference_mode():
+        padded = torch.nn.functional.normalize(clip.model.encode_text(tokens), dim=-1).numpy()
+    assert np.abs(padded - np.stack([alone, together[0]])).max() < 1e-6
