@@ -26,9 +26,9 @@ class BaseModel:
     name: str
     location: str
     revision: str | None = None
-    pipeline: Literal["StableDiffusionPipeline", "StableDiffusionXLPipeline"] = (
-        "StableDiffusionPipeline"
-    )
+    pipeline: Literal[
+        "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableUnCLIPImg2ImgPipeline"
+    ] = "StableDiffusionPipeline"
     # Counted by `python benchmarks/full_size.py --count`: parameters of UNet, of autoencoder and
     # text encoders, of adapters of rank 1 and of a word; and what a training step in fp32 keeps for
     # each image of size_px, without and with gradient checkpointing.
@@ -108,6 +108,21 @@ BASE_MODELS = {
             activation_bytes=4_211_071_112,
             checkpointed_bytes=701_688_080,
         ),
+        # Tuned from sd21 to be told of an image by its CLIP embedding; its encoder counts as other.
+        BaseModel(
+            "sd21-unclip",
+            "stabilityai/stable-diffusion-2-1-unclip",
+            "e99f66a92bdcd1b0fb0d4b6a9b81b3b37d8bea44",
+            "StableUnCLIPImg2ImgPipeline",
+            n_download_bytes=7_750_000_000,
+            size_px=768,
+            n_unet_parameters=870_173_124,
+            n_other_parameters=1_056_118_503,
+            n_lora_parameters_per_rank=207_488,
+            text_width=1024,
+            activation_bytes=4_211_071_112,
+            checkpointed_bytes=701_688_080,
+        ),
         BaseModel(
             "sdxl",
             "stabilityai/stable-diffusion-xl-base-1.0",
@@ -155,11 +170,16 @@ def load_pipeline(
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if not model.is_local:
         options["revision"] = model.revision
-    options |= {"feature_extractor": None, "image_encoder": None}
-    if model.pipeline == "StableDiffusionPipeline":
-        options |= {"safety_checker": None, "requires_safety_checker": False}
-    else:
-        options["add_watermarker"] = False
+    options |= {
+        "StableDiffusionPipeline": {
+            "feature_extractor": None, "image_encoder": None, "safety_checker": None,
+            "requires_safety_checker": False,
+        },
+        "StableDiffusionXLPipeline": {
+            "feature_extractor": None, "image_encoder": None, "add_watermarker": False,
+        },
+        "StableUnCLIPImg2ImgPipeline": {},
+    }[model.pipeline]  # fmt: skip
     try:
         pipeline = getattr(diffusers, model.pipeline).from_pretrained(model.location, **options)
     except OSError as error:

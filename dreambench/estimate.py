@@ -83,7 +83,9 @@ def estimate_memory(
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
     whole of it for Stable Diffusion 1.5 as well).
     """
-    weights = 4 * (base_model.n_unet_parameters + base_model.n_other_parameters)
+    weights = 4 * (
+        base_model.n_unet_parameters + base_model.n_other_parameters + work.other_parameters
+    )
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8

@@ -416,7 +416,39 @@ def write_report(run: Entry, beside: Sequence[Entry]) -> tuple[list[Scored], lis
     elif grid.is_file():
         # Where brought images lie is written nowhere: their grid is from when they were scored.
         paths.append(grid)
+    shown = [
+        (one.label, entry)
+        for one, entry in zip(scored, [run, *beside], strict=True)
+        if any(entry.made_images(subject.name) for subject in run.subjects)
+    ]
+    if len(shown) > 1:
+        paths += [
+            _write_grid(entry, make_dir(out_dir / "grids") / f"{label}.png")
+            for label, entry in shown
+            if entry is not run
+        ]
+        paths.append(_write_side_by_side(shown, out_dir / "side-by-side.png"))
     return scored, paths
+
+
+def _write_side_by_side(shown: Sequence[tuple[str, Entry]], path: Path) -> Path:
+    """A row a method, a column a subject with a prompt of its own; photos in the first row."""
+    first = shown[0][1]
+    columns = _choose_columns(first)
+    subjects = first.subjects[:N_GRID_COLUMNS]
+    units = [
+        next(
+            column[subject.name]
+            for column in columns[index % len(columns) :] + columns
+            if subject.name in column
+        )
+        for index, subject in enumerate(subjects)
+    ]
+    rows: list[tuple[str, Sequence[Path], Sequence[Path]]] = [
+        ("a photo", (), [subject.photos[0] for subject in subjects])
+    ]
+    rows += [(label, (), [entry.find_image(u) or Path() for u in units]) for label, entry in shown]
+    return plot_grid(rows, [unit.clip_text for unit in units], path, n_references=0)
 
 
 def _write_grid(run: Entry, path: Path) -> Path:

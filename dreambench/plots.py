@@ -125,10 +125,10 @@ def plot_grid(
     *,
     n_references: int,
 ) -> Path:
-    """Reference photos on the left, generated images on the right; one row a subject.
+    """Reference photos on the left, where there are any, generated images on the right.
 
-    `rows` holds (subject, reference photos, generated images); `titles` names the generated
-    columns. A path that is not there leaves its cell empty.
+    `rows` holds (name, reference photos, generated images), a row a subject or a method; `titles`
+    names the generated columns. A path that is not there leaves its cell empty.
     """
     n_columns = n_references + len(titles)
     widths = [1.0] * n_references + [0.25] + [1.0] * len(titles)
@@ -158,10 +158,11 @@ def plot_grid(
                 0.02, 1.06, title, transform=axis.transAxes, rotation=28, ha="left", va="bottom",
                 fontsize=7.5,
             )  # fmt: skip
-        axes[0][0].text(
-            0, 1.06, "reference photos", transform=axes[0][0].transAxes, ha="left", va="bottom",
-            fontsize=8, fontweight="bold",
-        )  # fmt: skip
+        if n_references:
+            axes[0][0].text(
+                0, 1.06, "reference photos", transform=axes[0][0].transAxes, ha="left",
+                va="bottom", fontsize=8, fontweight="bold",
+            )  # fmt: skip
         return _save(figure, path)
 
 

@@ -79,11 +79,12 @@ def test_run_prints_the_table_with_intervals_signatures_and_paths(finished):
     report = folder / "quick" / "report"
     for name in (
         "table.csv", "report.md", "differences.csv", "families.csv", "subjects.csv",
-        "intervals.png", "families.png", "fidelity.png", "grid.png",
+        "intervals.png", "families.png", "fidelity.png", "grid.png", "side-by-side.png",
+        "grids/class-only.png",
     ):  # fmt: skip
         assert str(report / name) in done.stdout
         assert (report / name).stat().st_size > 100
-    for name in ("intervals", "families", "fidelity", "grid"):
+    for name in ("intervals", "families", "fidelity", "grid", "side-by-side"):
         with Image.open(report / f"{name}.png") as image:
             assert min(image.size) > 200
 

@@ -53,6 +53,7 @@ class Work:
     class_images: int = 0  # of each class noun
     trained_parameters: int = 0
     saved_bytes: int = 0  # of each subject
+    other_parameters: int = 0  # of networks beside the base model's own
     draws: bool = False  # whether its images come out of the denoising network
 
 
@@ -98,6 +99,8 @@ METHODS = {
     "dreambooth": "dreambench.methods.dreambooth:DreamBooth",
     "dreambooth-lora": "dreambench.methods.dreambooth_lora:DreamBoothLora",
     "textual-inversion": "dreambench.methods.textual_inversion:TextualInversion",
+    "ip-adapter": "dreambench.methods.ip_adapter:IPAdapter",
+    "image-variation": "dreambench.methods.image_variation:ImageVariation",
     "class-only": "dreambench.methods.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.copy_reference:CopyReference",
 }

@@ -1,6 +1,7 @@
-"""Puts trained models where the package looks for them.
+r"""Puts trained models where the package looks for them.
 
-    python -m dreambench.mini.training.install --vit DIR --clip DIR --base DIR --segmenter DIR
+    python -m dreambench.mini.training.install --vit DIR --clip DIR --base DIR \
+        --segmenter DIR --ip-adapter DIR
 
 Refuses to ship more than the package may carry.
 """
@@ -26,14 +27,12 @@ def forget_place(config: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("vit", "clip", "base", "segmenter"):
+    for name in ("vit", "clip", "base", "segmenter", "ip-adapter"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    sources = {name: Path(value) for name, value in vars(parser.parse_args()).items()}
+    given = vars(parser.parse_args()).items()
+    sources = {name.replace("_", "-"): Path(value) for name, value in given}
     n_bytes = sum(
-        path.stat().st_size
-        for source in sources.values()
-        for path in source.rglob("*")
-        if path.is_file()
+        path.stat().st_size for source in sources.values() for path in source.rglob("*.safetensors")
     )
     if n_bytes > MAX_BYTES:
         raise SystemExit(f"{n_bytes} bytes of weights, {MAX_BYTES} at most")

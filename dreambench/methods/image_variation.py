@@ -1,0 +1,113 @@
+"""Image variations (Ramesh et al., 2022, arXiv 2204.06125, section 3.1): a photo's CLIP embedding.
+
+The family that DALL-E 2 belongs to, which the DreamBooth paper sets itself against: the embedding
+of a photo is all that a picture of the subject is drawn from. The prompt is not read, so that what
+it asks for is in the picture by chance alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from dreambench.base_models import BaseModel
+from dreambench.files import load_image
+from dreambench.methods import Context, Settings, Work
+from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.image_prompt import encode_photo, find_adapter, load_adapter
+from dreambench.methods.ip_adapter import PhotoPrompted, split_prompts
+from dreambench.subjects import Subject
+
+
+class ImageVariationSettings(Settings):
+    """Numbers of an image variation recipe."""
+
+    adapter: str = Field(
+        description="of IP-Adapter; empty for a base model that reads embeddings itself (unCLIP)"
+    )
+    scale: float = Field(ge=0, description="weight of the adapter")
+    noise_level: int = Field(ge=0, description="unCLIP alone: noise on the embedding")
+
+
+class ImageVariation:
+    """Draws from the CLIP embedding of one photo and without words. The seed picks the photo."""
+
+    Settings: ClassVar[type[ImageVariationSettings]] = ImageVariationSettings
+    tunes = False
+    n_references = 1
+
+    def __init__(self, settings: ImageVariationSettings, context: Context) -> None:
+        self.settings = settings
+        self.context = context
+        name = settings.adapter
+        adapter = find_adapter(name, context.base_model.name) if name else None
+        self.pipeline: Any = load_base(context)
+        if adapter is not None:
+            load_adapter(self.pipeline, adapter)
+
+    @classmethod
+    def count_work(cls, settings: ImageVariationSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        if not settings.adapter:
+            return Work(draws=True)
+        adapter = find_adapter(settings.adapter, base_model.name)
+        return Work(draws=True, other_parameters=adapter.n_parameters)
+
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
+        """Nothing to learn."""
+
+    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
+        """Encodes the photos."""
+        photos = [load_image(path) for path in subject.photos]
+        if not self.settings.adapter:
+            return _Unclip(
+                self.pipeline, self.context, subject_phrase=subject.class_name, photos=photos,
+                noise_level=self.settings.noise_level,
+            )  # fmt: skip
+        # Of an encoder's tokens the first is that of the whole image.
+        found = [
+            tuple(part[:, :1] if part.ndim > 2 else part for part in encode_photo(self.pipeline, p))
+            for p in photos
+        ]
+        return PhotoPrompted(
+            self.pipeline, self.context, subject_phrase=subject.class_name,
+            photos=[(shown, hidden) for shown, hidden in found], scale=self.settings.scale,
+            reads_prompts=False,
+        )  # fmt: skip
+
+
+class _Unclip(PipelineGenerator):
+    """Draws with a pipeline that was trained on CLIP's embeddings (stable unCLIP)."""
+
+    def __init__(
+        self, pipeline: Any, context: Context, *, subject_phrase: str,
+        photos: Sequence[Image.Image], noise_level: int,
+    ) -> None:  # fmt: skip
+        super().__init__(pipeline, context, subject_phrase=subject_phrase)
+        self.noise_level = noise_level
+        self.embeddings = [self._encode(photo) for photo in photos]
+
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        highest = self.pipeline.image_noising_scheduler.config.num_train_timesteps - 1
+
+        def draw(prompts: Sequence[str], seeds: Sequence[int], of_subject: bool) -> list[Any]:
+            embeddings = [self.embeddings[seed % len(self.embeddings)] for seed in seeds]
+            # For the plain class the photo drowns in noise and the words count.
+            return self._draw(
+                [""] * len(seeds) if of_subject else list(prompts), seeds,
+                image_embeds=torch.cat(embeddings),
+                noise_level=self.noise_level if of_subject else highest,
+            )  # fmt: skip
+
+        return split_prompts(prompts, seeds, draw)
+
+    @torch.inference_mode()
+    def _encode(self, photo: Image.Image) -> Tensor:
+        pixels = self.pipeline.feature_extractor(images=photo, return_tensors="pt").pixel_values
+        return self.pipeline.image_encoder(pixels.to(self.pipeline.device)).image_embeds
