@@ -98,6 +98,7 @@ METHODS = {
     "dreambooth": "dreambench.methods.dreambooth:DreamBooth",
     "dreambooth-lora": "dreambench.methods.dreambooth_lora:DreamBoothLora",
     "textual-inversion": "dreambench.methods.textual_inversion:TextualInversion",
+    "custom-diffusion": "dreambench.methods.custom_diffusion:CustomDiffusion",
     "class-only": "dreambench.methods.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.copy_reference:CopyReference",
 }
