@@ -30,13 +30,15 @@ class BaseModel:
         "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableUnCLIPImg2ImgPipeline"
     ] = "StableDiffusionPipeline"
     # Counted by `python benchmarks/full_size.py --count`: parameters of UNet, of autoencoder and
-    # text encoders, of adapters of rank 1 and of a word; and what a training step in fp32 keeps for
-    # each image of size_px, without and with gradient checkpointing.
+    # text encoders, of adapters of rank 1, of keys and values of cross-attention, and of a word;
+    # and what a training step in fp32 keeps for each image of size_px, without and with gradient
+    # checkpointing.
     size_px: int = 512
     n_download_bytes: int = 0
     n_unet_parameters: int = 0
     n_other_parameters: int = 0
     n_lora_parameters_per_rank: int = 0
+    n_cross_attention_parameters: int = 0
     text_width: int = 0
     activation_bytes: int = 0
     checkpointed_bytes: int = 0
@@ -79,6 +81,7 @@ BASE_MODELS = {
             n_other_parameters=2_856_867,
             size_px=64,
             n_lora_parameters_per_rank=23_040,
+            n_cross_attention_parameters=516_096,
             text_width=192,
             activation_bytes=10_404_872,
             checkpointed_bytes=1_260_688,
@@ -91,6 +94,7 @@ BASE_MODELS = {
             n_unet_parameters=859_520_964,
             n_other_parameters=206_714_343,
             n_lora_parameters_per_rank=199_296,
+            n_cross_attention_parameters=19_169_280,
             text_width=768,
             activation_bytes=1_881_558_280,
             checkpointed_bytes=312_177_936,
@@ -104,6 +108,7 @@ BASE_MODELS = {
             n_unet_parameters=865_910_724,
             n_other_parameters=424_041_703,
             n_lora_parameters_per_rank=207_488,
+            n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_071_112,
             checkpointed_bytes=701_688_080,
@@ -133,6 +138,7 @@ BASE_MODELS = {
             n_unet_parameters=2_567_463_684,
             n_other_parameters=901_374_183,
             n_lora_parameters_per_rank=1_451_520,
+            n_cross_attention_parameters=340_787_200,
             text_width=768 + 1280,
             activation_bytes=13_825_169_184,
             checkpointed_bytes=751_488_552,

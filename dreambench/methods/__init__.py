@@ -99,6 +99,7 @@ METHODS = {
     "dreambooth": "dreambench.methods.dreambooth:DreamBooth",
     "dreambooth-lora": "dreambench.methods.dreambooth_lora:DreamBoothLora",
     "textual-inversion": "dreambench.methods.textual_inversion:TextualInversion",
+    "custom-diffusion": "dreambench.methods.custom_diffusion:CustomDiffusion",
     "ip-adapter": "dreambench.methods.ip_adapter:IPAdapter",
     "image-variation": "dreambench.methods.image_variation:ImageVariation",
     "class-only": "dreambench.methods.class_only:ClassOnly",

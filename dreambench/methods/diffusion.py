@@ -63,6 +63,12 @@ class Conditioning:
         pooled = None if self.pooled is None else self.pooled[row : row + 1].expand(n, -1)
         return Conditioning(self.states[row : row + 1].expand(n, -1, -1), pooled)
 
+    def take(self, rows: Sequence[int]) -> Conditioning:
+        """The texts of these rows, which may repeat."""
+        index = torch.tensor(rows, device=self.states.device)
+        pooled = None if self.pooled is None else self.pooled[index]
+        return Conditioning(self.states[index], pooled)
+
     def join(self, other: Conditioning) -> Conditioning:
         """The texts of both."""
         pooled = None

@@ -14,15 +14,17 @@ from dreambench.base_models import BaseModel
 from dreambench.errors import UserError
 from dreambench.files import write_bytes, write_json
 from dreambench.methods import Context, Work
-from dreambench.methods.diffusion import PipelineGenerator, encode_texts, load_base
+from dreambench.methods.diffusion import PipelineGenerator, encode_texts
 from dreambench.methods.identifier import choose_identifier
 from dreambench.methods.tuning import (
     Batch,
     ClassImages,
     TuningSettings,
+    check_prior,
     draw_latents,
     encode_images,
     keep_weights,
+    load_frozen,
     load_photos,
     tune,
 )
@@ -55,29 +57,20 @@ class DreamBooth:
     n_references = None
 
     def __init__(self, settings: DreamBoothSettings, context: Context) -> None:
-        if settings.prior_weight > 0 and settings.n_class_images == 0:
-            raise UserError(
-                "prior_weight is above 0 but n_class_images is 0",
-                hint="set n_class_images, or prior_weight = 0",
-            )
+        check_prior(settings.prior_weight, settings.n_class_images)
         if settings.prior_weight > 0 and settings.class_noun == "none":
             raise UserError(
                 "without a class noun there is no prior to preserve", hint="set prior_weight = 0"
             )
         self.settings = settings
         self.context = context
-        self.pipeline = load_base(context)
+        self.pipeline = load_frozen(context, settings)
         self.identifier = choose_identifier(self.pipeline.tokenizer, settings.identifier)
         self.trained: dict[str, nn.Module] = {"unet": self.pipeline.unet}
         if settings.train_text_encoder:
             self.trained["text_encoder"] = self.pipeline.text_encoder
             if hasattr(self.pipeline, "text_encoder_2"):
                 self.trained["text_encoder_2"] = self.pipeline.text_encoder_2
-        for part in self.pipeline.components.values():
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False)
-        if settings.gradient_checkpointing:
-            self.pipeline.unet.enable_gradient_checkpointing()
         self._class_images = ClassImages(self.pipeline, context, n_images=settings.n_class_images)
         self._prepare()
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from dreambench.base_models import BaseModel
-from dreambench.files import write_bytes, write_json
+from dreambench.files import write_json
 from dreambench.methods import Context, Work
-from dreambench.methods.diffusion import PipelineGenerator, encode_texts, load_base
+from dreambench.methods.diffusion import PipelineGenerator, encode_texts
+from dreambench.methods.new_word import NewWord
 from dreambench.methods.tuning import (
     Batch,
     TuningSettings,
     draw_latents,
     encode_images,
+    load_frozen,
     load_photos,
     tune,
 )
@@ -36,25 +37,10 @@ class TextualInversionSettings(TuningSettings):
     initial: Literal["class-noun"] = Field(description="what the vectors start from")
 
 
-class _Vocabulary(nn.Module):
-    """An embedding table of which only the last rows are trained."""
-
-    def __init__(self, table: nn.Embedding, n_new: int) -> None:
-        super().__init__()
-        self.table = table
-        self.n_old = table.num_embeddings - n_new
-        self.vectors = nn.Parameter(table.weight[self.n_old :].detach().clone())
-
-    def forward(self, ids: Tensor) -> Tensor:
-        new = self.vectors[(ids - self.n_old).clamp(min=0)]
-        return torch.where((ids >= self.n_old)[..., None], new, self.table(ids))
-
-
 class TextualInversion:
     """Learns the vectors of a new word; UNet, autoencoder and text encoder stay as they are.
 
-    Saved as `learned_embeds.safetensors`, which `pipeline.load_textual_inversion` reads, and
-    `learned_embeds_2.safetensors` for a second text encoder.
+    Saved as `NewWord` saves it, which is how `pipeline.load_textual_inversion` reads it.
     """
 
     Settings: ClassVar[type[TextualInversionSettings]] = TextualInversionSettings
@@ -64,24 +50,8 @@ class TextualInversion:
     def __init__(self, settings: TextualInversionSettings, context: Context) -> None:
         self.settings = settings
         self.context = context
-        self.pipeline = load_base(context)
-        for part in self.pipeline.components.values():
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False)
-        if settings.gradient_checkpointing:
-            self.pipeline.unet.enable_gradient_checkpointing()
-        # diffusers reads "<subject>" in a prompt as all of these in a row.
-        words = [WORD, *(f"{WORD}_{index}" for index in range(1, settings.n_vectors))]
-        self._texts: dict[str, tuple[Any, list[int]]] = {}
-        for suffix in ("", "_2"):
-            tokenizer = getattr(self.pipeline, f"tokenizer{suffix}", None)
-            encoder = getattr(self.pipeline, f"text_encoder{suffix}", None)
-            if tokenizer is None or encoder is None:
-                continue
-            tokenizer.add_tokens([word for word in words if word not in tokenizer.get_vocab()])
-            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-            encoder.requires_grad_(False)
-            self._texts[suffix] = (encoder, tokenizer.convert_tokens_to_ids(words))
+        self.pipeline = load_frozen(context, settings)
+        self.word = NewWord(self.pipeline, WORD, n_vectors=settings.n_vectors)
 
     @classmethod
     def count_work(cls, settings: TextualInversionSettings, base_model: BaseModel) -> Work:
@@ -97,45 +67,16 @@ class TextualInversion:
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Learns the word from the subject's photos; writes its vectors and `losses.json`."""
-        self._put({suffix: self._start(suffix, subject.class_name) for suffix in self._texts})
-        tables = {
-            suffix: encoder.get_input_embeddings() for suffix, (encoder, _) in self._texts.items()
-        }
-        learned = {
-            suffix: _Vocabulary(table, self.settings.n_vectors) for suffix, table in tables.items()
-        }
-        for suffix, (encoder, _) in self._texts.items():
-            encoder.set_input_embeddings(learned[suffix])
-        try:
-            losses = self._train(subject, list(learned.values()), seed=seed)
-        finally:
-            for suffix, (encoder, _) in self._texts.items():
-                encoder.set_input_embeddings(tables[suffix])
-        for suffix, vocabulary in learned.items():
-            vectors = vocabulary.vectors.detach().cpu().contiguous()
-            content = save({WORD: vectors}, metadata={"format": "pt"})
-            write_bytes(out_dir / f"learned_embeds{suffix}.safetensors", content)
+        self.word.put(self.word.find_vectors(subject.class_name))
+        with self.word.learning() as modules:
+            losses = self._train(subject, modules, seed=seed)
+        self.word.save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
     def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
         """Puts the subject's word into the vocabulary."""
-        files = {suffix: out_dir / f"learned_embeds{suffix}.safetensors" for suffix in self._texts}
-        self._put({suffix: load_file(file)[WORD] for suffix, file in files.items()})
+        self.word.load(out_dir)
         return PipelineGenerator(self.pipeline, self.context, subject_phrase=WORD)
-
-    @torch.no_grad()
-    def _put(self, vectors: dict[str, Tensor]) -> None:
-        for suffix, (encoder, rows) in self._texts.items():
-            table = encoder.get_input_embeddings().weight
-            table[rows] = vectors[suffix].to(table)
-
-    def _start(self, suffix: str, class_name: str) -> Tensor:
-        """The class noun's own vectors, repeated or cut to the number of new ones."""
-        encoder, rows = self._texts[suffix]
-        tokenizer = getattr(self.pipeline, f"tokenizer{suffix}")
-        ids = tokenizer(class_name, add_special_tokens=False).input_ids
-        chosen = [ids[index % len(ids)] for index in range(len(rows))]
-        return encoder.get_input_embeddings().weight[chosen].detach().clone()
 
     def _train(
         self, subject: Subject, modules: list[nn.Module], *, seed: int
@@ -143,11 +84,13 @@ class TextualInversion:
         settings, pipeline = self.settings, self.pipeline
         photos = encode_images(pipeline, self.context, load_photos(subject.photos, settings))
 
+        texts = [template.format(WORD) for template in TEMPLATES]
+
         def draw_batch(noise: torch.Generator) -> Batch:
             latents = draw_latents(pipeline, photos, settings.batch_size, noise)
-            chosen = torch.randint(len(TEMPLATES), (settings.batch_size,), generator=noise)
-            texts = [TEMPLATES[index].format(WORD) for index in chosen.tolist()]
-            return Batch(latents, encode_texts(pipeline, texts), n_subject=settings.batch_size)
+            chosen = torch.randint(len(texts), (settings.batch_size,), generator=noise)
+            words = encode_texts(pipeline, texts).take(chosen.tolist())
+            return Batch(latents, words, n_subject=settings.batch_size)
 
         return tune(
             pipeline, self.context, settings, modules=modules, draw_batch=draw_batch,

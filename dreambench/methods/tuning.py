@@ -23,6 +23,7 @@ from dreambench.methods.diffusion import (
     Conditioning,
     autocast,
     is_out_of_memory,
+    load_base,
     make_class_images,
     predict,
 )
@@ -47,6 +48,26 @@ class TuningSettings(Settings):
     )
     n_photos: int = Field(ge=0, description="the first so many photos, the paper's table 5; 0: all")
     gradient_checkpointing: bool = Field(description="less memory for more time")
+
+
+def check_prior(prior_weight: float, n_class_images: int) -> None:
+    """Raises UserError for a prior that is to be preserved without images of it."""
+    if prior_weight > 0 and n_class_images == 0:
+        raise UserError(
+            "prior_weight is above 0 but n_class_images is 0",
+            hint="set n_class_images, or prior_weight = 0",
+        )
+
+
+def load_frozen(context: Context, settings: TuningSettings) -> StableDiffusionPipeline:
+    """The base model without gradients; the method gives them to what it trains."""
+    pipeline = load_base(context)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False)
+    if settings.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    return pipeline
 
 
 def load_photos(photos: Sequence[Path], settings: TuningSettings) -> list[Image.Image]:
@@ -201,17 +222,27 @@ def encode_images(
     return torch.cat(means), torch.cat(stds)
 
 
+def draw_rows(n: int, size: int, noise: torch.Generator) -> Tensor:
+    """Indices (size,) below n, without repetition as far as there are enough."""
+    return torch.cat([torch.randperm(n, generator=noise) for _ in range(-(-size // n))])[:size]
+
+
+def sample_latents(
+    pipeline: StableDiffusionPipeline, posterior: Posterior, rows: Tensor, noise: torch.Generator
+) -> Tensor:
+    """Scaled latents of these rows' images, drawn from their posteriors."""
+    mean, std = posterior
+    spread = torch.randn((len(rows), *mean.shape[1:]), generator=noise).to(mean.device)
+    rows = rows.to(mean.device)
+    return (mean[rows] + std[rows] * spread) * pipeline.vae.config.scaling_factor
+
+
 def draw_latents(
     pipeline: StableDiffusionPipeline, posterior: Posterior, size: int, noise: torch.Generator
 ) -> Tensor:
-    """Scaled latents of `size` images, drawn without repetition as far as there are enough."""
-    mean, std = posterior
-    rows = torch.cat(
-        [torch.randperm(len(mean), generator=noise) for _ in range(-(-size // len(mean)))]
-    )[:size]
-    spread = torch.randn((size, *mean.shape[1:]), generator=noise).to(mean.device)
-    rows = rows.to(mean.device)
-    return (mean[rows] + std[rows] * spread) * pipeline.vae.config.scaling_factor
+    """Scaled latents of `size` images, drawn by `draw_rows`."""
+    rows = draw_rows(len(posterior[0]), size, noise)
+    return sample_latents(pipeline, posterior, rows, noise)
 
 
 class ClassImages:
