@@ -139,6 +139,26 @@ def shared_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def other_folder(tmp_path_factory):
+    """A random pipeline of other sizes than mini's: 4 latent channels, epsilon prediction."""
+    from small_pipelines import write_sd_folder  # noqa: PLC0415  (imports torch)
+
+    folder = tmp_path_factory.mktemp("other") / "pipeline"
+    write_sd_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xl_folder(tmp_path_factory):
+    """A random pipeline of SDXL's shape."""
+    from small_pipelines import write_xl_folder  # noqa: PLC0415  (imports torch)
+
+    folder = tmp_path_factory.mktemp("xl") / "pipeline"
+    write_xl_folder(folder)
+    return folder
+
+
 def command(*words):
     """The command line as a user would call it, in this environment."""
     return [sys.executable, "-m", "dreambench.cli", *map(str, words)]

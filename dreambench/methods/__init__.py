@@ -54,6 +54,7 @@ class Work:
     trained_parameters: int = 0
     saved_bytes: int = 0  # of each subject
     draws: bool = False  # whether its images come out of the denoising network
+    drawing: float = 1.0  # network calls of an image of the subject, where plain drawing takes 1
 
 
 class Generator(Protocol):
@@ -100,6 +101,12 @@ METHODS = {
     "textual-inversion": "dreambench.methods.textual_inversion:TextualInversion",
     "class-only": "dreambench.methods.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.copy_reference:CopyReference",
+    "composition": "dreambench.methods.composition:Composition",
+    "sdedit": "dreambench.methods.sdedit:SDEdit",
+    "inpainting": "dreambench.methods.inpainting:Inpainting",
+    "ddim-inversion": "dreambench.methods.ddim_inversion:DDIMInversion",
+    # On mini it draws with the world's program, which stands far below the methods.
+    "real-images": "dreambench.mini.true_images:RealImages",
 }
 
 
