@@ -380,7 +380,7 @@ def test_oracle_of_another_subject_or_prompt_is_one_line(shared_cache, tmp_path)
     stranger = type(mug)("mug", "mug", "object", dog.photos, dog.sha256)
     with pytest.raises(UserError, match="'mug' is no subject of mini"):
         method.load(stranger, tmp_path)
-    with pytest.raises(UserError, match="cannot draw .* on the moon"):
+    with pytest.raises(UserError, match=r"cannot draw .* on the moon"):
         method.load(mug, tmp_path).generate(["a {subject} on the moon"], [1])
 
 
