@@ -53,7 +53,8 @@ def make_estimate(
     n_class = work.class_images * len({subject.class_name for subject in subjects})
     steps = work.optimizer_steps * len(subjects)
     sampler = protocol.sampler
-    n_drawn = n_class + (len(units) if work.draws else 0)
+    # Images of the plain class are drawn plainly whatever the method does for its subject.
+    n_drawn = n_class + work.draws * (n_prior + (len(units) - n_prior) * work.drawing)
     return Estimate(
         n_subjects=len(subjects),
         n_prompts=len({(u.subject, u.prompt_id) for u in units if u.prompt_id != PRIOR_PROMPT_ID}),
@@ -62,7 +63,7 @@ def make_estimate(
         n_class_images=n_class,
         n_optimizer_steps=steps,
         n_training_images=steps * work.images_per_step,
-        n_network_calls=n_drawn * sampler.n_calls,
+        n_network_calls=round(n_drawn * sampler.n_calls),
         image_bytes=round((len(units) + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL),
         weight_bytes=work.saved_bytes * len(subjects),
     )

@@ -227,13 +227,15 @@ class Job(Scorer):
                 f"{len(self.run.missing_training())} subjects of {self.run.run_dir} are not tuned",
                 hint=f"first: dreambench train {self.run.run_dir}",
             )
-        n_missing = len(self.run.missing_images())
-        if n_missing:
+        missing = self.run.missing_images()
+        if missing:
             method, started = self._method, time.monotonic()
             generate_images(self.run, method, self.progress)
             if self._work.draws:
                 seconds = time.monotonic() - started
-                n_calls = n_missing * self.run.request.protocol.sampler.n_calls
+                n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in missing)
+                n_drawn = n_prior + (len(missing) - n_prior) * self._work.drawing
+                n_calls = n_drawn * self.run.request.protocol.sampler.n_calls
                 self._note_speed("network_call", seconds / n_calls)
 
     @property

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import NUMBERS, PROMPTS, context, pixels, subjects
 from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
 from PIL import Image
 from safetensors.torch import load_file
+from small_pipelines import NUMBERS, PROMPTS, context, pixels, subjects
 
 from dreambench.base_models import BASE_MODELS, find_base_model
 from dreambench.errors import UserError

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import NUMBERS, PROMPTS, REPOSITORY, Heard, context, pixels, subjects
+from conftest import REPOSITORY
 from safetensors.torch import load_file
+from small_pipelines import NUMBERS, PROMPTS, Heard, context, pixels, subjects
 from transformers import CLIPTokenizer
 
 from dreambench.base_models import BASE_MODELS, find_base_model, load_pipeline
@@ -139,12 +140,12 @@ def test_a_new_word_is_saved_as_diffusers_reads_it(
     # Nothing but the rows of the new word has changed, and these start from the noun's.
     for suffix, file in files.items():
         vectors = load_file(file)["<subject>"]
-        place = first.word.places[suffix]
-        assert vectors.shape == (n_vectors, place.table.embedding_dim)
-        start = first.word.find_vectors("mug")[suffix]
+        encoder, rows = first._texts[suffix]
+        assert vectors.shape == (n_vectors, encoder.get_input_embeddings().embedding_dim)
+        start = first._start(suffix, "mug")
         assert not torch.equal(vectors, start)
         assert (vectors - start).abs().max() < 0.1
-        assert len(place.rows) == n_vectors
+        assert len(rows) == n_vectors
     for name, state in before.items():
         after = first.pipeline.components[name].state_dict()
         assert state.keys() == after.keys()

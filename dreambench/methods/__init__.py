@@ -55,6 +55,7 @@ class Work:
     saved_bytes: int = 0  # of each subject
     other_parameters: int = 0  # of networks beside the base model's own
     draws: bool = False  # whether its images come out of the denoising network
+    drawing: float = 1.0  # network calls of an image of the subject, where plain drawing takes 1
 
 
 class Generator(Protocol):
@@ -104,6 +105,12 @@ METHODS = {
     "image-variation": "dreambench.methods.image_variation:ImageVariation",
     "class-only": "dreambench.methods.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.copy_reference:CopyReference",
+    "composition": "dreambench.methods.composition:Composition",
+    "sdedit": "dreambench.methods.sdedit:SDEdit",
+    "inpainting": "dreambench.methods.inpainting:Inpainting",
+    "ddim-inversion": "dreambench.methods.ddim_inversion:DDIMInversion",
+    # On mini it draws with the world's program, which stands far below the methods.
+    "real-images": "dreambench.mini.true_images:RealImages",
 }
 
 

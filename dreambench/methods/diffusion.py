@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -29,7 +29,7 @@ from dreambench.methods import Context
 from dreambench.plan import derive_seed
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 
 def autocast(context: Context) -> AbstractContextManager[object]:
@@ -140,18 +140,31 @@ class PipelineGenerator:
 
     @torch.inference_mode()
     def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return self._draw(self._fill(prompts), seeds)
+
+    def _fill(self, prompts: Sequence[str]) -> list[str]:
+        return [text.replace("{subject}", self.subject_phrase) for text in prompts]
+
+    def _draw(self, texts: list[str], seeds: Sequence[int], **options: Any) -> list[Image.Image]:
+        """Images of texts from pure noise; `options` go to the pipeline."""
+        side = self.context.sampler.size_px
+        return self._call(self.pipeline, texts, seeds, height=side, width=side, **options)
+
+    def _call(
+        self, pipeline: DiffusionPipeline, texts: list[str], seeds: Sequence[int], **options: Any
+    ) -> list[Image.Image]:
+        """What a pipeline makes of texts under the protocol's sampler."""
         # Noise is drawn on the CPU for each image by itself: neither batch nor device changes it.
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         sampler = self.context.sampler
         with autocast(self.context):
-            found = self.pipeline(
-                prompt=[text.replace("{subject}", self.subject_phrase) for text in prompts],
+            found = pipeline(
+                prompt=texts,
                 num_inference_steps=sampler.n_steps,
                 guidance_scale=sampler.guidance_scale,
-                height=sampler.size_px,
-                width=sampler.size_px,
                 generator=noise,
                 output_type="pil",
+                **options,
             )
         return [image.convert("RGB") for image in found.images]
 

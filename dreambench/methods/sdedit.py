@@ -1,0 +1,78 @@
+"""SDEdit (Meng et al., ICLR 2022): noise is added to a photo and taken away with the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from PIL import Image
+from pydantic import Field
+
+from dreambench.base_models import BaseModel
+from dreambench.methods import Context, Settings, Work
+from dreambench.methods.diffusion import load_base
+from dreambench.methods.editing import EditingGenerator, check_strength, make_img2img
+from dreambench.subjects import Subject
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+class SDEditSettings(Settings):
+    """Numbers of an SDEdit recipe."""
+
+    strength: float = Field(
+        gt=0, le=1, description="t0 of the paper: 0 gives the photo back, 1 forgets it"
+    )
+
+
+class SDEdit:
+    """Starts from a photo at noise level `strength` (paper, algorithm 1), with the class noun.
+
+    Each image is made of one photo, but the seed picks it among all.
+    """
+
+    Settings: ClassVar[type[SDEditSettings]] = SDEditSettings
+    tunes = False
+    n_references = None
+
+    def __init__(self, settings: SDEditSettings, context: Context) -> None:
+        check_strength(settings.strength, context)
+        self.settings = settings
+        self.context = context
+        self.pipeline = load_base(context)
+
+    @classmethod
+    def count_work(cls, settings: SDEditSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        return Work(draws=True, drawing=settings.strength)
+
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
+        """Nothing to learn."""
+
+    def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
+        """Reads the photos."""
+        return _Redrawn(
+            self.pipeline, self.context, subject=subject, strength=self.settings.strength
+        )
+
+
+class _Redrawn(EditingGenerator):
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        context: Context,
+        *,
+        subject: Subject,
+        strength: float,
+    ) -> None:
+        super().__init__(pipeline, context, subject=subject)
+        self.img2img = make_img2img(pipeline)
+        self.strength = strength
+
+    def _edit(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        photos = [self.photos[index] for index in self._pick(seeds)]
+        return self._redraw(
+            self.img2img, self._fill(prompts), seeds, photos, strength=self.strength
+        )
