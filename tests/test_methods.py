@@ -140,12 +140,12 @@ def test_a_new_word_is_saved_as_diffusers_reads_it(
     # Nothing but the rows of the new word has changed, and these start from the noun's.
     for suffix, file in files.items():
         vectors = load_file(file)["<subject>"]
-        encoder, rows = first._texts[suffix]
-        assert vectors.shape == (n_vectors, encoder.get_input_embeddings().embedding_dim)
-        start = first._start(suffix, "mug")
+        place = first.word.places[suffix]
+        assert vectors.shape == (n_vectors, place.table.embedding_dim)
+        start = first.word.find_vectors("mug")[suffix]
         assert not torch.equal(vectors, start)
         assert (vectors - start).abs().max() < 0.1
-        assert len(rows) == n_vectors
+        assert len(place.rows) == n_vectors
     for name, state in before.items():
         after = first.pipeline.components[name].state_dict()
         assert state.keys() == after.keys()
