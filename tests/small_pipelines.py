@@ -4,17 +4,26 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDPMScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    StableUnCLIPImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
+    StableUnCLIPImageNormalizer,
+)
+from safetensors.torch import save_file
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
 )
 
 from dreambench.base_models import BASE_MODELS
@@ -130,5 +139,53 @@ def write_xl_folder(folder):
             timestep_spacing="leading",
         ),
         add_watermarker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+
+
+def write_adapter_snapshot(root, *, text_width=32, image_width=16):
+    """A random IP-Adapter in its authors' layout, for `write_sd_folder`'s UNet."""
+    torch.manual_seed(5)
+    levels = [16, 16, 16, 16]  # Cross-attention layers of that UNet: down, up, up, middle.
+    state = {
+        "image_proj.proj.weight": torch.randn(4 * text_width, image_width),
+        "image_proj.proj.bias": torch.zeros(4 * text_width),
+        "image_proj.norm.weight": torch.ones(text_width),
+        "image_proj.norm.bias": torch.zeros(text_width),
+    }
+    for index, width in enumerate(levels):
+        for kind in ("k", "v"):
+            name = f"ip_adapter.{2 * index + 1}.to_{kind}_ip.weight"
+            state[name] = torch.randn(width, text_width)
+    folder = root / "models"
+    folder.mkdir(parents=True)
+    save_file(state, folder / "ip-adapter_sd15.safetensors")
+    make_image_encoder(image_width).save_pretrained(folder / "image_encoder")
+
+
+def make_image_encoder(projection_dim):
+    return CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=24, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
+            image_size=32, patch_size=8, projection_dim=projection_dim,
+        )
+    )  # fmt: skip
+
+
+def write_unclip_folder(folder):
+    """A random pipeline of stable unCLIP's shape."""
+    torch.manual_seed(6)
+    write_sd_folder(folder.with_name("sd"))
+    plain = StableDiffusionPipeline.from_pretrained(folder.with_name("sd"), safety_checker=None)
+    config = dict(plain.unet.config) | {
+        "class_embed_type": "projection", "projection_class_embeddings_input_dim": 32,
+    }  # fmt: skip
+    pipeline = StableUnCLIPImg2ImgPipeline(
+        feature_extractor=CLIPImageProcessor(size=32, crop_size=32),
+        image_encoder=make_image_encoder(16),
+        image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=16),
+        image_noising_scheduler=DDPMScheduler(),
+        tokenizer=plain.tokenizer, text_encoder=plain.text_encoder,
+        unet=UNet2DConditionModel.from_config(config), scheduler=plain.scheduler, vae=plain.vae,
     )  # fmt: skip
     pipeline.save_pretrained(folder)

@@ -102,7 +102,7 @@ class _Composed(EditingGenerator):
         self.masks = load_masks(subject, context.sampler.size_px)
         self.strength = strength
 
-    def _edit(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         # The scene is asked for without the subject's noun, and the noun is its negative prompt:
         # a scene with the noun has a stranger of the class in it, who looks out behind the subject.
         texts = [remove_subject(prompt) for prompt in prompts]

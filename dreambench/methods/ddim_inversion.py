@@ -242,7 +242,7 @@ class _Controlled(EditingGenerator):
         self.settings = settings
         self.caption = f"a {subject.class_name}"
 
-    def _edit(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         pipeline, n = self.pipeline, len(prompts)
         texts = self._fill(prompts)
         start = self.noise[self._pick(seeds)]

@@ -169,6 +169,32 @@ class PipelineGenerator:
         return [image.convert("RGB") for image in found.images]
 
 
+class ReferenceGenerator(PipelineGenerator):
+    """Draws the subject from its photos, in a way of its own.
+
+    A prompt without the slot {subject} asks for the plain class, not for this subject: the base
+    model draws it, as with tuned models, so that PRES says what is left of the model's prior.
+    """
+
+    @torch.inference_mode()
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        found: dict[int, Image.Image] = {}
+        for draw, wanted in ((self._draw_subject, True), (self._draw_class, False)):
+            rows = [row for row, text in enumerate(prompts) if ("{subject}" in text) is wanted]
+            if rows:
+                images = draw([prompts[row] for row in rows], [seeds[row] for row in rows])
+                found |= dict(zip(rows, images, strict=True))
+        return [found[row] for row in range(len(prompts))]
+
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One image a prompt with the slot."""
+        raise NotImplementedError
+
+    def _draw_class(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One image a prompt without it."""
+        return self._draw(list(prompts), seeds)
+
+
 def make_class_images(
     pipeline: StableDiffusionPipeline, context: Context, *, class_name: str, n_images: int
 ) -> list[Path]:

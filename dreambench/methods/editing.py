@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from dreambench.errors import UserError
 from dreambench.files import load_image
 from dreambench.methods import Context
-from dreambench.methods.diffusion import PipelineGenerator
+from dreambench.methods.diffusion import ReferenceGenerator
 from dreambench.subjects import Subject
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
 Mask = NDArray[np.bool_]
-SLOT = "{subject}"
 
 # GrabCut looks at a picture of at most so many pixels a side: more of them change no outline that
 # matters here, and take minutes.
@@ -107,12 +105,8 @@ def make_img2img(pipeline: StableDiffusionPipeline) -> DiffusionPipeline:
     return made
 
 
-class EditingGenerator(PipelineGenerator):
-    """Makes images out of the subject's photos; the seed picks which. The subject is its class.
-
-    A prompt without the slot {subject} asks for the plain class, not for this subject: the base
-    model draws it, as with tuned models, so that PRES says what is left of the model's prior.
-    """
+class EditingGenerator(ReferenceGenerator):
+    """Makes images out of the subject's photos; the seed picks which. The subject is its class."""
 
     def __init__(
         self, pipeline: StableDiffusionPipeline, context: Context, *, subject: Subject
@@ -120,23 +114,9 @@ class EditingGenerator(PipelineGenerator):
         super().__init__(pipeline, context, subject_phrase=subject.class_name)
         self.photos = [load_square(path, context.sampler.size_px) for path in subject.photos]
 
-    @torch.inference_mode()
-    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        found: dict[int, Image.Image] = {}
-        for draw, wanted in ((self._edit, True), (super()._generate, False)):
-            rows = [row for row, text in enumerate(prompts) if (SLOT in text) is wanted]
-            if rows:
-                images = draw([prompts[row] for row in rows], [seeds[row] for row in rows])
-                found |= dict(zip(rows, images, strict=True))
-        return [found[row] for row in range(len(prompts))]
-
     def _pick(self, seeds: Sequence[int]) -> list[int]:
         """Which photo each image is made of."""
         return [seed % len(self.photos) for seed in seeds]
-
-    def _edit(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """One image a prompt with the slot."""
-        raise NotImplementedError
 
     def _redraw(
         self,

@@ -19,9 +19,9 @@ from torch import Tensor
 from dreambench.base_models import BaseModel
 from dreambench.files import load_image
 from dreambench.methods import Context, Settings, Work
-from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.diffusion import PipelineGenerator, ReferenceGenerator, load_base
 from dreambench.methods.image_prompt import encode_photo, find_adapter, load_adapter
-from dreambench.methods.ip_adapter import PhotoPrompted, split_prompts
+from dreambench.methods.ip_adapter import PhotoPrompted
 from dreambench.subjects import Subject
 
 
@@ -82,7 +82,7 @@ class ImageVariation:
         )  # fmt: skip
 
 
-class _Unclip(PipelineGenerator):
+class _Unclip(ReferenceGenerator):
     """Draws with a pipeline that was trained on CLIP's embeddings (stable unCLIP)."""
 
     def __init__(
@@ -93,19 +93,20 @@ class _Unclip(PipelineGenerator):
         self.noise_level = noise_level
         self.embeddings = [self._encode(photo) for photo in photos]
 
-    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        highest = self.pipeline.image_noising_scheduler.config.num_train_timesteps - 1
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return self._draw_from([""] * len(prompts), seeds, noise_level=self.noise_level)
 
-        def draw(prompts: Sequence[str], seeds: Sequence[int], of_subject: bool) -> list[Any]:
-            embeddings = [self.embeddings[seed % len(self.embeddings)] for seed in seeds]
-            # For the plain class the photo drowns in noise and the words count.
-            return self._draw(
-                [""] * len(seeds) if of_subject else list(prompts), seeds,
-                image_embeds=torch.cat(embeddings),
-                noise_level=self.noise_level if of_subject else highest,
-            )  # fmt: skip
+    def _draw_class(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        # The photo drowns in noise, and the words are what is left.
+        schedule = self.pipeline.image_noising_scheduler
+        highest = schedule.config.num_train_timesteps - 1
+        return self._draw_from(list(prompts), seeds, noise_level=highest)
 
-        return split_prompts(prompts, seeds, draw)
+    def _draw_from(
+        self, texts: list[str], seeds: Sequence[int], *, noise_level: int
+    ) -> list[Image.Image]:
+        chosen = torch.cat([self.embeddings[seed % len(self.embeddings)] for seed in seeds])
+        return self._draw(texts, seeds, image_embeds=chosen, noise_level=noise_level)
 
     @torch.inference_mode()
     def _encode(self, photo: Image.Image) -> Tensor:

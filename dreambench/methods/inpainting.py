@@ -86,7 +86,7 @@ class _Around(EditingGenerator):
         self.kept = shrink_masks(masks, mean.shape[-1], settings.min_share).to(mean.device)
         self.n_kept_steps = round(settings.kept_steps * context.sampler.n_steps)
 
-    def _edit(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         rows = self._pick(seeds)
         clean, kept = self.latents[rows], self.kept[rows]
         noise = torch.cat(

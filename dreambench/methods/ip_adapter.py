@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from dreambench.base_models import BaseModel
 from dreambench.files import load_image
 from dreambench.methods import Context, Settings, Work
-from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.diffusion import ReferenceGenerator, load_base
 from dreambench.methods.image_prompt import encode_photo, find_adapter, load_adapter
 from dreambench.subjects import Subject
 
@@ -58,7 +58,7 @@ class IPAdapter:
         )  # fmt: skip
 
 
-class PhotoPrompted(PipelineGenerator):
+class PhotoPrompted(ReferenceGenerator):
     """Draws with what the adapter was shown of a photo, each (1, ...), beside that of none.
 
     Without `reads_prompts` the photo is all that a picture of the subject is drawn from.
@@ -73,18 +73,19 @@ class PhotoPrompted(PipelineGenerator):
         self.scale = scale
         self.reads_prompts = reads_prompts
 
-    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        def draw(
-            prompts: Sequence[str], seeds: Sequence[int], of_subject: bool
-        ) -> list[Image.Image]:
-            # The plain class is drawn as the base model draws it.
-            self.pipeline.set_ip_adapter_scale(self.scale if of_subject else 0.0)
-            texts = self._fill(prompts)
-            if of_subject and not self.reads_prompts:
-                texts = [""] * len(texts)
-            return self._draw(texts, seeds, ip_adapter_image_embeds=[self._show(seeds)])
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        texts = self._fill(prompts) if self.reads_prompts else [""] * len(prompts)
+        return self._draw_beside(texts, seeds, scale=self.scale)
 
-        return split_prompts(prompts, seeds, draw)
+    def _draw_class(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        # The adapter stays in its place and counts nothing.
+        return self._draw_beside(list(prompts), seeds, scale=0.0)
+
+    def _draw_beside(
+        self, texts: list[str], seeds: Sequence[int], *, scale: float
+    ) -> list[Image.Image]:
+        self.pipeline.set_ip_adapter_scale(scale)
+        return self._draw(texts, seeds, ip_adapter_image_embeds=[self._show(seeds)])
 
     def _show(self, seeds: Sequence[int]) -> Tensor:
         """Of each image's photo (n, 1, ...), with guidance after as many of none."""
@@ -93,18 +94,3 @@ class PhotoPrompted(PipelineGenerator):
         if self.context.sampler.guidance_scale > 1:
             rows.insert(0, torch.cat([hidden for _, hidden in chosen]))
         return torch.cat(rows)[:, None]
-
-
-def split_prompts(
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    draw: Callable[[Sequence[str], Sequence[int], bool], list[Image.Image]],
-) -> list[Image.Image]:
-    """Draws the prompts that ask for the subject apart from those of its plain class."""
-    found: dict[int, Image.Image] = {}
-    for of_subject in (True, False):
-        rows = [i for i, prompt in enumerate(prompts) if ("{subject}" in prompt) == of_subject]
-        if rows:
-            drawn = draw([prompts[i] for i in rows], [seeds[i] for i in rows], of_subject)
-            found |= dict(zip(rows, drawn, strict=True))
-    return [found[i] for i in range(len(prompts))]

@@ -71,7 +71,7 @@ class _Redrawn(EditingGenerator):
         self.img2img = make_img2img(pipeline)
         self.strength = strength
 
-    def _edit(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         photos = [self.photos[index] for index in self._pick(seeds)]
         return self._redraw(
             self.img2img, self._fill(prompts), seeds, photos, strength=self.strength

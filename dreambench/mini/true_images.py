@@ -13,7 +13,7 @@ from pydantic import Field
 from dreambench.base_models import BaseModel
 from dreambench.errors import UserError
 from dreambench.methods import Context, Generator, Settings, Work
-from dreambench.methods.editing import SLOT, load_square
+from dreambench.methods.editing import load_square
 from dreambench.mini.identities import ACCESSORIES, CLASSES, Identity, sample_identity
 from dreambench.mini.scenes import SCENES
 from dreambench.mini.styles import STYLES
@@ -81,7 +81,7 @@ def find_identity(subject: Subject) -> Identity:
 
 def read_prompt(prompt: str, identity: Identity, *, seed: int) -> Shot:
     """What a prompt of the small world asks for; UserError for words that it does not have."""
-    text = prompt.replace(SLOT, identity.class_name)
+    text = prompt.replace("{subject}", identity.class_name)
     changes: list[dict[str, str]] = [{}]
     for field, words in (
         ("property_name", PROPERTIES), ("style", [*STYLES, "marble"]), ("view", VIEWS),
@@ -109,7 +109,7 @@ class _Camera:
 
     def _take(self, prompt: str, seed: int) -> Image.Image:
         seen = self.identity
-        if SLOT not in prompt:
+        if "{subject}" not in prompt:
             seen = sample_identity(np.random.default_rng(seed), seen.class_name)
         return render(read_prompt(prompt, seen, seed=seed), size_px=self.size_px).image
 
