@@ -154,7 +154,12 @@ def summarise_failures(failures: Sequence[Failure]) -> dict[str, Any]:
             if (row["error"], row["message"]) == (failure.error, failure.message):
                 break
         else:
-            row = {"error": failure.error, "message": failure.message, "subjects": [], "n_images": 0}
+            row = {
+                "error": failure.error,
+                "message": failure.message,
+                "subjects": [],
+                "n_images": 0,
+            }
             rows.append(row)
         if failure.subject and failure.subject not in row["subjects"]:
             row["subjects"].append(failure.subject)

@@ -93,7 +93,7 @@ def _check(event: str, arguments: tuple[Any, ...]) -> None:
 def _changes_nothing(event: str, path: str) -> bool:
     """What libraries do in passing: make a folder that is there, delete what is not."""
     if event == "os.mkdir":
-        return os.path.isdir(path)
+        return Path(path).is_dir()
     return event in ("os.remove", "os.rmdir", "shutil.rmtree") and not os.path.lexists(path)
 
 
@@ -101,16 +101,13 @@ def _resolve(path: Any, folder: int, *, follow: bool) -> str | None:
     """The real path; None for what is no file: descriptors, databases in memory."""
     if isinstance(path, int) or path in ("", b"", ":memory:"):
         return None
-    text = os.fsdecode(path)
-    if folder >= 0 and not os.path.isabs(text):
+    named = Path(os.fsdecode(path))
+    if folder >= 0 and not named.is_absolute():
         try:
-            text = str(Path(os.readlink(f"/proc/self/fd/{folder}")) / text)
+            named = Path(f"/proc/self/fd/{folder}").readlink() / named
         except OSError:
             return None
-    if follow:
-        return os.path.realpath(text)
-    head, tail = os.path.split(os.path.abspath(text))
-    return os.path.join(os.path.realpath(head), tail)
+    return str(named.resolve() if follow else named.parent.resolve() / named.name)
 
 
 class Guard:
@@ -170,7 +167,9 @@ class Guard:
     ) -> list[str]:
         """What was written since: files, relative to the run folder."""
         after = self._list_files(own)
-        changed = sorted(path for path in {**before, **after} if before.get(path) != after.get(path))
+        changed = sorted(
+            path for path in {**before, **after} if before.get(path) != after.get(path)
+        )
         for path in changed:
             self._take_away(path, is_new=path not in before)
         return changed
@@ -181,8 +180,9 @@ class Guard:
             if own is not None:
                 folders[:] = [name for name in folders if Path(root, name) != own]
             for name in files:
-                about = os.lstat(os.path.join(root, name))
-                path = Path(root, name).relative_to(self.run_dir).as_posix()
+                file = Path(root, name)
+                about = file.lstat()
+                path = file.relative_to(self.run_dir).as_posix()
                 found[path] = (about.st_size, about.st_mtime_ns)
         return found
 

@@ -1,4 +1,4 @@
-"""Somebody's own method: `FILE.py:Class`, or a package's entry point, as a recipe like any other."""
+"""Somebody's own method as a recipe: `FILE.py:Class`, or a package's entry point."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from pydantic import ValidationError
 from dreambench.base_models import BASE_MODELS, BaseModel
 from dreambench.errors import UserError, suggest, unknown_name
 from dreambench.files import PACKAGE_DIR, digest_folder, sha256_file
-from dreambench.methods import METHODS, Method, Settings, Work, find_class, read_settings
+from dreambench.methods import (
+    METHODS,
+    Method,
+    Settings,
+    Work,
+    describe_track,
+    find_class,
+    read_settings,
+)
 from dreambench.recipe import PluginRecipe, Recipe, list_recipes, load_recipe
 
 GROUP = "dreambench.methods"
@@ -126,6 +134,37 @@ def list_entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """The methods that installed packages bring, by name; nothing of them is imported."""
     points = importlib.metadata.entry_points(group=GROUP)
     return {point.name: point for point in sorted(points, key=lambda point: point.name)}
+
+
+def list_methods(base_model: BaseModel) -> list[dict[str, Any]]:
+    """Every shipped recipe and every method of an installed package, as a row.
+
+    `trained_parameters` is None where there are no numbers for the base model, as is `track`'s
+    number of photos then the method's own. A package that cannot be loaded says so as its title.
+    """
+    names = [name for name in METHODS if name in list_recipes()]
+    names += [name for name in list_recipes() if name not in names]
+    rows = []
+    for name in [*names, *(name for name in list_entry_points() if name not in names)]:
+        row: dict[str, Any] = {"name": name, "title": "", "track": "", "trained_parameters": None,
+                               "base_models": [], "source": ""}  # fmt: skip
+        rows.append(row)
+        try:
+            recipe = find_recipe(name)
+            row |= {"title": recipe.title, "base_models": list(recipe.tables)}
+            row["source"] = recipe.source
+            if isinstance(recipe, PluginRecipe):
+                package = " ".join([recipe.code["distribution"], recipe.code["version"]])
+                row["source"] += f" (installed: {package})"
+            has_table = base_model.name in recipe.tables
+            row["track"] = describe_track(
+                recipe, base_model.name if has_table else row["base_models"][0]
+            )
+            if has_table:
+                row["trained_parameters"] = check_recipe(recipe, base_model).trained_parameters
+        except UserError as error:
+            row["title"] = f"cannot be loaded: {error.problem}"
+    return rows
 
 
 def _load_reference(reference: str, folder: Path) -> tuple[type[Method], str, dict[str, str]]:
@@ -248,7 +287,9 @@ def _check_class(found: Any, where: str) -> type[Method]:
             f"n_references of {where} is no number of photos", hint="None for all, or a number"
         )
     if found.tunes and found.fit is Method.fit:
-        raise UserError(f"{where} says that it tunes and has no fit()", hint="write it, or tunes = False")
+        raise UserError(
+            f"{where} says that it tunes and has no fit()", hint="write it, or tunes = False"
+        )
     return found
 
 
@@ -271,11 +312,14 @@ def _make_recipe(
         if not _ROW_NAME.fullmatch(str(head["name"])):
             raise UserError(
                 f"{method} cannot be called '{head['name']}'",
-                hint="give the class an attribute: name = \"my-method\"",
+                hint='give the class an attribute: name = "my-method"',
             )
         tables = dict.fromkeys(BASE_MODELS, _read_defaults(method_class, method))
     else:
-        head, tables = {key: getattr(recipe, key) for key in ("name", "title", "source")}, recipe.tables
+        head, tables = (
+            {key: getattr(recipe, key) for key in ("name", "title", "source")},
+            recipe.tables,
+        )
     return PluginRecipe(
         **{key: str(value) for key, value in head.items()}, method=method, tables=tables, code=code,
         tunes=method_class.tunes, n_references=method_class.n_references, method_class=method_class,
@@ -288,7 +332,7 @@ def _read_defaults(method_class: type[Method], method: str) -> dict[str, Any]:
     if missing:
         raise UserError(
             f"the Settings of {method} have no default for {', '.join(missing)}",
-            hint=f"give one, or write a recipe: method = \"{method}\", title, source, and a table "
+            hint=f'give one, or write a recipe: method = "{method}", title, source, and a table '
             "[mini] with the numbers in a file my-recipe.toml, then --method my-recipe.toml",
         )
     try:

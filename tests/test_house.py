@@ -13,8 +13,9 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 # A module imports only from modules above it in this list (README, the tree).
 ORDER = [
     "errors", "progress", "files", "cache", "subjects", "archives", "downloads", "fetch",
-    "toml_files", "protocol", "recipe", "plan", "entry", "layouts", "base_models", "run", "methods",
-    "estimate", "speeds", "train", "generate", "weights", "encoders", "segment", "embed", "readers",
+    "toml_files", "protocol", "recipe", "plan", "entry", "layouts", "base_models", "failures",
+    "run", "methods", "plugins", "estimate", "speeds", "guard", "train", "generate", "weights",
+    "encoders", "segment", "embed", "readers",
     "own_subjects", "classify", "export", "oracles", "golden", "doctor", "metrics", "measures",
     "conventions", "scoring", "stats", "beside", "compare", "report", "paper", "plots", "job",
     "brought", "mini", "cli",
