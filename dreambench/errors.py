@@ -27,6 +27,14 @@ class UserError(Exception):
         return error
 
 
+class DiskError(UserError):
+    """What could not be written; `is_full` where that holds for whatever comes next as well."""
+
+    def __init__(self, problem: str, *, hint: str = "", is_full: bool = False) -> None:
+        super().__init__(problem, hint=hint)
+        self.is_full = is_full
+
+
 def name_some(items: Sequence[str], *, separator: str = ", ") -> str:
     """The first three of many items, and how many more there are."""
     more = f" and {len(items) - 3} more" if len(items) > 3 else ""
@@ -46,9 +54,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"no {kind} named '{name}'", hint=hint)
 
 
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that may not be written into a UserError that names it."""
+    """Turns a full disk or a folder that may not be written into a DiskError that names it."""
     try:
         yield
     except OSError as error:
@@ -64,6 +75,17 @@ def disk_errors(path: Path) -> Iterator[None]:
         }
         if error.errno not in hints:
             raise
-        raise UserError(
-            f"cannot write {path}: {error.strerror}", hint=hints[error.errno]
+        raise DiskError(
+            f"cannot write {path}: {error.strerror}",
+            hint=hints[error.errno],
+            is_full=error.errno in _FULL,
         ) from error
+
+
+def raise_if_full(error: BaseException, path: Path) -> None:
+    """Raises a DiskError for an error that says that the disk is full: nothing else can go on."""
+    if isinstance(error, DiskError) and error.is_full:
+        raise error
+    if isinstance(error, OSError) and error.errno in _FULL:
+        with disk_errors(path):
+            raise error

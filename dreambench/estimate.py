@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dreambench.base_models import BaseModel
-from dreambench.methods import Precision, Settings, Work, find_method, read_settings
+from dreambench.methods import Precision, Settings, Work, find_class, read_settings
 from dreambench.plan import make_plan
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.recipe import Recipe
@@ -47,7 +47,7 @@ def make_estimate(
     that of evaluations of the denoising network for one image each, guidance counted.
     """
     settings = read_settings(recipe, base_model.name)
-    work = find_method(recipe.method).count_work(settings, base_model)
+    work = find_class(recipe).count_work(settings, base_model)
     units = make_plan(protocol, subjects, batch_size=1).images
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({subject.class_name for subject in subjects})

@@ -6,6 +6,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
@@ -26,23 +27,20 @@ from dreambench.embed import AUTO, BlackFinder, Pace, Reader
 from dreambench.encoders import Encoder, load_encoder, load_spec
 from dreambench.entry import Entry
 from dreambench.errors import UserError
+from dreambench.failures import Failures, read_failures, summarise_failures
 from dreambench.files import make_dir, read_json, write_bytes, write_json
 from dreambench.generate import generate_images
-from dreambench.methods import (
-    Context,
-    Method,
-    Work,
-    find_method,
-    make_method,
-    read_settings,
-)
+from dreambench.guard import Guard
+from dreambench.methods import Context, Method, Work, describe_track, find_class, make_method
 from dreambench.metrics import METRICS
 from dreambench.oracles import compute_oracles, mean_oracles
 from dreambench.plan import ImageUnit
 from dreambench.plots import plot_families, plot_fidelity, plot_grid, plot_intervals
+from dreambench.plugins import check_recipe
 from dreambench.progress import Progress
 from dreambench.protocol import PRIOR_PROMPT_ID
 from dreambench.readers import HashReader
+from dreambench.recipe import PluginRecipe
 from dreambench.report import write_tables
 from dreambench.run import Run
 from dreambench.scoring import (
@@ -192,62 +190,91 @@ def _write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 class Job(Scorer):
-    """All stages of one run. Each can be called alone and does only what is left."""
+    """All stages of one run. Each can be called alone and does only what is left.
+
+    What a method fails at is in `failures`, and the rest goes on; a full disk, a stop by the user
+    and what is wrong with the run itself are raised.
+    """
 
     def __init__(self, run: Run, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO) -> None:
         super().__init__(run, cache_dir=cache_dir, progress=progress, pace=pace)
         self.run = run
+        self.failures = Failures(run.run_dir, run.name)
+        self.refusal: UserError | None = None
+        is_plugin = isinstance(run.request.recipe, PluginRecipe)
+        self._guard = Guard(run, cache_dir=self.cache_dir) if is_plugin else None
 
     @cached_property
-    def _method(self) -> Method:
+    def _method(self) -> Method | None:
+        """The method; None, and a failure, when it cannot be had: then no subject can."""
         request = self.run.request
-        return make_method(
-            request.recipe,
-            Context(
-                base_model=self.run.base_model,
-                sampler=request.protocol.sampler,
-                device=request.device,
-                precision=request.precision,  # type: ignore[arg-type]
-                batch_size=request.batch_size,
-                cache_dir=self.cache_dir,
-                progress=self.progress,
-            ),
+        context = Context(
+            base_model=self.run.base_model,
+            sampler=request.protocol.sampler,
+            device=request.device,
+            precision=request.precision,  # type: ignore[arg-type]
+            batch_size=request.batch_size,
+            cache_dir=self.cache_dir,
+            progress=self.progress,
         )
+        self.failures.forget("constructor")
+        find_class(request.recipe)  # Not to have its code is no failure of the method's.
+        try:
+            with self._guard.watch() if self._guard else nullcontext():
+                return make_method(request.recipe, context)
+        except Exception as error:
+            n_images = len(self.run.missing_images())
+            self.failures.record("constructor", "", error, n_images=n_images)
+            self.refusal = error if isinstance(error, UserError) else None
+            return None
 
     def train(self) -> None:
         """Tunes on the subjects that are left."""
-        if self.run.missing_training():
-            train_subjects(self.run, self._method, self.progress)
+        self.failures.forget("fit")
+        if self.run.missing_training() and (method := self._method) is not None:
+            train_subjects(
+                self.run, method, self.progress, failures=self.failures, guard=self._guard
+            )
             self._note_training_speed()
 
     def generate(self) -> None:
-        """Makes the images that are left."""
-        if self.run.missing_training():
+        """Makes the images that are left, but of subjects whose tuning failed."""
+        self.failures.forget("load", "generate")
+        untuned = {unit.subject for unit in self.run.missing_training()}
+        untuned -= self.failures.of("fit")
+        # What cannot be made was said when the tuning wanted it.
+        is_refused = "_method" in vars(self) and self._method is None
+        if untuned and not is_refused:
             raise UserError(
-                f"{len(self.run.missing_training())} subjects of {self.run.run_dir} are not tuned",
+                f"{len(untuned)} subjects of {self.run.run_dir} are not tuned",
                 hint=f"first: dreambench train {self.run.run_dir}",
             )
         missing = self.run.missing_images()
-        if missing:
-            method, started = self._method, time.monotonic()
-            generate_images(self.run, method, self.progress)
-            if self._work.draws:
+        if missing and (method := self._method) is not None:
+            started = time.monotonic()
+            generate_images(
+                self.run, method, self.progress, failures=self.failures, guard=self._guard
+            )
+            made = set(missing) - set(self.run.missing_images())
+            if made and self._work.draws:
                 seconds = time.monotonic() - started
-                n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in missing)
-                n_drawn = n_prior + (len(missing) - n_prior) * self._work.drawing
+                n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in made)
+                n_drawn = n_prior + (len(made) - n_prior) * self._work.drawing
                 n_calls = n_drawn * self.run.request.protocol.sampler.n_calls
                 self._note_speed("network_call", seconds / n_calls)
 
     @property
     def _work(self) -> Work:
-        recipe, base = self.run.request.recipe, self.run.base_model
-        return find_method(recipe.method).count_work(read_settings(recipe, base.name), base)
+        return check_recipe(self.run.request.recipe, self.run.base_model)
 
     def _note_training_speed(self) -> None:
         """The median subject's, since the first one of a class may make class images as well."""
         n_images = self._work.optimizer_steps * self._work.images_per_step
-        if n_images:
-            notes = [self.run.train_dir(unit.subject) / "done.json" for unit in self.run.plan.train]
+        subjects = [
+            u.subject for u in self.run.plan.train if self.run.train_dir(u.subject).is_dir()
+        ]
+        if n_images and subjects:
+            notes = [self.run.train_dir(subject) / "done.json" for subject in subjects]
             seconds = float(np.median([read_json(note)["train_seconds"] for note in notes]))
             self._note_speed("training_image", seconds / n_images)
 
@@ -338,6 +365,12 @@ def make_summary(entry: Entry, scores: pd.DataFrame) -> dict[str, Any]:
         "python": session["python"],
         "code": session["code"],
     }
+    if isinstance(entry, Run):
+        recipe = entry.request.recipe
+        summary["track"] = describe_track(recipe, entry.base_model.name)
+        if isinstance(recipe, PluginRecipe):
+            summary["method_code"] = recipe.code
+        summary |= summarise_failures(read_failures(entry.run_dir))
     if "images" in entry.manifest:
         summary["images"] = entry.manifest["images"]
     return summary
@@ -354,13 +387,18 @@ def run_all(
     cache_dir: Path,
     progress: Progress,
     pace: Pace = AUTO,
-) -> None:
-    """Every stage of one run up to its summary."""
+) -> Job:
+    """Every stage of one run up to its summary, and the job for what failed in it.
+
+    What a method failed at leaves the summary partial; where no image was made there is none.
+    """
     job = Job(run, cache_dir=cache_dir, progress=progress, pace=pace)
     job.train()
     job.generate()
-    job.score()
-    job.aggregate()
+    if len(run.missing_images()) < len(run.plan.images):
+        job.score()
+        job.aggregate(allow_incomplete=bool(job.failures.found))
+    return job
 
 
 def read_comparable(runs: Sequence[Entry]) -> list[Scored]:

@@ -37,6 +37,24 @@ class Recipe(BaseModel):
         return digest([self.method, self.settings_for(base_model)])
 
 
+class PluginRecipe(Recipe):
+    """A recipe of somebody's own method.
+
+    `code` says which code it is, without a path of this machine: for a file its name and SHA-256,
+    for a package its distribution, version and the digest of its modules. `tunes` and
+    `n_references` are the class's, for when the class itself (`method_class`) is not at hand.
+    """
+
+    code: dict[str, str]
+    tunes: bool
+    n_references: int | None
+    method_class: Any = Field(default=None, exclude=True, repr=False)
+
+    def digest(self, base_model: str) -> str:
+        """Digest of the method, its code and the one table that a run uses."""
+        return digest([self.method, self.settings_for(base_model), self.code])
+
+
 def list_recipes() -> list[str]:
     """Names of the shipped recipes."""
     return sorted(path.stem for path in shipped_path("baselines").glob("*.toml"))

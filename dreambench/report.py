@@ -11,6 +11,7 @@ import pandas as pd
 
 from dreambench.compare import ALPHA, Scored, compare_paired
 from dreambench.errors import UserError, name_some
+from dreambench.failures import describe_failures
 from dreambench.files import write_bytes
 from dreambench.measures import MEASURES
 from dreambench.metrics import METRICS
@@ -62,6 +63,8 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
                     "n_expected": entry["n_expected"],
                     "not_measured": entry.get("not_measured", ""),
                     "partial": run.summary["partial"],
+                    "track": run.summary.get("track", ""),
+                    "n_failed": run.summary.get("n_failed", 0),
                     "signature": entry["signature"],
                     **{
                         key: run.summary["digests"].get(key)
@@ -329,9 +332,10 @@ def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
 
 
 def make_image_notes(runs: Sequence[Scored]) -> list[str]:
-    """A line for each thing that a reader must know of images made elsewhere; none for runs."""
+    """A line for each thing that a reader must know of failures and of images made elsewhere."""
     lines = []
     for run in runs:
+        lines += [f"{run.label}: {line}" for line in describe_failures(run.summary)]
         for name, entry in run.summary["metrics"].items():
             if "not_measured" in entry:
                 lines.append(
@@ -365,6 +369,16 @@ def make_measure_signatures(run: Scored) -> list[str]:
     ]
 
 
+def _list_tracks(runs: Sequence[Scored]) -> list[str]:
+    """What each row may use, as lines of Markdown."""
+    tracks: dict[str, list[str]] = {}
+    for run in runs:
+        if "track" in run.summary:
+            tracks.setdefault(run.summary["track"], []).append(run.name)
+    text = "; ".join(f"{track}: {', '.join(names)}" for track, names in tracks.items())
+    return [f"Tracks: {text}.", ""] if text else []
+
+
 def _list_digests(digests: Mapping[str, str | None]) -> str:
     """What a row comes from, in words; images made elsewhere have no recipe and no base model."""
     parts = [f"Protocol {digests['protocol']}"]
@@ -393,6 +407,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         main.to_markdown(index=False, disable_numparse=True),
         "",
+        *_list_tracks(runs),
         *(["Notes:", "", *[f"- {note}" for note in notes], ""] if notes else []),
         "Signatures:",
         "",

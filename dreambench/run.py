@@ -18,10 +18,11 @@ from dreambench import __version__
 from dreambench.base_models import BaseModel, find_base_model
 from dreambench.entry import BROUGHT, BroughtImages, Entry
 from dreambench.errors import UserError, disk_errors, name_some, unknown_name
+from dreambench.failures import describe_failures, read_failures, summarise_failures
 from dreambench.files import PACKAGE_DIR, make_dir, read_json, write_json
 from dreambench.plan import ImageUnit, Plan, TrainUnit, make_plan
 from dreambench.protocol import Protocol
-from dreambench.recipe import Recipe
+from dreambench.recipe import PluginRecipe, Recipe
 from dreambench.subjects import (
     Subject,
     digest_subjects,
@@ -156,6 +157,7 @@ def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], p
             "title": request.recipe.title,
             "source": request.recipe.source,
             "settings": request.recipe.settings_for(base.name),
+            **_describe_plugin(request.recipe),
         },
         "subjects": [subject.name for subject in subjects],
         "prompts": list(prompts),
@@ -173,6 +175,12 @@ def _make_manifest(request: Request, base: BaseModel, subjects: list[Subject], p
             "plan": plan.digest(),
         },
     }
+
+
+def _describe_plugin(recipe: Recipe) -> dict[str, Any]:
+    if not isinstance(recipe, PluginRecipe):
+        return {}
+    return recipe.model_dump(mode="json", include={"code", "tunes", "n_references"})
 
 
 def load_chosen(
@@ -229,6 +237,13 @@ def open_run(run: Run) -> Run:
     return replace(run, manifest=manifest)
 
 
+def check_folder(run: Run) -> None:
+    """What `open_run` would refuse, said before anything is begun; writes nothing."""
+    path = run.run_dir / "run.json"
+    if path.exists():
+        _refuse_changes(run, read_json(path))
+
+
 def _refuse_changes(run: Run, old: dict[str, Any]) -> list[Any]:
     """The sessions of a stored manifest; UserError where the rest of it is not the run's."""
     kept = {key: value for key, value in old.items() if key != "sessions"}
@@ -253,10 +268,11 @@ def read_run(run_dir: Path, *, data_dir: Path | None = None) -> Entry:
     if manifest.get("kind") == BROUGHT:
         return _read_brought(run_dir, manifest, data_dir)
     base = find_base_model(manifest["base_model"])
-    head = {key: manifest["recipe"][key] for key in ("name", "method", "title", "source")}
+    head = {key: value for key, value in manifest["recipe"].items() if key != "settings"}
+    recipe_class = PluginRecipe if "code" in head else Recipe
     request = Request(
         protocol=Protocol.model_validate(manifest["protocol"]),
-        recipe=Recipe(**head, tables={base.name: manifest["recipe"]["settings"]}),
+        recipe=recipe_class(**head, tables={base.name: manifest["recipe"]["settings"]}),
         subjects=tuple(manifest["subjects"]),
         base_model=manifest["base_model"],
         device=manifest["device"],
@@ -346,5 +362,12 @@ def read_status(run_dir: Path, *, data_dir: Path | None = None) -> dict[str, Any
         "partial": manifest["partial"],
         "tuned": f"{n_tuned} of {len(plan.train)}",
         "images": f"{n_images} of {len(plan.images)}",
+        **_describe_failed(run_dir),
         **scored,
     }
+
+
+def _describe_failed(run_dir: Path) -> dict[str, Any]:
+    """What failed the last time; empty for most."""
+    summary = summarise_failures(read_failures(run_dir))
+    return {"failed": describe_failures(summary)} if summary["failures"] else {}

@@ -13,8 +13,9 @@ from conftest import REPOSITORY, TINY_PROTOCOL
 # A module imports only from modules above it in this list (README, the tree).
 ORDER = [
     "errors", "progress", "files", "cache", "subjects", "archives", "downloads", "fetch",
-    "toml_files", "protocol", "recipe", "plan", "entry", "layouts", "base_models", "run", "weights",
-    "encoders", "methods", "estimate", "speeds", "train", "generate", "segment", "embed", "readers",
+    "toml_files", "protocol", "recipe", "plan", "entry", "layouts", "base_models", "failures",
+    "run", "weights", "encoders", "methods", "plugins", "estimate", "speeds", "guard", "train",
+    "generate", "segment", "embed", "readers",
     "own_subjects", "classify", "export", "oracles", "golden", "doctor", "metrics", "measures",
     "conventions", "scoring", "stats", "beside", "compare", "report", "paper", "plots", "job",
     "brought", "mini", "cli",

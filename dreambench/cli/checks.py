@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dreambench.cli.shared import data_option, show_progress, user_errors
+from dreambench.cli.shared import data_option, method_option, show_progress, user_errors
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from dreambench.base_models import BaseModel
+    from dreambench.estimate import Estimate
     from dreambench.protocol import Protocol
+    from dreambench.recipe import Recipe
 
 
 @click.command()
-@click.option("--method", required=True, help="Name of a baseline, or path of a recipe (.toml).")
+@method_option
 @click.option("--protocol", required=True, help="Name of a protocol, or path of one (.toml).")
 @click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
 @click.option("--device", default="cuda", show_default=True, help="Whose speed to look up.")
@@ -33,21 +35,41 @@ def plan(
     """Say what a run will take, before anything starts: images, steps, disk, downloads."""
     from dreambench.base_models import find_base_model  # noqa: PLC0415
     from dreambench.estimate import make_estimate  # noqa: PLC0415
+    from dreambench.plugins import check_recipe, find_recipes  # noqa: PLC0415
     from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.subjects import find_dataset, list_subjects  # noqa: PLC0415
 
-    recipe, loaded = load_recipe(method), load_protocol(protocol)
+    names = [name.strip() for name in method.split(",") if name.strip()]
+    loaded = load_protocol(protocol)
     base = find_base_model(base_model or loaded.base_model)
+    recipes, skipped = find_recipes(names, base.name)
+    for name in skipped:
+        click.echo(f"Left out: {name} has no numbers for the base model '{base.name}'", err=True)
     dataset = find_dataset(loaded.dataset, photos_dir=data_dir)
     subjects = list_subjects(dataset, names=loaded.subjects or None)
-    found = make_estimate(loaded, recipe, base, subjects)
+    for recipe in recipes:
+        check_recipe(recipe, base)
+    estimates = [make_estimate(loaded, recipe, base, subjects) for recipe in recipes]
     downloads = _find_downloads(loaded, base)
-    hours = _find_hours(loaded, base, device=device, precision=precision, counts=asdict(found))
+    hours = [
+        _find_hours(loaded, base, device=device, precision=precision, counts=asdict(found))
+        for found in estimates
+    ]
     if as_json:
-        content = {**asdict(found), "downloads": downloads, "hours": hours}
-        click.echo(json.dumps(content, indent=2))
+        contents = [
+            {"method": recipe.name, **asdict(found), "downloads": downloads, "hours": needed}
+            for recipe, found, needed in zip(recipes, estimates, hours, strict=True)
+        ]
+        click.echo(json.dumps(contents[0] if len(contents) == 1 else contents, indent=2))
         return
+    for recipe, found, needed in zip(recipes, estimates, hours, strict=True):
+        _print_estimate(recipe, loaded, base, found, downloads, needed)
+
+
+def _print_estimate(
+    recipe: Recipe, loaded: Protocol, base: BaseModel, found: Estimate,
+    downloads: dict[str, int], hours: dict[str, float | None],
+) -> None:  # fmt: skip
     click.echo(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
     click.echo(
         f"  {found.n_subjects} subjects, {found.n_prompts:,} prompts, {found.n_images:,} images, "

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 from dreambench.cli.shared import (
     cache_option,
     data_option,
+    method_option,
     show_progress,
     user_errors,
     workers_option,
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from dreambench.compare import Scored
     from dreambench.job import Job
     from dreambench.progress import Progress
-    from dreambench.run import Request, Run
+    from dreambench.recipe import Recipe
+    from dreambench.run import Request
 
 COMPANIONS = ("class-only", "copy-reference")
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
@@ -43,7 +45,7 @@ class _Narrowing:
 
 
 def _make_requests(
-    methods: Sequence[str],
+    recipes: Sequence[Recipe],
     protocol: str,
     narrowing: _Narrowing,
     base_model: str | None,
@@ -52,7 +54,6 @@ def _make_requests(
 ) -> list[Request]:
     """One request a method; the protocol is read and its encoders are identified once for all."""
     from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
-    from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.run import Request  # noqa: PLC0415
     from dreambench.scoring import encoder_identities  # noqa: PLC0415  (imports torch)
 
@@ -62,14 +63,14 @@ def _make_requests(
     return [
         Request(
             protocol=loaded,
-            recipe=load_recipe(method),
+            recipe=recipe,
             subjects=narrowing.subjects or None,
             prompts=prompts,
             base_model=base_model or loaded.base_model,
             encoders=encoders,
             **options,
         )
-        for method in methods
+        for recipe in recipes
     ]
 
 
@@ -87,7 +88,7 @@ _embed_batch = click.option(
 
 
 @click.command()
-@click.option("--method", required=True, help="Name of a baseline, or path of a recipe (.toml).")
+@method_option
 @click.option(
     "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
 )
@@ -132,15 +133,22 @@ def run(
     prompts: str | None, data_dir: Path | None, beside: str, base_model: str | None,
     out: Path, device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
-    """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped."""
+    """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped.
+
+    What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
+    the same command tries again what failed.
+    """
+    from dreambench.plugins import ALL, find_recipe, find_recipes  # noqa: PLC0415
     from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.recipe import load_recipe  # noqa: PLC0415
     from dreambench.speeds import pick_device  # noqa: PLC0415
 
     # Names are checked before anything slow is imported.
-    names = [method, *[name for name in _split(beside) if name != method]]
+    names = [*_split(method), *_split(beside)]
+    if not _split(method):
+        raise UserError("no method is named", hint="see what there is: dreambench list methods")
     for name in names:
-        load_recipe(name)
+        if name != ALL:
+            find_recipe(name)
     if protocol is not None:
         load_protocol(protocol)
     device = pick_device(device)
@@ -156,7 +164,8 @@ def run(
     from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
-    from dreambench.run import hold_run, open_run, plan_run  # noqa: PLC0415
+    from dreambench.plugins import check_recipe  # noqa: PLC0415
+    from dreambench.run import check_folder, hold_run, open_run, plan_run  # noqa: PLC0415
 
     read_max_bytes()  # A mistake in the environment shows now, too.
     options = {
@@ -166,26 +175,77 @@ def run(
         "data_dir": data_dir,
     }
     narrowing = _Narrowing(_split(subjects), _split(family), _split(prompts))
+    base_name = (base_model or load_protocol(protocol).base_model).partition("=")[0]
+    recipes, skipped = find_recipes(names, base_name)
+    for name in skipped:
+        click.echo(f"Left out: {name} has no numbers for the base model '{base_name}'", err=True)
+    _refuse_doubled([recipe.name for recipe in recipes])
     with show_progress() as progress:
-        requests = _make_requests(names, protocol, narrowing, base_model, options, progress)
+        requests = _make_requests(recipes, protocol, narrowing, base_model, options, progress)
     # All are planned before the first is begun: a mistake in the last shows now, not in hours.
     planned = [
         plan_run(out / request.protocol.name / request.recipe.name, request) for request in requests
     ]
-    runs: list[Run] = []
+    for plan in planned:
+        check_recipe(plan.request.recipe, plan.base_model)
+        check_folder(plan)
+    jobs: list[Job] = []
     with show_progress() as progress:
-        for plan in planned:
+        for index, plan in enumerate(planned):
+            progress.begin(plan.name, index, len(planned))
             with hold_run(plan.run_dir):
-                opened = open_run(plan)
-                run_all(
-                    opened,
-                    cache_dir=cache or cache_dir(),
-                    progress=progress,
-                    pace=Pace(n_workers=workers),
+                jobs.append(
+                    run_all(
+                        open_run(plan),
+                        cache_dir=cache or cache_dir(),
+                        progress=progress,
+                        pace=Pace(n_workers=workers),
+                    )
                 )
-            runs.append(opened)
-        scored, paths = write_report(runs[0], runs[1:])
-    _print_report(scored, paths)
+        progress.end()
+        # A method of which nothing could be drawn has no row; that it failed is said below.
+        runs = [job.run for job in jobs if job.run.summary_path.is_file()]
+        if runs:
+            scored, paths = write_report(runs[0], runs[1:])
+    if runs:
+        _print_report(scored, paths)
+    _end_with_failures(jobs)
+
+
+def _refuse_doubled(names: Sequence[str]) -> None:
+    """UserError for two rows of one name, which would share a folder."""
+    doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if doubled:
+        raise UserError(
+            f"two methods are called '{doubled[0]}'",
+            hint="rename yours: the recipe's file, or the class's attribute `name`",
+        )
+
+
+def _end_with_failures(jobs: Sequence[Job]) -> None:
+    """Ends the command with exit code 1 and a line for each run with failures.
+
+    A command all of whose methods were refused by what the user has to mend ends as a mistake does.
+    """
+    failed = [job for job in jobs if job.failures.found]
+    if not failed:
+        return
+    if all(job.refusal is not None for job in jobs):
+        raise jobs[0].refusal or UserError("nothing was made")
+    from dreambench.failures import describe_failures, summarise_failures  # noqa: PLC0415
+
+    for job in failed:
+        summary = summarise_failures(job.failures.found)
+        for line in describe_failures(summary):
+            click.echo(f"{job.run.name}: {line}", err=True)
+    n_failed = sum(f.n_images for job in failed for f in job.failures.found)
+    folders = ", ".join(str(job.failures.folder) for job in failed)
+    click.echo(
+        f"dreambench: {n_failed} images of {len(failed)} of {len(jobs)} methods could not be made; "
+        f"the same command tries them again (tracebacks: {folders})",
+        err=True,
+    )
+    raise SystemExit(1)
 
 
 def _print_report(scored: list[Scored], paths: list[Path]) -> None:
@@ -244,10 +304,13 @@ def _opened(
     *,
     workers: int = 0,
     batch_size: int = 0,
+    needs_code: bool = False,
+    method: str | None = None,
 ) -> Iterator[Job]:
     from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.files import cache_dir  # noqa: PLC0415
     from dreambench.job import Job  # noqa: PLC0415  (imports torch)
+    from dreambench.plugins import attach_code  # noqa: PLC0415
     from dreambench.run import Run, hold_run, open_run, read_run  # noqa: PLC0415
 
     if not (run_dir / "run.json").is_file():
@@ -260,31 +323,43 @@ def _opened(
             f"{run_dir} holds the scores of images made elsewhere and no run",
             hint="score the folder of the images again: dreambench score FOLDER --protocol ...",
         )
+    if needs_code:
+        recipe = attach_code(found.request.recipe, method)
+        found = replace(found, request=replace(found.request, recipe=recipe))
     with hold_run(run_dir), show_progress() as progress:
         pace = Pace(n_workers=workers, batch_size=batch_size)
         yield Job(open_run(found), cache_dir=cache or cache_dir(), progress=progress, pace=pace)
 
 
+_code = click.option(
+    "--method", help="Where the code of somebody's own method is: FILE.py:Class, or its recipe."
+)
+
+
 @click.command()
 @_run_dir
+@_code
 @cache_option
 @data_option
 @user_errors
-def train(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
+def train(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: tune on the subjects that are left."""
-    with _opened(run_dir, cache, data_dir) as job:
+    with _opened(run_dir, cache, data_dir, needs_code=True, method=method) as job:
         job.train()
+    _end_with_failures([job])
 
 
 @click.command()
 @_run_dir
+@_code
 @cache_option
 @data_option
 @user_errors
-def generate(run_dir: Path, cache: Path | None, data_dir: Path | None) -> None:
+def generate(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
     """Stage: make the images that are left."""
-    with _opened(run_dir, cache, data_dir) as job:
+    with _opened(run_dir, cache, data_dir, needs_code=True, method=method) as job:
         job.generate()
+    _end_with_failures([job])
 
 
 @click.command()
@@ -514,9 +589,22 @@ def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
     type=click.Choice(["methods", "protocols", "base-models", "encoders", "conventions"]),
     required=False,
 )
+@click.option(
+    "--base-model", default="mini", show_default=True, help="Whose trained parameters: NAME."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the methods as JSON.")
 @user_errors
-def list_(what: str | None) -> None:
-    """What there is: methods, protocols, base models, encoders, conventions."""
+def list_(what: str | None, base_model: str, as_json: bool) -> None:
+    """What there is: methods, protocols, base models, encoders, conventions.
+
+    `list methods` is a table with each method's track: whether it tunes, and how many photos it
+    sees.
+    """
+    if what == "methods" or as_json:
+        if what not in (None, "methods"):
+            raise UserError("--json is for methods", hint="dreambench list methods --json")
+        _print_methods(base_model, as_json=as_json)
+        return
     from dreambench.base_models import BASE_MODELS  # noqa: PLC0415
     from dreambench.protocol import list_protocols, load_protocol  # noqa: PLC0415
     from dreambench.recipe import list_recipes, load_recipe  # noqa: PLC0415
@@ -544,3 +632,29 @@ def list_(what: str | None) -> None:
         click.echo(f"{heading}:")
         for name, text in rows:
             click.echo(f"  {name:18} {text}")
+
+
+def _print_methods(base_model: str, *, as_json: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415  (slow import)
+    from rich.table import Table  # noqa: PLC0415
+
+    from dreambench.base_models import find_base_model  # noqa: PLC0415
+    from dreambench.plugins import list_methods  # noqa: PLC0415
+
+    base = find_base_model(base_model)
+    rows = list_methods(base)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table(title=f"Methods; trained parameters with {base.name}", title_justify="left")
+    for heading in ("name", "title", "track", "trained", "base models", "source"):
+        table.add_column(
+            heading, no_wrap=heading == "name", justify="right" if heading == "trained" else "left"
+        )
+    for row in rows:
+        n_trained = row["trained_parameters"]
+        table.add_row(
+            row["name"], row["title"], row["track"], f"{n_trained:,}" if n_trained else "-",
+            " ".join(row["base_models"]), row["source"],
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

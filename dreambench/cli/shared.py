@@ -13,6 +13,12 @@ import click
 
 from dreambench.errors import UserError
 
+method_option = click.option(
+    "--method",
+    required=True,
+    help="Name of a baseline, path of a recipe (.toml), or your own FILE.py:Class; several with "
+    "commas between; all for one of each method.",
+)
 data_option = click.option(
     "--data",
     "data_dir",
@@ -84,6 +90,7 @@ class Display:
             disable=not console.is_terminal,
         )
         self.plain = not console.is_terminal
+        self.whole: Any = None
         self.tasks: dict[str, Any] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -97,6 +104,28 @@ class Display:
         self.bars.update(self.tasks[what], completed=done)
         if done >= total:
             self.bars.remove_task(self.tasks.pop(what))
+
+    def begin(self, name: str, index: int, total: int) -> None:
+        """Says that the `index`-th of several methods, from 0, is begun."""
+        if total == 1:
+            return
+        text = f"method {index + 1} of {total}: {name}"
+        if self.plain:
+            click.echo(text, err=True)
+            return
+        # What a method left behind unfinished is over.
+        for task in self.tasks.values():
+            self.bars.remove_task(task)
+        self.tasks = {}
+        if self.whole is None:
+            self.whole = self.bars.add_task(text, total=total)
+        self.bars.update(self.whole, description=text, completed=index)
+
+    def end(self) -> None:
+        """Says that all methods are through."""
+        if self.whole is not None:
+            self.bars.remove_task(self.whole)
+            self.whole = None
 
 
 @contextmanager

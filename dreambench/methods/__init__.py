@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from dreambench.base_models import BaseModel as DiffusionModel
 from dreambench.errors import UserError, unknown_name
 from dreambench.progress import Progress
 from dreambench.protocol import Sampler
-from dreambench.recipe import Recipe
+from dreambench.recipe import PluginRecipe, Recipe
 from dreambench.subjects import Subject
 
 Precision = Literal["fp32", "bf16"]
@@ -70,30 +71,32 @@ class Generator(Protocol):
 
 
 class Method(Protocol):
-    """A way to make images of a subject.
+    """A way to make images of a subject. Inherit from it, write `load`, and `fit` if it learns.
 
     `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
-    (None: all of them). The two put a baseline in its track.
+    (None: all of them). The two put a baseline in its track. All else has a default.
     """
 
-    Settings: ClassVar[type[Settings]]
-    tunes: ClassVar[bool]
-    n_references: ClassVar[int | None]
+    Settings: ClassVar[type[Settings]] = NoSettings
+    tunes: ClassVar[bool] = False
+    n_references: ClassVar[int | None] = None
 
-    def __init__(self, settings: Any, context: Context) -> None: ...
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings = settings
+        self.context = context
 
     @classmethod
     def count_work(cls, settings: Any, base_model: DiffusionModel) -> Work:
         """What is to be done, without loading anything."""
-        ...
+        return Work()
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Leaves in `out_dir` (which exists and is empty) all that `load` needs."""
-        ...
+        return
 
+    @abstractmethod
     def load(self, subject: Subject, out_dir: Path) -> Generator:
         """Makes a generator from what `fit` left."""
-        ...
 
 
 METHODS = {
@@ -122,14 +125,29 @@ def find_method(name: str) -> type[Method]:
     return getattr(importlib.import_module(module), attribute)
 
 
+def find_class(recipe: Recipe) -> type[Method]:
+    """The class that a recipe is of; UserError where the code of somebody's own is not at hand."""
+    if not isinstance(recipe, PluginRecipe):
+        return find_method(recipe.method)
+    if recipe.method_class is None:
+        raise UserError(
+            f"the code of '{recipe.name}' ({recipe.method}) is not known here",
+            hint=f"say where it is: --method path/to/{recipe.method}",
+        )
+    return recipe.method_class
+
+
 def read_settings(recipe: Recipe, base_model: str) -> Settings:
     """A recipe's numbers for a base model; UserError for one that the method does not take."""
-    method = find_method(recipe.method)
+    method = find_class(recipe)
     table = recipe.settings_for(base_model)
     try:
         return method.Settings.model_validate(table)
     except ValidationError as error:
-        found = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+        found = "; ".join(
+            ": ".join([*(str(part) for part in item["loc"][:1]), item["msg"]])
+            for item in error.errors()
+        )
         raise UserError(
             f"baseline '{recipe.name}', table [{base_model}]: {found}",
             hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
@@ -138,4 +156,15 @@ def read_settings(recipe: Recipe, base_model: str) -> Settings:
 
 def make_method(recipe: Recipe, context: Context) -> Method:
     """A method with a recipe's numbers; UserError for a number that the method does not take."""
-    return find_method(recipe.method)(read_settings(recipe, context.base_model.name), context)
+    return find_class(recipe)(read_settings(recipe, context.base_model.name), context)
+
+
+def describe_track(recipe: Recipe, base_model: str) -> str:
+    """What a baseline may use, e.g. "tuned, all photos"; only rows of one track are rivals."""
+    known = recipe if isinstance(recipe, PluginRecipe) else find_method(recipe.method)
+    chosen = recipe.settings_for(base_model).get("n_photos")
+    n_photos = chosen if isinstance(chosen, int) and chosen > 0 else known.n_references
+    if n_photos == 0:
+        return "no photos"
+    seen = "all photos" if n_photos is None else f"{n_photos} photo{'s' if n_photos > 1 else ''}"
+    return f"{'tuned' if known.tunes else 'tuning-free'}, {seen}"

@@ -5,29 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreambench.base_models import BaseModel
-from dreambench.methods import Context, NoSettings, Work
+from dreambench.methods import Context, Method, NoSettings, Work
 from dreambench.methods.diffusion import PipelineGenerator, load_base
 from dreambench.subjects import Subject
 
 
-class ClassOnly:
+class ClassOnly(Method):
     """The untouched base model with the class noun in the place of the subject."""
 
-    Settings = NoSettings
-    tunes = False
     n_references = 0
 
     def __init__(self, settings: NoSettings, context: Context) -> None:
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_base(context)
 
     @classmethod
     def count_work(cls, settings: NoSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         return Work(draws=True)
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
         """The base model, asked for the class."""

@@ -7,33 +7,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from dreambench.base_models import BaseModel
 from dreambench.files import load_image
-from dreambench.methods import Context, NoSettings, Work
+from dreambench.methods import Method
 from dreambench.subjects import Subject
 
 
-class CopyReference:
+class CopyReference(Method):
     """Baseline without a model. The seed picks the photo."""
-
-    Settings = NoSettings
-    tunes = False
-    n_references = None
-
-    def __init__(self, settings: NoSettings, context: Context) -> None:
-        self.size_px = context.sampler.size_px
-
-    @classmethod
-    def count_work(cls, settings: NoSettings, base_model: BaseModel) -> Work:
-        """See `methods.Method`."""
-        return Work()
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> _Copies:
         """Reads the photos, at the protocol's size."""
-        size = (self.size_px, self.size_px)
+        size = (self.context.sampler.size_px,) * 2
         return _Copies(
             [load_image(path).resize(size, Image.Resampling.BICUBIC) for path in subject.photos]
         )
