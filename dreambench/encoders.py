@@ -554,7 +554,7 @@ def _fill(spec: EncoderSpec, weights: Path, model: Any, state: dict[str, Tensor]
             f"{len(own)} are missing or of another shape, e.g. {faults[0]}",
             hint=f"bring {spec.source}",
         )
-    model.load_state_dict({key: state[key].float() for key in own})
+    model.load_state_dict({key: state[key].float() for key in own}, assign=True)
 
 
 def _load_lpips(spec: EncoderSpec, weights: Path) -> Any:

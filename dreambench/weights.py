@@ -8,6 +8,7 @@ here the names become those of timm and open_clip.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,11 @@ def read_weights(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        # Mapped where the format can be, so that weights are in memory once and not while they
+        # are copied as well.
+        state = torch.load(
+            path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path)
+        )
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise _unreadable(path) from error
     except Exception as error:
