@@ -102,6 +102,16 @@ class CellEncoder(nn.Module):
         super().__init__()
         self.visual = visual
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is; a pipeline asks each of its parts."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return next(self.parameters()).dtype
+
     def forward(self, pixels: Tensor, output_hidden_states: bool = False) -> ImageFeatures:
         """Of prepared pixels (n, 3, side, side); all is given whatever is asked for."""
         visual: Any = self.visual
@@ -145,6 +155,11 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
     if adapter.hub is None:
         encoder, extractor = make_mini_encoder(str(pipeline.device))
         pipeline.register_modules(image_encoder=encoder, feature_extractor=extractor)
+    # It warns of casts to the precision that all of it has already.
+    from diffusers.utils import logging  # noqa: PLC0415  (slow import)
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     options = {} if adapter.location != adapter.hub else {"revision": adapter.revision}
     try:
         pipeline.load_ip_adapter(
@@ -158,6 +173,8 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
             "on this machine and the hub cannot be reached",
             hint=f"bring {files} and put them under {adapter.brought_dir}",
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @torch.inference_mode()
