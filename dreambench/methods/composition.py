@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class CompositionSettings(Settings):
     """Numbers of a composition recipe."""
 
-    strength: float = Field(ge=0, le=1, description="of harmonising; 0 leaves the paste as it is")
+    strength: float = Field(gt=0, le=1, description="of harmonising")
 
 
 def remove_subject(prompt: str) -> str:
@@ -50,16 +50,16 @@ def remove_subject(prompt: str) -> str:
     return re.sub(r"\s+of\s*$", "", " ".join(rest.split()))
 
 
-def paste(photo: Image.Image, mask: Mask, scene: Image.Image, *, shift_px: int) -> Image.Image:
-    """The masked pixels of a photo, moved to the right, on a scene of the same size."""
-    pixels, seen = (np.roll(array, shift_px, axis=1) for array in (np.asarray(photo), mask))
-    return Image.fromarray(np.where(seen[..., None], pixels, np.asarray(scene)))
+def paste(photo: Image.Image, mask: Mask, scene: Image.Image) -> Image.Image:
+    """The masked pixels of a photo on a scene of the same size."""
+    return Image.fromarray(np.where(mask[..., None], np.asarray(photo), np.asarray(scene)))
 
 
 class Composition:
-    """Pastes the subject of a photo, at its size and height there, into a drawn scene.
+    """Pastes the subject of a photo, at its place and size there, into a drawn scene.
 
-    The seed picks the photo among all, and how far to the left or right the subject stands.
+    A photographer has put it where a subject stands well, which is also where the model draws what
+    no prompt asked for. The seed picks the photo among all.
     """
 
     Settings: ClassVar[type[CompositionSettings]] = CompositionSettings
@@ -103,15 +103,17 @@ class _Composed(EditingGenerator):
         self.strength = strength
 
     def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        # The scene is asked for without the subject's noun, and the noun is its negative prompt:
-        # a scene with the noun has a stranger of the class in it, who looks out behind the subject.
         texts = [remove_subject(prompt) for prompt in prompts]
-        nouns = [self.subject_phrase] * len(texts)
-        scenes = self._draw(texts, seeds, negative_prompt=nouns)
-        images = [
-            self._paste(index, scene, seed)
-            for index, scene, seed in zip(self._pick(seeds), scenes, seeds, strict=True)
-        ]
+        picks = self._pick(seeds)
+        images = [self.photos[index] for index in picks]
+        # The scene is asked for without the noun, which would put a stranger of the class into it
+        # who looks out behind the subject. Where nothing is left, the prompt wants no other place
+        # than the photo's own.
+        rows = [row for row, text in enumerate(texts) if text]
+        if rows:
+            scenes = self._draw([texts[row] for row in rows], [seeds[row] for row in rows])
+            for row, scene in zip(rows, scenes, strict=True):
+                images[row] = paste(images[row], self.masks[picks[row]], scene)
         if not self.strength:
             return images
         # Other noise than the scene was drawn from, which it would bring out again.
@@ -119,10 +121,3 @@ class _Composed(EditingGenerator):
         return self._redraw(
             self.img2img, self._fill(prompts), fresh, images, strength=self.strength
         )
-
-    def _paste(self, index: int, scene: Image.Image, seed: int) -> Image.Image:
-        mask = self.masks[index]
-        columns = np.flatnonzero(mask.any(0))
-        room = (-int(columns[0]), mask.shape[1] - int(columns[-1]))
-        shift = int(np.random.default_rng(seed).integers(*room))
-        return paste(self.photos[index], mask, scene, shift_px=shift)
