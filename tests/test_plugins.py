@@ -1,4 +1,4 @@
-"""Somebody's own methods: how they come in, what they must not do, and what happens if they fail."""
+"""Somebody's own methods: how they come in, what they may not do, and what if they fail."""
 
 import json
 import re
@@ -137,7 +137,7 @@ def images_of(run_dir):
 def test_the_readmes_method_runs_and_sees_the_subject(tiny, tmp_path, shared_cache):
     readme = (REPOSITORY / "README.md").read_text()
     section = readme.partition("## Your own method")[2]
-    code = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL)[1]
+    code = textwrap.dedent(re.search(r"\n(    import torch\n.*?)\n\S", section, re.DOTALL)[1])
     assert len(code.splitlines()) <= 30
     assert "dreambench run --method my_method.py:MyMethod" in section
     (tmp_path / "my_method.py").write_text(code)
