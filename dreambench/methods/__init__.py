@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ class Generator(Protocol):
         ...
 
 
-class Method(Protocol):
+class Method(ABC):
     """A way to make images of a subject. Inherit from it, write `load`, and `fit` if it learns.
 
     `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
@@ -88,9 +88,9 @@ class Method(Protocol):
         """What is to be done, without loading anything."""
         return Work()
 
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:  # noqa: B027
         """Leaves in `out_dir` (which exists and is empty) all that `load` needs."""
-        return
+        return None
 
     @abstractmethod
     def load(self, subject: Subject, out_dir: Path) -> Generator:
