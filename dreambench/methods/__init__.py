@@ -88,9 +88,9 @@ class Method(ABC):
         """What is to be done, without loading anything."""
         return Work()
 
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:  # noqa: B027
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Leaves in `out_dir` (which exists and is empty) all that `load` needs."""
-        return None
+        return
 
     @abstractmethod
     def load(self, subject: Subject, out_dir: Path) -> Generator:
