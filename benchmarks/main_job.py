@@ -18,12 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-
 PAGE = """# The main job: time and memory
 
 Made by `python benchmarks/main_job.py --out reports/benchmarks` ([main-job.json](main-job.json)):
-`dreambench run --method dreambooth` on mini in a fresh folder with an empty cache, with its floor and
-copying beside it, on {cpu_count} cores ({machine}), Python {python}.
+`dreambench run --method dreambooth` on mini in a fresh folder with an empty cache, with its floor
+and copying beside it, on {cpu_count} cores ({machine}), Python {python}.
 
 | | |
 |:--|--:|

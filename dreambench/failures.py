@@ -20,6 +20,7 @@ N_SAME_BATCHES = 3
 N_SAME_SUBJECTS = 2
 """A UserError in the same words for so many subjects in a row is about none of them."""
 
+MAX_MESSAGE = 300
 USER_ERROR = UserError.__name__
 NOT_TRIED = "not tried"
 
@@ -92,7 +93,7 @@ class Failures:
         """
         raise_if_full(error, self._run_dir)
         kind = USER_ERROR if isinstance(error, UserError) else type(error).__name__
-        message = hide_folders(str(error))
+        message = hide_folders(str(error))[:MAX_MESSAGE]
         name = "-".join(part for part in (stage, subject) if part)
         path = self.folder / f"{name}.txt"
         before = [f for f in self.found if (f.stage, f.subject) == (stage, subject)]

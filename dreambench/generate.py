@@ -53,7 +53,8 @@ def generate_images(
         else:
             for written in _draw_batches(run, generator, missing, failures, guard, staging):
                 n_done += written
-                progress(what, n_done, n_all)
+                if n_done < n_all:
+                    progress(what, n_done, n_all)
         if failures.is_stuck and len(left) > index + 1:
             rest = {name: len(units) for name, units in list(left.items())[index + 1 :]}
             failures.leave("generate", rest, failures.found[-1].message)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -286,11 +286,12 @@ def _check_class(found: Any, where: str) -> type[Method]:
         raise UserError(
             f"n_references of {where} is no number of photos", hint="None for all, or a number"
         )
-    if found.tunes and found.fit is Method.fit:
+    method_class = cast(type[Method], found)
+    if method_class.tunes and method_class.fit is Method.fit:
         raise UserError(
             f"{where} says that it tunes and has no fit()", hint="write it, or tunes = False"
         )
-    return found
+    return method_class
 
 
 def _make_recipe(

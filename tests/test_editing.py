@@ -13,7 +13,7 @@ from dreambench.estimate import make_estimate
 from dreambench.files import load_image
 from dreambench.methods import Context, find_method, make_method, read_settings
 from dreambench.methods.class_only import ClassOnly
-from dreambench.methods.composition import Composition, paste, remove_subject
+from dreambench.methods.composition import Composition, CutAndPaste, paste, remove_subject
 from dreambench.methods.ddim_inversion import DDIMInversion, invert, match_tokens
 from dreambench.methods.diffusion import load_base
 from dreambench.methods.editing import find_mask, load_masks, load_square
@@ -154,7 +154,7 @@ def test_a_prompt_without_its_subject_is_the_scene():
 
 def test_cut_and_paste_keeps_the_subjects_pixels_and_draws_the_others(shared_cache, tmp_path):
     (mug,) = subjects("mug")
-    generator = make_with(Composition, shared_cache, strength=0.0).load(mug, tmp_path)
+    generator = make_with(CutAndPaste, shared_cache).load(mug, tmp_path)
     for seed, mask in enumerate(load_masks(mug, 64)):
         (image,) = pixels(generator.generate(PROMPTS[:1], [seed]))
         assert np.array_equal(image[mask], np.asarray(generator.photos[seed])[mask])
@@ -165,7 +165,7 @@ def test_cut_and_paste_keeps_the_subjects_pixels_and_draws_the_others(shared_cac
 
 def test_a_prompt_that_asks_for_no_place_keeps_the_photos(shared_cache, tmp_path):
     (mug,) = subjects("mug")
-    pasted = make_with(Composition, shared_cache, strength=0.0).load(mug, tmp_path)
+    pasted = make_with(CutAndPaste, shared_cache).load(mug, tmp_path)
     images = pixels(pasted.generate(["a red {subject}", PROMPTS[0]], [2, 3]))
     assert np.array_equal(images[0], np.asarray(pasted.photos[2]))
     whole = make_with(Composition, shared_cache, strength=0.5).load(mug, tmp_path)
@@ -174,7 +174,7 @@ def test_a_prompt_that_asks_for_no_place_keeps_the_photos(shared_cache, tmp_path
 
 def test_harmonising_changes_the_paste_and_keeps_its_subject(shared_cache, tmp_path):
     (mug,) = subjects("mug")
-    pasted = make_with(Composition, shared_cache, strength=0.0).load(mug, tmp_path)
+    pasted = make_with(CutAndPaste, shared_cache).load(mug, tmp_path)
     whole = make_with(Composition, shared_cache, strength=0.5).load(mug, tmp_path)
     before, after = (
         pixels(generator.generate(PROMPTS[:1] * 3, SEEDS)) for generator in (pasted, whole)
@@ -210,7 +210,7 @@ def test_without_masks_grabcut_is_what_is_cut_out(shared_cache, tmp_path):
     bare = type(mug)(mug.name, mug.class_name, mug.kind, mug.photos, mug.sha256)
     masks = load_masks(bare, 64)
     assert len(masks) == 5
-    generator = make_with(Composition, shared_cache, strength=0.0).load(bare, tmp_path)
+    generator = make_with(CutAndPaste, shared_cache).load(bare, tmp_path)
     for own, mask, photo in zip(generator.masks, masks, generator.photos, strict=True):
         assert np.array_equal(own, find_mask(photo))
         assert np.array_equal(own, mask)

@@ -580,7 +580,8 @@ def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     for key, value in found.items():
-        click.echo(f"{key:12} {value}")
+        for line in value if isinstance(value, list) else [value]:
+            click.echo(f"{key:12} {line}")
 
 
 @click.command("list")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ class Generator(Protocol):
         ...
 
 
-class Method(Protocol):
+class Method(ABC):
     """A way to make images of a subject. Inherit from it, write `load`, and `fit` if it learns.
 
     `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
@@ -106,12 +106,13 @@ METHODS = {
     "custom-diffusion": "dreambench.methods.custom_diffusion:CustomDiffusion",
     "ip-adapter": "dreambench.methods.ip_adapter:IPAdapter",
     "image-variation": "dreambench.methods.image_variation:ImageVariation",
-    "class-only": "dreambench.methods.class_only:ClassOnly",
-    "copy-reference": "dreambench.methods.copy_reference:CopyReference",
     "composition": "dreambench.methods.composition:Composition",
+    "cut-and-paste": "dreambench.methods.composition:CutAndPaste",
     "sdedit": "dreambench.methods.sdedit:SDEdit",
     "inpainting": "dreambench.methods.inpainting:Inpainting",
     "ddim-inversion": "dreambench.methods.ddim_inversion:DDIMInversion",
+    "class-only": "dreambench.methods.class_only:ClassOnly",
+    "copy-reference": "dreambench.methods.copy_reference:CopyReference",
     # On mini it draws with the world's program, which stands far below the methods.
     "real-images": "dreambench.mini.true_images:RealImages",
 }

@@ -1,8 +1,7 @@
 """Composition: the subject is cut out of a photo and set into a scene that the model draws.
 
-With `strength` 0 it stays a paste (the baseline `cut-and-paste`); above that the whole is
-harmonised by partial denoising, as SDEdit does for image compositing (Meng et al., ICLR 2022,
-arXiv 2108.01073).
+As such it is the method `cut-and-paste`; `composition` harmonises the whole by partial denoising,
+as SDEdit does for image compositing (Meng et al., ICLR 2022, arXiv 2108.01073).
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from dreambench.base_models import BaseModel
-from dreambench.methods import Context, Settings, Work
+from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
 from dreambench.methods.editing import (
     EditingGenerator,
@@ -55,52 +54,54 @@ def paste(photo: Image.Image, mask: Mask, scene: Image.Image) -> Image.Image:
     return Image.fromarray(np.where(mask[..., None], np.asarray(photo), np.asarray(scene)))
 
 
-class Composition:
+class CutAndPaste(Method):
     """Pastes the subject of a photo, at its place and size there, into a drawn scene.
 
     A photographer has put it where a subject stands well, which is also where the model draws what
     no prompt asked for. The seed picks the photo among all.
     """
 
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        self.pipeline = load_base(context)
+
+    @classmethod
+    def count_work(cls, settings: Any, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        return Work(draws=True)
+
+    def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
+        """Reads the photos and masks."""
+        return _Pasted(self.pipeline, self.context, subject=subject)
+
+
+class Composition(CutAndPaste):
+    """The same, harmonised by partial denoising with the whole prompt."""
+
     Settings: ClassVar[type[CompositionSettings]] = CompositionSettings
-    tunes = False
-    n_references = None
 
     def __init__(self, settings: CompositionSettings, context: Context) -> None:
-        if settings.strength:
-            check_strength(settings.strength, context)
-        self.settings = settings
-        self.context = context
-        self.pipeline = load_base(context)
+        check_strength(settings.strength, context)
+        super().__init__(settings, context)
 
     @classmethod
     def count_work(cls, settings: CompositionSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         return Work(draws=True, drawing=1 + settings.strength)
 
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
-
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
         """Reads the photos and masks."""
-        return _Composed(
+        return _Harmonised(
             self.pipeline, self.context, subject=subject, strength=self.settings.strength
         )
 
 
-class _Composed(EditingGenerator):
+class _Pasted(EditingGenerator):
     def __init__(
-        self,
-        pipeline: StableDiffusionPipeline,
-        context: Context,
-        *,
-        subject: Subject,
-        strength: float,
+        self, pipeline: StableDiffusionPipeline, context: Context, *, subject: Subject
     ) -> None:
         super().__init__(pipeline, context, subject=subject)
-        self.img2img = make_img2img(pipeline)
         self.masks = load_masks(subject, context.sampler.size_px)
-        self.strength = strength
 
     def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         texts = [remove_subject(prompt) for prompt in prompts]
@@ -114,8 +115,24 @@ class _Composed(EditingGenerator):
             scenes = self._draw([texts[row] for row in rows], [seeds[row] for row in rows])
             for row, scene in zip(rows, scenes, strict=True):
                 images[row] = paste(images[row], self.masks[picks[row]], scene)
-        if not self.strength:
-            return images
+        return images
+
+
+class _Harmonised(_Pasted):
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        context: Context,
+        *,
+        subject: Subject,
+        strength: float,
+    ) -> None:
+        super().__init__(pipeline, context, subject=subject)
+        self.img2img = make_img2img(pipeline)
+        self.strength = strength
+
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        images = super()._draw_subject(prompts, seeds)
         # Other noise than the scene was drawn from, which it would bring out again.
         fresh = [derive_seed("harmonise", seed) for seed in seeds]
         return self._redraw(

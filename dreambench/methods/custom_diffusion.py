@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dreambench.base_models import BaseModel
 from dreambench.files import write_bytes, write_json
-from dreambench.methods import Context, Work
+from dreambench.methods import Context, Method, Work
 from dreambench.methods.diffusion import PipelineGenerator, encode_texts
 from dreambench.methods.identifier import choose_identifier
 from dreambench.methods.new_word import NewWord
@@ -112,7 +112,7 @@ def draw_view(photo: Image.Image, *, flip: bool, cell_px: int, rng: np.random.Ge
     return make_view(photo, scale=scale, corner=corner, words=words, cell_px=cell_px)
 
 
-class CustomDiffusion:
+class CustomDiffusion(Method):
     """Trains what the UNet makes of text, and a word: "photo of a <new1> [class]".
 
     Of the UNet that is the keys and values of each cross-attention (paper, section 3.2); the word
@@ -130,12 +130,10 @@ class CustomDiffusion:
 
     Settings: ClassVar[type[CustomDiffusionSettings]] = CustomDiffusionSettings
     tunes = True
-    n_references = None
 
     def __init__(self, settings: CustomDiffusionSettings, context: Context) -> None:
         check_prior(settings.prior_weight, settings.n_class_images)
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_frozen(context, settings)
         self.identifier = choose_identifier(self.pipeline.tokenizer, settings.identifier)
         self.word = NewWord(self.pipeline, WORD)

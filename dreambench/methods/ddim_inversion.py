@@ -28,7 +28,7 @@ from torch import Tensor
 
 from dreambench.base_models import BaseModel
 from dreambench.files import write_bytes
-from dreambench.methods import Context, Settings, Work
+from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import Conditioning, autocast, encode_texts, load_base, predict
 from dreambench.methods.editing import EditingGenerator, load_square
 from dreambench.methods.tuning import encode_images
@@ -57,7 +57,7 @@ class DDIMInversionSettings(Settings):
     )
 
 
-class DDIMInversion:
+class DDIMInversion(Method):
     """Inverts every photo once; each image is made of one photo, which the seed picks.
 
     Nothing else is random: two images of one prompt and one photo are the same image. The steps are
@@ -65,12 +65,9 @@ class DDIMInversion:
     """
 
     Settings: ClassVar[type[DDIMInversionSettings]] = DDIMInversionSettings
-    tunes = False
-    n_references = None
 
     def __init__(self, settings: DDIMInversionSettings, context: Context) -> None:
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_base(context)
 
     @classmethod

@@ -13,7 +13,7 @@ from torch import nn
 from dreambench.base_models import BaseModel
 from dreambench.errors import UserError
 from dreambench.files import write_bytes, write_json
-from dreambench.methods import Context, Work
+from dreambench.methods import Context, Method, Work
 from dreambench.methods.diffusion import PipelineGenerator, encode_texts
 from dreambench.methods.identifier import choose_identifier
 from dreambench.methods.tuning import (
@@ -49,12 +49,11 @@ def choose_noun(subject: Subject, class_noun: str) -> str:
     return {"correct": subject.class_name, "none": "", "wrong": wrong}[class_noun]
 
 
-class DreamBooth:
+class DreamBooth(Method):
     """Fine-tunes all layers of the UNet (and the text encoder by choice) on "a [V] [class]"."""
 
     Settings: ClassVar[type[DreamBoothSettings]] = DreamBoothSettings
     tunes = True
-    n_references = None
 
     def __init__(self, settings: DreamBoothSettings, context: Context) -> None:
         check_prior(settings.prior_weight, settings.n_class_images)
@@ -62,8 +61,7 @@ class DreamBooth:
             raise UserError(
                 "without a class noun there is no prior to preserve", hint="set prior_weight = 0"
             )
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_frozen(context, settings)
         self.identifier = choose_identifier(self.pipeline.tokenizer, settings.identifier)
         self.trained: dict[str, nn.Module] = {"unet": self.pipeline.unet}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dreambench.base_models import BaseModel
 from dreambench.files import load_image
-from dreambench.methods import Context, Settings, Work
+from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import PipelineGenerator, ReferenceGenerator, load_base
 from dreambench.methods.image_prompt import encode_photo, find_adapter, load_adapter
 from dreambench.methods.ip_adapter import PhotoPrompted
@@ -35,16 +35,13 @@ class ImageVariationSettings(Settings):
     noise_level: int = Field(ge=0, description="unCLIP alone: noise on the embedding")
 
 
-class ImageVariation:
+class ImageVariation(Method):
     """Draws from the CLIP embedding of one photo and without words. The seed picks the photo."""
 
     Settings: ClassVar[type[ImageVariationSettings]] = ImageVariationSettings
-    tunes = False
-    n_references = 1
 
     def __init__(self, settings: ImageVariationSettings, context: Context) -> None:
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         name = settings.adapter
         adapter = find_adapter(name, context.base_model.name) if name else None
         self.pipeline: Any = load_base(context)
@@ -58,9 +55,6 @@ class ImageVariation:
             return Work(draws=True)
         adapter = find_adapter(settings.adapter, base_model.name)
         return Work(draws=True, other_parameters=adapter.n_parameters)
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
         """Encodes the photos."""

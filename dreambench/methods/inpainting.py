@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dreambench.base_models import BaseModel
-from dreambench.methods import Context, Settings, Work
+from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
 from dreambench.methods.editing import EditingGenerator, Mask, load_masks
 from dreambench.methods.tuning import encode_images
@@ -42,28 +42,22 @@ class InpaintingSettings(Settings):
     )
 
 
-class Inpainting:
+class Inpainting(Method):
     """Draws the prompt with the class noun around the subject of a photo.
 
     Each image is made of one photo, but the seed picks it among all.
     """
 
     Settings: ClassVar[type[InpaintingSettings]] = InpaintingSettings
-    tunes = False
-    n_references = None
 
     def __init__(self, settings: InpaintingSettings, context: Context) -> None:
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_base(context)
 
     @classmethod
     def count_work(cls, settings: InpaintingSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         return Work(draws=True)
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
         """Reads the photos and masks, and encodes the photos."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dreambench.base_models import BaseModel
 from dreambench.files import load_image
-from dreambench.methods import Context, Settings, Work
+from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import ReferenceGenerator, load_base
 from dreambench.methods.image_prompt import encode_photo, find_adapter, load_adapter
 from dreambench.subjects import Subject
@@ -26,16 +26,13 @@ class IPAdapterSettings(Settings):
     scale: float = Field(ge=0, description="weight of the photo beside the text")
 
 
-class IPAdapter:
+class IPAdapter(Method):
     """Draws with a photo beside the class noun in the prompt. The seed picks the photo."""
 
     Settings: ClassVar[type[IPAdapterSettings]] = IPAdapterSettings
-    tunes = False
-    n_references = 1
 
     def __init__(self, settings: IPAdapterSettings, context: Context) -> None:
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         adapter = find_adapter(settings.adapter, context.base_model.name)
         self.pipeline = load_base(context)
         load_adapter(self.pipeline, adapter)
@@ -45,9 +42,6 @@ class IPAdapter:
         """See `methods.Method`. The adapter was trained once, and not on any subject."""
         adapter = find_adapter(settings.adapter, base_model.name)
         return Work(draws=True, other_parameters=adapter.n_parameters)
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> PhotoPrompted:
         """Encodes the photos."""

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from dreambench.base_models import BaseModel
-from dreambench.methods import Context, Settings, Work
+from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
 from dreambench.methods.editing import EditingGenerator, check_strength, make_img2img
 from dreambench.subjects import Subject
@@ -27,29 +27,23 @@ class SDEditSettings(Settings):
     )
 
 
-class SDEdit:
+class SDEdit(Method):
     """Starts from a photo at noise level `strength` (paper, algorithm 1), with the class noun.
 
     Each image is made of one photo, but the seed picks it among all.
     """
 
     Settings: ClassVar[type[SDEditSettings]] = SDEditSettings
-    tunes = False
-    n_references = None
 
     def __init__(self, settings: SDEditSettings, context: Context) -> None:
         check_strength(settings.strength, context)
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_base(context)
 
     @classmethod
     def count_work(cls, settings: SDEditSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         return Work(draws=True, drawing=settings.strength)
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
         """Reads the photos."""

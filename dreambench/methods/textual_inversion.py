@@ -11,7 +11,7 @@ from torch import nn
 
 from dreambench.base_models import BaseModel
 from dreambench.files import write_json
-from dreambench.methods import Context, Work
+from dreambench.methods import Context, Method, Work
 from dreambench.methods.diffusion import PipelineGenerator, encode_texts
 from dreambench.methods.new_word import NewWord
 from dreambench.methods.tuning import (
@@ -37,7 +37,7 @@ class TextualInversionSettings(TuningSettings):
     initial: Literal["class-noun"] = Field(description="what the vectors start from")
 
 
-class TextualInversion:
+class TextualInversion(Method):
     """Learns the vectors of a new word; UNet, autoencoder and text encoder stay as they are.
 
     Saved as `NewWord` saves it, which is how `pipeline.load_textual_inversion` reads it.
@@ -45,11 +45,9 @@ class TextualInversion:
 
     Settings: ClassVar[type[TextualInversionSettings]] = TextualInversionSettings
     tunes = True
-    n_references = None
 
     def __init__(self, settings: TextualInversionSettings, context: Context) -> None:
-        self.settings = settings
-        self.context = context
+        super().__init__(settings, context)
         self.pipeline = load_frozen(context, settings)
         self.word = NewWord(self.pipeline, WORD, n_vectors=settings.n_vectors)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from dreambench.base_models import BaseModel
 from dreambench.errors import UserError
-from dreambench.methods import Context, Generator, Settings, Work
+from dreambench.methods import Context, Generator, Method, Settings, Work
 from dreambench.methods.editing import load_square
 from dreambench.mini.identities import ACCESSORIES, CLASSES, Identity, sample_identity
 from dreambench.mini.scenes import SCENES
@@ -32,7 +32,7 @@ class RealImagesSettings(Settings):
     )
 
 
-class RealImages:
+class RealImages(Method):
     """No model: pictures that are the subject beyond doubt.
 
     On mini, `pictures = "drawn"`: the program that took the photos takes a new picture of the same
@@ -44,8 +44,6 @@ class RealImages:
     """
 
     Settings: ClassVar[type[RealImagesSettings]] = RealImagesSettings
-    tunes = False
-    n_references = None
 
     def __init__(self, settings: RealImagesSettings, context: Context) -> None:
         self.settings = settings
@@ -55,9 +53,6 @@ class RealImages:
     def count_work(cls, settings: RealImagesSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         return Work()
-
-    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Nothing to learn."""
 
     def load(self, subject: Subject, out_dir: Path) -> Generator:
         """UserError for a subject that the small world's program does not know."""
