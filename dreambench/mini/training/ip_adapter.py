@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,12 +37,12 @@ P_NO_CELLS = 0.25
 FEATURE_WIDTH = 192
 
 
-def make_untrained(unet: nn.Module) -> dict[str, dict[str, Tensor]]:
+def make_untrained(unet: Any) -> dict[str, dict[str, Tensor]]:
     """An adapter in the authors' layout that begins as the text's keys and values."""
     modules = dict(unet.named_modules())
     attentions = [
         modules[name.removesuffix(".processor")]
-        for name in unet.attn_processors  # type: ignore[union-attr]
+        for name in unet.attn_processors
         if name.endswith("attn2.processor")
     ]
     weights = {}
@@ -49,7 +50,7 @@ def make_untrained(unet: nn.Module) -> dict[str, dict[str, Tensor]]:
         for kind in ("k", "v"):
             start = getattr(layer, f"to_{kind}").weight.detach().clone()
             weights[f"{2 * index + 1}.to_{kind}_ip.weight"] = start
-    text_width = attentions[0].to_k.weight.shape[1]  # type: ignore[union-attr,index]
+    text_width = attentions[0].to_k.weight.shape[1]
     generator = torch.Generator().manual_seed(8)
 
     def draw(rows: int, columns: int) -> Tensor:
@@ -66,15 +67,15 @@ def make_untrained(unet: nn.Module) -> dict[str, dict[str, Tensor]]:
     return {"image_proj": projection, "ip_adapter": weights}
 
 
-def read_trained(unet: nn.Module) -> dict[str, Tensor]:
+def read_trained(unet: Any) -> dict[str, Tensor]:
     """The adapter of a UNet as one flat file in the authors' layout, fp16."""
-    (layer,) = unet.encoder_hid_proj.image_projection_layers  # type: ignore[union-attr]
+    (layer,) = unet.encoder_hid_proj.image_projection_layers
     names = {"ff.net.0.proj": "proj.0", "ff.net.2": "proj.2", "norm": "proj.3"}
     found = {}
-    for key, value in layer.state_dict().items():  # type: ignore[union-attr]
+    for key, value in layer.state_dict().items():
         module, _, kind = key.rpartition(".")
         found[f"image_proj.{names[module]}.{kind}"] = value
-    processors = unet.attn_processors.items()  # type: ignore[union-attr]
+    processors = unet.attn_processors.items()
     chosen = [processor for name, processor in processors if name.endswith("attn2.processor")]
     for index, processor in enumerate(chosen):
         for key, value in processor.state_dict().items():
