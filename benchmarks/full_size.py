@@ -240,6 +240,7 @@ def count(name: str) -> dict[str, int]:
         "n_download_bytes": BASE_MODELS[name].n_download_bytes,
         "n_unet_parameters": sum(p.numel() for p in unet.parameters()),
         "n_other_parameters": sum(p.numel() for part in others for p in part.parameters()),
+        "n_text_parameters": sum(p.numel() for part in texts for p in part.parameters()),
         "n_lora_parameters_per_rank": sum(m.in_features + m.out_features for m in layers),
         "n_cross_attention_parameters": sum(weight.numel() for weight in keys_and_values),
         "activation_bytes": _trace_step(name, checkpointing=False),

@@ -40,6 +40,7 @@ from scoring import Others, name_cpu
 N_THREADS = 2
 PEERS_SUBJECTS = 2  # of each round; the protocol's seconds are counted up from them.
 PEERS_CLASS_BATCH = 4
+MAX_WAIT_SECONDS = 120.0  # for other processes to be quiet, over all rounds
 PARTS = ("ours", "bare", "peers")
 
 
@@ -353,6 +354,7 @@ def measure_rounds(n_rounds: int) -> list[dict[str, Any]]:
     chosen = load_chosen(load_protocol("mini"), data_dir=None, names=None)
     names = [subject.name for subject in chosen]
     others, rounds = Others(), []
+    others.patience_seconds = MAX_WAIT_SECONDS
     for number in range(n_rounds):
         turn = number % len(PARTS)
         found: dict[str, Any] = {}

@@ -30,13 +30,14 @@ class BaseModel:
         "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableUnCLIPImg2ImgPipeline"
     ] = "StableDiffusionPipeline"
     # Counted by `python benchmarks/full_size.py --count`: parameters of UNet, of autoencoder and
-    # text encoders, of adapters of rank 1, of keys and values of cross-attention, and of a word;
-    # and what a training step in fp32 keeps for each image of size_px, without and with gradient
-    # checkpointing.
+    # text encoders, of text encoders alone, of adapters of rank 1, of keys and values of
+    # cross-attention, and of a word; and what a training step in fp32 keeps for each image of
+    # size_px, without and with gradient checkpointing.
     size_px: int = 512
     n_download_bytes: int = 0
     n_unet_parameters: int = 0
     n_other_parameters: int = 0
+    n_text_parameters: int = 0
     n_lora_parameters_per_rank: int = 0
     n_cross_attention_parameters: int = 0
     text_width: int = 0
@@ -79,6 +80,7 @@ BASE_MODELS = {
             str(PACKAGE_DIR / "mini" / "weights" / "base"),
             n_unet_parameters=9_310_568,
             n_other_parameters=2_856_867,
+            n_text_parameters=1_396_416,
             size_px=64,
             n_lora_parameters_per_rank=23_040,
             n_cross_attention_parameters=516_096,
@@ -93,6 +95,7 @@ BASE_MODELS = {
             n_download_bytes=4_270_000_000,
             n_unet_parameters=859_520_964,
             n_other_parameters=206_714_343,
+            n_text_parameters=123_060_480,
             n_lora_parameters_per_rank=199_296,
             n_cross_attention_parameters=19_169_280,
             text_width=768,
@@ -107,6 +110,7 @@ BASE_MODELS = {
             size_px=768,
             n_unet_parameters=865_910_724,
             n_other_parameters=424_041_703,
+            n_text_parameters=340_387_840,
             n_lora_parameters_per_rank=207_488,
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
@@ -137,6 +141,7 @@ BASE_MODELS = {
             size_px=1024,
             n_unet_parameters=2_567_463_684,
             n_other_parameters=901_374_183,
+            n_text_parameters=817_720_320,
             n_lora_parameters_per_rank=1_451_520,
             n_cross_attention_parameters=340_787_200,
             text_width=768 + 1280,

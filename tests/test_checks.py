@@ -156,6 +156,12 @@ def test_memory_of_full_fine_tuning_is_sixteen_bytes_a_weight_and_the_activation
     assert need("class-only", "sd15") == pytest.approx(1.05 * weights + 1e9)
 
 
+def count_trained(name):
+    recipe, base = load_recipe(name), BASE_MODELS["mini"]
+    settings = read_settings(recipe, "mini")
+    return find_method(recipe.method).count_work(settings, base).trained_parameters
+
+
 def found_for(n_bytes, name):
     return next(f for f in check_recipes("cuda", n_bytes) if f.name == name)
 
@@ -183,4 +189,8 @@ def test_parameters_that_memory_is_counted_from_are_minis_own():
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     unet = sum(p.numel() for p in pipeline.unet.parameters())
     assert (unet, sum(counts) - unet) == (base.n_unet_parameters, base.n_other_parameters)
+    text = sum(p.numel() for p in pipeline.text_encoder.parameters())
+    assert text == base.n_text_parameters
+    with_text = count_trained("dreambooth-text-encoder") - count_trained("dreambooth")
+    assert with_text == base.n_text_parameters
     assert pipeline.unet.config.sample_size * pipeline.vae_scale_factor == base.size_px

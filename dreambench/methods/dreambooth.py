@@ -74,7 +74,7 @@ class DreamBooth(Method):
 
     @classmethod
     def count_work(cls, settings: DreamBoothSettings, base_model: BaseModel) -> Work:
-        """See `methods.Method`. The UNet's size counts; text encoders are small beside it."""
+        """See `methods.Method`."""
         with_prior = settings.prior_weight > 0
         n_trained = cls._count_trained(settings, base_model)
         return Work(
@@ -133,7 +133,8 @@ class DreamBooth(Method):
 
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
-        return base_model.n_unet_parameters
+        n_text = base_model.n_text_parameters if settings.train_text_encoder else 0
+        return base_model.n_unet_parameters + n_text
 
     def _prepare(self) -> None:
         """One load for all subjects: each starts from these weights again."""

@@ -38,6 +38,7 @@ class DreamBoothLora(DreamBooth):
 
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        # Adapters of text encoders are few beside the UNet's.
         assert isinstance(settings, DreamBoothLoraSettings)
         return settings.rank * base_model.n_lora_parameters_per_rank
 
