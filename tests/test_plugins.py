@@ -481,6 +481,7 @@ def test_list_methods_says_track_and_trained_parameters():
     assert rows["dreambooth"]["track"] == "tuned, all photos"
     assert rows["dreambooth-1-photo"]["track"] == "tuned, 1 photo"
     assert rows["class-only"]["track"] == "no photos"
+    assert rows["real-images"]["track"] == "oracle"
     assert rows["copy-reference"]["track"] == "tuning-free, all photos"
     assert "sdxl" in rows["dreambooth"]["base_models"]
     large = json.loads(invoke("list", "methods", "--base-model", "sd15", "--json").stdout)

@@ -74,12 +74,14 @@ class Method(ABC):
     """A way to make images of a subject. Inherit from it, write `load`, and `fit` if it learns.
 
     `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
-    (None: all of them). The two put a baseline in its track. All else has a default.
+    (None: all of them); `is_oracle` that it knows what no method can. These put a baseline in its
+    track. All else has a default.
     """
 
     Settings: ClassVar[type[Settings]] = NoSettings
     tunes: ClassVar[bool] = False
     n_references: ClassVar[int | None] = None
+    is_oracle: ClassVar[bool] = False
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings
@@ -163,6 +165,8 @@ def make_method(recipe: Recipe, context: Context) -> Method:
 def describe_track(recipe: Recipe, base_model: str) -> str:
     """What a baseline may use, e.g. "tuned, all photos"; only rows of one track are rivals."""
     known = recipe if isinstance(recipe, PluginRecipe) else find_method(recipe.method)
+    if getattr(known, "is_oracle", False):
+        return "oracle"
     chosen = recipe.settings_for(base_model).get("n_photos")
     n_photos = chosen if isinstance(chosen, int) and chosen > 0 else known.n_references
     if n_photos == 0:

@@ -44,6 +44,7 @@ class RealImages(Method):
     """
 
     Settings: ClassVar[type[RealImagesSettings]] = RealImagesSettings
+    is_oracle = True
 
     def __init__(self, settings: RealImagesSettings, context: Context) -> None:
         self.settings = settings
