@@ -148,6 +148,7 @@ def test_a_prompt_without_its_subject_is_the_scene():
         ("a painting of a {subject} in the style of Leonardo da Vinci",
          "a painting in the style of Leonardo da Vinci"),
         ("{subject} on top of a dirt road", "on top of a dirt road"),
+        ("a {subject} wearing a red hat", ""),
     ):  # fmt: skip
         assert remove_subject(prompt) == scene
 
