@@ -43,7 +43,8 @@ def remove_subject(prompt: str) -> str:
     """A prompt without its subject: the place and the manner that it asks for.
 
     "a red {subject} on the beach" gives "on the beach", "an oil painting of a {subject}" gives
-    "an oil painting". What a prompt says of the subject itself, of what it wears or is made of, is left out with it.
+    "an oil painting". What a prompt says of the subject itself, of what it wears or is made of, is
+    left out with it.
     """
     word = r"(?!(?:an?|the|of)\b)[\w'-]+"
     phrase = rf"(?:\bof\s+)?(?:\b(?:an?|the)\s+)?(?:\b{word}\s+)*?\{{subject\}}"
