@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from small_pipelines import context, pixels, subjects
@@ -148,6 +149,7 @@ def test_a_prompt_without_its_subject_is_the_scene():
         ("a painting of a {subject} in the style of Leonardo da Vinci",
          "a painting in the style of Leonardo da Vinci"),
         ("{subject} on top of a dirt road", "on top of a dirt road"),
+        ("a {subject} wearing a red hat", ""),
     ):  # fmt: skip
         assert remove_subject(prompt) == scene
 
@@ -172,15 +174,18 @@ def test_a_prompt_that_asks_for_no_place_keeps_the_photos(shared_cache, tmp_path
     assert gap(whole.generate(["a red {subject}"], [2])[0], images[0]) > 2
 
 
-def test_harmonising_changes_the_paste_and_keeps_its_subject(shared_cache, tmp_path):
+def test_harmonising_changes_the_paste_the_more_the_stronger_it_is(shared_cache, tmp_path):
     (mug,) = subjects("mug")
     pasted = make_with(CutAndPaste, shared_cache).load(mug, tmp_path)
-    whole = make_with(Composition, shared_cache, strength=0.5).load(mug, tmp_path)
-    before, after = (
-        pixels(generator.generate(PROMPTS[:1] * 3, SEEDS)) for generator in (pasted, whole)
+    before, weak, strong = (
+        pixels(generator.generate(PROMPTS[:1] * 3, SEEDS))
+        for generator in (
+            pasted,
+            make_with(Composition, shared_cache, strength=0.25).load(mug, tmp_path),
+            make_with(Composition, shared_cache, strength=0.75).load(mug, tmp_path),
+        )
     )
-    assert gap(before, after) > 2
-    assert gap(before, after) < 0.6 * gap(before, after[[1, 2, 0]])
+    assert 2 < gap(before, weak) < 0.6 * gap(before, strong)
 
 
 def test_paste_takes_the_masked_pixels():
@@ -256,6 +261,8 @@ def invert_and_draw(pipeline, plain, subject, n_corrections):
     mean, _ = encode_images(pipeline, plain, photos)
     scaled = mean * pipeline.vae.config.scaling_factor
     caption = f"a {subject.class_name}"
+    # A folder's own schedule may clip latents, which no inversion can undo.
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     noise = invert(pipeline, plain, scaled, caption=caption, n_corrections=n_corrections)
     with torch.no_grad():
         coded = pipeline.vae.decode(mean).sample
@@ -277,13 +284,11 @@ def test_inverted_photos_are_drawn_again(n_steps, shared_cache):
     for n_corrections in (0, 4):
         photos, coded, drawn, noise = invert_and_draw(pipeline, plain, dog, n_corrections)
         gaps[n_corrections] = gap(pixels(drawn), pixels(coded))
-        # As far from a photo as another photo is from it, or nearly its own again?
-        assert gap(pixels(drawn), pixels(photos)) < 0.5 * gap(
-            pixels(photos), pixels([*photos[1:], photos[0]])
-        )
-        assert 0.8 < float(noise.std()) < 1.2
     assert gaps[4] < 3
-    assert gaps[4] < gaps[0]
+    assert gaps[4] < 0.2 * gaps[0]
+    assert gap(pixels(drawn), pixels(photos)) < 10
+    # Noise is what it has become.
+    assert 0.8 < float(noise.std()) < 1.2
 
 
 def test_tokens_in_common_keep_their_places():
@@ -310,7 +315,7 @@ def test_full_control_and_the_same_prompt_give_the_photo_back(
     # Plain drawing of the noise at guidance 1, though guidance is 3 here.
     assert np.abs(images.astype(int) - pixels(drawn[:2])).max() <= 2
     if where == "mini":
-        assert gap(images, pixels(coded[:2])) < 8
+        assert gap(images, pixels(coded[:2])) < 0.3 * gap(images, pixels([coded[1], coded[0]]))
     (changed,) = pixels(generator.generate(["a {subject} on the beach"], [0]))
     assert gap(changed, images[0]) > 0.5
 

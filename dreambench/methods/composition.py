@@ -42,11 +42,12 @@ def remove_subject(prompt: str) -> str:
     """A prompt without its subject: the place and the manner that it asks for.
 
     "a red {subject} on the beach" gives "on the beach", "an oil painting of a {subject}" gives
-    "an oil painting". What a prompt says of the subject itself is left out with it.
+    "an oil painting". What a prompt says of the subject itself, of what it wears or is made of, is
+    left out with it.
     """
     word = r"(?!(?:an?|the|of)\b)[\w'-]+"
-    rest = re.sub(rf"\b(?:(?:an?|the)\s+)?(?:{word}\s+)*?\{{subject\}}", "", prompt)
-    return re.sub(r"\s+of\s*$", "", " ".join(rest.split()))
+    phrase = rf"(?:\bof\s+)?(?:\b(?:an?|the)\s+)?(?:\b{word}\s+)*?\{{subject\}}"
+    return " ".join(re.sub(rf"{phrase}(?:\s+(?:wearing|made of)\b.*)?", "", prompt).split())
 
 
 def paste(photo: Image.Image, mask: Mask, scene: Image.Image) -> Image.Image:
