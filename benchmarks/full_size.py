@@ -34,6 +34,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
 )
 
 from dreambench.base_models import BASE_MODELS, BaseModel
@@ -53,6 +55,11 @@ UNETS = {
         "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
         "use_linear_projection": True,
     },
+    "sd21-unclip": {
+        "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True, "class_embed_type": "projection",
+        "projection_class_embeddings_input_dim": 2048,
+    },
     "sdxl": {
         "sample_size": 128, "block_out_channels": (320, 640, 1280),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -67,12 +74,19 @@ TEXT_S = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }  # fmt: skip
+TEXT_L = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+}  # fmt: skip
+# CLIP ViT-H/14's half for images, which tells a model of the unCLIP kind of an image.
+IMAGE_H = {
+    "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+    "num_attention_heads": 16, "patch_size": 14, "projection_dim": 1024,
+}  # fmt: skip
 TEXTS = {
     "sd15": [TEXT_S],
-    "sd21": [
-        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23,
-         "num_attention_heads": 16}
-    ],
+    "sd21": [TEXT_L],
+    "sd21-unclip": [TEXT_L],
     "sdxl": [
         TEXT_S,
         {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
@@ -225,7 +239,9 @@ def count(name: str) -> dict[str, int]:
             )
             for config in TEXTS.get(name, [])
         ]
-        others = [AutoencoderKL(**VAE), *texts] if texts else []
+        others: list[torch.nn.Module] = [AutoencoderKL(**VAE), *texts] if texts else []
+        if UNETS[name].get("class_embed_type"):
+            others.append(CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_H)))
     layers = [
         module
         for key, module in unet.named_modules()
@@ -263,6 +279,9 @@ def _trace_step(name: str, *, checkpointing: bool) -> int:
         if config.get("addition_embed_type"):
             conditions = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.randn(1, 6)}
             extra = {"added_cond_kwargs": conditions}
+        if config.get("class_embed_type"):
+            n_numbers = config["projection_class_embeddings_input_dim"]
+            extra = {"class_labels": torch.randn(1, n_numbers)}
         with tracker:
             words = torch.randn(1, 77, width)
             latents = torch.randn(1, config.get("in_channels", 4), side, side)

@@ -128,9 +128,10 @@ BASE_MODELS = {
             n_unet_parameters=870_173_124,
             n_other_parameters=1_056_118_503,
             n_lora_parameters_per_rank=207_488,
+            n_cross_attention_parameters=25_559_040,
             text_width=1024,
-            activation_bytes=4_211_071_112,
-            checkpointed_bytes=701_688_080,
+            activation_bytes=4_211_086_472,
+            checkpointed_bytes=701_698_320,
         ),
         BaseModel(
             "sdxl",
