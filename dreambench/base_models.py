@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -179,6 +180,8 @@ def load_pipeline(
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    # Diffusers and peft import it where it is installed; it then warns of kernels nobody here calls.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if not model.is_local:
         options["revision"] = model.revision

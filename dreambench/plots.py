@@ -17,6 +17,8 @@ from dreambench.metrics import METRICS
 from dreambench.report import format_number
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# With the colours these tell 28 methods apart.
+MARKERS = ("o", "D", "^", "s")
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -35,6 +37,11 @@ def _save(figure: Figure, path: Path) -> Path:
     return path
 
 
+def _mark(index: int) -> tuple[str, str]:
+    """Colour and marker of the method in this place."""
+    return COLORS[index % len(COLORS)], MARKERS[index // len(COLORS) % len(MARKERS)]
+
+
 def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
     """One panel a metric, one dot with its interval a method.
 
@@ -51,9 +58,9 @@ def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
                 if method not in rows.index:
                     continue
                 row = rows.loc[method]
-                color = COLORS[y % len(COLORS)]
+                color, marker = _mark(y)
                 axis.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
-                axis.plot(row["mean"], y, "o", color=color, markersize=5)
+                axis.plot(row["mean"], y, marker, color=color, markersize=5)
             better = "higher" if METRICS[name].higher_is_better else "lower"
             axis.set_title(f"{METRICS[name].title}\n({better} is better)")
             axis.set_yticks(range(len(methods)), methods)
@@ -65,19 +72,24 @@ def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
 
 
 def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
-    """Subject fidelity (DINO) against prompt fidelity (CLIP-T): a dot a subject, a cross a method.
+    """Subject fidelity (DINO) against prompt fidelity (CLIP-T): a large mark a method.
 
-    `by_subject` maps a method to a frame with the columns metric, subject, value.
+    `by_subject` maps a method to a frame with the columns metric, subject, value. Small dots are
+    its subjects, left out where there are more methods than colours.
     """
+    crowded = len(by_subject) > len(COLORS)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.6))
         axis = figure.subplots()
         for index, (method, frame) in enumerate(by_subject.items()):
             wide = frame.pivot(index="subject", columns="metric", values="value")
-            color = COLORS[index % len(COLORS)]
-            axis.scatter(wide["clip-t"], wide["dino"], s=16, color=color, alpha=0.55, linewidths=0)
+            color, marker = _mark(index)
+            if not crowded:
+                axis.scatter(
+                    wide["clip-t"], wide["dino"], s=16, color=color, alpha=0.55, linewidths=0
+                )
             axis.scatter(
-                wide["clip-t"].mean(), wide["dino"].mean(), s=90, marker="X", color=color,
+                wide["clip-t"].mean(), wide["dino"].mean(), s=80, marker=marker, color=color,
                 edgecolors="white", label=method, zorder=3,
             )  # fmt: skip
         axis.set_xlabel("CLIP-T (prompt fidelity)")
@@ -91,7 +103,7 @@ def plot_families(table: pd.DataFrame, path: Path) -> Path:
     """DINO and CLIP-T for each prompt family; columns method, family, metric, mean, low, high."""
     families = list(dict.fromkeys(table["family"]))
     methods = list(dict.fromkeys(table["method"]))
-    spread = 0.16 * (len(methods) - 1)
+    spread = (0.1 if len(methods) > len(COLORS) else 0.16) * (len(methods) - 1)
     with mpl.rc_context(STYLE):
         metrics = [name for name in ("dino", "clip-t") if name in set(table["metric"])]
         figure = Figure(figsize=(7.2, len(families) * (0.3 + spread) + 0.6))
@@ -103,9 +115,10 @@ def plot_families(table: pd.DataFrame, path: Path) -> Path:
                 share = index / max(1, len(methods) - 1) - 0.5
                 y = np.arange(len(families)) + share * spread / (0.3 + spread)
                 errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
+                color, marker = _mark(index)
                 axis.errorbar(
-                    rows["mean"], y, xerr=errors, fmt="o", markersize=4, linewidth=1.5,
-                    color=COLORS[index % len(COLORS)], label=method,
+                    rows["mean"], y, xerr=errors, fmt=marker, markersize=4, linewidth=1.5,
+                    color=color, label=method,
                 )  # fmt: skip
             for border in np.arange(len(families) - 1) + 0.5:
                 axis.axhline(border, color="0.85", linewidth=0.6)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,19 @@ def load_base(context: Context) -> StableDiffusionPipeline:
     pipeline.unet.to(memory_format=torch.channels_last)
     pipeline.vae.to(memory_format=torch.channels_last)
     return pipeline
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Diffusers says nothing below an error; for calls that warn of what is as it should be."""
+    from diffusers.utils import logging  # noqa: PLC0415  (slow import)
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 @dataclass(frozen=True)

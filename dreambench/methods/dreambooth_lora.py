@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from dreambench.base_models import BaseModel
+from dreambench.methods.diffusion import only_errors
 from dreambench.methods.dreambooth import DreamBooth, DreamBoothSettings
 
 if TYPE_CHECKING:
@@ -76,4 +77,6 @@ class DreamBoothLora(DreamBooth):
 
     def _restore(self, out_dir: Path) -> None:
         self.pipeline.unload_lora_weights()
-        self.pipeline.load_lora_weights(out_dir, weight_name="pytorch_lora_weights.safetensors")
+        # It warns when the text encoder has no adapters, which the recipe decides.
+        with only_errors():
+            self.pipeline.load_lora_weights(out_dir, weight_name="pytorch_lora_weights.safetensors")

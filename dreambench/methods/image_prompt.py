@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from dreambench.encoders import Pixels, brought_root, load_encoder
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR
+from dreambench.methods.diffusion import only_errors
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -155,17 +156,14 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
     if adapter.hub is None:
         encoder, extractor = make_mini_encoder(str(pipeline.device))
         pipeline.register_modules(image_encoder=encoder, feature_extractor=extractor)
-    # It warns of casts to the precision that all of it has already.
-    from diffusers.utils import logging  # noqa: PLC0415  (slow import)
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     options = {} if adapter.location != adapter.hub else {"revision": adapter.revision}
     try:
-        pipeline.load_ip_adapter(
-            adapter.location, subfolder=adapter.subfolder, weight_name=adapter.file,
-            image_encoder_folder=adapter.image_encoder, **options,
-        )  # fmt: skip
+        # It warns of casts to the precision that all of it has already.
+        with only_errors():
+            pipeline.load_ip_adapter(
+                adapter.location, subfolder=adapter.subfolder, weight_name=adapter.file,
+                image_encoder_folder=adapter.image_encoder, **options,
+            )  # fmt: skip
     except OSError as error:
         files = f"{adapter.subfolder}/{adapter.file} and the folder {adapter.image_encoder}"
         raise UserError(
@@ -173,8 +171,6 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
             "on this machine and the hub cannot be reached",
             hint=f"bring {files} and put them under {adapter.brought_dir}",
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 @torch.inference_mode()
