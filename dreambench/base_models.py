@@ -180,7 +180,7 @@ def load_pipeline(
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    # Diffusers and peft import it where it is installed; it then warns of kernels nobody here calls.
+    # Imported wherever it is installed, it warns of kernels that nothing here calls.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if not model.is_local:
