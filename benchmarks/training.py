@@ -328,7 +328,7 @@ def measure(part: str, subjects: Sequence[str], others: Others) -> dict[str, Any
         **json.loads(printed.splitlines()[-1]),
         "n_subjects": len(subjects),
         "process_seconds": ended - wall,
-        "peak_gb": used.ru_maxrss / 1e6,
+        "peak_gb": used.ru_maxrss * 1024 / 1e9,
         "others_share": max(0.0, share),
     }
 
