@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,16 @@ class IPAdapter(Method):
         )  # fmt: skip
 
 
+@contextmanager
+def _shown_as_they_are(pipeline: Any) -> Iterator[None]:
+    """The pipeline takes one row an image; diffusers shows all rows to each image of a batch."""
+    pipeline.prepare_ip_adapter_image_embeds = lambda _image, embeds, *_: embeds
+    try:
+        yield
+    finally:
+        del pipeline.prepare_ip_adapter_image_embeds
+
+
 class PhotoPrompted(ReferenceGenerator):
     """Draws with what the adapter was shown of a photo, each (1, ...), beside that of none.
 
@@ -79,7 +90,9 @@ class PhotoPrompted(ReferenceGenerator):
         self, texts: list[str], seeds: Sequence[int], *, scale: float
     ) -> list[Image.Image]:
         self.pipeline.set_ip_adapter_scale(scale)
-        return self._draw(texts, seeds, ip_adapter_image_embeds=[self._show(seeds)])
+        shown = [self._show(seeds)]
+        with _shown_as_they_are(self.pipeline):
+            return self._draw(texts, seeds, ip_adapter_image_embeds=shown)
 
     def _show(self, seeds: Sequence[int]) -> Tensor:
         """Of each image's photo (n, 1, ...), with guidance after as many of none."""
