@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections import deque
@@ -34,6 +35,8 @@ from dreambench.progress import Progress
 
 MAX_WORKERS = 16
 COMMIT_SECONDS = 0.5
+# Often enough that memory does not grow, and seldom enough that it costs under a hundredth.
+TRIM_SECONDS = 5.0
 
 
 class Preparation(Protocol):
@@ -325,7 +328,7 @@ def _run_lanes(
     # On a CPU a window is decoded by all cores, and then goes through the networks on all cores.
     in_turns = all(lane.reader.on_cpu for lane in busy)
     window = max(2 * largest, 4 * n_workers)
-    saved = time.monotonic()
+    saved = trimmed = time.monotonic()
     left = iter(needed)
     futures: deque[tuple[str, Future[list[NDArray[np.float32]]]]] = deque()
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="decode")
@@ -348,6 +351,9 @@ def _run_lanes(
             if time.monotonic() - saved >= COMMIT_SECONDS:
                 _save(busy, cache)
                 saved = time.monotonic()
+            if time.monotonic() - trimmed >= TRIM_SECONDS:
+                _trim_heap()
+                trimmed = time.monotonic()
     finally:
         # What is finished is kept, whatever stopped the rest.
         pool.shutdown(cancel_futures=True)
@@ -358,6 +364,17 @@ def _run_lanes(
 def _save(lanes: Iterable[_Lane], cache: Cache) -> None:
     for lane in lanes:
         lane.save(cache)
+
+
+def _trim_heap() -> None:
+    """Gives back to the system what is free, where the C library is glibc.
+
+    It keeps freed tensors of up to 32 MB between the rows that stay, and ever more of them: after
+    1,500 images of 1024 px 0.7 GB more than was in use.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _prepare(

@@ -18,7 +18,7 @@ from dreambench.recipe import Recipe, load_recipe
 
 PROMPTS = ["a {subject} on the beach", "a red {subject}", "a dog"]
 SEEDS = [10, 11, 12]
-MINI = IPAdapterSettings(adapter="ip-adapter-mini", scale=1.0)
+MINI = IPAdapterSettings(adapter="ip-adapter-mini", scale=1.0, photos="one")
 
 
 def load(method, subject, tmp_path):
@@ -60,6 +60,20 @@ def test_an_image_depends_on_its_prompt_and_seed_alone(adapter, tmp_path):
     for row in range(len(PROMPTS)):
         alone = pixels(generator.generate(PROMPTS[row : row + 1], SEEDS[row : row + 1]))[0]
         assert np.abs(together[row] - alone).max() <= 2
+
+
+def test_shown_all_photos_it_makes_no_difference_which_the_seed_would_pick(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    one = load(IPAdapter(MINI, context(shared_cache)), dog, tmp_path)
+    settings = MINI.model_copy(update={"photos": "all"})
+    of_all = load(IPAdapter(settings, context(shared_cache)), dog, tmp_path)
+    (shown, hidden), n_photos = of_all.photos[0], len(dog.photos)
+    assert len(of_all.photos) == 1
+    assert len(one.photos) == n_photos == shown.shape[1] == hidden.shape[1]
+    images = pixels(of_all.generate(PROMPTS, SEEDS)).astype(int)
+    assert np.abs(images[:2] - pixels(one.generate(PROMPTS, SEEDS))[:2]).mean() > 2
+    alone = pixels(of_all.generate(PROMPTS[1:2], SEEDS[1:2]))[0]
+    assert np.abs(images[1] - alone).max() <= 2
 
 
 def test_no_weight_on_the_photo_is_the_plain_class(shared_cache, tmp_path):
@@ -104,7 +118,7 @@ def test_an_adapter_in_its_authors_layout_is_loaded_by_diffusers(
 ):
     (dog,) = subjects("dog")
     base = find_base_model(f"sd15={other_folder}")
-    settings = IPAdapterSettings(adapter="ip-adapter-sd15", scale=0.6)
+    settings = IPAdapterSettings(adapter="ip-adapter-sd15", scale=0.6, photos="one")
     method = IPAdapter(settings, context(shared_cache, base_model=base))
     images = pixels(load(method, dog, tmp_path).generate(PROMPTS, SEEDS))
     plain = ClassOnly(None, context(shared_cache, base_model=base)).load(dog, tmp_path)
@@ -124,7 +138,7 @@ def test_adapters_that_are_not_here_say_which_files_to_bring(
 ):
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
     base = find_base_model(f"sd15={other_folder}")
-    settings = IPAdapterSettings(adapter="ip-adapter-sd15", scale=0.6)
+    settings = IPAdapterSettings(adapter="ip-adapter-sd15", scale=0.6, photos="one")
     with pytest.raises(UserError, match="hub cannot be reached") as caught:
         IPAdapter(settings, context(shared_cache, base_model=base))
     hint = str(caught.value.hint)

@@ -175,11 +175,11 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
 
 @torch.inference_mode()
 def encode_photo(pipeline: StableDiffusionPipeline, photo: Image.Image) -> tuple[Tensor, Tensor]:
-    """What the adapter is shown of a photo, and of none; each (1, ...)."""
+    """What the adapter is shown of a photo, and of none; each (1, 1, ...): images, photos."""
     from diffusers.models.embeddings import ImageProjection  # noqa: PLC0415  (slow import)
 
     (layer,) = pipeline.unet.encoder_hid_proj.image_projection_layers
     shown, hidden = pipeline.encode_image(
         photo, pipeline.device, 1, not isinstance(layer, ImageProjection)
     )
-    return shown, hidden
+    return shown[:, None], hidden[:, None]

@@ -66,7 +66,7 @@ class ImageVariation(Method):
             )  # fmt: skip
         # Of an encoder's tokens the first is that of the whole image.
         found = [
-            tuple(part[:, :1] if part.ndim > 2 else part for part in encode_photo(self.pipeline, p))
+            tuple(row[:, :, :1] if row.ndim > 3 else row for row in encode_photo(self.pipeline, p))
             for p in photos
         ]
         return PhotoPrompted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -25,10 +25,13 @@ class IPAdapterSettings(Settings):
 
     adapter: str = Field(min_length=1, description="see methods.image_prompt.ADAPTERS")
     scale: float = Field(ge=0, description="weight of the photo beside the text")
+    photos: Literal["one", "all"] = Field(
+        description="what each image is shown: one photo, which the seed picks, or all of them"
+    )
 
 
 class IPAdapter(Method):
-    """Draws with a photo beside the class noun in the prompt. The seed picks the photo."""
+    """Draws with a photo, or all of them, beside the class noun in the prompt."""
 
     Settings: ClassVar[type[IPAdapterSettings]] = IPAdapterSettings
 
@@ -47,6 +50,9 @@ class IPAdapter(Method):
     def load(self, subject: Subject, out_dir: Path) -> PhotoPrompted:
         """Encodes the photos."""
         found = [encode_photo(self.pipeline, load_image(path)) for path in subject.photos]
+        if self.settings.photos == "all":
+            shown, hidden = zip(*found, strict=True)
+            found = [(torch.cat(shown, 1), torch.cat(hidden, 1))]
         return PhotoPrompted(
             self.pipeline, self.context, subject_phrase=subject.class_name, photos=found,
             scale=self.settings.scale,
@@ -64,9 +70,10 @@ def _shown_as_they_are(pipeline: Any) -> Iterator[None]:
 
 
 class PhotoPrompted(ReferenceGenerator):
-    """Draws with what the adapter was shown of a photo, each (1, ...), beside that of none.
+    """Draws with what the adapter was shown of photos beside that of none, each (1, photos, ...).
 
-    Without `reads_prompts` the photo is all that a picture of the subject is drawn from.
+    The seed picks among `photos`. Without `reads_prompts` they are all that a picture of the
+    subject is drawn from.
     """
 
     def __init__(
@@ -95,9 +102,9 @@ class PhotoPrompted(ReferenceGenerator):
             return self._draw(texts, seeds, ip_adapter_image_embeds=shown)
 
     def _show(self, seeds: Sequence[int]) -> Tensor:
-        """Of each image's photo (n, 1, ...), with guidance after as many of none."""
+        """Of each image's photos (n, photos, ...), with guidance after as many of none."""
         chosen = [self.photos[seed % len(self.photos)] for seed in seeds]
         rows = [torch.cat([shown for shown, _ in chosen])]
         if self.context.sampler.guidance_scale > 1:
             rows.insert(0, torch.cat([hidden for _, hidden in chosen]))
-        return torch.cat(rows)[:, None]
+        return torch.cat(rows)
