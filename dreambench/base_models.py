@@ -175,13 +175,13 @@ def load_pipeline(
 
     Raises UserError that names the folder to bring when the hub cannot be reached.
     """
+    # Diffusers imports it wherever it is installed; it warns of kernels that nothing here calls.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import diffusers  # noqa: PLC0415  (slow import)
     import transformers  # noqa: PLC0415
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    # Imported wherever it is installed, it warns of kernels that nothing here calls.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if not model.is_local:
         options["revision"] = model.revision
