@@ -63,10 +63,13 @@ def find_recipe(name: str) -> Recipe:
     raise unknown_name("method", name, [*list_recipes(), *list_entry_points(), ALL])
 
 
-def find_recipes(names: Sequence[str], base_model: str) -> tuple[list[Recipe], list[str]]:
+def find_recipes(
+    names: Sequence[str], base_model: str, *, optional: Sequence[str] = ()
+) -> tuple[list[Recipe], list[str]]:
     """Recipes in the order of their names, each once; "all" stands for one of each shipped method.
 
-    The second list names what "all" leaves out because it has no numbers for the base model.
+    The second list names what of "all" and of `optional`, which come last, is left out because it
+    has no numbers for the base model.
     """
     recipes: dict[str, Recipe] = {}
     skipped = []
@@ -74,15 +77,21 @@ def find_recipes(names: Sequence[str], base_model: str) -> tuple[list[Recipe], l
         if name != ALL:
             recipes.setdefault(name, find_recipe(name))
             continue
-        for method in METHODS:
-            if method not in list_recipes():
-                continue
-            recipe = load_recipe(method)
-            if base_model in recipe.tables:
-                recipes.setdefault(method, recipe)
-            else:
-                skipped.append(method)
+        extra = [method for method in METHODS if method in list_recipes()]
+        _add_defined(recipes, extra, base_model, skipped)
+    _add_defined(recipes, optional, base_model, skipped)
     return list(recipes.values()), skipped
+
+
+def _add_defined(
+    recipes: dict[str, Recipe], names: Sequence[str], base_model: str, skipped: list[str]
+) -> None:
+    for name in names:
+        recipe = find_recipe(name)
+        if base_model in recipe.tables:
+            recipes.setdefault(name, recipe)
+        elif name not in recipes:
+            skipped.append(name)
 
 
 def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:

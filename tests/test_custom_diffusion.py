@@ -258,8 +258,8 @@ def test_a_prior_without_class_images_is_refused(shared_cache):
         CustomDiffusion(CustomDiffusionSettings(**numbers), context(shared_cache))
 
 
-def test_its_recipe_has_numbers_for_every_base_model():
+def test_its_recipe_has_numbers_for_every_base_model_that_is_told_of_subjects_by_text():
     recipe = load_recipe("custom-diffusion")
-    assert set(recipe.tables) == set(BASE_MODELS)
-    for name in BASE_MODELS:
+    assert set(recipe.tables) == set(BASE_MODELS) - {"sd21-unclip"}
+    for name in recipe.tables:
         CustomDiffusionSettings.model_validate(recipe.settings_for(name))

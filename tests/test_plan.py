@@ -80,7 +80,9 @@ def test_shipped_protocols_load_and_have_stable_digests(name):
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert {"mini", "sd15"} <= set(recipe.tables)
+    # Its authors have it for one base model alone.
+    known = {"sd15"} if name == "ip-adapter-plus" else {"mini", "sd15"}
+    assert known <= set(recipe.tables)
 
 
 def change(**parts) -> dict:

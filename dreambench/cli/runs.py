@@ -143,7 +143,9 @@ def run(
     from dreambench.speeds import pick_device  # noqa: PLC0415
 
     # Names are checked before anything slow is imported.
-    names = [*_split(method), *_split(beside)]
+    # What nobody named is left out where the base model does not know it.
+    optional = COMPANIONS if beside == ",".join(COMPANIONS) else ()
+    names = [*_split(method), *(name for name in _split(beside) if name not in optional)]
     if not _split(method):
         raise UserError("no method is named", hint="see what there is: dreambench list methods")
     for name in names:
@@ -176,7 +178,7 @@ def run(
     }
     narrowing = _Narrowing(_split(subjects), _split(family), _split(prompts))
     base_name = (base_model or load_protocol(protocol).base_model).partition("=")[0]
-    recipes, skipped = find_recipes(names, base_name)
+    recipes, skipped = find_recipes(names, base_name, optional=optional)
     for name in skipped:
         click.echo(f"Left out: {name} has no numbers for the base model '{base_name}'", err=True)
     _refuse_doubled([recipe.name for recipe in recipes])

@@ -68,7 +68,7 @@ class CutAndPaste(Method):
 
     @classmethod
     def count_work(cls, settings: Any, base_model: BaseModel) -> Work:
-        """See `methods.Method`."""
+        """See `methods.Method`. A scene for each image, though some prompts ask for none."""
         return Work(draws=True)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
@@ -87,7 +87,7 @@ class Composition(CutAndPaste):
 
     @classmethod
     def count_work(cls, settings: CompositionSettings, base_model: BaseModel) -> Work:
-        """See `methods.Method`."""
+        """See `methods.Method`. A scene for each image, though some prompts ask for none."""
         return Work(draws=True, drawing=1 + settings.strength)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
