@@ -72,7 +72,7 @@ def find_recipes(
     has no numbers for the base model.
     """
     recipes: dict[str, Recipe] = {}
-    skipped = []
+    skipped: list[str] = []
     for name in names:
         if name != ALL:
             recipes.setdefault(name, find_recipe(name))
