@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreambench.errors import UserError, name_some, raise_if_full
-from dreambench.files import make_dir, read_json, write_bytes, write_json
+from dreambench.files import ImageError, make_dir, read_json, write_bytes, write_json
+from dreambench.subjects import Subject
 
 Stage = Literal["constructor", "fit", "load", "generate"]
 
@@ -138,6 +139,12 @@ class Failures:
     def _write(self) -> None:
         make_dir(self.folder)
         write_json(self.folder / "index.json", [asdict(failure) for failure in self.found])
+
+
+def raise_if_photo(error: Exception, subject: Subject) -> None:
+    """Raises what says that a photo or mask cannot be read, since that is no fault of a method."""
+    if isinstance(error, ImageError) and error.path in (*subject.photos, *subject.masks):
+        raise error
 
 
 def read_failures(run_dir: Path) -> list[Failure]:

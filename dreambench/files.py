@@ -161,10 +161,11 @@ def digest_folder(folder: Path, *, suffixes: Sequence[str]) -> str:
 
 
 class ImageError(UserError):
-    """An image file that cannot be used; `reason` says why without saying where the file is."""
+    """The image file `path` cannot be used; `reason` says why without saying where it is."""
 
     def __init__(self, path: Path, reason: str, *, hint: str = "replace the file") -> None:
         super().__init__(f"{path} {reason}", hint=hint)
+        self.path = path
         self.reason = " ".join(reason.split())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from dreambench import __version__
-from dreambench.failures import Failures
+from dreambench.failures import Failures, raise_if_photo
 from dreambench.files import encode_generated, finish_together, write_together
 from dreambench.guard import Guard
 from dreambench.methods import Generator, Method
@@ -49,6 +49,7 @@ def generate_images(
             with guard.watch() if guard else nullcontext():
                 generator = method.load(run.subject(subject), run.train_dir(subject))
         except Exception as error:
+            raise_if_photo(error, run.subject(subject))
             failures.record("load", subject, error, n_images=len(missing))
         else:
             for written in _draw_batches(run, generator, missing, failures, guard, staging):

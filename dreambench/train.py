@@ -8,7 +8,7 @@ from collections import Counter
 from contextlib import nullcontext
 
 from dreambench.errors import disk_errors
-from dreambench.failures import Failures
+from dreambench.failures import Failures, raise_if_photo
 from dreambench.files import make_dir, write_json
 from dreambench.guard import Guard
 from dreambench.methods import Method
@@ -40,6 +40,7 @@ def train_subjects(
                 method.fit(run.subject(unit.subject), part, seed=unit.seed)
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
+            raise_if_photo(error, run.subject(unit.subject))
             failures.record("fit", unit.subject, error, n_images=n_images[unit.subject])
             if failures.is_stuck and missing[index + 1 :]:
                 rest = {u.subject: n_images[u.subject] for u in missing[index + 1 :]}
