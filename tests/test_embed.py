@@ -77,6 +77,17 @@ def decoded(monkeypatch):
     return seen
 
 
+def test_memory_is_given_back_while_rows_are_made(photos, vit, tmp_path, monkeypatch):
+    plain = run(photos, [vit], tmp_path / "plain")
+    given_back = []
+    trim = embed_module._trim_heap
+    monkeypatch.setattr(embed_module, "_trim_heap", lambda: given_back.append(trim()))
+    monkeypatch.setattr(embed_module, "TRIM_SECONDS", 0.0)
+    trimmed = run(photos, [vit], tmp_path / "trimmed")
+    assert len(given_back) >= len(photos) // 2
+    assert np.array_equal(plain[0], trimmed[0])
+
+
 # What is made, and how often.
 
 
