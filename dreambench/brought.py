@@ -88,8 +88,8 @@ def score(
 
     `folder` is in one of the layouts of `layouts.LAYOUTS`, or an index itself; `index` is a CSV
     that says which of its files is which image. `subjects`, `families`, `prompts` narrow, and mark
-    the result partial. `conventions` are other scorers' rules to score by as well. `batch_size` is
-    the number of images embedded together.
+    the result partial. `conventions` are other scorers' rules to score by as well. `pace` is how
+    fast it may go, and changes no number.
 
     Raises ImageSetError (a UserError) when the images are not exactly the protocol's set, with all
     problems in its `problems`; with `partial`, what can be scored is, and marked partial. A folder
@@ -275,7 +275,8 @@ def _open_results(entry: BroughtImages) -> None:
     with disk_errors(entry.run_dir):
         # Last of all the manifest is new: what is killed before has no numbers of other images.
         for old_path in (
-            entry.summary_path, entry.scores_path, entry.oracles_path, entry.conventions_path,
+            entry.summary_path, entry.scores_path, entry.measures_path, entry.oracles_path,
+            entry.conventions_path,
         ):  # fmt: skip
             old_path.unlink(missing_ok=True)
         shutil.rmtree(entry.report_dir, ignore_errors=True)

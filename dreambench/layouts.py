@@ -190,6 +190,16 @@ class _Walk:
             else:
                 self.n_ignored += 1
 
+    def folders(self, root: Path) -> Iterator[Path]:
+        """The folders in `root`, if that is inside; files there are ignored."""
+        if root.is_symlink() and self.is_outside(root):
+            return
+        for path, is_dir in self.entries(root):
+            if is_dir:
+                yield path
+            else:
+                self.n_ignored += 1
+
     def add_images(self, folder: Path, *, subject: str, prompt: str) -> None:
         """The images of a folder that holds those of one prompt, and nothing below it."""
         for path, is_dir in self.entries(folder):
@@ -249,12 +259,7 @@ def find_layout(folder: Path, known_subjects: Sequence[str]) -> Layout:
 
 
 def _read_tree(walk: _Walk, root: Path) -> None:
-    if root.is_symlink() and walk.is_outside(root):
-        return
-    for subject, is_dir in walk.entries(root):
-        if not is_dir:
-            walk.n_ignored += 1
-            continue
+    for subject in walk.folders(root):
         for prompt, is_prompt in walk.entries(subject):
             if is_prompt:
                 walk.add_images(prompt, subject=subject.name, prompt=prompt.name)
@@ -267,13 +272,7 @@ def _read_dreambench_plus(walk: _Walk) -> None:
 
     It has no images of the plain class; here tgt_image/<subject>/prior/<k>.jpg.
     """
-    root = walk.folder / "tgt_image"
-    if root.is_symlink() and walk.is_outside(root):
-        return
-    for subject, is_dir in walk.entries(root):
-        if not is_dir:
-            walk.n_ignored += 1
-            continue
+    for subject in walk.folders(walk.folder / "tgt_image"):
         for path, is_prompt in walk.entries(subject):
             if is_prompt:
                 walk.add_images(path, subject=subject.name, prompt=path.name)

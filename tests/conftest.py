@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 import pytest
+from click.testing import CliRunner
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_PHOTOS = REPOSITORY.parent / "shared" / "dreambooth" / "dataset"
@@ -159,6 +160,18 @@ def xl_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def base_of(other_folder, xl_folder):
+    """Base models by a short name: mini, and random ones of two other shapes."""
+    from dreambench.base_models import BASE_MODELS, find_base_model  # noqa: PLC0415
+
+    return {
+        "mini": BASE_MODELS["mini"],
+        "other": find_base_model(f"sd15={other_folder}"),
+        "xl": find_base_model(f"sdxl={xl_folder}"),
+    }
+
+
 def command(*words):
     """The command line as a user would call it, in this environment."""
     return [sys.executable, "-m", "dreambench.cli", *map(str, words)]
@@ -169,3 +182,23 @@ def call(*words, **options):
     return subprocess.run(
         command(*words), capture_output=True, text=True, check=False, timeout=400, **options
     )
+
+
+def invoke(*words, status=0):
+    """The command line in this process; `status` is the exit code that it must end with."""
+    from dreambench import cli  # noqa: PLC0415  (after HF_HUB_OFFLINE is set)
+
+    done = CliRunner().invoke(cli.main, [str(word) for word in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == status, done.output
+    return done
+
+
+def refused(*words):
+    """The one line that a refused command prints."""
+    done = invoke(*words, status=2)
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("dreambench:")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]

@@ -8,11 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from conftest import TINY_PROTOCOL
+from conftest import TINY_PROTOCOL, invoke, refused
 from scipy import stats
 
-from dreambench import cli
 from dreambench.compare import (
     NOT_SHOWN,
     TOO_FEW,
@@ -256,26 +254,11 @@ def test_every_row_carries_its_recipe():
 # On real runs.
 
 
-def call(*words, status=0):
-    done = CliRunner().invoke(cli.main, [str(word) for word in words])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == status, done.output
-    return done
-
-
-def refused(*words):
-    line = call(*words, status=2).stderr.strip()
-    assert line.startswith("dreambench: ")
-    assert "\n" not in line
-    return line
-
-
 def make_run(folder, cache, *options, protocol=TINY_PROTOCOL, method="copy-reference", beside=""):
     """Real runs without tuning; returns the folder of the first."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.toml").write_text(protocol)
-    call(
+    invoke(
         "run", "--protocol", folder / "tiny.toml", "--method", method, "--beside", beside,
         "--out", folder, "--cache", cache, "--device", "cpu", *options,
     )  # fmt: skip
@@ -291,7 +274,7 @@ def pair(tmp_path_factory, shared_cache):
 
 
 def test_compare_prints_differences_tests_words_and_signatures(pair):
-    done = call("compare", *pair)
+    done = invoke("compare", *pair)
     assert "copy-reference - class-only" in done.stdout
     assert "too few subjects to tell" in done.stdout
     assert "over all 5 tests" in done.stdout
@@ -300,7 +283,7 @@ def test_compare_prints_differences_tests_words_and_signatures(pair):
     means = [
         frame[frame["metric"] == "dino"].groupby("subject")["value"].mean() for frame in scores
     ]
-    found = json.loads(call("compare", *pair, "--json").stdout)
+    found = json.loads(invoke("compare", *pair, "--json").stdout)
     row = found["comparisons"][0]
     assert row["metric"] == "dino"
     assert row["mean"] == pytest.approx((means[0] - means[1]).mean())
@@ -314,12 +297,12 @@ def test_compare_prints_differences_tests_words_and_signatures(pair):
 
 
 def test_compare_writes_csv_and_markdown(pair, tmp_path):
-    call("compare", *pair, "--metrics", "dino,pres", "--out", tmp_path / "table.csv")
+    invoke("compare", *pair, "--metrics", "dino,pres", "--out", tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["metric"].tolist() == ["dino", "pres"]
     wanted = ["signature", "protocol", "base_model", "recipe_first", "recipe_second", "data_first"]
     assert table[wanted].notna().all(axis=None)
-    call("compare", *pair, "--out", tmp_path / "table.md")
+    invoke("compare", *pair, "--out", tmp_path / "table.md")
     text = (tmp_path / "table.md").read_text()
     digests = read_json(pair[1] / "run.json")["digests"]
     assert digests["protocol"] in text
@@ -331,7 +314,7 @@ def test_compare_writes_csv_and_markdown(pair, tmp_path):
 
 
 def test_a_run_against_itself_shows_no_difference(pair):
-    done = call("compare", pair[0], pair[0], "--json")
+    done = invoke("compare", pair[0], pair[0], "--json")
     rows = json.loads(done.stdout)["comparisons"]
     assert {row["verdict"] for row in rows} == {"no difference shown"}
     assert {row["mean"] for row in rows} == {0.0}
@@ -342,7 +325,7 @@ def test_a_run_against_itself_shows_no_difference(pair):
 
 def test_a_narrowed_run_is_paired_where_it_can_be(pair, tmp_path, shared_cache):
     narrow = make_run(tmp_path, shared_cache, "--subjects", "mug", method="class-only")
-    done = call("compare", pair[0], narrow)
+    done = invoke("compare", pair[0], narrow)
     assert "class-only (partial)" in done.stdout
     assert "(2 left out)" in done.stdout
     assert "not tested: one subject" in done.stdout.replace("\n", " ")

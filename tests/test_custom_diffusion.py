@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_pipelines import NUMBERS, PROMPTS, context, pixels, subjects
 
-from dreambench.base_models import BASE_MODELS, find_base_model
+from dreambench.base_models import BASE_MODELS
 from dreambench.errors import UserError
 from dreambench.methods import tuning
 from dreambench.methods.custom_diffusion import (
@@ -27,16 +27,6 @@ from dreambench.recipe import load_recipe
 OWN_NUMBERS = {
     key: value for key, value in NUMBERS.items() if key in CustomDiffusionSettings.model_fields
 } | {"learning_rate": 1e-2, "n_views": 6, "flip": True}  # fmt: skip
-
-
-@pytest.fixture
-def base_of(other_folder, xl_folder):
-    """A base model by a short name."""
-    return {
-        "mini": BASE_MODELS["mini"],
-        "other": find_base_model(f"sd15={other_folder}"),
-        "xl": find_base_model(f"sdxl={xl_folder}"),
-    }
 
 
 def copy_weights(pipeline):

@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from small_pipelines import context, pixels, subjects
 
-from dreambench.base_models import BASE_MODELS, find_base_model
+from dreambench.base_models import BASE_MODELS
 from dreambench.errors import UserError
 from dreambench.estimate import make_estimate
 from dreambench.files import load_image
@@ -53,12 +53,8 @@ def gap(one, other):
 
 
 @pytest.fixture(params=["mini", "other", "xl"])
-def base(request, other_folder, xl_folder):
-    return {
-        "mini": BASE_MODELS["mini"],
-        "other": find_base_model(f"sd15={other_folder}"),
-        "xl": find_base_model(f"sdxl={xl_folder}"),
-    }[request.param]
+def base(request, base_of):
+    return base_of[request.param]
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -298,13 +294,9 @@ def test_tokens_in_common_keep_their_places():
 
 @pytest.mark.parametrize("where", ["mini", "other", "xl"])
 def test_full_control_and_the_same_prompt_give_the_photo_back(
-    where, other_folder, xl_folder, shared_cache, tmp_path
+    where, base_of, shared_cache, tmp_path
 ):
-    found = {
-        "mini": BASE_MODELS["mini"],
-        "other": find_base_model(f"sd15={other_folder}"),
-        "xl": find_base_model(f"sdxl={xl_folder}"),
-    }[where]
+    found = base_of[where]
     (dog,) = subjects("dog")
     plain = context(shared_cache, base_model=found)
     settings = DDIMInversion.Settings(self_share=1, cross_share=1, n_corrections=3)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from small_pipelines import NUMBERS, PROMPTS, Heard, context, pixels, subjects
 from transformers import CLIPTokenizer
 
-from dreambench.base_models import BASE_MODELS, find_base_model, load_pipeline
+from dreambench.base_models import BASE_MODELS, load_pipeline
 from dreambench.errors import UserError
 from dreambench.files import load_image
 from dreambench.methods import METHODS, dreambooth, find_method, make_method, tuning
@@ -28,13 +28,9 @@ from dreambench.recipe import Recipe
 @pytest.mark.parametrize("train_text_encoder", [False, True])
 @pytest.mark.parametrize("where", ["mini", "other", "xl"])
 def test_what_was_tuned_is_saved_and_loads_again(
-    where, train_text_encoder, other_folder, xl_folder, shared_cache, tmp_path
+    where, train_text_encoder, base_of, shared_cache, tmp_path
 ):
-    base = {
-        "mini": BASE_MODELS["mini"],
-        "other": find_base_model(f"sd15={other_folder}"),
-        "xl": find_base_model(f"sdxl={xl_folder}"),
-    }[where]
+    base = base_of[where]
     settings = DreamBoothSettings(**NUMBERS | {"train_text_encoder": train_text_encoder})
     (dog,) = subjects("dog")
     first = DreamBooth(settings, context(shared_cache, base_model=base))
@@ -61,13 +57,9 @@ def test_what_was_tuned_is_saved_and_loads_again(
 @pytest.mark.parametrize("train_text_encoder", [False, True])
 @pytest.mark.parametrize("where", ["mini", "other", "xl"])
 def test_adapters_are_saved_as_diffusers_reads_them(
-    where, train_text_encoder, other_folder, xl_folder, shared_cache, tmp_path
+    where, train_text_encoder, base_of, shared_cache, tmp_path
 ):
-    base = {
-        "mini": BASE_MODELS["mini"],
-        "other": find_base_model(f"sd15={other_folder}"),
-        "xl": find_base_model(f"sdxl={xl_folder}"),
-    }[where]
+    base = base_of[where]
     numbers = NUMBERS | {"train_text_encoder": train_text_encoder, "rank": 3}
     settings = DreamBoothLoraSettings(**numbers | {"learning_rate": 1e-2})
     first = DreamBoothLora(settings, context(shared_cache, base_model=base))
@@ -112,13 +104,9 @@ WORD_NUMBERS = {
 @pytest.mark.parametrize("n_vectors", [1, 3])
 @pytest.mark.parametrize("where", ["mini", "other", "xl"])
 def test_a_new_word_is_saved_as_diffusers_reads_it(
-    where, n_vectors, other_folder, xl_folder, shared_cache, tmp_path
+    where, n_vectors, base_of, shared_cache, tmp_path
 ):
-    base = {
-        "mini": BASE_MODELS["mini"],
-        "other": find_base_model(f"sd15={other_folder}"),
-        "xl": find_base_model(f"sdxl={xl_folder}"),
-    }[where]
+    base = base_of[where]
     settings = TextualInversionSettings(**WORD_NUMBERS | {"n_vectors": n_vectors})
     first = TextualInversion(settings, context(shared_cache, base_model=base))
     before = {

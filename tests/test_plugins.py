@@ -9,11 +9,9 @@ import tempfile
 import textwrap
 
 import pytest
-from click.testing import CliRunner
-from conftest import REPOSITORY
+from conftest import REPOSITORY, invoke, refused
 from PIL import Image
 
-from dreambench import cli
 from dreambench.errors import UserError
 from dreambench.failures import hide_folders
 from dreambench.files import read_json
@@ -92,22 +90,6 @@ class Colours(Method):
         return [image.convert(mode) for image in made[:n]]
 '''
 N_IMAGES = 6  # Of each of two subjects: two prompts and the plain class, two images each.
-
-
-def invoke(*words, status=0):
-    """The command line in this process; `status` is the exit code that it must end with."""
-    done = CliRunner().invoke(cli.main, [str(word) for word in words])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == status, done.output
-    return done
-
-
-def refused(*words):
-    """The one line that a refused command prints."""
-    lines = [t for t in invoke(*words, status=2).stderr.splitlines() if t.startswith("dreambench:")]
-    assert len(lines) == 1, lines
-    return lines[0]
 
 
 @pytest.fixture

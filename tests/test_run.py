@@ -12,7 +12,7 @@ import sys
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import TINY_PROTOCOL, TINY_RECIPE, call
+from conftest import TINY_PROTOCOL, TINY_RECIPE, call, invoke, refused
 from PIL import Image
 
 from dreambench import cli
@@ -23,24 +23,6 @@ from dreambench.measures import MEASURES
 from dreambench.metrics import METRICS
 from dreambench.run import hold_run
 from dreambench.subjects import find_dataset
-
-
-def run_command(*words, status=0):
-    """The command line in this process; `status` is the exit code that it must end with."""
-    done = CliRunner().invoke(cli.main, [str(word) for word in words])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == status, done.output
-    return done
-
-
-def refused(*words):
-    """The one line that a refused command prints."""
-    done = run_command(*words, status=2)
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("dreambench:")]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
 
 
 def tree(folder):
@@ -59,7 +41,7 @@ def finished(tmp_path_factory, shared_cache):
         "run", "--protocol", root / "tiny.toml", "--method", root / "quick.toml",
         "--out", root / "runs", "--cache", shared_cache, "--batch-size", 4,
     )  # fmt: skip
-    return root / "runs" / "tiny", words, run_command(*words)
+    return root / "runs" / "tiny", words, invoke(*words)
 
 
 @pytest.fixture
@@ -155,7 +137,7 @@ def test_second_start_does_nothing_again(finished):
     folder, words, first = finished
     kept = {n: b for n, b in tree(folder).items() if "run.json" not in n}
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/images/*/*/*.png")}
-    again = run_command(*words)
+    again = invoke(*words)
     assert {n: b for n, b in tree(folder).items() if "run.json" not in n} == kept
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert again.stdout == first.stdout
@@ -170,8 +152,8 @@ def test_each_stage_alone_gives_the_run_of_one_command(copied, shared_cache):
     assert "first: dreambench train" in refused("generate", copied, "--cache", shared_cache)
     assert "first: dreambench score" in refused("aggregate", copied)
     for stage in ("train", "generate", "embed", "score"):
-        run_command(stage, copied, "--cache", shared_cache)
-    run_command("aggregate", copied)
+        invoke(stage, copied, "--cache", shared_cache)
+    invoke("aggregate", copied)
     ours = tree(copied)
     same = [n for n in whole if n.startswith("images/") or n.endswith((".safetensors", ".parquet"))]
     # Images, weights of two subjects and modules, scores and measures.
@@ -179,30 +161,30 @@ def test_each_stage_alone_gives_the_run_of_one_command(copied, shared_cache):
     assert all(ours[name] == whole[name] for name in same)
     numbers = [json.loads(files["summary.json"])["metrics"] for files in (ours, whole)]
     assert numbers[0] == numbers[1]
-    assert "quick" in run_command("report", copied).stdout
+    assert "quick" in invoke("report", copied).stdout
 
 
 def test_status_counts_what_is_done_and_changes_nothing(copied):
     for path in list(copied.glob("images/dog/beach/*.png")):
         path.unlink()
     before = tree(copied)
-    found = json.loads(run_command("status", copied, "--json").stdout)
+    found = json.loads(invoke("status", copied, "--json").stdout)
     assert found["images"] == "10 of 12"
     assert found["tuned"] == "2 of 2"
-    assert "10 of 12" in run_command("status", copied).stdout
+    assert "10 of 12" in invoke("status", copied).stdout
     assert tree(copied) == before
 
 
 def test_missing_images_are_counted_and_not_averaged_away(copied, shared_cache):
     (copied / "images" / "dog" / "beach" / "0.png").unlink()
-    run_command("score", copied, "--cache", shared_cache)
+    invoke("score", copied, "--cache", shared_cache)
     assert "1 of 12 images are missing" in refused("aggregate", copied)
-    run_command("aggregate", copied, "--allow-incomplete")
+    invoke("aggregate", copied, "--allow-incomplete")
     summary = read_json(copied / "summary.json")
     assert summary["partial"] is True
     assert summary["metrics"]["clip-t"]["n_scored"] == 7
     assert summary["metrics"]["clip-t"]["n_expected"] == 8
-    done = run_command("report", copied)
+    done = invoke("report", copied)
     assert "(partial)" in done.stdout
     assert "(7 of 8)" in (copied / "report" / "report.md").read_text()
 
@@ -328,7 +310,7 @@ def test_no_space_left_is_one_line_and_the_run_goes_on_later(finished, tmp_path,
     assert "what is done is kept" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("tiny/quick/train/dog"))
-    run_command(*changed)
+    invoke(*changed)
     assert tree(tmp_path / "tiny" / "quick" / "images") == tree(folder / "quick" / "images")
 
 
@@ -379,7 +361,7 @@ def test_unreadable_photo_is_named(own_dataset, shared_cache):
 
 def test_other_photos_under_an_old_folder_are_refused(own_dataset, shared_cache):
     folder, words = own_dataset
-    run_command(*words, "--cache", shared_cache)
+    invoke(*words, "--cache", shared_cache)
     first, second = folder / "dog" / "00.png", folder / "dog" / "01.png"
     replace_pinned(folder, first, second.read_bytes())
     line = refused(*words, "--cache", shared_cache)
@@ -388,7 +370,7 @@ def test_other_photos_under_an_old_folder_are_refused(own_dataset, shared_cache)
 
 
 def test_subjects_narrow_a_run_and_mark_it(tmp_path, shared_cache, tiny):
-    done = run_command(
+    done = invoke(
         "run", "--protocol", tiny[0], "--method", "copy-reference", "--beside", "", "--subjects",
         "mug", "--out", tmp_path, "--cache", shared_cache,
     )  # fmt: skip
@@ -401,7 +383,7 @@ def test_subjects_narrow_a_run_and_mark_it(tmp_path, shared_cache, tiny):
 def test_report_refuses_runs_of_two_protocols(finished, tmp_path, shared_cache):
     text = TINY_PROTOCOL.replace("guidance_scale = 3.0", "guidance_scale = 2.0")
     (tmp_path / "other.toml").write_text(text)
-    run_command(
+    invoke(
         "run", "--protocol", tmp_path / "other.toml", "--method", "copy-reference", "--beside", "",
         "--out", tmp_path, "--cache", shared_cache,
     )  # fmt: skip
@@ -432,14 +414,14 @@ def test_mini_is_taken_without_a_gpu_and_said_so(monkeypatch):
 
 
 def test_list_names_everything():
-    done = run_command("list")
+    done = invoke("list")
     for name in ("dreambooth", "class-only", "copy-reference", "mini", "sd15", "mini-vit"):
         assert name in done.stdout
-    assert "mini-vit" not in run_command("list", "methods").stdout
+    assert "mini-vit" not in invoke("list", "methods").stdout
 
 
 def test_conventions_score_a_run_in_one_pass(copied, shared_cache):
-    done = run_command("score", copied, "--cache", shared_cache, "--convention", "all")
+    done = invoke("score", copied, "--cache", shared_cache, "--convention", "all")
     table = pd.read_csv(copied / "conventions.csv")
     assert set(table["convention"]) == set(CONVENTIONS)
     assert set(table["n_images"]) == {8}
@@ -493,7 +475,7 @@ def test_without_its_segmenter_a_run_says_what_was_not_measured(
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
     text = TINY_PROTOCOL.replace('segmenter = "mini-segmenter"', line)
     (tmp_path / "other.toml").write_text(text)
-    run_command(
+    invoke(
         "run", "--protocol", tmp_path / "other.toml", "--method", "copy-reference", "--beside", "",
         "--out", tmp_path / "runs", "--cache", shared_cache,
     )  # fmt: skip
@@ -541,7 +523,7 @@ def test_narrowing_by_family_marks_the_run_partial(tmp_path, shared_cache, tiny)
         "run", "--protocol", tiny[0], "--method", "copy-reference", "--beside", "",
         "--out", tmp_path, "--cache", shared_cache,
     )  # fmt: skip
-    done = run_command(*words, "--family", "property")
+    done = invoke(*words, "--family", "property")
     assert "(partial)" in done.stdout
     images = {path.parent.name for path in tmp_path.glob("tiny/copy-reference/images/*/*/*.png")}
     assert images == {"red", "prior"}
@@ -553,14 +535,14 @@ def test_speed_of_a_run_lets_the_plan_say_hours(finished, shared_cache, monkeypa
     monkeypatch.setenv("DREAMBENCH_CACHE", str(shared_cache))
     protocol = finished[0].parent.parent / "tiny.toml"
     recipe = finished[0].parent.parent / "quick.toml"
-    done = run_command("plan", "--method", recipe, "--protocol", protocol, "--device", "cpu")
+    done = invoke("plan", "--method", recipe, "--protocol", protocol, "--device", "cpu")
     assert done.stdout.count("hours") == 2
 
 
 def test_a_protocol_without_clip_and_diversity_needs_only_dino(tmp_path, shared_cache):
     text = TINY_PROTOCOL.replace('["dino", "clip-i", "clip-t", "div", "pres"]', '["dino"]')
     (tmp_path / "less.toml").write_text(text)
-    run_command(
+    invoke(
         "run", "--protocol", tmp_path / "less.toml", "--method", "copy-reference", "--beside", "",
         "--out", tmp_path, "--cache", shared_cache,
     )  # fmt: skip

@@ -13,10 +13,10 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, TINY_PROTOCOL
+from conftest import REPOSITORY, TINY_PROTOCOL, invoke, refused
 from PIL import Image
 from test_files import png_chunk
-from test_run import refused, run_command, tree
+from test_run import tree
 
 import dreambench
 from dreambench import layouts
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
     """A scored tiny run of the class-only baseline: its folder, and the protocol."""
     root = tmp_path_factory.mktemp("made")
     (root / "tiny.toml").write_text(TINY_PROTOCOL)
-    run_command(
+    invoke(
         "run", "--protocol", root / "tiny.toml", "--method", "class-only", "--beside", "",
         "--out", root / "runs", "--cache", root / "cache",
     )  # fmt: skip
@@ -201,7 +201,7 @@ def test_a_run_folder_with_a_protocol_is_scored_elsewhere_and_left_alone(made, s
 def test_a_whole_set_has_no_problems_and_nothing_is_written_into_it(made, folder, tmp_path):
     before = tree(folder)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    run_command(*command_for(made, tmp_path, tmp_path / "cache", folder))
+    invoke(*command_for(made, tmp_path, tmp_path / "cache", folder))
     assert tree(folder) == before
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
     results = tmp_path / "scores" / "tiny" / "mine"
@@ -220,7 +220,7 @@ def test_all_problems_are_listed_at_once_by_name_and_count(made, folder, tmp_pat
     shutil.copy(folder / "mug" / "prior" / "0.png", folder / "mug" / "prior" / "1.png")
     (folder / "backpak" / "beach").mkdir(parents=True)
     shutil.copy(folder / "dog" / "red" / "0.png", folder / "backpak" / "beach" / "0.png")
-    done = run_command(*command_for(made, tmp_path, shared_cache, folder), status=2)
+    done = invoke(*command_for(made, tmp_path, shared_cache, folder), status=2)
     assert done.stdout == ""
     for line in (
         "9 of 12 images can be scored",
@@ -244,8 +244,8 @@ def test_a_partial_set_says_so_in_every_table_and_averages_nothing_away(
     (folder / "dog" / "beach" / "0.png").write_bytes(b"no picture")
     (folder / "mug" / "red" / "1.png").unlink()
     words = command_for(made, tmp_path, shared_cache, folder, "--convention", "paper")
-    assert "10 of 12 images can be scored" in run_command(*words, status=2).stderr
-    done = run_command(*words, "--partial")
+    assert "10 of 12 images can be scored" in invoke(*words, status=2).stderr
+    done = invoke(*words, "--partial")
     assert "(partial)" in done.stdout
     assert "mine (partial): 1 missing: mug/red: no 1" in done.stdout
     assert "mine (partial): 1 unreadable: dog/beach/0.png" in done.stdout
@@ -579,7 +579,7 @@ def test_without_images_of_the_plain_class_pres_is_not_measured_and_the_rest_is_
     for subject in ("dog", "mug"):
         shutil.rmtree(folder / subject / "prior")
     cache = tmp_path / "cache"
-    done = run_command(*command_for(made, tmp_path, cache, folder))
+    done = invoke(*command_for(made, tmp_path, cache, folder))
     assert "mine: PRES not measured: no images of the plain class" in done.stdout
     assert "not measured" in done.stdout
     assert "(partial)" not in done.stdout
@@ -592,13 +592,13 @@ def test_without_images_of_the_plain_class_pres_is_not_measured_and_the_rest_is_
     theirs = pd.read_parquet(results / "scores.parquet")
     ours = ours[ours["metric"] != "pres"].reset_index(drop=True)
     assert (ours["value"] - theirs["value"]).abs().max() < 1e-6
-    table = run_command("report", results, made[0]).stdout
+    table = invoke("report", results, made[0]).stdout
     assert "class-only" in table
     assert "not measured" in (results / "report" / "report.md").read_text()
     assert "nan" not in (results / "report" / "report.md").read_text()
     # Some of them and not all is a fault like any other.
     shutil.copytree(made[0] / "images" / "dog" / "prior", folder / "dog" / "prior")
-    done = run_command(*command_for(made, tmp_path, cache, folder), status=2)
+    done = invoke(*command_for(made, tmp_path, cache, folder), status=2)
     assert "- mug/prior: none" in done.stderr
 
 
@@ -636,9 +636,9 @@ def test_narrowing_leaves_the_others_out_and_marks_the_result(score, folder):
 
 def test_conventions_are_those_of_the_run(made, folder, tmp_path):
     cache = tmp_path / "cache"
-    run_command("score", made[0], "--convention", "all", "--cache", cache)
+    invoke("score", made[0], "--convention", "all", "--cache", cache)
     words = command_for(made, tmp_path, cache, folder, "--convention", "all")
-    done = run_command(*words)
+    done = invoke(*words)
     ours = pd.read_csv(made[0] / "conventions.csv")
     theirs = pd.read_csv(tmp_path / "scores" / "tiny" / "mine" / "conventions.csv")
     assert set(theirs["convention"]) == set(CONVENTIONS)
@@ -670,15 +670,15 @@ def test_the_manifest_says_where_the_numbers_come_from_and_not_who_made_them(sco
 def test_results_stand_beside_runs_in_a_report(made, score, folder):
     found = score(folder)
     grid = (found.folder / "report" / "grid.png").read_bytes()
-    assert "mine" in run_command("report", made[0], found.folder).stdout
+    assert "mine" in invoke("report", made[0], found.folder).stdout
     differences = pd.read_csv(made[0] / "report" / "differences.csv")
     assert differences["difference"].tolist() == ["class-only - mine"]
     # Both have the same images, so that every difference is nothing.
     assert differences.drop(columns="difference").iloc[0].str.startswith(".000").all()
     # Read back, the results know no images; the grid stays.
-    assert "grid.png" in run_command("report", found.folder, made[0]).stdout
+    assert "grid.png" in invoke("report", found.folder, made[0]).stdout
     assert (found.folder / "report" / "grid.png").read_bytes() == grid
-    status = run_command("status", found.folder).stdout
+    status = invoke("status", found.folder).stdout
     assert "12 of 12, made elsewhere" in status
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -333,33 +333,29 @@ def _opened(
         yield Job(open_run(found), cache_dir=cache or cache_dir(), progress=progress, pace=pace)
 
 
-_code = click.option(
-    "--method", help="Where the code of somebody's own method is: FILE.py:Class, or its recipe."
-)
+def _stage_of_code(stage: Callable[..., None]) -> click.Command:
+    """A command of a stage that runs a method's code; gets what `_opened` takes."""
+    code = click.option(
+        "--method",
+        help="Where the code of somebody's own method is: FILE.py:Class, or its recipe.",
+    )
+    for option in (user_errors, data_option, cache_option, code, _run_dir):
+        stage = option(stage)
+    return click.command()(stage)
 
 
-@click.command()
-@_run_dir
-@_code
-@cache_option
-@data_option
-@user_errors
-def train(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
+@_stage_of_code
+def train(**options: Any) -> None:
     """Stage: tune on the subjects that are left."""
-    with _opened(run_dir, cache, data_dir, needs_code=True, method=method) as job:
+    with _opened(**options, needs_code=True) as job:
         job.train()
     _end_with_failures([job])
 
 
-@click.command()
-@_run_dir
-@_code
-@cache_option
-@data_option
-@user_errors
-def generate(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
+@_stage_of_code
+def generate(**options: Any) -> None:
     """Stage: make the images that are left."""
-    with _opened(run_dir, cache, data_dir, needs_code=True, method=method) as job:
+    with _opened(**options, needs_code=True) as job:
         job.generate()
     _end_with_failures([job])
 

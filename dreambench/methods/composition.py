@@ -18,13 +18,7 @@ from pydantic import Field
 from dreambench.base_models import BaseModel
 from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing import (
-    EditingGenerator,
-    Mask,
-    check_strength,
-    load_masks,
-    make_img2img,
-)
+from dreambench.methods.editing import EditingGenerator, Mask, check_strength, load_masks
 from dreambench.plan import derive_seed
 from dreambench.subjects import Subject
 
@@ -99,9 +93,14 @@ class Composition(CutAndPaste):
 
 class _Pasted(EditingGenerator):
     def __init__(
-        self, pipeline: StableDiffusionPipeline, context: Context, *, subject: Subject
+        self,
+        pipeline: StableDiffusionPipeline,
+        context: Context,
+        *,
+        subject: Subject,
+        strength: float | None = None,
     ) -> None:
-        super().__init__(pipeline, context, subject=subject)
+        super().__init__(pipeline, context, subject=subject, strength=strength)
         self.masks = load_masks(subject, context.sampler.size_px)
 
     def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
@@ -120,22 +119,8 @@ class _Pasted(EditingGenerator):
 
 
 class _Harmonised(_Pasted):
-    def __init__(
-        self,
-        pipeline: StableDiffusionPipeline,
-        context: Context,
-        *,
-        subject: Subject,
-        strength: float,
-    ) -> None:
-        super().__init__(pipeline, context, subject=subject)
-        self.img2img = make_img2img(pipeline)
-        self.strength = strength
-
     def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         images = super()._draw_subject(prompts, seeds)
         # Other noise than the scene was drawn from, which it would bring out again.
         fresh = [derive_seed("harmonise", seed) for seed in seeds]
-        return self._redraw(
-            self.img2img, self._fill(prompts), fresh, images, strength=self.strength
-        )
+        return self._redraw(prompts, fresh, images)

@@ -106,27 +106,31 @@ def make_img2img(pipeline: StableDiffusionPipeline) -> DiffusionPipeline:
 
 
 class EditingGenerator(ReferenceGenerator):
-    """Makes images out of the subject's photos; the seed picks which. The subject is its class."""
+    """Makes images out of the subject's photos; the seed picks which. The subject is its class.
+
+    `strength` is the share of the steps that `_redraw` goes back; None where nothing is redrawn.
+    """
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, context: Context, *, subject: Subject
+        self,
+        pipeline: StableDiffusionPipeline,
+        context: Context,
+        *,
+        subject: Subject,
+        strength: float | None = None,
     ) -> None:
         super().__init__(pipeline, context, subject_phrase=subject.class_name)
         self.photos = [load_square(path, context.sampler.size_px) for path in subject.photos]
+        self.strength = strength
+        self.img2img = None if strength is None else make_img2img(pipeline)
 
     def _pick(self, seeds: Sequence[int]) -> list[int]:
         """Which photo each image is made of."""
         return [seed % len(self.photos) for seed in seeds]
 
     def _redraw(
-        self,
-        img2img: DiffusionPipeline,
-        texts: list[str],
-        seeds: Sequence[int],
-        images: list[Image.Image],
-        *,
-        strength: float,
+        self, prompts: Sequence[str], seeds: Sequence[int], images: list[Image.Image]
     ) -> list[Image.Image]:
         """Pictures after noise for `strength` of the steps was added and taken away again."""
-        options: dict[str, Any] = {"image": images, "strength": strength}
-        return self._call(img2img, texts, seeds, **options)
+        options: dict[str, Any] = {"image": images, "strength": self.strength}
+        return self._call(self.img2img, self._fill(prompts), seeds, **options)

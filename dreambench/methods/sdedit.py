@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 from pydantic import Field
@@ -12,11 +12,8 @@ from pydantic import Field
 from dreambench.base_models import BaseModel
 from dreambench.methods import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing import EditingGenerator, check_strength, make_img2img
+from dreambench.methods.editing import EditingGenerator, check_strength
 from dreambench.subjects import Subject
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 class SDEditSettings(Settings):
@@ -53,20 +50,5 @@ class SDEdit(Method):
 
 
 class _Redrawn(EditingGenerator):
-    def __init__(
-        self,
-        pipeline: StableDiffusionPipeline,
-        context: Context,
-        *,
-        subject: Subject,
-        strength: float,
-    ) -> None:
-        super().__init__(pipeline, context, subject=subject)
-        self.img2img = make_img2img(pipeline)
-        self.strength = strength
-
     def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        photos = [self.photos[index] for index in self._pick(seeds)]
-        return self._redraw(
-            self.img2img, self._fill(prompts), seeds, photos, strength=self.strength
-        )
+        return self._redraw(prompts, seeds, [self.photos[index] for index in self._pick(seeds)])
