@@ -25,6 +25,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import struct
 import subprocess
 import sys
@@ -491,7 +492,7 @@ def estimate_gpu(result: dict[str, Any]) -> dict[str, Any]:
 
 PAGE = """# Scoring: speed and memory
 
-Made by `python benchmarks/scoring.py --out reports/benchmarks`, which also says how it is measured;
+Made by `{command}`, which also says how it is measured;
 raw figures of every round in [scoring.json](scoring.json). {cpu_count} cores ({cpu}), {n_threads}
 threads, Python {python}, torch {torch}. ViT-S/16 and CLIP ViT-B/32 with random weights, PNG images
 of {size_px} px and {mean_mb} MB on average. Other processes took {others} of the machine (median
@@ -588,7 +589,10 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         )
 
     values = {
-        **{key: result[key] for key in ("cpu_count", "cpu", "python", "torch", "own_batch")},
+        **{
+            key: result[key]
+            for key in ("command", "cpu_count", "cpu", "python", "torch", "own_batch")
+        },
         "n_threads": N_THREADS,
         "size_px": SIZE_PX,
         "mean_mb": f"{result['mean_mb']:.1f}",
@@ -713,6 +717,7 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
     }
     files = [run.image_path(unit) for run in rounds_of for unit in run.plan.images]
     result: dict[str, Any] = {
+        "command": shlex.join(["python", *sys.argv]),
         "cpu_count": os.cpu_count(),
         "cpu": name_cpu(),
         "python": platform.python_version(),

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 import torch
@@ -154,6 +155,14 @@ def test_hash_finds_copies_mirrored_shrunk_and_compressed_but_not_new_pictures(t
     found = m.compute_copied_pixels(rows, reader.embed_images(photos))
     assert found[:4].tolist() == [1, 1, 1, 1]
     assert found[4:].mean() < 0.2
+
+
+@pytest.mark.parametrize("size", [(64, 64), (333, 500), (1024, 1024), (20, 31)])
+def test_hash_is_that_of_the_whole_image_and_of_its_mirror_image(size):
+    picture = make_true_subject(2).photos[0].image.resize(size, Image.Resampling.BICUBIC)
+    (row,) = HashReader().embed_images([picture])
+    for bits, seen in zip(np.split(row, 2), (picture, ImageOps.mirror(picture)), strict=True):
+        assert np.array_equal(bits, imagehash.phash(seen).hash.ravel())
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64)])
