@@ -16,15 +16,12 @@ from dreambench.entry import Entry
 from dreambench.files import load_image
 from dreambench.measures import MEASURES, measure_subject
 from dreambench.plan import ImageUnit
-from dreambench.protocol import PRIOR_PROMPT_ID
+from dreambench.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.readers import HashReader, PartsReader
 from dreambench.scoring import COLUMNS, Embedded, list_texts
 from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_table
 from dreambench.subjects import Subject
-
-PROPERTY = "property"
-"""The family in which a right picture must lose likeness, and which so stands apart."""
 
 
 def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
@@ -40,7 +37,8 @@ def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, 
         return None, "the protocol names no segmenter"
     spec = find_segmenter(name)
     if spec.find_local() is None:
-        return None, f"segmenter '{name}' is not on this machine; {spec.how_to_bring}"
+        why = f"segmenter '{name}' is not on this machine and could not be fetched"
+        return None, f"{why}; {spec.how_to_bring}"
     return load_segmenter(name, device=device), ""
 
 

@@ -50,14 +50,19 @@ class BroughtScores:
 
     `scores` has a row for each thing scored (`scoring.COLUMNS`), `by_subject` the columns metric,
     subject, value, and `means` a row a metric: mean, low, high (95 %, over subjects), n_subjects,
-    n_scored, n_expected, signature; NaN where nothing was measured. `conventions` is None unless
-    asked for. `summary` and `manifest` are the contents of summary.json and run.json.
+    n_scored, n_expected, signature; NaN where nothing was measured. `measures` has a row for each
+    image and measure beside them, and `measure_means` one a measure and part of the prompts
+    ("property prompts" stand apart from the "other prompts"), with the columns of `means`.
+    `conventions` is None unless asked for. `summary` and `manifest` are the contents of
+    summary.json and run.json.
     """
 
     folder: Path
     scores: pd.DataFrame
     by_subject: pd.DataFrame
     means: pd.DataFrame
+    measures: pd.DataFrame
+    measure_means: pd.DataFrame
     conventions: pd.DataFrame | None
     problems: Sequence[Problem]
     summary: dict[str, Any]
@@ -144,15 +149,32 @@ def score(
         table = scorer.score_conventions(conventions) if conventions else None
         summary = scorer.summarise()
         scored, paths = write_report(entry, [])
-    columns = ["mean", "low", "high", "n_subjects", "n_scored", "n_expected", "signature"]
-    means = pd.DataFrame(
-        [[metric, *(row[key] for key in columns)] for metric, row in summary["metrics"].items()],
-        columns=["metric", *columns],
-    ).astype(dict.fromkeys(["mean", "low", "high"], float))
     return BroughtScores(
-        run_dir, scores, mean_by_subject(scores), means, table, problems, summary, manifest,
-        scored, paths,
+        folder=run_dir, scores=scores, by_subject=mean_by_subject(scores),
+        means=_make_means(
+            ["metric"], [{"metric": name} | row for name, row in summary["metrics"].items()]
+        ),
+        measures=scored[0].measures,
+        measure_means=_make_means(["metric", "prompts"], _list_measures(summary)),
+        conventions=table, problems=problems, summary=summary, manifest=manifest, scored=scored,
+        paths=paths,
     )  # fmt: skip
+
+
+def _list_measures(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The measures of a summary, one row each and part of the prompts."""
+    return [
+        {"metric": name, "prompts": prompts, **row, **(row[prompts] or {"n_subjects": 0})}
+        for name, row in summary["measures"].items()
+        for prompts in ("other prompts", "property prompts")
+    ]
+
+
+def _make_means(keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Rows of a summary as a frame; NaN where one has no mean or no interval."""
+    numbers = ["mean", "low", "high"]
+    columns = [*keys, *numbers, "n_subjects", "n_scored", "n_expected", "signature"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, float))
 
 
 def _find_wanted(

@@ -12,7 +12,8 @@ import pandas as pd
 
 from dreambench.entry import Entry
 from dreambench.errors import UserError, unknown_name
-from dreambench.metrics import METRICS
+from dreambench.measures import MEASURES, QUANTITIES
+from dreambench.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.stats import (
     CONFIDENCE,
     adjust_holm,
@@ -25,17 +26,29 @@ from dreambench.stats import (
 from dreambench.subjects import digest_subjects
 
 ALPHA = 1 - CONFIDENCE
+ALL_PROMPTS = "all"
+NO_PROPERTY = "all but property"
 NOT_SHOWN = "no difference shown"
 TOO_FEW = "too few subjects to tell"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A scored run as tables need it: its row name, its scores and its summary."""
+    """A scored run as tables need it: its row name, scores, summary, and measures of its images.
+
+    `scores` and `measures` have the columns of `scoring.COLUMNS`.
+    """
 
     name: str
     scores: pd.DataFrame
     summary: Mapping[str, Any]
+    measures: pd.DataFrame
+
+    @property
+    def signatures(self) -> dict[str, str | None]:
+        """Of each metric and measure; None for a measure that was not measured."""
+        every = {**self.summary["metrics"], **self.summary.get("measures", {})}
+        return {name: entry["signature"] for name, entry in every.items()}
 
     @property
     def label(self) -> str:
@@ -112,26 +125,38 @@ def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_runs(
-    runs: Sequence[Scored], *, all_pairs: bool = False, metrics: Sequence[str] | None = None
+    runs: Sequence[Scored],
+    *,
+    all_pairs: bool = False,
+    metrics: Sequence[str] | None = None,
+    families: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The first run minus each other one, or all pairs, in each metric: one row a comparison.
 
-    Columns: first, second (names of the runs), those of `compare_paired` with p_holm (adjusted over
-    the n_comparisons rows that have a p-value) and verdict, then what the numbers depend on: the
-    signature and digests of what was compared. Raises UserError for a metric that the runs lack.
+    `metrics` may name measures as well, and are the paper's by default. Prompts are those of
+    `families`; by default all, but for measures all without property prompts, as in the report.
+
+    Columns: first, second (names of the runs), those of `compare_paired` with prompts (which),
+    p_holm (adjusted over the n_comparisons rows that have a p-value) and verdict, then what the
+    numbers depend on: the signature and digests of what was compared. Raises UserError for a metric
+    or a family that the runs lack.
     """
-    known = list(runs[0].summary["metrics"])
+    known = [name for name, signature in runs[0].signatures.items() if signature is not None]
     for name in metrics or ():
         if name not in known:
             raise unknown_name("metric of these runs", name, known)
-    chosen = known if metrics is None else list(metrics)
+    chosen = list(runs[0].summary["metrics"]) if metrics is None else list(metrics)
+    there = {*runs[0].scores["family"], *runs[0].measures["family"]} - {PRIOR_PROMPT_ID}
+    for family in families:
+        if family not in there:
+            raise unknown_name("family of these runs", family, there)
     tables = []
     for first, second in combinations(runs, 2) if all_pairs else [(runs[0], r) for r in runs[1:]]:
-        kept = [run.scores[run.scores["metric"].isin(chosen)] for run in (first, second)]
-        table = compare_paired(*kept)
+        table = compare_paired(*(_choose_rows(run, chosen, families) for run in (first, second)))
         table.insert(0, "first", first.name)
         table.insert(1, "second", second.name)
-        table["signature"] = [first.summary["metrics"][m]["signature"] for m in table["metric"]]
+        table.insert(3, "prompts", [_name_prompts(m, families) for m in table["metric"]])
+        table["signature"] = [first.signatures[metric] for metric in table["metric"]]
         for key in ("protocol", "base_model"):
             table[key] = first.summary["digests"][key]
         for side, run in (("first", first), ("second", second)):
@@ -140,11 +165,35 @@ def compare_runs(
                 table[f"{key}_{side}"] = run.summary["digests"].get(key)
         tables.append(table)
     every = pd.concat(tables, ignore_index=True)
+    if every.empty:
+        raise UserError(
+            f"{', '.join(chosen)} has no row of these prompts", hint="name others with --family"
+        )
     place = every.columns.get_loc("p") + 1
     every.insert(place, "p_holm", adjust_holm(every["p"].to_numpy()))
     every.insert(place + 1, "n_comparisons", int(every["p"].notna().sum()))
     every.insert(place + 2, "verdict", [judge_difference(row) for row in every.itertuples()])
     return every
+
+
+def _choose_rows(run: Scored, names: Sequence[str], families: Sequence[str]) -> pd.DataFrame:
+    """What a run scored by some metrics and measures for the prompts of `_name_prompts`."""
+    measures = run.measures[run.measures["value"].notna()]
+    if families:
+        rows = [part[part["family"].isin(families)] for part in (run.scores, measures)]
+    else:
+        rows = [run.scores, measures[measures["family"] != PROPERTY]]
+    every = pd.concat([part for part in rows if len(part)] or rows, ignore_index=True)
+    every = every[every["metric"].isin(names)]
+    order = {name: index for index, name in enumerate(names)}
+    return every.sort_values("metric", key=lambda column: column.map(order), kind="stable")
+
+
+def _name_prompts(metric: str, families: Sequence[str]) -> str:
+    """Which prompts a row speaks of."""
+    if families:
+        return ", ".join(families)
+    return NO_PROPERTY if metric in MEASURES else ALL_PROMPTS
 
 
 def judge_difference(row: Any) -> str:
@@ -161,4 +210,6 @@ def judge_difference(row: Any) -> str:
         is_hopeless = least * row.n_comparisons > ALPHA
         return TOO_FEW if is_hopeless and row.p <= max(ALPHA, least) else NOT_SHOWN
     higher = row.first if row.mean > 0 else row.second
-    return f"{higher} is higher ({'better' if METRICS[row.metric].higher_is_better else 'worse'})"
+    return (
+        f"{higher} is higher ({'better' if QUANTITIES[row.metric].higher_is_better else 'worse'})"
+    )

@@ -14,13 +14,14 @@ import psutil
 import torch
 
 from dreambench.base_models import BASE_MODELS, BaseModel
-from dreambench.encoders import ENCODERS
+from dreambench.encoders import ENCODERS, EncoderSpec
 from dreambench.estimate import estimate_memory
 from dreambench.files import cache_dir
 from dreambench.methods import Precision, find_method, read_settings
 from dreambench.protocol import load_protocol
 from dreambench.recipe import Recipe, list_recipes, load_recipe
 from dreambench.run import PACKAGES
+from dreambench.segment import SEGMENTERS, SegmenterSpec
 from dreambench.subjects import check_files, find_dataset, read_index
 
 # What takes less memory, the cheapest first, and the baseline that takes the least.
@@ -116,14 +117,18 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
 
 
 def check_weights() -> list[Finding]:
-    """For each encoder and base model: present, or what to bring and where to put it."""
+    """For each network that is used: present, or what to bring and where to put it."""
     found = []
-    for spec in ENCODERS.values():
+    named: list[tuple[str, EncoderSpec | SegmenterSpec]] = [
+        *(("encoders", spec) for spec in ENCODERS.values()),
+        *(("segmenters", spec) for spec in SEGMENTERS.values()),
+    ]
+    for group, spec in named:
         path = spec.find_local()
         text = spec.how_to_bring
         if path is not None:
             text = "shipped" if spec.shipped else f"present, {path}"
-        found.append(Finding("encoders", spec.name, path is not None, text))
+        found.append(Finding(group, spec.name, path is not None, text))
     for model in BASE_MODELS.values():
         is_here, text = model.is_here(), "present"
         if not is_here:

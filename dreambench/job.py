@@ -44,6 +44,7 @@ from dreambench.recipe import PluginRecipe
 from dreambench.report import write_tables
 from dreambench.run import Run
 from dreambench.scoring import (
+    COLUMNS,
     Embedded,
     clip_texts,
     compute_scores,
@@ -314,6 +315,13 @@ def read_scores(entry: Entry) -> pd.DataFrame:
     return pd.read_parquet(entry.scores_path)
 
 
+def _read_measures(entry: Entry) -> pd.DataFrame:
+    """The measures of a run's images; none where its protocol has no metric of DINO and CLIP."""
+    if not entry.measures_path.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_parquet(entry.measures_path)
+
+
 def read_oracles(entry: Entry) -> pd.DataFrame:
     """What the real photos of a run score; UserError when it was not scored."""
     if not entry.oracles_path.is_file():
@@ -354,7 +362,7 @@ def make_summary(entry: Entry, scores: pd.DataFrame) -> dict[str, Any]:
         "partial": is_partial(entry),
         "n_images": len(entry.plan.images) - n_missing,
         "n_images_expected": len(entry.plan.images),
-        "interval": "95 %, Student t over subjects",
+        "interval": "95 %, Student t over subjects, within the range of what is measured",
         "metrics": metrics,
         "oracles": mean_oracles(read_oracles(entry)),
         "digests": entry.manifest["digests"],
@@ -415,14 +423,15 @@ def read_comparable(runs: Sequence[Entry]) -> list[Scored]:
             )
         n_before = sum(other.name == run.name for other in runs[: len(found)])
         name = f"{run.name} #{n_before + 1}" if n_before else run.name
-        found.append(Scored(name, read_scores(run), read_json(run.summary_path)))
-        for metric, entry in found[-1].summary["metrics"].items():
+        found.append(
+            Scored(name, read_scores(run), read_json(run.summary_path), _read_measures(run))
+        )
+        for metric, own in found[-1].signatures.items():
             # The same encoder does not do: a metric's own version may have changed in between.
-            signature = found[0].summary["metrics"][metric]["signature"]
-            if entry["signature"] != signature:
+            signature = found[0].signatures.get(metric)
+            if None not in (own, signature) and own != signature:
                 raise UserError(
-                    f"{run.run_dir} has {entry['signature']} where {runs[0].run_dir} has "
-                    f"{signature}",
+                    f"{run.run_dir} has {own} where {runs[0].run_dir} has {signature}",
                     hint="score and aggregate both again",
                 )
     return found

@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreambench.encoders import Embeddings
-from dreambench.metrics import compute_reference_similarity, compute_text_similarity
+from dreambench.metrics import (
+    COSINE,
+    METRICS,
+    SHARE,
+    UNBOUNDED,
+    Bounds,
+    Metric,
+    compute_reference_similarity,
+    compute_text_similarity,
+)
 
 Values = NDArray[np.float64]
 
@@ -25,7 +34,7 @@ class Measure:
     """A measure's identity apart from encoders and segmenter.
 
     `inputs` names what it is computed from: roles of encoders, "mask" for a segmenter, "hash" for
-    the perceptual hash.
+    the perceptual hash. `bounds` are the ends of its range.
     """
 
     name: str
@@ -35,6 +44,7 @@ class Measure:
     higher_is_better: bool
     choices: str
     formula: str
+    bounds: Bounds
 
     def signature(self, identities: Mapping[str, str]) -> str:
         """One string that names everything the number depends on; `identities` by input."""
@@ -50,60 +60,77 @@ MEASURES = {
         Measure(
             "dino-lro", "DINO-LRO", 1, ("dino",), True, "refs:all-but-nearest",
             "mean cosine with the photos of the subject, the most similar one left out",
+            COSINE,
         ),
         Measure(
             "clip-i-lro", "CLIP-I-LRO", 1, ("clip",), True, "refs:all-but-nearest",
             "mean cosine with the photos of the subject, the most similar one left out",
+            COSINE,
         ),
         Measure(
             "dino-norm", "DINO-norm", 1, ("dino",), True,
             "refs:all-but-nearest,floor:other-subjects,ceiling:photos-without-self",
             "DINO-LRO between 0 (photos of another individual) and 1 (new photos of this one)",
+            UNBOUNDED,
         ),
         Measure(
             "copy", "Copy index", 1, ("dino",), False, "refs:nearest,zero:half-way",
             "how much nearer to a photo than two photos are to each other; 1 is the photo itself",
+            SHARE,
         ),
         Measure(
             "copy-pixels", "Copied pixels", 1, ("hash",), False, "refs:any,mirrored-too,bits<=10",
             "share of images whose perceptual hash is that of a photo",
+            SHARE,
         ),
         Measure(
             "rank-1", "Identity rank-1", 1, ("dino",), True, "gallery:photos,distractors:class",
             "share of images whose nearest photo is one of the subject",
+            SHARE,
         ),
         Measure(
             "identity-map", "Identity mAP", 1, ("dino",), True, "gallery:photos,distractors:class",
             "average precision of the subject's photos among those of others of its class",
+            SHARE,
         ),
         Measure(
             "dino-fg", "DINO-fg", 1, ("dino", "mask"), True, "refs:all,background:mean-colour",
             "DINO of the subject cut out, image and photos alike",
+            COSINE,
         ),
         Measure(
             "clip-i-fg", "CLIP-I-fg", 1, ("clip", "mask"), True, "refs:all,background:mean-colour",
             "CLIP-I of the subject cut out, image and photos alike",
+            COSINE,
         ),
         Measure(
             "leak", "Background leak", 1, ("dino", "mask"), False,
             "refs:nearest,subject:mean-colour,zero:other-subjects",
             "how near the background comes to that of a photo; 1 is the same background",
+            SHARE,
         ),
         Measure(
             "prompt-rank", "Prompt rank", 1, ("clip",), True, "texts:protocol",
             "share of the protocol's other prompts that the image matches less well than its own",
+            SHARE,
         ),
         Measure(
             "prompt-lift", "Prompt lift", 1, ("clip",), True, "photos:own-and-distractors",
             "CLIP-T above that of photos with the same text, in their standard deviations",
+            UNBOUNDED,
         ),
         Measure(
             "joint", "Joint", 1, ("dino", "clip", "mask"), True,
             "subject:dino-fg-norm+clip-i-fg-norm,prompt:prompt-rank*prompt-lift/3,copy:dino-fg",
             "geometric mean of subject and prompt fidelity, less what was copied",
+            SHARE,
         ),
     )
 }  # fmt: skip
+
+
+QUANTITIES: dict[str, Metric | Measure] = {**METRICS, **MEASURES}
+"""All that pictures are measured by, the paper's metrics first."""
 
 
 def compute_left_out_similarity(images: Embeddings, references: Embeddings) -> Values:

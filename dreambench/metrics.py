@@ -6,6 +6,7 @@ What the paper leaves open is settled as in the protocol and printed in the sign
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,10 +15,15 @@ from numpy.typing import NDArray
 
 from dreambench.encoders import Embeddings, Role
 
+Bounds = tuple[float, float]
+COSINE: Bounds = (-1.0, 1.0)
+SHARE: Bounds = (0.0, 1.0)
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric's identity apart from the encoder."""
+    """A metric's identity apart from the encoder; `bounds` are the ends of its range."""
 
     name: str
     title: str
@@ -26,6 +32,7 @@ class Metric:
     higher_is_better: bool
     pairs: str
     formula: str
+    bounds: Bounds
 
     def signature(self, encoders: Mapping[str, str]) -> str:
         """One string that names everything the number depends on; `encoders` by role."""
@@ -40,22 +47,27 @@ METRICS = {
         Metric(
             "dino", "DINO", 1, "dino", True, "refs:all",
             "mean cosine between each image of a subject and each of its photos",
+            COSINE,
         ),
         Metric(
             "clip-i", "CLIP-I", 1, "clip", True, "refs:all",
             "mean cosine between each image of a subject and each of its photos",
+            COSINE,
         ),
         Metric(
             "clip-t", "CLIP-T", 1, "clip", True, "text:prompt-without-identifier",
             "mean cosine between each image and its prompt",
+            COSINE,
         ),
         Metric(
             "div", "DIV", 1, "perceptual", True, "pairs:within-prompt",
             "mean perceptual distance between images of one subject and one prompt",
+            (0.0, math.inf),
         ),
         Metric(
             "pres", "PRES", 1, "dino", False, "images:prior,refs:all",
             "mean cosine of images of the plain class with the subject's photos; lower is better",
+            COSINE,
         ),
     )
 }  # fmt: skip

@@ -16,6 +16,8 @@ from dreambench.toml_files import load_toml, name_line, read_toml
 
 Family = Literal["recontextualization", "accessorization", "property", "art", "viewpoint"]
 MetricName = Literal["dino", "clip-i", "clip-t", "div", "pres"]
+PROPERTY: Family = "property"
+"""The family in which a right picture must lose likeness, and which so stands apart."""
 PRIOR_PROMPT_ID = "prior"
 
 

@@ -9,13 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from dreambench.compare import ALPHA, Scored, compare_paired
+from dreambench.compare import (
+    ALL_PROMPTS,
+    ALPHA,
+    NO_PROPERTY,
+    Scored,
+    compare_paired,
+)
 from dreambench.errors import UserError, name_some
 from dreambench.failures import describe_failures
 from dreambench.files import write_bytes
-from dreambench.measures import MEASURES
+from dreambench.measures import MEASURES, QUANTITIES
 from dreambench.metrics import METRICS
-from dreambench.protocol import PRIOR_PROMPT_ID
+from dreambench.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.stats import (
     MAX_EXACT_SUBJECTS,
     N_FLIPS,
@@ -27,7 +33,6 @@ from dreambench.stats import (
 
 DIGITS = 3
 FLOOR = "class-only"
-PROPERTY = "property"
 NO_INTERVAL = "[-, -]: no interval, since one subject does not show how subjects differ."
 
 
@@ -76,9 +81,9 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
 
 
 def metric_heading(name: str) -> str:
-    """Title with the direction in which it is better."""
-    metric = METRICS[name]
-    return f"{metric.title} {'(up)' if metric.higher_is_better else '(down)'}"
+    """Title of a metric or measure with the direction in which it is better."""
+    one = QUANTITIES[name]
+    return f"{one.title} {'(up)' if one.higher_is_better else '(down)'}"
 
 
 def _split_prompts(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -160,16 +165,22 @@ def make_subject_table(runs: Sequence[Scored]) -> pd.DataFrame:
 
 
 def make_difference_table(runs: Sequence[Scored]) -> pd.DataFrame:
-    """The first method minus each other one, paired by subject, with intervals."""
+    """The first method minus each other one, paired by subject, with intervals.
+
+    Property prompts stand apart in a row of their own.
+    """
     rows = []
     for other in runs[1:]:
-        row = {"difference": f"{runs[0].label} - {other.label}"}
-        for entry in compare_paired(runs[0].scores, other.scores).itertuples():
-            text = format_interval(entry.mean, entry.low, entry.high)
-            if entry.n_left_out:
-                text += f" ({entry.n_left_out} cells left out)"
-            row[metric_heading(entry.metric)] = text
-        rows.append(row)
+        parts = [dict(_split_prompts(run.scores)) for run in (runs[0], other)]
+        for prompts in [key for key in parts[0] if key in parts[1]]:
+            apart = ", property prompts" if prompts == PROPERTY else ""
+            row = {"difference": f"{runs[0].label} - {other.label}{apart}"}
+            for entry in compare_paired(parts[0][prompts], parts[1][prompts]).itertuples():
+                text = format_interval(entry.mean, entry.low, entry.high)
+                if entry.n_left_out:
+                    text += f" ({entry.n_left_out} cells left out)"
+                row[metric_heading(entry.metric)] = text
+            rows.append(row)
     return pd.DataFrame(rows).fillna("-")
 
 
@@ -179,9 +190,8 @@ def make_measure_table(runs: Sequence[Scored], prompts: str) -> pd.DataFrame:
     `prompts` is "other prompts" or "property prompts", which never share a number here.
     """
     rows = []
-    for name, measure in MEASURES.items():
-        better = "(up)" if measure.higher_is_better else "(down)"
-        row = {"measure": f"{measure.title} {better}"}
+    for name in MEASURES:
+        row = {"measure": metric_heading(name)}
         for run in runs:
             summary = run.summary.get("measures", {}).get(name, {})
             found = summary.get(prompts)
@@ -210,7 +220,7 @@ def make_comparison_table(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "difference": f"{entry.first}{marks[0]} - {entry.second}{marks[1]}",
-                "metric": metric_heading(entry.metric),
+                "metric": metric_heading(entry.metric) + _name_prompts(entry.prompts),
                 "mean and 95 % interval": format_interval(entry.mean, entry.low, entry.high),
                 "p": format_p(entry.p),
                 "p Holm": format_p(entry.p_holm),
@@ -220,6 +230,11 @@ def make_comparison_table(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _name_prompts(prompts: str) -> str:
+    """Which prompts a comparison is of, where it is not of all."""
+    return "" if prompts == ALL_PROMPTS else f", {prompts} prompts"
 
 
 def make_comparison_notes(table: pd.DataFrame) -> list[str]:
@@ -241,6 +256,11 @@ def make_comparison_notes(table: pd.DataFrame) -> list[str]:
             f"{format_p(least)}, so over {n_tests} tests no p Holm below "
             f"{format_p(min(1.0, least * n_tests))}, however large a difference. Compare fewer "
             "runs or fewer metrics."
+        )
+    if (table["prompts"] == NO_PROPERTY).any():
+        notes.append(
+            "Measures are compared without property prompts, in which a right picture must lose "
+            "likeness; --family property compares these alone."
         )
     if (table["n_subjects"] == 1).any():
         notes.append(NO_INTERVAL)
@@ -403,7 +423,8 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     lines = [
         f"# {runs[0].label} on {summary['protocol']}",
         "",
-        "Means over subjects with 95 % intervals (Student t over subjects).",
+        "Means over subjects with 95 % intervals (Student t over subjects, cut at the ends of a "
+        "measure's range).",
         "",
         main.to_markdown(index=False, disable_numparse=True),
         "",

@@ -25,7 +25,7 @@ from dreambench.metrics import (
 from dreambench.plan import ImageUnit
 from dreambench.progress import Progress, no_progress
 from dreambench.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.segment import find_segmenter
+from dreambench.segment import fetch_segmenter
 from dreambench.subjects import Subject
 
 COLUMNS = [
@@ -63,10 +63,11 @@ def smallest_side_px(protocol: Protocol) -> int:
 def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) -> dict[str, str]:
     """Identity of each of these encoders, without loading the networks.
 
-    UserError also where the protocol names a segmenter that there is none of.
+    Weights that are not on this machine are fetched, the segmenter's as well. UserError where an
+    encoder cannot be had, and where the protocol names a segmenter that there is none of.
     """
     if protocol.encoders.segmenter is not None:
-        find_segmenter(protocol.encoders.segmenter)
+        fetch_segmenter(protocol.encoders.segmenter)
     return {role: spec.identity(progress) for role, spec in encoder_specs(protocol).items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class SegmenterSpec:
     pixels: Pixels
     shipped: str | None = None
     hub: str | None = None
+    revision: str | None = None
+    n_download_bytes: int = 0
     files: tuple[str, ...] = ("config.json", "model.safetensors")
 
     @property
@@ -40,9 +43,16 @@ class SegmenterSpec:
         return brought_root() / self.name
 
     @property
+    def source(self) -> str:
+        """Where the files come from, in words."""
+        if self.shipped is not None:
+            return "shipped with the package"
+        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
+
+    @property
     def how_to_bring(self) -> str:
         """Which files to bring and where to put them."""
-        return f"bring {', '.join(self.files)} of {self.hub} and put them into {self.brought_dir}"
+        return f"bring {self.source} and put them into {self.brought_dir}"
 
     def find_local(self) -> Path | None:
         """The snapshot folder on this machine: shipped, brought, or in the hub's cache."""
@@ -55,7 +65,9 @@ class SegmenterSpec:
             return None
         from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
 
-        found = [try_to_load_from_cache(self.hub, file) for file in self.files]
+        found = [
+            try_to_load_from_cache(self.hub, file, revision=self.revision) for file in self.files
+        ]
         paths = [Path(path) for path in found if isinstance(path, str)]
         return paths[0].parent if len(paths) == len(self.files) else None
 
@@ -70,7 +82,9 @@ class SegmenterSpec:
         try:
             if self.hub is None:
                 raise UserError(f"{self.name} is not shipped")
-            return Path(snapshot_download(self.hub, allow_patterns=list(self.files)))
+            files = list(self.files)
+            folder = snapshot_download(self.hub, revision=self.revision, allow_patterns=files)
+            return Path(folder)
         except (OSError, HfHubHTTPError, UserError) as error:
             raise UserError(
                 f"segmenter '{self.name}' has no weights on this machine and they cannot be "
@@ -95,10 +109,13 @@ SEGMENTERS = {
             "mini-segmenter", "segformer",
             Pixels(64, 64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), fit="squash"), shipped="segmenter",
         ),
-        # CLIPSeg (Lueddecke and Ecker, CVPR 2022), whose own transform squashes images.
+        # CLIPSeg (Lueddecke and Ecker, CVPR 2022), whose own transform squashes images. The
+        # revision is that of the hub's main branch as public code pins it (2026-09).
         SegmenterSpec(
             "clipseg", "clipseg", Pixels(352, 352, *_IMAGENET, "bilinear", "squash"),
-            hub="CIDAS/clipseg-rd64-refined", files=_CLIPSEG_FILES,
+            hub="CIDAS/clipseg-rd64-refined",
+            revision="999e0328d9e10b484360c477313983f9afdd7050",
+            n_download_bytes=605_000_000, files=_CLIPSEG_FILES,
         ),
     )
 }  # fmt: skip
@@ -186,6 +203,17 @@ def find_segmenter(name: str) -> SegmenterSpec:
     if name not in SEGMENTERS:
         raise unknown_name("segmenter", name, SEGMENTERS)
     return SEGMENTERS[name]
+
+
+def fetch_segmenter(name: str) -> None:
+    """Brings a segmenter to this machine, where it is not and its hub answers.
+
+    Where that fails nothing is raised: what needs a segmenter is then said to be not measured.
+    UserError for an unknown name.
+    """
+    spec = find_segmenter(name)
+    with contextlib.suppress(UserError):
+        spec.find_weights()
 
 
 @functools.lru_cache(maxsize=2)

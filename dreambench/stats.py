@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from dreambench.measures import QUANTITIES
+from dreambench.metrics import UNBOUNDED, Bounds
+
 CONFIDENCE = 0.95
 MAX_EXACT_SUBJECTS = 16
 """Up to here all 2^n sign flips are counted; above, N_FLIPS of them are drawn."""
@@ -43,13 +46,14 @@ def mean_by_subject(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.
     return sums[[*keys, "value"]]
 
 
-def estimate_mean(values: np.ndarray) -> Estimate:
+def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate:
     """Mean of one value a subject with a Student-t interval (subjects are the sample).
 
     A t interval, since with as few subjects as there are a percentile bootstrap over them is too
     narrow, and one over images much too narrow; strongly skewed subjects are a limit of all
-    (`reports/benchmarks/coverage.md`). One subject has no interval: the bounds are NaN, and
-    `why_no_interval` says why.
+    (`reports/benchmarks/coverage.md`). It ends where the range of the values does (`bounds`), which
+    their mean cannot leave, so that it holds the truth as often. One subject has no interval: the
+    bounds are NaN, and `why_no_interval` says why.
     """
     values = np.asarray(values, np.float64)
     n = len(values)
@@ -59,17 +63,23 @@ def estimate_mean(values: np.ndarray) -> Estimate:
     if n == 1:
         return Estimate(mean, float("nan"), float("nan"), 1)
     half = float(scipy_stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n)
+    # Rounding may put the mean itself a last digit outside of its range.
+    least, most = min(bounds[0], mean), max(bounds[1], mean)
+    return Estimate(mean, max(mean - half, least), min(mean + half, most), n)
 
 
 def estimate_table(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.DataFrame:
-    """Estimates for each metric (and group): metric, (by...), mean, low, high, n_subjects."""
+    """Estimates for each metric (and group): metric, (by...), mean, low, high, n_subjects.
+
+    Metrics and measures are known by name; intervals of others have no bounds.
+    """
     subjects = mean_by_subject(scores, by=by)
     keys = ["metric", *(by or [])]
     rows = []
     for key, group in subjects.groupby(keys, sort=False):
-        found = estimate_mean(group["value"].to_numpy())
         names = key if isinstance(key, tuple) else (key,)
+        bounds = QUANTITIES[names[0]].bounds if names[0] in QUANTITIES else UNBOUNDED
+        found = estimate_mean(group["value"].to_numpy(), bounds=bounds)
         rows.append([*names, found.mean, found.low, found.high, found.n_subjects])
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_subjects"])
 

@@ -22,6 +22,7 @@ from dreambench.methods import find_method, read_settings
 from dreambench.methods.identifier import find_rare_tokens, sample_tokens
 from dreambench.protocol import load_protocol
 from dreambench.recipe import load_recipe
+from dreambench.segment import SEGMENTERS
 from dreambench.speeds import Setting, note_speed, read_speed
 from dreambench.subjects import find_dataset, list_subjects
 
@@ -74,6 +75,7 @@ def test_plan_prints_counts_and_no_hours_that_nobody_measured(tmp_path, monkeypa
     assert done.exit_code == 0, done.output
     for text in ("30 subjects, 750 prompts, 3,000 images", "30,000 on 60,000", "download", "GB"):
         assert text in done.output
+    assert "clipseg: config.json, model.safetensors" in done.output
     assert "hours" not in done.output
     found = json.loads(run_cli("plan", "--method", "dreambooth", "--protocol", "mini",
                                "--device", "cpu", "--json").output)  # fmt: skip
@@ -118,6 +120,11 @@ def test_doctor_says_for_each_weight_present_or_what_to_bring(tmp_path, monkeypa
             assert "ok" in line
         else:
             assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in line
+    (line,) = [line for line in done.output.splitlines() if " clipseg " in line]
+    assert f"of CIDAS/clipseg-rd64-refined at {SEGMENTERS['clipseg'].revision}" in line
+    assert f"put them into {tmp_path / 'clipseg'}" in line
+    (line,) = [line for line in done.output.splitlines() if " mini-segmenter " in line]
+    assert "shipped" in line
     assert "0 of 158" in done.output
     assert "GB free" in done.output
     found = json.loads(run_cli("doctor", "--data", tmp_path, "--json").output)

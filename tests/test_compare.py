@@ -24,6 +24,7 @@ from dreambench.files import read_json, write_json
 from dreambench.job import read_comparable
 from dreambench.report import (
     describe_comparison,
+    format_number,
     make_comparison_notes,
     make_comparison_table,
     make_difference_table,
@@ -59,7 +60,7 @@ def scored(name, *, partial=False, **values):
         "metrics": {m.replace("_", "-"): {"signature": f"S|{m}"} for m in values},
         "code": {"version": "0", "commit": None, "dirty": None},
     }  # fmt: skip
-    return Scored(name, frame(*rows), summary)
+    return Scored(name, frame(*rows), summary, frame())
 
 
 def count_flips(integers):
@@ -251,6 +252,58 @@ def test_every_row_carries_its_recipe():
     assert row["recipe_second"] == "recipe of b"
 
 
+def with_measures(run, *rows):
+    """The run with measures of rows (subject, family, measure, value)."""
+    measures = pd.DataFrame([[s, f, f, m, v, 1] for s, f, m, v in rows], columns=COLUMNS)
+    signatures = {m: {"signature": f"S|{m}"} for m in measures["metric"].unique()}
+    return replace(run, measures=measures, summary={**run.summary, "measures": signatures})
+
+
+def test_measures_are_compared_without_property_prompts_unless_these_are_asked_for():
+    subjects = [f"s{i:02}" for i in range(8)]
+    first, second = (
+        with_measures(
+            scored(name, dino=np.linspace(0.1, 0.5, 8)),
+            *[(s, "art", "joint", level + i / 100) for i, s in enumerate(subjects)],
+            *[(s, "property", "joint", 1 - level) for s in subjects],
+            *[(s, "art", "copy", np.nan if s == "s00" else level) for s in subjects],
+        )
+        for name, level in (("a", 0.6), ("b", 0.2))
+    )
+    table = compare_runs([first, second], metrics=["joint", "dino", "copy"]).set_index("metric")
+    assert table.index.tolist() == ["joint", "dino", "copy"]
+    assert table["prompts"].tolist() == ["all but property", "all", "all but property"]
+    assert table["mean"].tolist() == pytest.approx([0.4, 0, 0.4])
+    assert table["n_subjects"].tolist() == [8, 8, 7]
+    assert table["verdict"].tolist() == [
+        "a is higher (better)", NOT_SHOWN, "a is higher (worse)"
+    ]  # fmt: skip
+    assert table["signature"].tolist() == ["S|joint", "S|dino", "S|copy"]
+    shown = make_comparison_table(table.reset_index())
+    assert shown["metric"][0] == "Joint (up), all but property prompts"
+    assert "--family property" in " ".join(make_comparison_notes(table))
+
+    apart = compare_runs([first, second], metrics=["joint", "dino"], families=["property"])
+    assert apart["metric"].tolist() == ["joint"]
+    assert apart["mean"].item() == pytest.approx(-0.4)
+    assert apart["prompts"].item() == "property"
+    assert set(compare_runs([first, second])["metric"]) == {"dino"}
+    with pytest.raises(UserError, match="did you mean 'joint'"):
+        compare_runs([first, second], metrics=["joimt"])
+    with pytest.raises(UserError, match="dino has no row of these prompts"):
+        compare_runs([first, second], metrics=["dino"], families=["property"])
+
+
+def test_a_measure_that_one_run_lacks_is_not_tested():
+    first = with_measures(scored("a", dino=[0.1, 0.2]), ("s00", "art", "joint", 0.3))
+    second = scored("b", dino=[0.1, 0.2])
+    row = compare_runs([first, second], metrics=["joint"]).iloc[0]
+    assert row["verdict"] == f"not tested: {why_no_interval(0)}"
+    assert row["n_left_out"] == 1
+    with pytest.raises(UserError, match="no metric of these runs named 'joint'"):
+        compare_runs([second, first], metrics=["joint"])
+
+
 # On real runs.
 
 
@@ -311,6 +364,41 @@ def test_compare_writes_csv_and_markdown(pair, tmp_path):
     assert "CLIP-T|v1|" in text
     assert "neither .csv nor .md" in refused("compare", *pair, "--out", tmp_path / "table.xlsx")
     assert not (tmp_path / "table.xlsx").exists()
+
+
+def test_compare_takes_measures_and_families(pair):
+    rows = json.loads(invoke("compare", *pair, "--metrics", "joint,clip-t", "--json").stdout)
+    joint, clip_t = rows["comparisons"]
+    measures = [pd.read_parquet(path / "measures.parquet") for path in pair]
+    means = [
+        frame[(frame["metric"] == "joint") & (frame["family"] != "property")]
+        .groupby("subject")["value"].mean()
+        for frame in measures
+    ]  # fmt: skip
+    assert joint["mean"] == pytest.approx((means[0] - means[1]).mean())
+    assert (joint["prompts"], joint["n_cells"]) == ("all but property", 2)
+    assert (
+        joint["signature"] == read_json(pair[0] / "summary.json")["measures"]["joint"]["signature"]
+    )
+    assert (clip_t["prompts"], clip_t["n_cells"]) == ("all", 4)
+    done = invoke("compare", *pair, "--metrics", "joint,dino", "--family", "property")
+    assert "property prompts" in done.stdout
+    assert "over all 2 tests" in done.stdout
+    assert "did you mean 'property'" in refused("compare", *pair, "--family", "properti")
+
+
+def test_the_report_has_differences_in_property_prompts_apart(pair):
+    table = pd.read_csv(pair[0] / "report" / "differences.csv").set_index("difference")
+    whole, apart = table.index
+    assert apart == f"{whole}, property prompts"
+    scores = [pd.read_parquet(path / "scores.parquet") for path in pair]
+    means = [
+        frame[(frame["metric"] == "dino") & (frame["family"] == "property")]
+        .groupby("subject")["value"].mean()
+        for frame in scores
+    ]  # fmt: skip
+    assert table.loc[apart, "DINO (up)"].startswith(format_number((means[0] - means[1]).mean()))
+    assert table.loc[apart, "PRES (down)"] == "-"
 
 
 def test_a_run_against_itself_shows_no_difference(pair):
@@ -375,6 +463,11 @@ def test_runs_scored_by_another_version_of_a_metric_are_refused(pair, tmp_path):
     write_json(changed / "summary.json", summary)
     line = refused("compare", pair[0], changed)
     assert f"{changed} has CLIP-T|v0|" in line
+    summary["metrics"]["clip-t"]["signature"] = entry["signature"].replace("|v0|", "|v1|")
+    joint = summary["measures"]["joint"]
+    joint["signature"] = joint["signature"].replace("|v1|", "|v0|")
+    write_json(changed / "summary.json", summary)
+    assert f"{changed} has Joint|v0|" in refused("compare", pair[0], changed)
     assert "score and aggregate both again" in line
 
 

@@ -15,12 +15,15 @@ from PIL import Image, ImageOps
 
 from dreambench import measures as m
 from dreambench.base_models import BASE_MODELS
+from dreambench.beside import open_segmenter
 from dreambench.encoders import Pixels, load_encoder
 from dreambench.errors import UserError
 from dreambench.files import load_image
 from dreambench.metrics import METRICS
 from dreambench.mini.truth import make_true_subject
+from dreambench.protocol import load_protocol
 from dreambench.readers import HashReader, PartsReader, frame_map
+from dreambench.scoring import encoder_identities
 from dreambench.segment import SEGMENTERS, Segmenter, load_segmenter
 from dreambench.subjects import find_dataset, load_subjects
 
@@ -293,6 +296,32 @@ def test_segmenter_that_is_not_there_names_the_files_to_bring(tmp_path, monkeypa
     lost = replace(SEGMENTERS["mini-segmenter"], name="lost", shipped="lost")
     with pytest.raises(UserError, match="no weights on this machine"):
         Segmenter(lost, device="cpu")
+
+
+def test_a_segmenter_of_the_hub_is_fetched_at_its_pinned_revision(
+    clipseg_folder, tmp_path, monkeypatch
+):
+    spec, asked = SEGMENTERS["clipseg"], []
+
+    def download(hub, *, revision, allow_patterns):
+        asked.append((hub, revision, allow_patterns))
+        return shutil.copytree(clipseg_folder, tmp_path / "clipseg")
+
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert open_segmenter("clipseg", device="cpu")[0] is None  # Scoring alone fetches nothing.
+    for _ in range(2):
+        encoder_identities(
+            load_protocol("mini").model_copy(
+                update={"encoders": load_protocol("dreambench").encoders, "metrics": ()}
+            )
+        )
+    assert asked == [(spec.hub, spec.revision, list(spec.files))]
+    assert len(str(spec.revision)) == 40
+    found, why = open_segmenter("clipseg", device="cpu")
+    assert (found is not None, why) == (True, "")
+    assert found.spec == spec
+    load_segmenter.cache_clear()
 
 
 def test_every_measure_has_a_page_with_what_it_cannot_see():

@@ -34,7 +34,7 @@ def scored(name, **values):
         "metrics": metrics, "protocol": "p v1", "digests": digests, "code": {"commit": "c"},
         "partial": False,
     }  # fmt: skip
-    return Scored(name, frame, summary)
+    return Scored(name, frame, summary, frame[:0])
 
 
 ALL = ("dino", "clip_i", "clip_t", "div")

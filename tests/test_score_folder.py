@@ -24,6 +24,7 @@ from dreambench.conventions import CONVENTIONS
 from dreambench.errors import UserError
 from dreambench.files import read_json
 from dreambench.layouts import ImageSetError
+from dreambench.measures import MEASURES
 from dreambench.protocol import load_protocol
 
 PROMPTS = {"beach": "a {subject} on the beach", "red": "a red {subject}", "prior": "a {class}"}
@@ -672,7 +673,9 @@ def test_results_stand_beside_runs_in_a_report(made, score, folder):
     grid = (found.folder / "report" / "grid.png").read_bytes()
     assert "mine" in invoke("report", made[0], found.folder).stdout
     differences = pd.read_csv(made[0] / "report" / "differences.csv")
-    assert differences["difference"].tolist() == ["class-only - mine"]
+    assert differences["difference"].tolist() == [
+        "class-only - mine", "class-only - mine, property prompts"
+    ]  # fmt: skip
     # Both have the same images, so that every difference is nothing.
     assert differences.drop(columns="difference").iloc[0].str.startswith(".000").all()
     # Read back, the results know no images; the grid stays.
@@ -746,6 +749,15 @@ def test_python_gives_data_frames(made, score, folder):
         ]  # fmt: skip
         assert means.loc[metric, "signature"] == entry["signature"]
     assert set(found.by_subject.columns) == {"metric", "subject", "value"}
+    assert set(found.measures["metric"]) == set(MEASURES)
+    parts = found.measure_means.set_index(["metric", "prompts"])
+    assert len(parts) == 2 * len(MEASURES)
+    for (name, prompts), row in parts.iterrows():
+        own = found.summary["measures"][name]
+        assert row[["mean", "low", "high"]].tolist() == pytest.approx(
+            [own[prompts][key] for key in ("mean", "low", "high")], nan_ok=True
+        )
+        assert (row["signature"], row["n_scored"]) == (own["signature"], own["n_scored"])
     dino = found.by_subject[found.by_subject["metric"] == "dino"]["value"]
     assert dino.mean() == pytest.approx(ours["dino"]["mean"])
     assert found.problems == []
@@ -774,7 +786,7 @@ def test_the_readmes_section_runs_as_written(tmp_path, shared_cache):
     commands = [line for line in lines if line.startswith(("dreambench ", "cp "))]
     table = [line for line in lines if line.startswith(("file,subject", "my-images/"))]
     python = [line for line in lines if line.startswith(("import ", "found = ", "print("))]
-    assert (len(commands), len(table), len(python)) == (7, 3, 3)
+    assert (len(commands), len(table), len(python)) == (7, 3, 4)
     place = {**os.environ, "DREAMBENCH_CACHE": str(shared_cache)}
     first = commands.index("dreambench score my-images.csv --protocol mini --name my-method")
     function = f'dreambench() {{ "{sys.executable}" -m dreambench.cli "$@"; }}; set -e\n'

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from dreambench.compare import compare_paired
+from dreambench.measures import MEASURES
 from dreambench.metrics import (
     METRICS,
     compute_diversity,
@@ -118,3 +119,24 @@ def test_signature_changes_with_each_part_of_the_recipe():
     assert len(signatures) == len(METRICS)
     changed = METRICS["dino"].signature(encoders | {"dino": "a2"})
     assert changed != METRICS["dino"].signature(encoders)
+
+
+@pytest.mark.parametrize("table", [METRICS, MEASURES])
+def test_an_interval_ends_where_the_range_does(table):
+    for name, one in table.items():
+        low, high = one.bounds
+        for end, other in ((high, 1.0), (low, -1.0)):
+            rim = end if np.isfinite(end) else 5 * other
+            # One subject of five is far inside: a symmetric interval would pass the rim.
+            rows = [[str(i), "art", name, rim, 1] for i in range(4)]
+            rows.append(["4", "art", name, rim - other, 1])
+            (found,) = estimate_table(scores(rows)).itertuples()
+            free = estimate_mean(np.array([row[3] for row in rows]))
+            assert found.mean == free.mean
+            assert (found.low, found.high) == (max(free.low, low), min(free.high, high))
+            assert low <= found.low < found.mean < found.high <= high
+
+
+def test_a_mean_that_rounding_puts_outside_of_its_range_stays_in_its_interval():
+    found = estimate_mean(np.array([1.0000001, 1.0000001]), bounds=(-1.0, 1.0))
+    assert found.low <= found.mean <= found.high

@@ -14,9 +14,11 @@ from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from dreambench.base_models import BaseModel
+    from dreambench.encoders import EncoderSpec
     from dreambench.estimate import Estimate
     from dreambench.protocol import Protocol
     from dreambench.recipe import Recipe
+    from dreambench.segment import SegmenterSpec
 
 
 @click.command()
@@ -95,9 +97,13 @@ def _print_estimate(
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
     """What is not on this machine yet, with its size in bytes."""
     from dreambench.scoring import encoder_specs  # noqa: PLC0415  (imports torch)
+    from dreambench.segment import find_segmenter  # noqa: PLC0415  (imports torch)
 
     missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
-    for spec in encoder_specs(protocol).values():
+    specs: list[EncoderSpec | SegmenterSpec] = [*encoder_specs(protocol).values()]
+    if protocol.encoders.segmenter is not None:
+        specs.append(find_segmenter(protocol.encoders.segmenter))
+    for spec in specs:
         if spec.find_local() is None:
             missing[f"{spec.name}: {spec.source}"] = spec.n_download_bytes
     return missing

@@ -516,8 +516,11 @@ def report(
 )
 @click.option("--all-pairs", is_flag=True, help="Every pair, not the first against each other one.")
 @click.option(
-    "--metrics", help="Only these metrics, with commas between: fewer tests to adjust for."
+    "--metrics",
+    help="Only these metrics or measures, with commas between: fewer tests to adjust for.  "
+    "[default: the paper's metrics]",
 )
+@click.option("--family", help="Only prompts of these families, with commas between.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Also write it: .csv (unrounded) or .md."
@@ -525,8 +528,8 @@ def report(
 @data_option
 @user_errors
 def compare(
-    run_dirs: tuple[Path, ...], all_pairs: bool, metrics: str | None, as_json: bool,
-    out: Path | None, data_dir: Path | None,
+    run_dirs: tuple[Path, ...], all_pairs: bool, metrics: str | None, family: str | None,
+    as_json: bool, out: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Test runs of one protocol against the first, paired by subject and prompt."""
     if len(run_dirs) < 2:
@@ -542,8 +545,9 @@ def compare(
     from dreambench.run import read_run  # noqa: PLC0415
 
     scored = read_comparable([read_run(path, data_dir=data_dir) for path in run_dirs])
-    names = _split(metrics) or None
-    table = compare_runs(scored, all_pairs=all_pairs, metrics=names)
+    table = compare_runs(
+        scored, all_pairs=all_pairs, metrics=_split(metrics) or None, families=_split(family)
+    )
     if out is not None:
         write_comparison(scored, table, out)
     if as_json:

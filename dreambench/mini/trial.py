@@ -11,8 +11,8 @@ from scipy.stats import kendalltau
 
 from dreambench.encoders import Embeddings, Encoder, load_encoder
 from dreambench.files import make_dir, write_bytes
-from dreambench.measures import MEASURES, measure_subject
-from dreambench.metrics import METRICS, compute_reference_similarity, compute_text_similarity
+from dreambench.measures import QUANTITIES, measure_subject
+from dreambench.metrics import compute_reference_similarity, compute_text_similarity
 from dreambench.mini.truth import DAMAGES, TrueSubject, make_true_subject
 from dreambench.plots import plot_responses, plot_rows
 from dreambench.progress import Progress
@@ -100,11 +100,12 @@ def _means(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _title(name: str) -> str:
-    return (METRICS[name] if name in METRICS else MEASURES[name]).title
+    return QUANTITIES[name].title
 
 
-def _is_better_higher(name: str) -> bool:
-    return (METRICS[name] if name in METRICS else MEASURES[name]).higher_is_better
+def _sign(name: str) -> int:
+    """What makes higher better."""
+    return 1 if QUANTITIES[name].higher_is_better else -1
 
 
 def compute_correlations(frame: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +117,7 @@ def compute_correlations(frame: pd.DataFrame) -> pd.DataFrame:
     less of the cause. NaN where a measure does not change.
     """
     means = _means(frame)
-    means["value"] *= means["measure"].map(lambda name: 1 if _is_better_higher(name) else -1)
+    means["value"] *= means["measure"].map(_sign)
     rows = []
     for measure, group in means.groupby("measure", sort=False):
         for cause in (*TRUTHS, *CAUSES):
@@ -131,7 +132,8 @@ def compute_correlations(frame: pd.DataFrame) -> pd.DataFrame:
                     chosen = one[(one["cause"] == cause) | (one["set_name"] == start)]
                     order = -chosen["level"]
                 taus.append(kendalltau(chosen["value"], order).statistic)
-            found = estimate_mean(np.array([tau for tau in taus if not np.isnan(tau)]))
+            defined = np.array([tau for tau in taus if not np.isnan(tau)])
+            found = estimate_mean(defined, bounds=(-1.0, 1.0))
             rows.append([measure, cause, found.mean, found.low, found.high, found.n_subjects])
     return pd.DataFrame(rows, columns=["measure", "cause", "tau", "low", "high", "n_subjects"])
 
@@ -151,7 +153,7 @@ def compute_dominance(frame: pd.DataFrame) -> pd.DataFrame:
     wide = _means(frame).pivot(index=["measure", "subject"], columns="set_name", values="value")
     rows = []
     for measure in dict.fromkeys(frame["measure"]):
-        one = wide.loc[measure] * (1 if _is_better_higher(measure) else -1)
+        one = wide.loc[measure] * _sign(measure)
         shares = [
             ((one[name] > one["faithful"]) + 0.5 * (one[name] == one["faithful"])).mean()
             for name in TRIVIAL
@@ -181,7 +183,7 @@ def write_trial(
     changes = shown.sub(shown["faithful"], axis=0).div(spread.reindex(shown.index), axis=0)
     # A measure that is the same for every faithful picture has no spread to be counted in.
     changes = changes.replace([np.inf, -np.inf], np.nan)
-    signs = [1 if _is_better_higher(name) else -1 for name in shown.index]
+    signs = [_sign(name) for name in shown.index]
     taus = correlations[correlations["cause"] == "truth"].set_index("measure")["tau"]
     paths.append(
         plot_responses(
