@@ -6,10 +6,10 @@ ViT-S/16 and CLIP ViT-B/32 (and LPIPS where the whole protocol is scored) with r
 cost what trained ones cost; no segmenter; two threads. Four parts:
 
 - the best batch size of a bare pass of each encoder;
-- cold scoring of 300 images of 1024 px in rounds of 100, each beside two others on the same images:
-  the bound (each file decoded once, one bare pass of each encoder at its best batch size), and a
-  loop of the shape that public scorers have (dreambench_plus at c4eb5c1: batch 1, a pass for each
-  metric, the reference encoded again for each image, each of them decoding again);
+- cold scoring of a run of 300 images of 1024 px, in each round beside two others on the same
+  images: the bound (each file decoded once, one bare pass of each encoder at its best batch size),
+  and a loop of the shape that public scorers have (dreambench_plus at c4eb5c1: batch 1, a pass for
+  each metric, the reference encoded again for each image, each of them decoding again);
 - peak memory of the command `dreambench score` for 300 and for 3,000 images;
 - warm scoring of these 3,000 images, intervals included.
 
@@ -46,7 +46,7 @@ from PIL import Image
 N_THREADS = 2
 SIZE_PX = 1024
 N_PICTURES = 60
-ROUND_SUBJECTS = ("backpack", "cat", "robot_toy")
+COLD_SUBJECTS = ("backpack", "cat", "robot_toy")
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 PEERS_SHARE = 3  # Peers' loop takes each third image of a round, others in the next one.
 QUIET_SHARE, QUIET_SECONDS, MAX_WAIT_SECONDS = 0.05, 1.0, 1200.0
@@ -111,7 +111,7 @@ class World:
         self.n_made = 0
         with shipped_path("dataset", "subjects.csv").open(newline="") as stream:
             rows = list(csv.DictReader(stream))
-        first = [row for row in rows if row["subject"] in ROUND_SUBJECTS]
+        first = [row for row in rows if row["subject"] in COLD_SUBJECTS]
         rows = (first + [row for row in rows if row not in first])[:n_subjects]
         self.names = [row["subject"] for row in rows]
         data = root / "data"
@@ -269,14 +269,13 @@ def pass_bare(encoder: Any, batch_size: int, n_images: int) -> None:
             forward(batch[: n_images - start])
 
 
-def score_like_peers(run: Any, encoders: dict[str, Any], paths: Sequence[Path]) -> None:
+def score_like_peers(encoders: dict[str, Any], pairs: Sequence[tuple[Path, Path]]) -> None:
     """DINO, CLIP-I and CLIP-T in turns, image by image, each beside its subject's first photo.
 
-    Texts are left out, which is in the peers' favour: they encode one for each image.
+    `pairs` are of an image and that photo. Texts are left out, which is in the peers' favour: they
+    encode one for each image.
     """
     import torch  # noqa: PLC0415
-
-    reference = run.subjects[0].photos[0]
 
     def embed(role: str, path: Path) -> np.ndarray:
         encoder = encoders[role]
@@ -287,44 +286,46 @@ def score_like_peers(run: Any, encoders: dict[str, Any], paths: Sequence[Path]) 
         return (row / row.norm()).numpy()
 
     for role in ("dino", "clip"):
-        for path in paths:
+        for path, reference in pairs:
             embed(role, path) @ embed(role, reference)
-    for path in paths:
+    for path, _ in pairs:
         embed("clip", path)
 
 
 def measure_cold(
-    runs: Sequence[Any], encoders: dict[str, Any], best: dict[str, int], repeats: int, root: Path,
+    run: Any, encoders: dict[str, Any], best: dict[str, int], repeats: int, root: Path,
     others: Others,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Rounds of one run each: bound, ours and peers on the same images, in changing order."""
+    """Rounds on a run's images: bound, ours and peers, in changing order."""
     from dreambench.job import Job  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
 
+    reference = {subject.name: subject.photos[0] for subject in run.subjects}
+    pairs = [(run.image_path(unit), reference[unit.subject]) for unit in run.plan.images]
+    files = [photo for subject in run.subjects for photo in subject.photos]
+    files += [image for image, _ in pairs]
+
+    def decode() -> None:
+        for path in files:
+            open_plainly(path)
+
+    def decode_together() -> None:
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            list(pool.map(open_plainly, files))
+
+    def passes() -> None:
+        for role, encoder in encoders.items():
+            pass_bare(encoder, best[role], len(files))
+
     rounds = []
-    for number in range(repeats * len(runs)):
-        run = runs[number % len(runs)]
-        images = [run.image_path(unit) for unit in run.plan.images]
-        files = [*run.subjects[0].photos, *images]
-        some = images[number // len(runs) % PEERS_SHARE :: PEERS_SHARE]
+    for number in range(repeats):
+        some = pairs[number % PEERS_SHARE :: PEERS_SHARE]
 
-        def decode(files: Sequence[Path] = files) -> None:
-            for path in files:
-                open_plainly(path)
-
-        def decode_together(files: Sequence[Path] = files) -> None:
-            with ThreadPoolExecutor(N_THREADS) as pool:
-                list(pool.map(open_plainly, files))
-
-        def passes(files: Sequence[Path] = files) -> None:
-            for role, encoder in encoders.items():
-                pass_bare(encoder, best[role], len(files))
-
-        def ours(run: Any = run, number: int = number) -> None:
+        def ours(number: int = number) -> None:
             Job(run, cache_dir=root / f"cold-{number}", progress=no_progress).score()
 
-        def peers(run: Any = run, some: Sequence[Path] = some) -> None:
-            score_like_peers(run, encoders, some)
+        def peers(some: Sequence[tuple[Path, Path]] = some) -> None:
+            score_like_peers(encoders, some)
 
         parts = {
             "decode": decode, "decode_2_threads": decode_together, "passes": passes,
@@ -332,7 +333,7 @@ def measure_cold(
         }  # fmt: skip
         names = list(parts)
         turn = number % len(names)
-        found: dict[str, Any] = {"run": run.subjects[0].name, "n_images": len(images)}
+        found: dict[str, Any] = {"n_images": len(pairs)}
         found |= {"n_files": len(files), "n_peers": len(some)}
         for name in names[turn:] + names[:turn]:
             with counted(encoders) as counts:
@@ -500,9 +501,9 @@ over all measured parts; highest {highest_others}).
 
 ## Cold: 300 images, nothing in the cache
 
-{n_rounds} rounds of 100 images and their photos; medians, and the lowest and highest round. Ratios
-are taken within a round. Ours is `Job.score`, which `dreambench score` calls: hashing, decoding,
-preparation, both encoders, texts, perceptual hashes, cache, scores, measures, and their files.
+{n_rounds} rounds on one run of three subjects; medians, and the lowest and highest round. Ratios
+are taken within a round; peers' loop takes each third image, others in the next round. Ours is
+`Job.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders, texts, perceptual hashes, cache, scores, measures, and their files.
 
 | | images/s | rounds |
 |:--|--:|--:|
@@ -688,7 +689,7 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
     others = Others()
     make_weights(root / "weights")
     world = World(root, n_subjects)
-    rounds_of = [world.make_run("three", [name]) for name in ROUND_SUBJECTS]
+    cold = world.make_run("three", world.names[:3])
     whole = [world.make_run("whole", world.names[:3]), world.make_run("whole", world.names)]
     encoders = {
         "dino": load_encoder("dino-vits16", "dino"),
@@ -697,8 +698,8 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
     batch_ms = find_batch_sizes(encoders, others)
     best = {role: min(found, key=found.__getitem__) for role, found in batch_ms.items()}
     print(json.dumps(batch_ms), flush=True)
-    rounds = measure_cold(rounds_of, encoders, best, repeats, root, others)
-    first_image = rounds_of[0].image_path(rounds_of[0].plan.images[0])
+    rounds = measure_cold(cold, encoders, best, repeats, root, others)
+    files = [cold.image_path(unit) for unit in cold.plan.images]
     shares = [
         part["others_share"]
         for found in rounds
@@ -715,7 +716,6 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
         "ours": sum(found["n_images"] for found in rounds),
         "peers": sum(found["n_peers"] for found in rounds),
     }
-    files = [run.image_path(unit) for run in rounds_of for unit in run.plan.images]
     result: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "cpu_count": os.cpu_count(),
@@ -734,7 +734,7 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
             name: {key: round(n / n_scored[name], 3) for key, n in found.items()}
             for name, found in counts.items()
         },
-        "preparation_ms": measure_preparation(encoders, first_image, others),
+        "preparation_ms": measure_preparation(encoders, files[0], others),
         "gflops": count_flops(encoders),
         "n_photos": sum(len(subject.photos) for subject in whole[1].subjects),
     }
