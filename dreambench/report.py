@@ -314,7 +314,7 @@ def write_comparison(runs: Sequence[Scored], table: pd.DataFrame, path: Path) ->
             "",
             *[
                 f"- {run.label}: recipe {run.summary['digests'].get('recipe')}, data "
-                f"{run.summary['digests']['data']}, {_name_code(run)}"
+                f"{run.summary['digests']['data']}, {name_code(run.summary['code'])}"
                 for run in runs
             ],
             "",
@@ -325,8 +325,8 @@ def write_comparison(runs: Sequence[Scored], table: pd.DataFrame, path: Path) ->
     write_bytes(path, text.encode())
 
 
-def _name_code(run: Scored) -> str:
-    code = run.summary["code"]
+def name_code(code: Mapping[str, Any]) -> str:
+    """Which code made something, in words; `code` is that of `run.describe_code`."""
     changed = ", changed" if code["dirty"] else ""
     return f"code {code['commit'] or 'release'} ({code['version']}{changed})"
 
@@ -381,12 +381,20 @@ def make_signatures(run: Scored) -> list[str]:
     return [entry["signature"] for entry in run.summary["metrics"].values()]
 
 
-def make_measure_signatures(run: Scored) -> list[str]:
-    """The signature of each measure; the reason where one was not measured."""
-    return [
-        entry["signature"] or f"{MEASURES[name].title}: not measured: {entry['not_measured']}"
-        for name, entry in run.summary.get("measures", {}).items()
-    ]
+def make_measure_signatures(runs: Sequence[Scored]) -> list[str]:
+    """The signature of each measure, one for all runs; and where it was not measured, why not."""
+    lines = []
+    for name, measure in MEASURES.items():
+        entries = {run.label: run.summary.get("measures", {}).get(name) for run in runs}
+        lines += dict.fromkeys(e["signature"] for e in entries.values() if e and e["signature"])
+        without: dict[str, list[str]] = {}
+        for label, entry in entries.items():
+            if entry and not entry["signature"]:
+                without.setdefault(entry["not_measured"], []).append(label)
+        for reason, labels in without.items():
+            of = "" if len(labels) == len(entries) else f" of {name_some(labels)}"
+            lines.append(f"{measure.title}: not measured{of}: {reason}")
+    return lines
 
 
 def _list_tracks(runs: Sequence[Scored]) -> list[str]:
@@ -434,7 +442,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         *[f"- `{signature}`" for signature in make_signatures(runs[0])],
         "",
-        f"{_list_digests(summary['digests'])}, {_name_code(runs[0])}.",
+        f"{_list_digests(summary['digests'])}, {name_code(summary['code'])}.",
         "",
         "## Measures that a copier cannot win",
         "",
@@ -447,7 +455,7 @@ def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         "",
         measures["property prompts"].to_markdown(index=False, disable_numparse=True),
         "",
-        *[f"- `{signature}`" for signature in make_measure_signatures(runs[0])],
+        *[f"- `{signature}`" for signature in make_measure_signatures(runs)],
         "",
         "## Oracles, recomputed from the photos",
         "",

@@ -28,6 +28,7 @@ from dreambench.report import (
     make_comparison_notes,
     make_comparison_table,
     make_difference_table,
+    make_measure_signatures,
 )
 from dreambench.run import read_run
 from dreambench.stats import (
@@ -292,6 +293,16 @@ def test_measures_are_compared_without_property_prompts_unless_these_are_asked_f
         compare_runs([first, second], metrics=["joimt"])
     with pytest.raises(UserError, match="dino has no row of these prompts"):
         compare_runs([first, second], metrics=["dino"], families=["property"])
+
+
+def test_the_report_says_of_which_run_a_measure_is_missing():
+    whole = with_measures(scored("a", dino=[0.1, 0.2]), ("s00", "art", "joint", 0.3))
+    lacks = {"joint": {"signature": None, "not_measured": "no segmenter"}}
+    other = replace(scored("b", dino=[0.1]), summary={**whole.summary, "measures": lacks})
+    assert make_measure_signatures([other, whole]) == [
+        "S|joint", "Joint: not measured of b: no segmenter"
+    ]  # fmt: skip
+    assert make_measure_signatures([other]) == ["Joint: not measured: no segmenter"]
 
 
 def test_a_measure_that_one_run_lacks_is_not_tested():

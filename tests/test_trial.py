@@ -1,5 +1,7 @@
 """The measures on pictures whose truth is known."""
 
+import importlib.metadata
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from dreambench import cli
+from dreambench.measures import QUANTITIES
 from dreambench.mini.scenes import PHOTO_PLACES
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.trial import (
@@ -132,7 +135,15 @@ def test_trial_is_written_and_joint_follows_the_truth_better_than_dino(tmp_path)
     above = dominance.set_index("measure")
     assert (above.loc["joint", list(TRIVIAL)] < 0.5).all()
     assert above.loc["dino", "copy-reference"] > 0.5
-    assert "Kendall" in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert "Kendall" in page
+    # No number without its recipe.
+    for name in ("correlations", "dominance", "responses"):
+        table = pd.read_csv(tmp_path / f"{name}.csv")
+        for row in table.itertuples():
+            assert row.signature.startswith(f"{QUANTITIES[row.measure].title}|v")
+        assert all(f"- `{signature}`" in page for signature in table["signature"])
+    assert f"torch {importlib.metadata.version('torch')}" in page
 
 
 def test_metrics_list_names_every_measure_and_its_formula():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,18 @@ import pandas as pd
 from PIL import Image
 from scipy.stats import kendalltau
 
-from dreambench.encoders import Embeddings, Encoder, load_encoder
+from dreambench.encoders import Embeddings, Encoder, find_encoder, load_encoder
 from dreambench.files import make_dir, write_bytes
 from dreambench.measures import QUANTITIES, measure_subject
 from dreambench.metrics import compute_reference_similarity, compute_text_similarity
 from dreambench.mini.truth import DAMAGES, TrueSubject, make_true_subject
+from dreambench.mini.world import RENDERER_VERSION
 from dreambench.plots import plot_responses, plot_rows
 from dreambench.progress import Progress
 from dreambench.readers import HashReader, PartsReader
-from dreambench.report import format_number
-from dreambench.segment import Mask, Segmenter, load_segmenter
+from dreambench.report import format_number, name_code
+from dreambench.run import describe_machine
+from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_mean
 
 PAPERS = ("dino", "clip-i", "clip-t")
@@ -169,12 +172,14 @@ def write_trial(
     frame = run_trial(n_subjects, progress=progress)
     correlations, dominance = compute_correlations(frame), compute_dominance(frame)
     responses = compute_responses(frame)
+    signatures = _sign_measures(responses.index)
     make_dir(out_dir)
     paths = []
     for name, table in (
         ("correlations", correlations), ("dominance", dominance),
         ("responses", responses.reset_index()),
     ):  # fmt: skip
+        table = table.assign(signature=table["measure"].map(signatures))
         paths.append(out_dir / f"{name}.csv")
         write_bytes(paths[-1], table.to_csv(index=False, float_format="%.4f").encode())
     means = _means(frame)
@@ -192,7 +197,7 @@ def write_trial(
         )
     )  # fmt: skip
     paths.append(_plot_cases(make_true_subject(0), out_dir / "cases.png"))
-    page = make_page(correlations, dominance, n_subjects)
+    page = make_page(correlations, dominance, n_subjects, list(signatures.values()))
     paths.append(out_dir / "page.md")
     write_bytes(paths[-1], page.encode())
     return correlations, dominance, paths
@@ -206,8 +211,23 @@ def _plot_cases(subject: TrueSubject, path: Path) -> Path:
     return plot_rows(photos | first, path, n_columns=8)
 
 
-def make_page(correlations: pd.DataFrame, dominance: pd.DataFrame, n_subjects: int) -> str:
+def _sign_measures(names: Iterable[str]) -> dict[str, str]:
+    """The signature of each with the encoders, segmenter and hash of `run_trial`."""
+    identities = {
+        "dino": find_encoder("mini-vit", "dino").identity(),
+        "clip": find_encoder("mini-clip", "clip").identity(),
+        "mask": find_segmenter("mini-segmenter").identity(),
+        "hash": HashReader.identity,
+    }
+    return {name: QUANTITIES[name].signature(identities) for name in names}
+
+
+def make_page(
+    correlations: pd.DataFrame, dominance: pd.DataFrame, n_subjects: int, signatures: Sequence[str]
+) -> str:
     """The report as Markdown."""
+    machine = describe_machine()
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     truth = correlations[correlations["cause"] == "truth"]
     table = correlations.pivot(index="measure", columns="cause", values="tau")
     table = table.loc[truth["measure"], [*TRUTHS, *CAUSES]].reset_index()
@@ -249,6 +269,13 @@ def make_page(correlations: pd.DataFrame, dominance: pd.DataFrame, n_subjects: i
         "measures where lower is better, below). 0 is right; .5 cannot tell them apart.",
         "",
         _to_markdown(shares),
+        "",
+        "## What these numbers depend on",
+        "",
+        *[f"- `{signature}`" for signature in signatures],
+        "",
+        f"Pictures by the small world's renderer, version {RENDERER_VERSION}; "
+        f"{name_code(machine['code'])}; Python {machine['python']}, {packages}.",
         "",
     ]
     return "\n".join(lines)
