@@ -503,7 +503,8 @@ over all measured parts; highest {highest_others}).
 
 {n_rounds} rounds on one run of three subjects; medians, and the lowest and highest round. Ratios
 are taken within a round; peers' loop takes each third image, others in the next round. Ours is
-`Job.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders, texts, perceptual hashes, cache, scores, measures, and their files.
+`Job.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders, texts,
+perceptual hashes, cache, scores, measures, and their files.
 
 | | images/s | rounds |
 |:--|--:|--:|
