@@ -359,6 +359,7 @@ def _run_lanes(
         # What is finished is kept, whatever stopped the rest.
         pool.shutdown(cancel_futures=True)
         _save(busy, cache)
+        _trim_heap()
     progress("embeddings: files", len(needed), len(needed))
 
 

@@ -383,7 +383,7 @@ def make_signatures(run: Scored) -> list[str]:
 
 def make_measure_signatures(runs: Sequence[Scored]) -> list[str]:
     """The signature of each measure, one for all runs; and where it was not measured, why not."""
-    lines = []
+    lines: list[str] = []
     for name, measure in MEASURES.items():
         entries = {run.label: run.summary.get("measures", {}).get(name) for run in runs}
         lines += dict.fromkeys(e["signature"] for e in entries.values() if e and e["signature"])

@@ -179,9 +179,9 @@ def write_trial(
         ("correlations", correlations), ("dominance", dominance),
         ("responses", responses.reset_index()),
     ):  # fmt: skip
-        table = table.assign(signature=table["measure"].map(signatures))
+        signed = table.assign(signature=table["measure"].map(signatures))
         paths.append(out_dir / f"{name}.csv")
-        write_bytes(paths[-1], table.to_csv(index=False, float_format="%.4f").encode())
+        write_bytes(paths[-1], signed.to_csv(index=False, float_format="%.4f").encode())
     means = _means(frame)
     spread = means[means["set_name"] == "faithful"].groupby("measure")["value"].std()
     shown = responses.drop(columns=["right view", "wrong view"])
