@@ -7,8 +7,11 @@ embeddings and another signature beside its scores.
 from __future__ import annotations
 
 import functools
+import logging
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -346,7 +349,8 @@ class Encoder:
 
     @functools.cached_property
     def _network(self) -> tuple[Any, Any]:
-        model, tokenizer = _load_network(self.spec)
+        with _quietly():
+            model, tokenizer = _load_network(self.spec)
         if self.spec.identity() != self.identity:
             raise UserError(
                 f"the weights of encoder '{self.spec.name}' were changed meanwhile",
@@ -478,6 +482,26 @@ class Encoder:
             n_places = part.shape[2] * part.shape[3]
             parts.append((unit * weight / n_places**0.5).flatten(1))
         return torch.cat(parts, dim=-1)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without libraries' warnings that a network which they build is random: its weights come next.
+
+    open_clip logs them on the root logger; lpips calls torchvision by old names.
+    """
+
+    def is_above(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root = logging.getLogger()
+    root.addFilter(is_above)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(is_above)
 
 
 def _load_network(spec: EncoderSpec) -> tuple[Any, Any]:

@@ -155,6 +155,27 @@ def test_weights_that_are_not_there_are_asked_for_by_name_and_place(name, tmp_pa
     assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["dino-vits16", "clip-vit-b-32", "lpips-alex"])
+def test_nobody_is_told_that_a_network_is_random_whose_weights_are_there(
+    name, tmp_path, monkeypatch, capfd, recwarn, caplog
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    made = {
+        "dino-vits16": lambda: timm.create_model("vit_small_patch16_224.dino", num_classes=0),
+        "clip-vit-b-32": lambda: open_clip.create_model("ViT-B-32-quickgelu"),
+        "lpips-alex": lambda: torchvision.models.alexnet(weights=None),
+    }[name]()
+    (tmp_path / name).mkdir()
+    torch.save(made.state_dict(), tmp_path / name / ENCODERS[name].file)
+    for heard in (recwarn, caplog, capfd):
+        (heard.readouterr if heard is capfd else heard.clear)()
+    encoder = Encoder(ENCODERS[name], device="cpu")
+    assert encoder.model is not None
+    assert [str(warning.message) for warning in recwarn] == []
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
 def test_encoder_of_another_role_is_refused():
     with pytest.raises(UserError, match="no dino encoder named 'mini-clip'"):
         find_encoder("mini-clip", "dino")

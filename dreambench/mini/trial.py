@@ -134,7 +134,8 @@ def compute_correlations(frame: pd.DataFrame) -> pd.DataFrame:
                     start = "right view" if cause == "view" else "faithful"
                     chosen = one[(one["cause"] == cause) | (one["set_name"] == start)]
                     order = -chosen["level"]
-                taus.append(kendalltau(chosen["value"], order).statistic)
+                if len(chosen) > 1:
+                    taus.append(kendalltau(chosen["value"], order).statistic)
             defined = np.array([tau for tau in taus if not np.isnan(tau)])
             found = estimate_mean(defined, bounds=(-1.0, 1.0))
             rows.append([measure, cause, found.mean, found.low, found.high, found.n_subjects])
