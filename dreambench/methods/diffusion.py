@@ -78,9 +78,8 @@ class Conditioning:
 
     def take(self, rows: Sequence[int]) -> Conditioning:
         """The texts of these rows, which may repeat."""
-        index = torch.tensor(rows, device=self.states.device)
-        pooled = None if self.pooled is None else self.pooled[index]
-        return Conditioning(self.states[index], pooled)
+        pooled = None if self.pooled is None else _take_rows(self.pooled, rows)
+        return Conditioning(_take_rows(self.states, rows), pooled)
 
     def join(self, other: Conditioning) -> Conditioning:
         """The texts of both."""
@@ -88,6 +87,16 @@ class Conditioning:
         if self.pooled is not None and other.pooled is not None:
             pooled = torch.cat([self.pooled, other.pooled])
         return Conditioning(torch.cat([self.states, other.states]), pooled)
+
+
+def _take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows by their numbers, one by one.
+
+    The gradient of indexing with a tensor adds up what rows that repeat get in whatever order the
+    threads come, so that no tuning would end with the same bits twice.
+    """
+    parts = values.unbind()
+    return torch.stack([parts[row] for row in rows])
 
 
 def encode_texts(pipeline: StableDiffusionPipeline, texts: list[str]) -> Conditioning:
