@@ -470,13 +470,18 @@ def write_report(run: Entry, beside: Sequence[Entry]) -> tuple[list[Scored], lis
         for one, entry in zip(scored, [run, *beside], strict=True)
         if any(entry.made_images(subject.name) for subject in run.subjects)
     ]
+    grids_dir, grids = out_dir / "grids", []
     if len(shown) > 1:
-        paths += [
-            _write_grid(entry, make_dir(out_dir / "grids") / f"{label}.png")
+        grids = [
+            _write_grid(entry, make_dir(grids_dir) / f"{label}.png")
             for label, entry in shown
             if entry is not run
         ]
+        paths += grids
         paths.append(_write_side_by_side(shown, out_dir / "side-by-side.png"))
+    # An earlier report had other rows.
+    for old in set(grids_dir.glob("*.png")) - set(grids):
+        old.unlink()
     return scored, paths
 
 

@@ -445,6 +445,13 @@ def test_report_says_why_one_subject_of_a_kind_has_no_interval(pair):
     assert summary["metrics"]["dino"]["no_interval"] is None
 
 
+def test_a_report_keeps_no_grid_of_a_row_that_it_has_not(pair, tmp_path):
+    run = shutil.copytree(pair[0], tmp_path / "copy")
+    for beside, grids in (([pair[1]], ["class-only.png"]), ([], [])):
+        invoke("report", run, *beside)
+        assert [path.name for path in (run / "report" / "grids").glob("*")] == grids
+
+
 def test_runs_that_cannot_be_compared_are_refused(pair, tmp_path, shared_cache):
     assert "name at least two run folders" in refused("compare", pair[0])
     assert "is not there" in refused("compare", pair[0], tmp_path)
