@@ -35,8 +35,8 @@ from dreambench.progress import Progress
 
 MAX_WORKERS = 16
 COMMIT_SECONDS = 0.5
-# Often enough that memory does not grow (at 5 it did, by a tenth over 3,000 images), and seldom
-# enough that it costs under a hundredth.
+# Often enough that memory grows by a tenth at most over 3,000 images, and seldom enough that it
+# costs under a hundredth.
 TRIM_SECONDS = 2.0
 
 
