@@ -35,8 +35,8 @@ from dreambench.progress import Progress
 
 MAX_WORKERS = 16
 COMMIT_SECONDS = 0.5
-# Often enough that memory grows by a tenth at most over 3,000 images, and seldom enough that it
-# costs under a hundredth.
+# Often enough that memory grows by a tenth or so over 3,000 images (`benchmarks/scoring.py`), and
+# seldom enough that it costs under a hundredth.
 TRIM_SECONDS = 2.0
 
 

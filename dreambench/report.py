@@ -220,7 +220,7 @@ def make_comparison_table(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "difference": f"{entry.first}{marks[0]} - {entry.second}{marks[1]}",
-                "metric": metric_heading(entry.metric) + _name_prompts(entry.prompts),
+                "metric": metric_heading(entry.metric) + _mark_prompts(entry.prompts),
                 "mean and 95 % interval": format_interval(entry.mean, entry.low, entry.high),
                 "p": format_p(entry.p),
                 "p Holm": format_p(entry.p_holm),
@@ -232,7 +232,7 @@ def make_comparison_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _name_prompts(prompts: str) -> str:
+def _mark_prompts(prompts: str) -> str:
     """Which prompts a comparison is of, where it is not of all."""
     return "" if prompts == ALL_PROMPTS else f", {prompts} prompts"
 

@@ -196,9 +196,16 @@ def invoke(*words, status=0):
 
 
 def refused(*words):
-    """The one line that a refused command prints."""
+    """The one line that a refused command prints; only progress may stand before it."""
     done = invoke(*words, status=2)
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if line.startswith("dreambench:")]
     assert len(lines) == 1, done.stderr
     return lines[0]
+
+
+def refused_at_once(*words):
+    """The same of a command that does nothing before it: all that it prints is the line."""
+    line = refused(*words)
+    assert invoke(*words, status=2).stderr.strip() == line
+    return line

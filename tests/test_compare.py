@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_PROTOCOL, invoke, refused
+from conftest import TINY_PROTOCOL, invoke
+from conftest import refused_at_once as refused
 from scipy import stats
 
 from dreambench.compare import (
