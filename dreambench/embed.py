@@ -386,16 +386,20 @@ def _prepare(
     if read_stat(path) != stat:
         raise UserError(f"{path} changed while it was read", hint="run the same command again")
     made: dict[Preparation, NDArray[np.float32]] = {}
+    return [_prepare_once(one, image, made) for one in preparations]
 
-    def make(one: Preparation) -> NDArray[np.float32]:
-        if one not in made:
-            if isinstance(one, Joined):
-                made[one] = one.join([make(part) for part in one.inputs], image.size)
-            else:
-                made[one] = one.prepare(image)
-        return made[one]
 
-    return [make(one) for one in preparations]
+def _prepare_once(
+    one: Preparation, image: Image.Image, made: dict[Preparation, NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """From `made`, or into it. No closure that calls itself: such a cycle keeps images alive."""
+    if one not in made:
+        if isinstance(one, Joined):
+            parts = [_prepare_once(part, image, made) for part in one.inputs]
+            made[one] = one.join(parts, image.size)
+        else:
+            made[one] = one.prepare(image)
+    return made[one]
 
 
 def embed_texts(texts: Iterable[str], encoder: Encoder, *, cache: Cache) -> dict[str, Embeddings]:
