@@ -1,5 +1,6 @@
 """Embeddings: each file once, the same bits however the work was cut, and a cache to rely on."""
 
+import gc
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
@@ -86,6 +88,27 @@ def test_memory_is_given_back_while_rows_are_made(photos, vit, tmp_path, monkeyp
     trimmed = run(photos, [vit], tmp_path / "trimmed")
     assert len(given_back) >= len(photos) // 2
     assert np.array_equal(plain[0], trimmed[0])
+
+
+def test_decoded_images_do_not_wait_for_the_garbage_collector(
+    photos, vit, clip, tmp_path, monkeypatch
+):
+    seen = []
+
+    def load(path):
+        image = load_image(path)
+        seen.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(embed_module, "load_image", load)
+    parts = PartsReader(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
+    gc.disable()
+    try:
+        run(photos, [vit, parts], tmp_path)
+        n_alive = sum(one() is not None for one in seen)
+    finally:
+        gc.enable()
+    assert (len(seen), n_alive) == (len(photos), 0)
 
 
 # What is made, and how often.
