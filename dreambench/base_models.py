@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dreambench.downloads import find_cached
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, digest_folder
 from dreambench.protocol import Sampler
@@ -55,10 +56,7 @@ class BaseModel:
         if self.is_local:
             path = Path(self.location) / UNET_FILE
             return path if path.is_file() else None
-        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
-
-        found = try_to_load_from_cache(self.location, UNET_FILE, revision=self.revision)
-        return Path(found) if isinstance(found, str) else None
+        return next(iter(find_cached(self.location, [UNET_FILE], revision=self.revision)), None)
 
     def is_here(self) -> bool:
         """Whether its weights are on this machine: a local folder, or in the hub's cache."""

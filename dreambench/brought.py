@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ class BroughtScores:
     n_scored, n_expected, signature; NaN where nothing was measured. `measures` has a row for each
     image and measure beside them, and `measure_means` one a measure and part of the prompts
     ("property prompts" stand apart from the "other prompts"), with the columns of `means`.
-    `conventions` is None unless asked for. `summary` and `manifest` are the contents of
-    summary.json and run.json.
+    `conventions` is None unless asked for. `problems` has a row for each thing that was not as the
+    protocol has it: kind, name, n_images, detail (`layouts.Problem`). `summary` and `manifest` are
+    the contents of summary.json and run.json.
     """
 
     folder: Path
@@ -64,7 +65,7 @@ class BroughtScores:
     measures: pd.DataFrame
     measure_means: pd.DataFrame
     conventions: pd.DataFrame | None
-    problems: Sequence[Problem]
+    problems: pd.DataFrame
     summary: dict[str, Any]
     manifest: dict[str, Any]
     scored: Sequence[Scored]
@@ -156,8 +157,11 @@ def score(
         ),
         measures=scored[0].measures,
         measure_means=_make_means(["metric", "prompts"], _list_measures(summary)),
-        conventions=table, problems=problems, summary=summary, manifest=manifest, scored=scored,
-        paths=paths,
+        conventions=table,
+        problems=pd.DataFrame(
+            [asdict(problem) for problem in problems], columns=[f.name for f in fields(Problem)]
+        ),
+        summary=summary, manifest=manifest, scored=scored, paths=paths,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from dreambench.encoders import ENCODERS, EncoderSpec
 from dreambench.estimate import estimate_memory
 from dreambench.files import cache_dir
 from dreambench.methods import Precision, find_method, read_settings
+from dreambench.methods.image_prompt import ADAPTERS, Adapter
 from dreambench.protocol import load_protocol
 from dreambench.recipe import Recipe, list_recipes, load_recipe
 from dreambench.run import PACKAGES
@@ -119,9 +120,10 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
 def check_weights() -> list[Finding]:
     """For each network that is used: present, or what to bring and where to put it."""
     found = []
-    named: list[tuple[str, EncoderSpec | SegmenterSpec]] = [
+    named: list[tuple[str, EncoderSpec | SegmenterSpec | Adapter]] = [
         *(("encoders", spec) for spec in ENCODERS.values()),
         *(("segmenters", spec) for spec in SEGMENTERS.values()),
+        *(("image adapters", adapter) for adapter in ADAPTERS.values()),
     ]
     for group, spec in named:
         path = spec.find_local()

@@ -1,8 +1,9 @@
-"""Downloads that go on where they stopped."""
+"""Downloads that go on where they stopped, and what the hub's cache has already."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,15 @@ from dreambench.progress import Progress
 N_ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 18
+
+
+def find_cached(hub: str, files: Sequence[str], *, revision: str | None) -> list[Path]:
+    """Files of a hub repository in the hub's cache on this machine; none unless all are there."""
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
+
+    found = [try_to_load_from_cache(hub, file, revision=revision) for file in files]
+    paths = [Path(path) for path in found if isinstance(path, str)]
+    return paths if len(paths) == len(files) else []
 
 
 def download(url: str, folder: Path, *, progress: Progress, max_bytes: int) -> Path:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from dreambench.cache import hash_file
-from dreambench.downloads import download
+from dreambench.downloads import download, find_cached
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, cache_dir, digest, digest_folder
 from dreambench.progress import Progress, no_progress
@@ -149,10 +149,7 @@ class EncoderSpec:
             return folder if folder.is_dir() else None
         found = find_file(self.brought_dir, first=self.file)
         if found is None and self.hub is not None:
-            from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
-
-            cached = try_to_load_from_cache(self.hub, self.file, revision=self.revision)
-            found = Path(cached) if isinstance(cached, str) else None
+            found = next(iter(find_cached(self.hub, [self.file], revision=self.revision)), None)
         if found is not None and not found.with_name(self.tokenizer_file or found.name).is_file():
             return None
         return found

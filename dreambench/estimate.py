@@ -19,7 +19,10 @@ PNG_BYTES_PER_PIXEL = 1.8
 
 @dataclass(frozen=True)
 class Estimate:
-    """Counts for one baseline on one protocol."""
+    """Counts for one baseline on one protocol.
+
+    `downloads` are weights of the method's own that are not on this machine, with their bytes.
+    """
 
     n_subjects: int
     n_prompts: int
@@ -31,6 +34,7 @@ class Estimate:
     n_network_calls: int
     image_bytes: int
     weight_bytes: int
+    downloads: dict[str, int]
 
     @property
     def n_bytes(self) -> int:
@@ -41,7 +45,7 @@ class Estimate:
 def make_estimate(
     protocol: Protocol, recipe: Recipe, base_model: BaseModel, subjects: Sequence[Subject]
 ) -> Estimate:
-    """Counts the work of a baseline; reads no photo and loads no network.
+    """Counts the work of a baseline, and what it lacks; reads no photo and loads no network.
 
     `n_training_images` is the number of noisy images that tuning learns from, `n_network_calls`
     that of evaluations of the denoising network for one image each, guidance counted.
@@ -66,6 +70,7 @@ def make_estimate(
         n_network_calls=round(n_drawn * sampler.n_calls),
         image_bytes=round((len(units) + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL),
         weight_bytes=work.saved_bytes * len(subjects),
+        downloads=dict(work.missing),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreambench.downloads import find_cached
 from dreambench.encoders import Pixels, brought_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, digest_folder
@@ -63,13 +64,8 @@ class SegmenterSpec:
             return folder
         if self.hub is None:
             return None
-        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  (slow import)
-
-        found = [
-            try_to_load_from_cache(self.hub, file, revision=self.revision) for file in self.files
-        ]
-        paths = [Path(path) for path in found if isinstance(path, str)]
-        return paths[0].parent if len(paths) == len(self.files) else None
+        paths = find_cached(self.hub, self.files, revision=self.revision)
+        return paths[0].parent if paths else None
 
     def find_weights(self) -> Path:
         """`find_local`, else fetched from the hub; UserError that names the files to bring."""

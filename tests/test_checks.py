@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from dreambench import cli
 from dreambench.base_models import (
     BASE_MODELS,
+    UNET_FILE,
     find_base_model,
     load_pipeline,
     load_tokenizer,
@@ -20,6 +21,7 @@ from dreambench.errors import UserError
 from dreambench.estimate import estimate_memory, make_estimate
 from dreambench.methods import find_method, read_settings
 from dreambench.methods.identifier import find_rare_tokens, sample_tokens
+from dreambench.methods.image_prompt import ADAPTERS
 from dreambench.protocol import load_protocol
 from dreambench.recipe import load_recipe
 from dreambench.segment import SEGMENTERS
@@ -83,6 +85,23 @@ def test_plan_prints_counts_and_no_hours_that_nobody_measured(tmp_path, monkeypa
     assert found["hours"] == {"tuning": None, "drawing": None}
 
 
+@pytest.mark.parametrize("method", ["ip-adapter", "image-variation"])
+def test_plan_counts_a_methods_own_downloads(method, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    words = ["plan", "--method", f"{method},class-only", "--protocol", "dreambench"]
+    own, plain = json.loads(run_cli(*words, "--json").output)
+    (lacking,) = own["downloads"].keys() - plain["downloads"].keys()
+    assert lacking.startswith("ip-adapter-sd15: models/ip-adapter_sd15.safetensors, models/image_")
+    assert own["downloads"][lacking] == 2_573_000_000
+    assert f"{lacking} (2.57 GB)" in run_cli(*words).output
+    for file in ADAPTERS["ip-adapter-sd15"].files:
+        path = tmp_path / "ip-adapter-sd15" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    own, plain = json.loads(run_cli(*words, "--json").output)
+    assert own["downloads"] == plain["downloads"]
+
+
 def test_speeds_are_kept_by_setting(tmp_path):
     setting = Setting("cpu with 2 cores", "mini", 64, "fp32")
     assert read_speed(tmp_path, setting, "network_call") is None
@@ -123,12 +142,41 @@ def test_doctor_says_for_each_weight_present_or_what_to_bring(tmp_path, monkeypa
     (line,) = [line for line in done.output.splitlines() if " clipseg " in line]
     assert f"of CIDAS/clipseg-rd64-refined at {SEGMENTERS['clipseg'].revision}" in line
     assert f"put them into {tmp_path / 'clipseg'}" in line
-    (line,) = [line for line in done.output.splitlines() if " mini-segmenter " in line]
-    assert "shipped" in line
+    (line,) = [line for line in done.output.splitlines() if " ip-adapter-sdxl " in line]
+    assert "bring sdxl_models/ip-adapter_sdxl_vit-h.safetensors, models/image_encoder/" in line
+    assert f"into {tmp_path / 'ip-adapter-sdxl'}" in line
+    for name in ("mini-segmenter", "ip-adapter-mini"):
+        (line,) = [line for line in done.output.splitlines() if f" {name} " in line]
+        assert "shipped" in line
     assert "0 of 158" in done.output
     assert "GB free" in done.output
     found = json.loads(run_cli("doctor", "--data", tmp_path, "--json").output)
     assert {row["name"] for row in found} >= {"memory", "torch", "sdxl", "dinov2-vits14"}
+
+
+SD15, DINOV2 = BASE_MODELS["sd15"], ENCODERS["dinov2-vits14"]
+CLIPSEG, ADAPTER = SEGMENTERS["clipseg"], ADAPTERS["ip-adapter-sdxl"]
+
+
+@pytest.mark.parametrize(
+    ("find", "hub", "revision", "files"),
+    [
+        (SD15.find_unet, SD15.location, SD15.revision, [UNET_FILE]),
+        (DINOV2.find_local, DINOV2.hub, DINOV2.revision, [DINOV2.file]),
+        (CLIPSEG.find_local, CLIPSEG.hub, CLIPSEG.revision, CLIPSEG.files),
+        (ADAPTER.find_local, ADAPTER.hub, ADAPTER.revision, ADAPTER.files),
+    ],
+    ids=["base model", "encoder", "segmenter", "image adapter"],
+)
+def test_what_lies_in_the_hubs_cache_is_here(find, hub, revision, files, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "brought"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / f"models--{hub.replace('/', '--')}" / "snapshots" / revision
+    for file in files:
+        assert find() is None
+        (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / file).touch()
+    assert find().is_relative_to(snapshot)
 
 
 def test_golden_check_passes_here_and_fails_with_a_cause_when_pixels_are_wrong(monkeypatch):

@@ -143,7 +143,7 @@ def test_adapters_that_are_not_here_say_which_files_to_bring(
         IPAdapter(settings, context(shared_cache, base_model=base))
     hint = str(caught.value.hint)
     assert "models/ip-adapter_sd15.safetensors" in hint
-    assert "models/image_encoder" in hint
+    assert "models/image_encoder/model.safetensors" in hint
     assert str(tmp_path / "ip-adapter-sd15") in hint
 
 

@@ -177,7 +177,7 @@ def test_every_layout_gives_the_runs_numbers_to_the_last_bit(
     assert theirs["partial"] is False
     for key in ("protocol", "data"):
         assert theirs["digests"][key] == ours["digests"][key]
-    assert [p for p in found.problems if p.kind != "duplicated"] == []
+    assert set(found.problems["kind"]) <= {"duplicated"}
 
 
 def test_layouts_of_the_same_images_have_the_same_digest(made, score, folder, tmp_path):
@@ -318,11 +318,11 @@ def test_black_and_doubled_images_are_scored_and_listed(score, folder):
         folder / "mug" / "red" / "1.png", optimize=True
     )
     found = score(folder)
-    assert kinds(found.problems) == {
+    assert found.problems.groupby("kind")["name"].agg(list).to_dict() == {
         "black": ["dog/red/0.png", "dog/red/1.png"],
         "duplicated": ["dog/red/1.png", "mug/red/1.png"],
     }
-    assert str(found.problems[-1]).endswith("the pixels of mug/red/0.png")
+    assert found.problems["detail"].iloc[-1].endswith("the pixels of mug/red/0.png")
     assert found.summary["partial"] is False
     assert "2 black" in (found.folder / "report" / "report.md").read_text()
     assert len(found.scores[found.scores["metric"] == "clip-t"]) == 8
@@ -336,7 +336,7 @@ def test_ten_thousand_stray_files_are_counted(score, folder):
     for index in range(300):
         (folder / f"run-{index}").mkdir()
     found = score(folder)
-    assert found.problems == []
+    assert found.problems.empty
     assert "10000 other files and folders were not looked at" in found.manifest["images"]["notes"]
     assert len(json.dumps(found.manifest)) < 20_000
 
@@ -371,7 +371,8 @@ def test_links_out_of_the_folder_are_not_followed(score, folder, tmp_path):
     shutil.copytree(secret, folder / "mug")
     (folder / "dog" / "beach" / "0.png").unlink()
     (folder / "dog" / "beach" / "0.png").symlink_to(folder / "mug" / "beach" / "0.png")
-    assert kinds(score(folder).problems) == {"duplicated": ["mug/beach/0.png"]}
+    (row,) = score(folder).problems.itertuples()
+    assert (row.kind, row.name, row.n_images) == ("duplicated", "mug/beach/0.png", 1)
 
 
 def test_loops_and_pipes_do_not_hang(score, folder):
@@ -621,7 +622,7 @@ def test_narrowing_leaves_the_others_out_and_marks_the_result(score, folder):
     found = score(folder, subjects=["dog"])
     assert set(found.scores["subject"]) == {"dog"}
     assert found.summary["partial"] is True
-    assert found.problems == []
+    assert found.problems.empty
     assert (
         "5 images of other subjects and prompts were left out" in found.manifest["images"]["notes"]
     )
@@ -760,7 +761,8 @@ def test_python_gives_data_frames(made, score, folder):
         assert (row["signature"], row["n_scored"]) == (own["signature"], own["n_scored"])
     dino = found.by_subject[found.by_subject["metric"] == "dino"]["value"]
     assert dino.mean() == pytest.approx(ours["dino"]["mean"])
-    assert found.problems == []
+    assert found.problems.empty
+    assert list(found.problems.columns) == ["kind", "name", "n_images", "detail"]
     assert found.conventions is None
 
 

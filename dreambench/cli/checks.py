@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,13 +59,18 @@ def plan(
     ]
     if as_json:
         contents = [
-            {"method": recipe.name, **asdict(found), "downloads": downloads, "hours": needed}
+            {
+                "method": recipe.name,
+                **asdict(found),
+                "downloads": downloads | found.downloads,
+                "hours": needed,
+            }
             for recipe, found, needed in zip(recipes, estimates, hours, strict=True)
         ]
         click.echo(json.dumps(contents[0] if len(contents) == 1 else contents, indent=2))
         return
     for recipe, found, needed in zip(recipes, estimates, hours, strict=True):
-        _print_estimate(recipe, loaded, base, found, downloads, needed)
+        _print_estimate(recipe, loaded, base, found, downloads | found.downloads, needed)
 
 
 def _print_estimate(
@@ -95,7 +100,7 @@ def _print_estimate(
 
 
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
-    """What is not on this machine yet, with its size in bytes."""
+    """What every method needs that is not on this machine yet, with its size in bytes."""
     from dreambench.scoring import encoder_specs  # noqa: PLC0415  (imports torch)
     from dreambench.segment import find_segmenter  # noqa: PLC0415  (imports torch)
 
@@ -110,7 +115,7 @@ def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
 
 
 def _find_hours(
-    protocol: Protocol, base: BaseModel, *, device: str, precision: str, counts: dict[str, int]
+    protocol: Protocol, base: BaseModel, *, device: str, precision: str, counts: dict[str, Any]
 ) -> dict[str, float | None]:
     """Hours of tuning and of drawing where this device's speed is known."""
     import torch  # noqa: PLC0415  (slow import)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -57,6 +57,8 @@ class Work:
     other_parameters: int = 0  # of networks beside the base model's own
     draws: bool = False  # whether its images come out of the denoising network
     drawing: float = 1.0  # network calls of an image of the subject, where plain drawing takes 1
+    # Weights beside the base model's that are not on this machine, with their bytes (0: unknown).
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
 class Generator(Protocol):

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from dreambench.downloads import find_cached
 from dreambench.encoders import Pixels, brought_root, load_encoder
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 MINI = "ip-adapter-mini"
+ENCODER_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,45 @@ class Adapter:
     hub: str | None = None
     revision: str | None = None
     image_encoder: str | None = None
+    n_download_bytes: int = 0  # with the image encoder's
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is the package's own."""
+        return self.hub is None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The adapter's file, then those of its image encoder unless that is mini's CLIP."""
+        encoder = [f"{self.image_encoder}/{name}" for name in ENCODER_FILES if self.image_encoder]
+        return (f"{self.subfolder}/{self.file}", *encoder)
+
+    @property
+    def source(self) -> str:
+        """Where the files come from, in words."""
+        if self.hub is None:
+            return "shipped with the package"
+        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
+
+    @property
+    def how_to_bring(self) -> str:
+        """Which files to bring and where to put them."""
+        return f"bring {self.source} and put them, folders and all, into {self.brought_dir}"
+
+    def find_local(self) -> Path | None:
+        """Its file, where all is here: shipped, brought, or in the hub's cache; None if not."""
+        folder = Path(self.location)
+        if all((folder / file).is_file() for file in self.files):
+            return folder / self.files[0]
+        if self.hub is None:
+            return None
+        return next(iter(find_cached(self.hub, self.files, revision=self.revision)), None)
+
+    def find_missing(self) -> dict[str, int]:
+        """What is to be downloaded for it, with its size in bytes; empty where it is here."""
+        if self.find_local() is not None:
+            return {}
+        return {f"{self.name}: {self.source}": self.n_download_bytes}
 
     @property
     def brought_dir(self) -> Path:
@@ -61,15 +102,17 @@ ADAPTERS = {
         Adapter(MINI, "mini", "ip-adapter", "ip_adapter.safetensors", 3_806_388),
         Adapter(
             "ip-adapter-sd15", "sd15", "models", "ip-adapter_sd15.safetensors", 654_396_416,
-            image_encoder="models/image_encoder", **_AUTHORS,
+            image_encoder="models/image_encoder", n_download_bytes=2_573_000_000, **_AUTHORS,
         ),
         Adapter(
             "ip-adapter-plus-sd15", "sd15", "models", "ip-adapter-plus_sd15.safetensors",
-            681_164_288, image_encoder="models/image_encoder", **_AUTHORS,
+            681_164_288, image_encoder="models/image_encoder", n_download_bytes=2_627_000_000,
+            **_AUTHORS,
         ),
         Adapter(
             "ip-adapter-sdxl", "sdxl", "sdxl_models", "ip-adapter_sdxl_vit-h.safetensors",
-            981_264_896, image_encoder="models/image_encoder", **_AUTHORS,
+            981_264_896, image_encoder="models/image_encoder", n_download_bytes=3_227_000_000,
+            **_AUTHORS,
         ),
     )
 }  # fmt: skip
@@ -165,11 +208,10 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
                 image_encoder_folder=adapter.image_encoder, **options,
             )  # fmt: skip
     except OSError as error:
-        files = f"{adapter.subfolder}/{adapter.file} and the folder {adapter.image_encoder}"
         raise UserError(
             f"image adapter '{adapter.name}' ({adapter.hub}, revision {adapter.revision}) is not "
             "on this machine and the hub cannot be reached",
-            hint=f"bring {files} and put them under {adapter.brought_dir}",
+            hint=adapter.how_to_bring,
         ) from error
 
 

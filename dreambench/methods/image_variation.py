@@ -54,7 +54,9 @@ class ImageVariation(Method):
         if not settings.adapter:
             return Work(draws=True)
         adapter = find_adapter(settings.adapter, base_model.name)
-        return Work(draws=True, other_parameters=adapter.n_parameters)
+        return Work(
+            draws=True, other_parameters=adapter.n_parameters, missing=adapter.find_missing()
+        )
 
     def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
         """Encodes the photos."""

@@ -45,7 +45,9 @@ class IPAdapter(Method):
     def count_work(cls, settings: IPAdapterSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`. The adapter was trained once, and not on any subject."""
         adapter = find_adapter(settings.adapter, base_model.name)
-        return Work(draws=True, other_parameters=adapter.n_parameters)
+        return Work(
+            draws=True, other_parameters=adapter.n_parameters, missing=adapter.find_missing()
+        )
 
     def load(self, subject: Subject, out_dir: Path) -> PhotoPrompted:
         """Encodes the photos."""
