@@ -68,11 +68,8 @@ class Adapter:
 
     def find_local(self) -> Path | None:
         """Its file, where all is here: shipped, brought, or in the hub's cache; None if not."""
-        folder = Path(self.location)
-        if all((folder / file).is_file() for file in self.files):
-            return folder / self.files[0]
-        if self.hub is None:
-            return None
+        if self.hub is None or self._is_brought():
+            return Path(self.location) / self.files[0]
         return next(iter(find_cached(self.hub, self.files, revision=self.revision)), None)
 
     def find_missing(self) -> dict[str, int]:
@@ -86,13 +83,15 @@ class Adapter:
         """Folder for a snapshot that a user brings."""
         return brought_root() / self.name
 
+    def _is_brought(self) -> bool:
+        return all((self.brought_dir / file).is_file() for file in self.files)
+
     @property
     def location(self) -> str:
         """Folder on this machine, or hub id."""
         if self.hub is None:
             return str(PACKAGE_DIR / "mini" / "weights")
-        brought = self.brought_dir / self.subfolder / self.file
-        return str(self.brought_dir) if brought.is_file() else self.hub
+        return str(self.brought_dir) if self._is_brought() else self.hub
 
 
 _AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
