@@ -29,6 +29,16 @@ def find_cached(hub: str, files: Sequence[str], *, revision: str | None) -> list
     return paths if len(paths) == len(files) else []
 
 
+def find_snapshot(
+    folder: Path, files: Sequence[str], *, hub: str | None, revision: str | None
+) -> Path | None:
+    """The folder with all these files: `folder`, else the repository's in the hub's cache."""
+    if all((folder / file).is_file() for file in files):
+        return folder
+    found = find_cached(hub, files, revision=revision) if hub is not None else []
+    return found[0].parents[files[0].count("/")] if found else None
+
+
 def download(url: str, folder: Path, *, progress: Progress, max_bytes: int) -> Path:
     """The file behind an http(s) address, in `folder`; whole, or UserError.
 

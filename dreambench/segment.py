@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambench.downloads import find_cached
+from dreambench.downloads import find_snapshot
 from dreambench.encoders import Pixels, brought_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR, digest_folder
@@ -60,12 +60,7 @@ class SegmenterSpec:
         folder = self.brought_dir
         if self.shipped is not None:
             folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
-        if all((folder / file).is_file() for file in self.files):
-            return folder
-        if self.hub is None:
-            return None
-        paths = find_cached(self.hub, self.files, revision=self.revision)
-        return paths[0].parent if paths else None
+        return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
 
     def find_weights(self) -> Path:
         """`find_local`, else fetched from the hub; UserError that names the files to bring."""

@@ -197,15 +197,19 @@ def invoke(*words, status=0):
 
 def refused(*words):
     """The one line that a refused command prints; only progress may stand before it."""
-    done = invoke(*words, status=2)
-    assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("dreambench:")]
-    assert len(lines) == 1, done.stderr
-    return lines[0]
+    return find_refusal(invoke(*words, status=2))
 
 
 def refused_at_once(*words):
     """The same of a command that does nothing before it: all that it prints is the line."""
-    line = refused(*words)
-    assert invoke(*words, status=2).stderr.strip() == line
-    return line
+    done = invoke(*words, status=2)
+    assert done.stderr.strip() == find_refusal(done)
+    return done.stderr.strip()
+
+
+def find_refusal(done):
+    """The one line that says why, of all that a refused command printed."""
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("dreambench:")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]

@@ -52,25 +52,23 @@ def plan(
     for recipe in recipes:
         check_recipe(recipe, base)
     estimates = [make_estimate(loaded, recipe, base, subjects) for recipe in recipes]
-    downloads = _find_downloads(loaded, base)
+    common = _find_downloads(loaded, base)
+    downloads = [common | found.downloads for found in estimates]
     hours = [
         _find_hours(loaded, base, device=device, precision=precision, counts=asdict(found))
         for found in estimates
     ]
     if as_json:
         contents = [
-            {
-                "method": recipe.name,
-                **asdict(found),
-                "downloads": downloads | found.downloads,
-                "hours": needed,
-            }
-            for recipe, found, needed in zip(recipes, estimates, hours, strict=True)
+            {"method": recipe.name, **asdict(found), "downloads": missing, "hours": needed}
+            for recipe, found, missing, needed in zip(
+                recipes, estimates, downloads, hours, strict=True
+            )
         ]
         click.echo(json.dumps(contents[0] if len(contents) == 1 else contents, indent=2))
         return
-    for recipe, found, needed in zip(recipes, estimates, hours, strict=True):
-        _print_estimate(recipe, loaded, base, found, downloads | found.downloads, needed)
+    for recipe, found, missing, needed in zip(recipes, estimates, downloads, hours, strict=True):
+        _print_estimate(recipe, loaded, base, found, missing, needed)
 
 
 def _print_estimate(

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from dreambench.downloads import find_cached
+from dreambench.downloads import find_snapshot
 from dreambench.encoders import Pixels, brought_root, load_encoder
 from dreambench.errors import UserError, unknown_name
 from dreambench.files import PACKAGE_DIR
@@ -57,7 +57,7 @@ class Adapter:
     @property
     def source(self) -> str:
         """Where the files come from, in words."""
-        if self.hub is None:
+        if self.shipped:
             return "shipped with the package"
         return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
 
@@ -67,10 +67,9 @@ class Adapter:
         return f"bring {self.source} and put them, folders and all, into {self.brought_dir}"
 
     def find_local(self) -> Path | None:
-        """Its file, where all is here: shipped, brought, or in the hub's cache; None if not."""
-        if self.hub is None or self._is_brought():
-            return Path(self.location) / self.files[0]
-        return next(iter(find_cached(self.hub, self.files, revision=self.revision)), None)
+        """The folder with all its files here: shipped, brought, or in the hub's cache."""
+        folder = PACKAGE_DIR / "mini" / "weights" if self.shipped else self.brought_dir
+        return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
 
     def find_missing(self) -> dict[str, int]:
         """What is to be downloaded for it, with its size in bytes; empty where it is here."""
@@ -83,15 +82,10 @@ class Adapter:
         """Folder for a snapshot that a user brings."""
         return brought_root() / self.name
 
-    def _is_brought(self) -> bool:
-        return all((self.brought_dir / file).is_file() for file in self.files)
-
     @property
     def location(self) -> str:
         """Folder on this machine, or hub id."""
-        if self.hub is None:
-            return str(PACKAGE_DIR / "mini" / "weights")
-        return str(self.brought_dir) if self._is_brought() else self.hub
+        return str(self.find_local() or self.hub)
 
 
 _AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
@@ -195,15 +189,16 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
 
     Raises UserError that says which files to bring when they are not here and cannot be fetched.
     """
-    if adapter.hub is None:
+    if adapter.shipped:
         encoder, extractor = make_mini_encoder(str(pipeline.device))
         pipeline.register_modules(image_encoder=encoder, feature_extractor=extractor)
-    options = {} if adapter.location != adapter.hub else {"revision": adapter.revision}
+    location = adapter.location
+    options = {} if location != adapter.hub else {"revision": adapter.revision}
     try:
         # It warns of casts to the precision that all of it has already.
         with only_errors():
             pipeline.load_ip_adapter(
-                adapter.location, subfolder=adapter.subfolder, weight_name=adapter.file,
+                location, subfolder=adapter.subfolder, weight_name=adapter.file,
                 image_encoder_folder=adapter.image_encoder, **options,
             )  # fmt: skip
     except OSError as error:
