@@ -33,8 +33,8 @@ from dreambench.subjects import (
 
 FORMAT = 1
 PACKAGES = (
-    "torch", "diffusers", "transformers", "timm", "open_clip_torch", "numpy", "pillow",
-    "safetensors",
+    "torch", "diffusers", "transformers", "peft", "timm", "open_clip_torch", "numpy", "pillow",
+    "opencv-python-headless", "safetensors",
 )  # fmt: skip
 
 

@@ -1,14 +1,18 @@
 """The house's own rules: the order of imports, a fast start, a wheel that stands alone."""
 
 import ast
+import itertools
 import os
 import re
 import subprocess
 import sys
 import time
+import tomllib
 
 import pytest
 from conftest import REPOSITORY, TINY_PROTOCOL
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 # A module imports only from modules above it in this list (README, the tree).
 ORDER = [
@@ -57,12 +61,29 @@ def test_readme_tree_names_every_module():
 
 def test_ci_calls_the_test_command_of_the_readme():
     readme = (REPOSITORY / "README.md").read_text()
-    command = next(line for line in readme.splitlines() if line.endswith("# the tests"))
-    words = command.removesuffix("# the tests").split()
-    assert words == ["pip", "install", "-e", '".[test]"', "&&", "pytest"]
-    assert (
-        " ".join(words).replace("install", "install -q") in (REPOSITORY / ".ci" / "run").read_text()
-    )
+    line = next(line for line in readme.splitlines() if line.endswith("# the tests"))
+    command = line.removesuffix("# the tests").strip()
+    assert command == 'pip install -c constraints.txt -e ".[test]" && pytest'
+    quiet = command.replace("install", "install -q")
+    assert quiet in (REPOSITORY / ".ci" / "run").read_text()
+
+
+def test_constraints_pin_every_package_that_pyproject_asks_for():
+    pins = {}
+    for line in (REPOSITORY / "constraints.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, version = line.split("==")
+            pins[canonicalize_name(name)] = version
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    faults = []
+    for requirement in map(Requirement, asked):
+        version = pins.get(canonicalize_name(requirement.name))
+        if requirement.name == "dreambench":  # Its own extras.
+            continue
+        if version is None or version not in requirement.specifier:
+            faults.append(f"{requirement}: {version}")
+    assert len(asked) > 30 and not faults
 
 
 def test_files_that_the_readme_points_to_are_there():
