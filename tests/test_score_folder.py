@@ -788,7 +788,7 @@ def test_the_readmes_section_runs_as_written(tmp_path, shared_cache):
     commands = [line for line in lines if line.startswith(("dreambench ", "cp "))]
     table = [line for line in lines if line.startswith(("file,subject", "my-images/"))]
     python = [line for line in lines if line.startswith(("import ", "found = ", "print("))]
-    assert (len(commands), len(table), len(python)) == (7, 3, 4)
+    assert (len(commands), len(table), len(python)) == (7, 3, 6)
     place = {**os.environ, "DREAMBENCH_CACHE": str(shared_cache)}
     first = commands.index("dreambench score my-images.csv --protocol mini --name my-method")
     function = f'dreambench() {{ "{sys.executable}" -m dreambench.cli "$@"; }}; set -e\n'
@@ -826,7 +826,9 @@ def test_the_readmes_section_runs_as_written(tmp_path, shared_cache):
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "signature" in done.stdout
     theirs = pd.read_parquet(tmp_path / "scores" / "mini" / "my-method" / "scores.parquet")
     ours = pd.read_parquet(tmp_path / "runs" / "mini" / "copy-reference" / "scores.parquet")
     assert theirs.equals(ours)
+    summary = read_json(tmp_path / "scores" / "mini" / "my-method" / "summary.json")
+    for entry in summary["metrics"].values():
+        assert entry["signature"] in done.stdout and f"{entry['mean']:.6f}" in done.stdout
