@@ -202,9 +202,8 @@ def judge_difference(row: Any) -> str:
     Where so few subjects could show nothing in so many tests, a difference that stands out by
     itself is not called absent.
     """
-    reason = why_no_interval(row.n_subjects)
-    if reason is not None:
-        return f"not tested: {reason}"
+    if row.n_subjects < 2:
+        return f"not tested: {why_no_interval(row.n_subjects, row.low)}"
     if row.p_holm > ALPHA:
         least = smallest_p(row.n_subjects)
         is_hopeless = least * row.n_comparisons > ALPHA

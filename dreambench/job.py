@@ -341,12 +341,13 @@ def make_summary(entry: Entry, scores: pd.DataFrame) -> dict[str, Any]:
         scored = int(scores.loc[scores["metric"] == name, "n_pairs"].sum())
         row = table.loc[name] if name in table.index else None
         n_subjects = 0 if row is None else int(row["n_subjects"])
+        low = _number(row, "low")
         metrics[name] = {
             "mean": None if row is None else float(row["mean"]),
-            "low": _number(row, "low"),
+            "low": low,
             "high": _number(row, "high"),
             "n_subjects": n_subjects,
-            "no_interval": why_no_interval(n_subjects),
+            "no_interval": why_no_interval(n_subjects, low),
             "n_scored": scored,
             "n_expected": expected[name],
             "higher_is_better": metric.higher_is_better,

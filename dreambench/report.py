@@ -33,7 +33,10 @@ from dreambench.stats import (
 
 DIGITS = 3
 FLOOR = "class-only"
-NO_INTERVAL = "[-, -]: no interval, since one subject does not show how subjects differ."
+NO_INTERVAL = (
+    "[-, -]: no interval, since one subject does not show how subjects differ, nor do subjects "
+    "that all have the same value."
+)
 
 
 def format_number(value: float | None) -> str:
@@ -63,7 +66,7 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
                     "low": entry["low"],
                     "high": entry["high"],
                     "n_subjects": entry["n_subjects"],
-                    "no_interval": why_no_interval(entry["n_subjects"]),
+                    "no_interval": why_no_interval(entry["n_subjects"], entry["low"]),
                     "n_scored": entry["n_scored"],
                     "n_expected": entry["n_expected"],
                     "not_measured": entry.get("not_measured", ""),
@@ -262,7 +265,7 @@ def make_comparison_notes(table: pd.DataFrame) -> list[str]:
             "Measures are compared without property prompts, in which a right picture must lose "
             "likeness; --family property compares these alone."
         )
-    if (table["n_subjects"] == 1).any():
+    if (table["low"].isna() & (table["n_subjects"] > 0)).any():
         notes.append(NO_INTERVAL)
     if table["n_left_out"].any():
         notes.append("Left out: cells (subject, prompt) that only one of the two runs has.")

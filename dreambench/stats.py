@@ -26,7 +26,7 @@ N_FLIPS = 9999
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over subjects with its interval; the bounds are NaN when one subject is all."""
+    """A mean over subjects with its interval, NaN where there is none (`why_no_interval`)."""
 
     mean: float
     low: float
@@ -52,16 +52,18 @@ def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate
     A t interval, since with as few subjects as there are a percentile bootstrap over them is too
     narrow, and one over images much too narrow; strongly skewed subjects are a limit of all
     (`reports/benchmarks/coverage.md`). It ends where the range of the values does (`bounds`), which
-    their mean cannot leave, so that it holds the truth as often. One subject has no interval: the
-    bounds are NaN, and `why_no_interval` says why.
+    their mean cannot leave, so that it holds the truth as often. One subject has no interval, and
+    subjects that all have the same value (a share of 1 in each) have none either: it would have no
+    width, and claim that all other subjects are so. The bounds are then NaN, and `why_no_interval`
+    says why.
     """
     values = np.asarray(values, np.float64)
     n = len(values)
     if n == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     mean = float(values.mean())
-    if n == 1:
-        return Estimate(mean, float("nan"), float("nan"), 1)
+    if np.ptp(values) == 0:
+        return Estimate(mean, float("nan"), float("nan"), n)
     half = float(scipy_stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
     # Rounding may put the mean itself a last digit outside of its range.
     least, most = min(bounds[0], mean), max(bounds[1], mean)
@@ -84,11 +86,13 @@ def estimate_table(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.D
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_subjects"])
 
 
-def why_no_interval(n_subjects: int) -> str | None:
-    """Why an estimate of so many subjects has no interval; None when it has one."""
-    if n_subjects >= 2:
+def why_no_interval(n_subjects: int, low: float | None) -> str | None:
+    """Why an estimate of so many subjects has no interval; None when it has one, from `low` on."""
+    if low is not None and not np.isnan(low):
         return None
-    return "one subject does not show how subjects differ" if n_subjects == 1 else "no subject"
+    if n_subjects < 2:
+        return "one subject does not show how subjects differ" if n_subjects else "no subject"
+    return "subjects with the same value do not show how subjects differ"
 
 
 def compute_sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:

@@ -217,7 +217,7 @@ def test_one_subject_has_neither_interval_nor_test_and_is_told_why():
     runs = [scored("a", dino=[0.7]), scored("b", dino=[0.5])]
     table = compare_runs(runs)
     assert table[["low", "high", "p", "p_holm"]].isna().all(axis=None)
-    assert table["verdict"].item() == f"not tested: {why_no_interval(1)}"
+    assert table["verdict"].item() == f"not tested: {why_no_interval(1, None)}"
     shown = make_comparison_table(table).iloc[0]
     assert shown["mean and 95 % interval"] == ".200 [-, -]"
     assert shown["p Holm"] == "-"
@@ -310,7 +310,7 @@ def test_a_measure_that_one_run_lacks_is_not_tested():
     first = with_measures(scored("a", dino=[0.1, 0.2]), ("s00", "art", "joint", 0.3))
     second = scored("b", dino=[0.1, 0.2])
     row = compare_runs([first, second], metrics=["joint"]).iloc[0]
-    assert row["verdict"] == f"not tested: {why_no_interval(0)}"
+    assert row["verdict"] == f"not tested: {why_no_interval(0, None)}"
     assert row["n_left_out"] == 1
     with pytest.raises(UserError, match="no metric of these runs named 'joint'"):
         compare_runs([second, first], metrics=["joint"])

@@ -79,10 +79,21 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_one_subject_has_no_interval_and_none_has_no_mean():
-    assert np.isnan(estimate_mean(np.array([1.0])).low)
-    assert "one subject" in why_no_interval(1)
-    assert why_no_interval(2) is None
-    assert np.isnan(estimate_mean(np.array([])).mean)
+    found = estimate_mean(np.array([1.0]))
+    assert np.isnan(found.low)
+    assert "one subject" in why_no_interval(1, found.low)
+    assert "one subject" in why_no_interval(1, None)
+    assert why_no_interval(2, 0.3) is None
+    none = estimate_mean(np.array([]))
+    assert np.isnan(none.mean)
+    assert why_no_interval(0, none.low) == "no subject"
+
+
+def test_subjects_that_are_all_alike_do_not_claim_that_every_subject_is():
+    found = estimate_mean(np.ones(8), bounds=(0.0, 1.0))
+    assert (found.mean, found.n_subjects) == (1.0, 8)
+    assert np.isnan([found.low, found.high]).all()
+    assert "the same value" in why_no_interval(8, found.low)
 
 
 def test_paired_difference_is_sharper_than_two_intervals():
@@ -138,5 +149,5 @@ def test_an_interval_ends_where_the_range_does(table):
 
 
 def test_a_mean_that_rounding_puts_outside_of_its_range_stays_in_its_interval():
-    found = estimate_mean(np.array([1.0000001, 1.0000001]), bounds=(-1.0, 1.0))
+    found = estimate_mean(np.array([1.0000001, 1.0000002]), bounds=(-1.0, 1.0))
     assert found.low <= found.mean <= found.high

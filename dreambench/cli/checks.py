@@ -264,14 +264,15 @@ def list_metrics() -> None:
 def test_metrics(n_subjects: int, out: Path) -> None:
     """Score pictures whose truth is known: does each measure notice what was changed?"""
     from dreambench.mini.trial import write_trial  # noqa: PLC0415  (imports torch)
+    from dreambench.report import format_interval, format_number  # noqa: PLC0415
 
     with show_progress() as progress:
         correlations, dominance, paths = write_trial(out, n_subjects=n_subjects, progress=progress)
     click.echo("Kendall's tau with the truth, mean over subjects [95 %]; trivial baselines above:")
     above = dominance.set_index("measure")
     for row in correlations[correlations["cause"] == "truth"].itertuples():
-        shares = ", ".join(f"{name} {value:.2f}" for name, value in above.loc[row.measure].items())
-        interval = f"{row.tau:5.2f} [{row.low:5.2f}, {row.high:5.2f}]"
-        click.echo(f"  {row.measure:13} {interval}  {shares}")
+        shares = [f"{name} {format_number(x)}" for name, x in above.loc[row.measure].items()]
+        interval = format_interval(row.tau, row.low, row.high)
+        click.echo(f"  {row.measure:13} {interval:18} {', '.join(shares)}")
     for path in paths:
         click.echo(f"  {path}")

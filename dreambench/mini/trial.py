@@ -19,7 +19,7 @@ from dreambench.mini.world import RENDERER_VERSION
 from dreambench.plots import plot_responses, plot_rows
 from dreambench.progress import Progress
 from dreambench.readers import HashReader, PartsReader
-from dreambench.report import format_number, name_code
+from dreambench.report import format_interval, format_number, name_code
 from dreambench.run import describe_machine
 from dreambench.segment import Mask, Segmenter, find_segmenter, load_segmenter
 from dreambench.stats import estimate_mean
@@ -235,6 +235,7 @@ def make_page(
     table["measure"] = table["measure"].map(_title)
     shares = dominance.assign(measure=dominance["measure"].map(_title))
     best = truth.set_index("measure")
+    joint = format_interval(*best.loc["joint", ["tau", "low", "high"]])
     lines = [
         "# The measures themselves, tested",
         "",
@@ -254,13 +255,12 @@ def make_page(
         "",
         _to_markdown(table),
         "",
-        f"Joint follows the truth at {best.loc['joint', 'tau']:.2f} "
-        f"[{best.loc['joint', 'low']:.2f}, {best.loc['joint', 'high']:.2f}], plain DINO at "
-        f"{best.loc['dino', 'tau']:.2f}. Truth has ties (four sets are simply wrong), so that no "
-        "measure without ties gets above .93. The definition of Joint was settled on other "
-        "subjects than these. With views it is lower: mini's CLIP, like CLIP, hardly knows a view "
-        "from another (the column `view`), so that a front view passes for the back view that was "
-        "asked for.",
+        f"Joint follows the truth at {joint}, plain DINO at "
+        f"{format_number(best.loc['dino', 'tau'])}. Truth has ties (four sets are simply wrong), "
+        "so that no measure without ties gets above .93. The definition of Joint was settled on "
+        "other subjects than these. With views it is lower: mini's CLIP, like CLIP, hardly knows "
+        "a view from another (the column `view`), so that a front view passes for the back view "
+        "that was asked for.",
         "",
         "![Responses](responses.png)",
         "",
