@@ -22,6 +22,8 @@ CONFIDENCE = 0.95
 MAX_EXACT_SUBJECTS = 16
 """Up to here all 2^n sign flips are counted; above, N_FLIPS of them are drawn."""
 N_FLIPS = 9999
+SAME = 1e-5
+"""Values this close are equal but for the rounding of 32-bit embeddings."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate
     if n == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     mean = float(values.mean())
-    if np.ptp(values) == 0:
+    if np.ptp(values) < SAME:
         return Estimate(mean, float("nan"), float("nan"), n)
     half = float(scipy_stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
     # Rounding may put the mean itself a last digit outside of its range.
@@ -101,14 +103,14 @@ def compute_sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
     `differences` has one value a subject. Were the methods alike, either could have been the first
     in each subject: the share of sign flips whose mean is as far from zero. All 2^n flips up to
     MAX_EXACT_SUBJECTS; above, N_FLIPS seeded draws with the outcome itself among them (Phipson and
-    Smyth 2010). Means that are equal but for rounding are equal. NaN below two subjects.
+    Smyth 2010). What is equal but for rounding is equal. NaN below two subjects.
     """
     differences = np.asarray(differences, np.float64)
     n = len(differences)
     if n < 2:
         return float("nan")
     largest = np.abs(differences).max()
-    if largest == 0:
+    if largest < SAME:
         return 1.0
     found = scipy_stats.permutation_test(
         # At most 1 in size and to 12 digits, so that sums in another order are ties, not more.

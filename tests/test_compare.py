@@ -90,6 +90,7 @@ def test_p_counts_ties_however_they_are_rounded():
 
 def test_p_of_no_difference_is_one_and_of_one_subject_none():
     assert compute_sign_flip_p(np.zeros(5)) == 1.0
+    assert compute_sign_flip_p(np.full(8, 1e-7)) == 1.0  # The rounding of 32 bits.
     assert np.isnan(compute_sign_flip_p(np.array([0.3])))
     assert np.isnan(compute_sign_flip_p(np.array([])))
 
