@@ -159,7 +159,7 @@ def score(
         measure_means=_make_means(["metric", "prompts"], _list_measures(summary)),
         conventions=table,
         problems=pd.DataFrame(
-            [asdict(problem) for problem in problems], columns=[f.name for f in fields(Problem)]
+            manifest["problems"], columns=[field.name for field in fields(Problem)]
         ),
         summary=summary, manifest=manifest, scored=scored, paths=paths,
     )  # fmt: skip

@@ -28,7 +28,6 @@ from dreambench.stats import (
     estimate_table,
     mean_by_subject,
     smallest_p,
-    why_no_interval,
 )
 
 DIGITS = 3
@@ -66,7 +65,7 @@ def make_long_table(runs: Sequence[Scored]) -> pd.DataFrame:
                     "low": entry["low"],
                     "high": entry["high"],
                     "n_subjects": entry["n_subjects"],
-                    "no_interval": why_no_interval(entry["n_subjects"], entry["low"]),
+                    "no_interval": entry["no_interval"],
                     "n_scored": entry["n_scored"],
                     "n_expected": entry["n_expected"],
                     "not_measured": entry.get("not_measured", ""),

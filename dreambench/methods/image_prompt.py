@@ -82,11 +82,6 @@ class Adapter:
         """Folder for a snapshot that a user brings."""
         return brought_root() / self.name
 
-    @property
-    def location(self) -> str:
-        """Folder on this machine, or hub id."""
-        return str(self.find_local() or self.hub)
-
 
 _AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
 ADAPTERS = {
@@ -192,13 +187,13 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
     if adapter.shipped:
         encoder, extractor = make_mini_encoder(str(pipeline.device))
         pipeline.register_modules(image_encoder=encoder, feature_extractor=extractor)
-    location = adapter.location
-    options = {} if location != adapter.hub else {"revision": adapter.revision}
+    folder = adapter.find_local()
+    options = {"revision": adapter.revision} if folder is None else {}
     try:
         # It warns of casts to the precision that all of it has already.
         with only_errors():
             pipeline.load_ip_adapter(
-                location, subfolder=adapter.subfolder, weight_name=adapter.file,
+                str(folder or adapter.hub), subfolder=adapter.subfolder, weight_name=adapter.file,
                 image_encoder_folder=adapter.image_encoder, **options,
             )  # fmt: skip
     except OSError as error:
