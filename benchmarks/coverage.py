@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from dreambench.compare import ALPHA, compare_paired
-from dreambench.files import shipped_path, write_bytes, write_json
-from dreambench.run import describe_code
-from dreambench.stats import CONFIDENCE, adjust_holm, estimate_table
+from dreambench.analysis.comparison import ALPHA, compare_paired
+from dreambench.analysis.stats import CONFIDENCE, adjust_holm, estimate_table
+from dreambench.runs.run_folder import describe_code
+from dreambench.storage.files import shipped_path, write_bytes, write_json
 
 # The paper's protocol: 25 prompts, 4 images each.
 N_PROMPTS, N_IMAGES = 25, 4

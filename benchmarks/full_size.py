@@ -38,14 +38,14 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from dreambench.base_models import BASE_MODELS, BaseModel
-from dreambench.estimate import make_estimate
-from dreambench.files import write_bytes, write_json
-from dreambench.methods import Context, find_method, read_settings
-from dreambench.methods.dreambooth_lora import UNET_LAYERS
-from dreambench.protocol import load_protocol
-from dreambench.recipe import load_recipe
-from dreambench.subjects import find_dataset, list_subjects, load_subjects
+from dreambench.base_models.registry import BASE_MODELS, BaseModel
+from dreambench.config.protocol import load_protocol
+from dreambench.config.recipe import load_recipe
+from dreambench.datasets.subjects import find_dataset, list_subjects, load_subjects
+from dreambench.machine.cost_estimate import make_estimate
+from dreambench.methods.base import Context, find_method, read_settings
+from dreambench.methods.finetuning.dreambooth_lora import UNET_LAYERS
+from dreambench.storage.files import write_bytes, write_json
 
 # From the config files of the models on the hub.
 UNETS = {

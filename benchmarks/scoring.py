@@ -87,7 +87,7 @@ def make_weights(folder: Path) -> None:
     import torch  # noqa: PLC0415
     import torchvision  # noqa: PLC0415
 
-    from dreambench.encoders import ENCODERS  # noqa: PLC0415
+    from dreambench.encoders.encoder import ENCODERS  # noqa: PLC0415
 
     torch.manual_seed(0)
     makers: dict[str, Callable[[], Any]] = {
@@ -104,7 +104,7 @@ class World:
     """The paper's subjects and prompts with pictures of the script's own, and runs of them."""
 
     def __init__(self, root: Path, n_subjects: int) -> None:
-        from dreambench.files import shipped_path  # noqa: PLC0415
+        from dreambench.storage.files import shipped_path  # noqa: PLC0415
 
         self.root = root
         self.pictures = [draw_picture(seed) for seed in range(N_PICTURES)]
@@ -147,10 +147,10 @@ class World:
 
     def make_run(self, protocol: str, subjects: Sequence[str]) -> Any:
         """An opened run folder with all its images, as if a method had made them."""
-        from dreambench.protocol import load_protocol  # noqa: PLC0415
-        from dreambench.recipe import load_recipe  # noqa: PLC0415
-        from dreambench.run import Request, open_run, plan_run  # noqa: PLC0415
-        from dreambench.scoring import encoder_identities  # noqa: PLC0415
+        from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+        from dreambench.config.recipe import load_recipe  # noqa: PLC0415
+        from dreambench.runs.run_folder import Request, open_run, plan_run  # noqa: PLC0415
+        from dreambench.scoring.scores import encoder_identities  # noqa: PLC0415
 
         loaded = load_protocol(str(self.root / f"{protocol}.toml"))
         request = Request(
@@ -297,8 +297,8 @@ def measure_cold(
     others: Others,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rounds on a run's images: bound, ours and peers, in changing order."""
-    from dreambench.job import Job  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
+    from dreambench.runs.pipeline import Job  # noqa: PLC0415
 
     reference = {subject.name: subject.photos[0] for subject in run.subjects}
     pairs = [(run.image_path(unit), reference[unit.subject]) for unit in run.plan.images]
@@ -428,9 +428,9 @@ def measure_warm(run: Any, root: Path, repeats: int, others: Others) -> list[dic
 
 def score_warm(run_dir: Path, cache: Path) -> None:
     """The part of `measure_warm` in the new process: the clock starts when imports are through."""
-    from dreambench.job import Job  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.run import read_run  # noqa: PLC0415
+    from dreambench.runs.pipeline import Job  # noqa: PLC0415
+    from dreambench.runs.run_folder import read_run  # noqa: PLC0415
 
     started = time.perf_counter()
     run = read_run(run_dir)
@@ -684,7 +684,7 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
     """All parts, and what they ran on."""
     import torch  # noqa: PLC0415
 
-    from dreambench.encoders import load_encoder  # noqa: PLC0415
+    from dreambench.encoders.encoder import load_encoder  # noqa: PLC0415
 
     torch.set_num_threads(N_THREADS)
     others = Others()

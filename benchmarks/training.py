@@ -77,10 +77,10 @@ def counted(pipeline: Any) -> Any:
 
 def make_run(root: Path, subjects: Sequence[str]) -> Any:
     """The run that `dreambench run --method dreambooth` opens."""
-    from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.recipe import load_recipe  # noqa: PLC0415
-    from dreambench.run import Request, open_run, plan_run  # noqa: PLC0415
-    from dreambench.scoring import encoder_identities  # noqa: PLC0415
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.config.recipe import load_recipe  # noqa: PLC0415
+    from dreambench.runs.run_folder import Request, open_run, plan_run  # noqa: PLC0415
+    from dreambench.scoring.scores import encoder_identities  # noqa: PLC0415
 
     protocol = load_protocol("mini")
     request = Request(
@@ -93,8 +93,8 @@ def make_run(root: Path, subjects: Sequence[str]) -> Any:
 
 def run_ours(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     """The two stages as they are; the clock starts when imports and the plan are through."""
-    from dreambench.job import Job  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
+    from dreambench.runs.pipeline import Job  # noqa: PLC0415
 
     run = make_run(root, subjects)
     load_libraries()
@@ -119,9 +119,9 @@ class Workshop:
     """What the bare loop and peers' shape need of a run: recipe, plan, pipeline, text states."""
 
     def __init__(self, root: Path, subjects: Sequence[str]) -> None:
-        from dreambench.methods import Context, read_settings  # noqa: PLC0415
+        from dreambench.methods.base import Context, read_settings  # noqa: PLC0415
         from dreambench.methods.diffusion import load_base  # noqa: PLC0415
-        from dreambench.methods.identifier import choose_identifier  # noqa: PLC0415
+        from dreambench.methods.finetuning.identifier import choose_identifier  # noqa: PLC0415
         from dreambench.progress import no_progress  # noqa: PLC0415
 
         self.run = make_run(root, subjects)
@@ -230,7 +230,7 @@ def run_peers(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     import torch.nn.functional as F  # noqa: PLC0415
     from diffusers import DDPMScheduler  # noqa: PLC0415
 
-    from dreambench.files import load_image  # noqa: PLC0415
+    from dreambench.storage.files import load_image  # noqa: PLC0415
 
     shop = Workshop(root, subjects)
     pipeline, settings, sampler = shop.pipeline, shop.settings, shop.sampler
@@ -348,8 +348,8 @@ def add_up(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def measure_rounds(n_rounds: int) -> list[dict[str, Any]]:
     """All parts in each round, in changing order."""
-    from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.run import load_chosen  # noqa: PLC0415
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.runs.run_folder import load_chosen  # noqa: PLC0415
 
     chosen = load_chosen(load_protocol("mini"), data_dir=None, names=None)
     names = [subject.name for subject in chosen]
@@ -444,7 +444,7 @@ Of these, `mini` on a CPU measures the ones marked "always"; none was run on a G
 
 def write_page(result: dict[str, Any], path: Path) -> None:
     """The result in words."""
-    from dreambench.base_models import BASE_MODELS  # noqa: PLC0415
+    from dreambench.base_models.registry import BASE_MODELS  # noqa: PLC0415
 
     found, rounds = result["summary"], result["rounds"]
     titles = {"ours": "ours", "bare": "bare loop", "peers": "peers' shape"}
@@ -516,8 +516,8 @@ def main() -> None:
         return
     import torch  # noqa: PLC0415
 
-    from dreambench.methods import read_settings  # noqa: PLC0415
-    from dreambench.recipe import load_recipe  # noqa: PLC0415
+    from dreambench.config.recipe import load_recipe  # noqa: PLC0415
+    from dreambench.methods.base import read_settings  # noqa: PLC0415
 
     rounds = measure_rounds(args.rounds)
     shares = [found[part]["others_share"] for found in rounds for part in PARTS]

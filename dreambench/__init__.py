@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreambench.brought import score as score
-    from dreambench.subjects import Subject
+    from dreambench.datasets.subjects import Subject
+    from dreambench.scoring.external import score as score
 
 __version__ = "0.1.0"
 
@@ -22,7 +22,7 @@ def load_subjects(
     photos of "dreambooth" lie (default: DREAMBENCH_DATA, else the user's cache folder). Raises
     UserError that names what is missing or changed.
     """
-    from dreambench import subjects  # noqa: PLC0415  (keeps the import of the package light)
+    from dreambench.datasets import subjects  # noqa: PLC0415  (keeps the import of the package light)
 
     found = subjects.find_dataset(dataset, photos_dir=data_dir)
     return subjects.load_subjects(found, names=names)
@@ -31,7 +31,7 @@ def load_subjects(
 def __getattr__(name: str) -> Any:
     """`score`, when it is first asked for: it imports torch and pandas."""
     if name == "score":
-        from dreambench.brought import score  # noqa: PLC0415
+        from dreambench.scoring.external import score  # noqa: PLC0415
 
         return score
     raise AttributeError(f"module 'dreambench' has no attribute '{name}'")

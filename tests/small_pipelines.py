@@ -26,10 +26,10 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from dreambench.base_models import BASE_MODELS
-from dreambench.methods import Context
-from dreambench.protocol import Sampler
-from dreambench.subjects import find_dataset, load_subjects
+from dreambench.base_models.registry import BASE_MODELS
+from dreambench.config.protocol import Sampler
+from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.methods.base import Context
 
 SAMPLER = Sampler(scheduler="ddim", n_steps=4, guidance_scale=3.0, size_px=64)
 NUMBERS = {

@@ -26,8 +26,8 @@ def cache() -> None:
 @user_errors
 def show(cache: Path | None, as_json: bool) -> None:
     """Show what is there, by encoder and kind, with sizes."""
-    from dreambench.cache import Cache, measure_folders, read_max_bytes  # noqa: PLC0415
-    from dreambench.files import cache_dir  # noqa: PLC0415
+    from dreambench.encoders.feature_cache import Cache, measure_folders, read_max_bytes  # noqa: PLC0415
+    from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
     root, max_bytes = cache or cache_dir(), read_max_bytes()
     with Cache(root) as opened:
@@ -65,7 +65,7 @@ def prune(cache: Path | None, max_size: str | None) -> None:
 
     What a running job uses stays, as do class images, weights and photos.
     """
-    from dreambench.cache import read_max_bytes  # noqa: PLC0415
+    from dreambench.encoders.feature_cache import read_max_bytes  # noqa: PLC0415
 
     _prune(cache, read_max_bytes(max_size))
 
@@ -79,8 +79,8 @@ def clear(cache: Path | None) -> None:
 
 
 def _prune(cache: Path | None, max_bytes: int) -> None:
-    from dreambench.cache import Cache  # noqa: PLC0415
-    from dreambench.files import cache_dir  # noqa: PLC0415
+    from dreambench.encoders.feature_cache import Cache  # noqa: PLC0415
+    from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
     with Cache(cache or cache_dir()) as opened:
         freed = opened.prune(max_bytes)

@@ -13,12 +13,12 @@ from dreambench.cli.shared import data_option, method_option, show_progress, use
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
-    from dreambench.base_models import BaseModel
-    from dreambench.encoders import EncoderSpec
-    from dreambench.estimate import Estimate
-    from dreambench.protocol import Protocol
-    from dreambench.recipe import Recipe
-    from dreambench.segment import SegmenterSpec
+    from dreambench.base_models.registry import BaseModel
+    from dreambench.config.protocol import Protocol
+    from dreambench.config.recipe import Recipe
+    from dreambench.encoders.encoder import EncoderSpec
+    from dreambench.encoders.segmentation import SegmenterSpec
+    from dreambench.machine.cost_estimate import Estimate
 
 
 @click.command()
@@ -35,11 +35,11 @@ def plan(
     as_json: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will take, before anything starts: images, steps, disk, downloads."""
-    from dreambench.base_models import find_base_model  # noqa: PLC0415
-    from dreambench.estimate import make_estimate  # noqa: PLC0415
-    from dreambench.plugins import check_recipe, find_recipes  # noqa: PLC0415
-    from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.subjects import find_dataset, list_subjects  # noqa: PLC0415
+    from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
+    from dreambench.machine.cost_estimate import make_estimate  # noqa: PLC0415
+    from dreambench.methods.plugins import check_recipe, find_recipes  # noqa: PLC0415
 
     names = [name.strip() for name in method.split(",") if name.strip()]
     loaded = load_protocol(protocol)
@@ -99,8 +99,8 @@ def _print_estimate(
 
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
     """What every method needs that is not on this machine yet, with its size in bytes."""
-    from dreambench.scoring import encoder_specs  # noqa: PLC0415  (imports torch)
-    from dreambench.segment import find_segmenter  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.segmentation import find_segmenter  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring.scores import encoder_specs  # noqa: PLC0415  (imports torch)
 
     missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
     specs: list[EncoderSpec | SegmenterSpec] = [*encoder_specs(protocol).values()]
@@ -118,8 +118,8 @@ def _find_hours(
     """Hours of tuning and of drawing where this device's speed is known."""
     import torch  # noqa: PLC0415  (slow import)
 
-    from dreambench.files import cache_dir  # noqa: PLC0415
-    from dreambench.speeds import Setting, name_device, read_speed  # noqa: PLC0415
+    from dreambench.machine.throughput import Setting, name_device, read_speed  # noqa: PLC0415
+    from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
     parts = {
         "tuning": ("training_image", counts["n_training_images"]),
@@ -142,8 +142,8 @@ def _find_hours(
 @user_errors
 def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     """List rare tokens of a base model's tokenizer, for `identifier` in a recipe."""
-    from dreambench.base_models import find_base_model, load_tokenizer  # noqa: PLC0415
-    from dreambench.methods.identifier import (  # noqa: PLC0415
+    from dreambench.base_models.registry import find_base_model, load_tokenizer  # noqa: PLC0415
+    from dreambench.methods.finetuning.identifier import (  # noqa: PLC0415
         choose_identifier,
         find_rare_tokens,
         sample_tokens,
@@ -170,7 +170,7 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
     if golden:
         _print_golden(protocol, data_dir, as_json=as_json)
         return
-    from dreambench.doctor import (  # noqa: PLC0415
+    from dreambench.machine.doctor import (  # noqa: PLC0415
         check_machine,
         check_photos,
         check_recipes,
@@ -194,10 +194,10 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
 
 
 def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
-    from dreambench.encoders import ENCODERS  # noqa: PLC0415  (imports torch)
-    from dreambench.golden import check_golden, load_golden  # noqa: PLC0415
-    from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.subjects import find_dataset, load_subjects  # noqa: PLC0415
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.datasets.subjects import find_dataset, load_subjects  # noqa: PLC0415
+    from dreambench.encoders.encoder import ENCODERS  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring.reference_values import check_golden, load_golden  # noqa: PLC0415
 
     loaded = load_protocol(protocol)
     subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
@@ -241,8 +241,8 @@ def metrics() -> None:
 @user_errors
 def list_metrics() -> None:
     """Every metric and measure with its formula."""
-    from dreambench.measures import MEASURES  # noqa: PLC0415
-    from dreambench.metrics import METRICS  # noqa: PLC0415  (imports torch)
+    from dreambench.metrics.measures import MEASURES  # noqa: PLC0415
+    from dreambench.metrics.metrics import METRICS  # noqa: PLC0415  (imports torch)
 
     for heading, table in (("the paper's", METRICS), ("beside them", MEASURES)):
         click.echo(f"{heading}:")
@@ -263,8 +263,8 @@ def list_metrics() -> None:
 @user_errors
 def test_metrics(n_subjects: int, out: Path) -> None:
     """Score pictures whose truth is known: does each measure notice what was changed?"""
-    from dreambench.mini.trial import write_trial  # noqa: PLC0415  (imports torch)
-    from dreambench.report import format_interval, format_number  # noqa: PLC0415
+    from dreambench.mini.validation.trial import write_trial  # noqa: PLC0415  (imports torch)
+    from dreambench.report.tables import format_interval, format_number  # noqa: PLC0415
 
     with show_progress() as progress:
         correlations, dominance, paths = write_trial(out, n_subjects=n_subjects, progress=progress)

@@ -35,8 +35,8 @@ def data() -> None:
 @user_errors
 def fetch(to_dir: Path | None, source: str | None, data_dir: Path | None) -> None:
     """Bring the paper's 158 photos here; each is checked before it is moved into place."""
-    from dreambench.fetch import fetch_photos  # noqa: PLC0415  (imports pyarrow)
-    from dreambench.subjects import find_dataset, read_index  # noqa: PLC0415
+    from dreambench.datasets.fetch import fetch_photos  # noqa: PLC0415  (imports pyarrow)
+    from dreambench.datasets.subjects import find_dataset, read_index  # noqa: PLC0415
 
     dataset = find_dataset("dreambooth", photos_dir=to_dir or data_dir)
     with show_progress() as progress:
@@ -51,7 +51,7 @@ def fetch(to_dir: Path | None, source: str | None, data_dir: Path | None) -> Non
 @user_errors
 def verify(dataset: str, data_dir: Path | None) -> None:
     """Compare every photo with the index and report all that is wrong."""
-    from dreambench.subjects import check_files, find_dataset, read_index  # noqa: PLC0415
+    from dreambench.datasets.subjects import check_files, find_dataset, read_index  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     files = read_index(found).files
@@ -72,7 +72,7 @@ def verify(dataset: str, data_dir: Path | None) -> None:
 @user_errors
 def list_(dataset: str, data_dir: Path | None) -> None:
     """Subjects with class noun, kind, number of photos, and how many of these are here."""
-    from dreambench.subjects import find_dataset, read_index  # noqa: PLC0415
+    from dreambench.datasets.subjects import find_dataset, read_index  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     index = read_index(found)
@@ -95,8 +95,8 @@ def list_(dataset: str, data_dir: Path | None) -> None:
 @user_errors
 def show(subject: str, dataset: str, data_dir: Path | None, out: Path | None) -> None:
     """Draw a contact sheet of SUBJECT."""
-    from dreambench.plots import plot_sheet  # noqa: PLC0415  (imports matplotlib)
-    from dreambench.subjects import find_dataset, load_subjects, read_index  # noqa: PLC0415
+    from dreambench.datasets.subjects import find_dataset, load_subjects, read_index  # noqa: PLC0415
+    from dreambench.report.figures import plot_sheet  # noqa: PLC0415  (imports matplotlib)
 
     found = find_dataset(dataset, photos_dir=data_dir)
     (chosen,) = load_subjects(found, names=[subject])
@@ -142,7 +142,7 @@ def add(
     credit: str, min_side_px: int,
 ) -> None:  # fmt: skip
     """Make a subject NAME of your own PHOTOS: turned upright, RGB, checked, and pinned."""
-    from dreambench.own_subjects import (  # noqa: PLC0415  (imports scipy)
+    from dreambench.datasets.custom_subjects import (  # noqa: PLC0415  (imports scipy)
         add_subject,
         find_kind,
         load_class_nouns,
@@ -151,8 +151,8 @@ def add(
 
     images = read_photos(photos, min_side_px=min_side_px)
     if class_name == "auto":
-        from dreambench.classify import classify_photos  # noqa: PLC0415  (imports torch)
-        from dreambench.encoders import load_encoder  # noqa: PLC0415
+        from dreambench.encoders.classification import classify_photos  # noqa: PLC0415  (imports torch)
+        from dreambench.encoders.encoder import load_encoder  # noqa: PLC0415
 
         ranking = classify_photos(images, list(load_class_nouns()), load_encoder(encoder, "clip"))
         click.echo(f"class nouns by {encoder}:")
@@ -185,8 +185,8 @@ def export(
     dataset: str, data_dir: Path | None, to_dir: Path | None, push: str | None, token: str | None
 ) -> None:
     """Write the dataset as image folder, parquet and Croissant, or upload it to the hub."""
-    from dreambench.export import export_dataset, push_dataset  # noqa: PLC0415
-    from dreambench.subjects import find_dataset  # noqa: PLC0415
+    from dreambench.datasets.export import export_dataset, push_dataset  # noqa: PLC0415
+    from dreambench.datasets.subjects import find_dataset  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     if (to_dir is None) == (push is None):

@@ -25,11 +25,11 @@ from dreambench.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dreambench.compare import Scored
-    from dreambench.job import Job
+    from dreambench.analysis.comparison import Scored
+    from dreambench.config.recipe import Recipe
     from dreambench.progress import Progress
-    from dreambench.recipe import Recipe
-    from dreambench.run import Request
+    from dreambench.runs.pipeline import Job
+    from dreambench.runs.run_folder import Request
 
 COMPANIONS = ("class-only", "copy-reference")
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
@@ -53,9 +53,9 @@ def _make_requests(
     progress: Progress,
 ) -> list[Request]:
     """One request a method; the protocol is read and its encoders are identified once for all."""
-    from dreambench.protocol import choose_prompts, load_protocol  # noqa: PLC0415
-    from dreambench.run import Request  # noqa: PLC0415
-    from dreambench.scoring import encoder_identities  # noqa: PLC0415  (imports torch)
+    from dreambench.config.protocol import choose_prompts, load_protocol  # noqa: PLC0415
+    from dreambench.runs.run_folder import Request  # noqa: PLC0415
+    from dreambench.scoring.scores import encoder_identities  # noqa: PLC0415  (imports torch)
 
     loaded = load_protocol(protocol)
     prompts = choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts)
@@ -138,9 +138,9 @@ def run(
     What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
     the same command tries again what failed.
     """
-    from dreambench.plugins import ALL, find_recipe, find_recipes  # noqa: PLC0415
-    from dreambench.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.speeds import pick_device  # noqa: PLC0415
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.machine.throughput import pick_device  # noqa: PLC0415
+    from dreambench.methods.plugins import ALL, find_recipe, find_recipes  # noqa: PLC0415
 
     # Names are checked before anything slow is imported.
     # What nobody named is left out where the base model does not know it.
@@ -162,12 +162,12 @@ def run(
                 + PAPER_COMMAND.format(method=method)
             )
 
-    from dreambench.cache import read_max_bytes  # noqa: PLC0415
-    from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
-    from dreambench.files import cache_dir  # noqa: PLC0415
-    from dreambench.job import run_all, write_report  # noqa: PLC0415  (imports torch)
-    from dreambench.plugins import check_recipe  # noqa: PLC0415
-    from dreambench.run import check_folder, hold_run, open_run, plan_run  # noqa: PLC0415
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.feature_cache import read_max_bytes  # noqa: PLC0415
+    from dreambench.methods.plugins import check_recipe  # noqa: PLC0415
+    from dreambench.runs.pipeline import run_all, write_report  # noqa: PLC0415  (imports torch)
+    from dreambench.runs.run_folder import check_folder, hold_run, open_run, plan_run  # noqa: PLC0415
+    from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
     read_max_bytes()  # A mistake in the environment shows now, too.
     options = {
@@ -234,7 +234,7 @@ def _end_with_failures(jobs: Sequence[Job]) -> None:
         return
     if all(job.refusal is not None for job in jobs):
         raise jobs[0].refusal or UserError("nothing was made")
-    from dreambench.failures import describe_failures, summarise_failures  # noqa: PLC0415
+    from dreambench.artifacts.failures import describe_failures, summarise_failures  # noqa: PLC0415
 
     for job in failed:
         summary = summarise_failures(job.failures.found)
@@ -251,7 +251,7 @@ def _end_with_failures(jobs: Sequence[Job]) -> None:
 
 
 def _print_report(scored: list[Scored], paths: list[Path]) -> None:
-    from dreambench.report import (  # noqa: PLC0415
+    from dreambench.report.tables import (  # noqa: PLC0415
         NO_INTERVAL,
         make_difference_table,
         make_image_notes,
@@ -309,11 +309,11 @@ def _opened(
     needs_code: bool = False,
     method: str | None = None,
 ) -> Iterator[Job]:
-    from dreambench.embed import Pace  # noqa: PLC0415  (imports torch)
-    from dreambench.files import cache_dir  # noqa: PLC0415
-    from dreambench.job import Job  # noqa: PLC0415  (imports torch)
-    from dreambench.plugins import attach_code  # noqa: PLC0415
-    from dreambench.run import Run, hold_run, open_run, read_run  # noqa: PLC0415
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
+    from dreambench.methods.plugins import attach_code  # noqa: PLC0415
+    from dreambench.runs.pipeline import Job  # noqa: PLC0415  (imports torch)
+    from dreambench.runs.run_folder import Run, hold_run, open_run, read_run  # noqa: PLC0415
+    from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
     if not (run_dir / "run.json").is_file():
         raise UserError(
@@ -434,7 +434,7 @@ def score(
     elif name is None:
         raise UserError("images made elsewhere need a --name", hint="e.g. --name my-method")
 
-    from dreambench.conventions import CONVENTIONS, find_convention  # noqa: PLC0415  (torch)
+    from dreambench.metrics.conventions import CONVENTIONS, find_convention  # noqa: PLC0415  (torch)
 
     conventions = tuple(CONVENTIONS) if convention == "all" else _split(convention)
     for convention_name in conventions:
@@ -447,8 +447,8 @@ def score(
             _print_conventions(table)
         return
 
-    from dreambench.brought import score as score_brought  # noqa: PLC0415  (imports torch)
-    from dreambench.embed import Pace  # noqa: PLC0415
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415
+    from dreambench.scoring.external import score as score_brought  # noqa: PLC0415  (imports torch)
 
     with show_progress() as progress:
         found = score_brought(
@@ -499,9 +499,9 @@ def report(
 
     A folder is a run's, or that of `score` with the scores of images made elsewhere.
     """
-    from dreambench.job import write_report  # noqa: PLC0415  (imports torch)
-    from dreambench.paper import write_paper_table  # noqa: PLC0415
-    from dreambench.run import read_run  # noqa: PLC0415
+    from dreambench.analysis.paper_tables import write_paper_table  # noqa: PLC0415
+    from dreambench.runs.pipeline import write_report  # noqa: PLC0415  (imports torch)
+    from dreambench.runs.run_folder import read_run  # noqa: PLC0415
 
     runs = [read_run(path, data_dir=data_dir) for path in (run_dir, *beside)]
     scored, paths = write_report(runs[0], runs[1:])
@@ -534,15 +534,15 @@ def compare(
     """Test runs of one protocol against the first, paired by subject and prompt."""
     if len(run_dirs) < 2:
         raise UserError("one run cannot be compared", hint="name at least two run folders")
-    from dreambench.compare import compare_runs  # noqa: PLC0415  (imports torch)
-    from dreambench.job import read_comparable  # noqa: PLC0415
-    from dreambench.report import (  # noqa: PLC0415
+    from dreambench.analysis.comparison import compare_runs  # noqa: PLC0415  (imports torch)
+    from dreambench.report.tables import (  # noqa: PLC0415
         describe_comparison,
         make_comparison_notes,
         make_comparison_table,
         write_comparison,
     )
-    from dreambench.run import read_run  # noqa: PLC0415
+    from dreambench.runs.pipeline import read_comparable  # noqa: PLC0415
+    from dreambench.runs.run_folder import read_run  # noqa: PLC0415
 
     scored = read_comparable([read_run(path, data_dir=data_dir) for path in run_dirs])
     table = compare_runs(
@@ -575,7 +575,7 @@ def compare(
 @user_errors
 def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
     """What is done and what is left in a run folder."""
-    from dreambench.run import read_status  # noqa: PLC0415
+    from dreambench.runs.run_folder import read_status  # noqa: PLC0415
 
     found = read_status(run_dir, data_dir=data_dir)
     if as_json:
@@ -608,9 +608,9 @@ def list_(what: str | None, base_model: str, as_json: bool) -> None:
             raise UserError("--json is for methods", hint="dreambench list methods --json")
         _print_methods(base_model, as_json=as_json)
         return
-    from dreambench.base_models import BASE_MODELS  # noqa: PLC0415
-    from dreambench.protocol import list_protocols, load_protocol  # noqa: PLC0415
-    from dreambench.recipe import list_recipes, load_recipe  # noqa: PLC0415
+    from dreambench.base_models.registry import BASE_MODELS  # noqa: PLC0415
+    from dreambench.config.protocol import list_protocols, load_protocol  # noqa: PLC0415
+    from dreambench.config.recipe import list_recipes, load_recipe  # noqa: PLC0415
 
     recipes = [load_recipe(name) for name in list_recipes()]
     tables = {
@@ -619,14 +619,14 @@ def list_(what: str | None, base_model: str, as_json: bool) -> None:
         "base-models": [(m.name, f"{m.location}") for m in BASE_MODELS.values()],
     }
     if what in (None, "encoders"):
-        from dreambench.encoders import ENCODERS  # noqa: PLC0415  (imports torch)
+        from dreambench.encoders.encoder import ENCODERS  # noqa: PLC0415  (imports torch)
 
         tables["encoders"] = [
             (spec.name, f"{spec.role}: {spec.library} {spec.architecture}")
             for spec in ENCODERS.values()
         ]
     if what in (None, "conventions"):
-        from dreambench.conventions import CONVENTIONS  # noqa: PLC0415  (imports torch)
+        from dreambench.metrics.conventions import CONVENTIONS  # noqa: PLC0415  (imports torch)
 
         tables["conventions"] = [(c.name, f"{c.title}; {c.source}") for c in CONVENTIONS.values()]
     for heading, rows in tables.items():
@@ -641,8 +641,8 @@ def _print_methods(base_model: str, *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415  (slow import)
     from rich.table import Table  # noqa: PLC0415
 
-    from dreambench.base_models import find_base_model  # noqa: PLC0415
-    from dreambench.plugins import list_methods  # noqa: PLC0415
+    from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
+    from dreambench.methods.plugins import list_methods  # noqa: PLC0415
 
     base = find_base_model(base_model)
     rows = list_methods(base)

@@ -15,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from dreambench import __version__
-from dreambench.base_models import load_pipeline, make_scheduler
+from dreambench.artifacts.plan import derive_seed
+from dreambench.base_models.registry import load_pipeline, make_scheduler
 from dreambench.errors import UserError
-from dreambench.files import (
+from dreambench.methods.base import Context
+from dreambench.storage.files import (
     digest,
     encode_generated,
     finish_together,
@@ -25,8 +27,6 @@ from dreambench.files import (
     write_json,
     write_together,
 )
-from dreambench.methods import Context
-from dreambench.plan import derive_seed
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, StableDiffusionPipeline

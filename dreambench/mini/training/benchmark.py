@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dreambench.files import sha256_file
-from dreambench.mini.identities import CLASSES, LIVE
-from dreambench.mini.scenes import PHOTO_PLACES
 from dreambench.mini.training.data import make_identity
-from dreambench.mini.world import RENDERER_VERSION, SIZE_PX, Shot, render
+from dreambench.mini.world.identities import CLASSES, LIVE
+from dreambench.mini.world.renderer import RENDERER_VERSION, SIZE_PX, Shot, render
+from dreambench.mini.world.scenes import PHOTO_PLACES
+from dreambench.storage.files import sha256_file
 
 SUBJECTS = {
     # Name: class, the how-manieth individual of that class in the benchmark split. Picked by eye

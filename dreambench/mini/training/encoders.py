@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from dreambench.mini.identities import CLASSES
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet
 from dreambench.mini.training.loop import train
+from dreambench.mini.world.identities import CLASSES
 
 VIT_ARCHITECTURE = "vit_tiny_patch16_224"
 VIT_ARGUMENTS: dict[str, Any] = {

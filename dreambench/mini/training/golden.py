@@ -5,10 +5,10 @@ python -m dreambench.mini.training.golden
 
 from __future__ import annotations
 
-from dreambench.encoders import ENCODERS
-from dreambench.files import PACKAGE_DIR, write_bytes
-from dreambench.golden import GOLDEN_COLUMNS, enlarge, make_oracles
-from dreambench.subjects import find_dataset, load_subjects
+from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.encoders.encoder import ENCODERS
+from dreambench.scoring.reference_values import GOLDEN_COLUMNS, enlarge, make_oracles
+from dreambench.storage.files import PACKAGE_DIR, write_bytes
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dreambench.base_models import BASE_MODELS, load_pipeline
-from dreambench.methods.image_prompt import CellEncoder, make_mini_encoder
+from dreambench.base_models.registry import BASE_MODELS, load_pipeline
+from dreambench.methods.image_prompting.adapters import CellEncoder, make_mini_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.base_model import SUBJECT_WEIGHT, draw_times, load_latents
 from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet

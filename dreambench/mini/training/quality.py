@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from dreambench.base_models import BASE_MODELS, load_pipeline, make_scheduler
-from dreambench.encoders import Embeddings, load_encoder
-from dreambench.files import make_dir, write_bytes, write_json
-from dreambench.mini.identities import CLASSES
-from dreambench.mini.scenes import SCENES
+from dreambench.base_models.registry import BASE_MODELS, load_pipeline, make_scheduler
+from dreambench.config.protocol import Sampler
+from dreambench.encoders.encoder import Embeddings, load_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import make_identity
-from dreambench.mini.world import SIZE_PX, Shot, render
-from dreambench.protocol import Sampler
+from dreambench.mini.world.identities import CLASSES
+from dreambench.mini.world.renderer import SIZE_PX, Shot, render
+from dreambench.mini.world.scenes import SCENES
+from dreambench.storage.files import make_dir, write_bytes, write_json
 
 N_IDENTITIES_PER_CLASS = 20
 N_PHOTOS = 4

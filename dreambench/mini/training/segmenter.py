@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+from dreambench.encoders.segmentation import SEGMENTERS, Segmenter
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import WorldSet
 from dreambench.mini.training.encoders import roughen
 from dreambench.mini.training.loop import train
-from dreambench.segment import SEGMENTERS, Segmenter
 
 CONFIG = {
     "num_encoder_blocks": 3, "depths": [2, 2, 2], "sr_ratios": [4, 2, 1],

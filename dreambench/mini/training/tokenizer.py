@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from dreambench.mini.training.data import make_shots
-from dreambench.mini.world import make_caption
+from dreambench.mini.world.renderer import make_caption
 
 CONTEXT_LENGTH = 32
 VOCABULARY_SIZE = 1400

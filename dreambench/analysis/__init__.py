@@ -1,0 +1,1 @@
+"""From numbers to statements: statistics, summaries, comparisons. No torch."""

@@ -1,0 +1,145 @@
+"""From rows to numbers: means over pairs, then subjects; intervals and tests over subjects.
+
+Subjects are what is drawn from a larger world, so they alone are the sample. Images of one subject
+come from one tuned model and are no independent witnesses. What prompts and images add by chance
+is in the spread of the subjects' means already; to resample them as well would count it twice. The
+prompts are a protocol's own, frozen and not drawn: an interval speaks of these prompts.
+`reports/benchmarks/coverage.md` shows how often the intervals and the test are right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from dreambench.metrics.measures import QUANTITIES
+from dreambench.metrics.metrics import UNBOUNDED, Bounds
+
+CONFIDENCE = 0.95
+MAX_EXACT_SUBJECTS = 16
+"""Up to here all 2^n sign flips are counted; above, N_FLIPS of them are drawn."""
+N_FLIPS = 9999
+SAME = 1e-5
+"""Values this close are equal but for the rounding of 32-bit embeddings."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over subjects with its interval, NaN where there is none (`why_no_interval`)."""
+
+    mean: float
+    low: float
+    high: float
+    n_subjects: int
+
+
+def mean_by_subject(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.DataFrame:
+    """Mean over all pairs of a subject: columns metric, (by...), subject, value.
+
+    Each row of scores is itself a mean over `n_pairs`, and is weighted with them.
+    """
+    keys = ["metric", *(by or []), "subject"]
+    weighted = scores.assign(total=scores["value"] * scores["n_pairs"])
+    sums = weighted.groupby(keys, sort=False)[["total", "n_pairs"]].sum().reset_index()
+    sums["value"] = sums["total"] / sums["n_pairs"]
+    return sums[[*keys, "value"]]
+
+
+def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate:
+    """Mean of one value a subject with a Student-t interval (subjects are the sample).
+
+    A t interval, since with as few subjects as there are a percentile bootstrap over them is too
+    narrow, and one over images much too narrow; strongly skewed subjects are a limit of all
+    (`reports/benchmarks/coverage.md`). It ends where the range of the values does (`bounds`), which
+    their mean cannot leave, so that it holds the truth as often. One subject has no interval, and
+    subjects that all have the same value (a share of 1 in each) have none either: it would have no
+    width, and claim that all other subjects are so. The bounds are then NaN, and `why_no_interval`
+    says why.
+    """
+    values = np.asarray(values, np.float64)
+    n = len(values)
+    if n == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    mean = float(values.mean())
+    if np.ptp(values) < SAME:
+        return Estimate(mean, float("nan"), float("nan"), n)
+    half = float(scipy_stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    # Rounding may put the mean itself a last digit outside of its range.
+    least, most = min(bounds[0], mean), max(bounds[1], mean)
+    return Estimate(mean, max(mean - half, least), min(mean + half, most), n)
+
+
+def estimate_table(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.DataFrame:
+    """Estimates for each metric (and group): metric, (by...), mean, low, high, n_subjects.
+
+    Metrics and measures are known by name; intervals of others have no bounds.
+    """
+    subjects = mean_by_subject(scores, by=by)
+    keys = ["metric", *(by or [])]
+    rows = []
+    for key, group in subjects.groupby(keys, sort=False):
+        names = key if isinstance(key, tuple) else (key,)
+        bounds = QUANTITIES[names[0]].bounds if names[0] in QUANTITIES else UNBOUNDED
+        found = estimate_mean(group["value"].to_numpy(), bounds=bounds)
+        rows.append([*names, found.mean, found.low, found.high, found.n_subjects])
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_subjects"])
+
+
+def why_no_interval(n_subjects: int, low: float | None) -> str | None:
+    """Why an estimate of so many subjects has no interval; None when it has one, from `low` on."""
+    if low is not None and not np.isnan(low):
+        return None
+    if n_subjects < 2:
+        return "one subject does not show how subjects differ" if n_subjects else "no subject"
+    return "subjects with the same value do not show how subjects differ"
+
+
+def compute_sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
+    """Two-sided p-value of the hypothesis that paired differences are symmetric around zero.
+
+    `differences` has one value a subject. Were the methods alike, either could have been the first
+    in each subject: the share of sign flips whose mean is as far from zero. All 2^n flips up to
+    MAX_EXACT_SUBJECTS; above, N_FLIPS seeded draws with the outcome itself among them (Phipson and
+    Smyth 2010). What is equal but for rounding is equal. NaN below two subjects.
+    """
+    differences = np.asarray(differences, np.float64)
+    n = len(differences)
+    if n < 2:
+        return float("nan")
+    largest = np.abs(differences).max()
+    if largest < SAME:
+        return 1.0
+    found = scipy_stats.permutation_test(
+        # At most 1 in size and to 12 digits, so that sums in another order are ties, not more.
+        (differences / largest,),
+        lambda flipped, axis: flipped.mean(axis=axis).round(12),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=2**n if n <= MAX_EXACT_SUBJECTS else N_FLIPS,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def smallest_p(n_subjects: int) -> float:
+    """The smallest p-value that `compute_sign_flip_p` can give; NaN below two subjects."""
+    if n_subjects < 2:
+        return float("nan")
+    return 2 / (2**n_subjects if n_subjects <= MAX_EXACT_SUBJECTS else N_FLIPS + 1)
+
+
+def adjust_holm(p_values: np.ndarray) -> np.ndarray:
+    """Holm's step-down adjustment (1979): (m,) -> (m,), over all p-values given.
+
+    What has no p-value (NaN) stays so, and is none of the m.
+    """
+    p_values = np.asarray(p_values, np.float64)
+    adjusted = np.full(len(p_values), np.nan)
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    steps = p_values[order] * (len(order) - np.arange(len(order)))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted

@@ -1,0 +1,1 @@
+"""What lies in a run, score or record folder: manifest, plan, image set, results."""

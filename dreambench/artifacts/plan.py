@@ -1,0 +1,92 @@
+"""The plan: recipe x protocol x subjects as units of work with derived seeds. No torch, no disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.datasets.subjects import Subject
+from dreambench.storage.files import digest
+
+
+@dataclass(frozen=True)
+class TrainUnit:
+    """Tuning on one subject."""
+
+    subject: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class ImageUnit:
+    """One image. `prompt` still has its slot {subject}; `clip_text` is what CLIP-T compares with.
+
+    Units of one `batch` are drawn together, so that an image has the same bits whether or not its
+    run was interrupted.
+    """
+
+    subject: str
+    prompt_id: str
+    family: str
+    k: int
+    prompt: str
+    clip_text: str
+    seed: int
+    batch: int
+
+    @property
+    def relative_path(self) -> str:
+        """Path of the image inside a run folder."""
+        return f"images/{self.subject}/{self.prompt_id}/{self.k}.png"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All the work of a run, in the order in which it is done."""
+
+    train: tuple[TrainUnit, ...]
+    images: tuple[ImageUnit, ...]
+
+    def digest(self) -> str:
+        """Digest of every unit."""
+        return digest([[asdict(u) for u in self.train], [asdict(u) for u in self.images]])
+
+    def without_prior(self) -> Plan:
+        """The same without the images of the plain class, which are for PRES alone."""
+        return Plan(self.train, tuple(u for u in self.images if u.prompt_id != PRIOR_PROMPT_ID))
+
+
+def derive_seed(*parts: object) -> int:
+    """A seed in [0, 2^48) from a hash of its parts, so that neither order nor worker changes it."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def make_plan(protocol: Protocol, subjects: Sequence[Subject], *, batch_size: int) -> Plan:
+    """Lays out a run. The recipe changes what is done in a unit, never which units there are."""
+    train, images = [], []
+    batch = 0
+    for subject in subjects:
+        train.append(
+            TrainUnit(subject.name, derive_seed("train", subject.name, protocol.base_seed))
+        )
+        wanted: list[tuple[str, str, str, str, int]] = [
+            (p.id, p.family, p.text, p.text.format(subject=subject.class_name), k)
+            for p in protocol.prompts_for(subject.kind)
+            for k in range(protocol.n_images_per_prompt)
+        ]
+        prior = protocol.prior.text.format_map({"class": subject.class_name})
+        n_prior = protocol.prior.n_images if "pres" in protocol.metrics else 0
+        wanted += [(PRIOR_PROMPT_ID, PRIOR_PROMPT_ID, prior, prior, k) for k in range(n_prior)]
+        for index, (prompt_id, family, text, clip_text, k) in enumerate(wanted):
+            seed = derive_seed("image", subject.name, prompt_id, k, protocol.base_seed)
+            images.append(
+                ImageUnit(
+                    subject.name, prompt_id, family, k, text, clip_text, seed,
+                    batch + index // batch_size,
+                )
+            )  # fmt: skip
+        batch += -(-len(wanted) // batch_size)
+    return Plan(tuple(train), tuple(images))

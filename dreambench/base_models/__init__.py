@@ -1,0 +1,1 @@
+"""Pretrained generators: one file a family, and the registry of their names."""

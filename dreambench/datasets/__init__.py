@@ -1,0 +1,1 @@
+"""Subjects and their photos: index files, fetching, custom subjects, export."""

@@ -1,0 +1,185 @@
+"""Brings the pinned photos of a dataset to this machine, from wherever they can be had.
+
+A file is known by its content: whatever a source calls it, bytes with a pinned SHA-256 are the
+photo, and no others are. So any layout of archive or folder serves, and no name of a stranger
+ever becomes a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from dreambench.datasets.subjects import Dataset, PinnedFile, check_file, read_index
+from dreambench.errors import UserError, disk_errors, name_some
+from dreambench.progress import Progress
+from dreambench.storage.archives import read_members
+from dreambench.storage.downloads import download, forget_download
+from dreambench.storage.files import cache_dir, digest, make_dir, write_bytes
+
+COMMIT = "4f887af7970a06fc0cd3adaa1d0b368547d6a1d0"
+GITHUB_ARCHIVE = f"https://github.com/google/dreambooth/archive/{COMMIT}.zip"
+HUB_DATASET = "google/dreambooth"
+HUB = "hub"
+MAX_ARCHIVE_BYTES = 2_000_000_000
+
+Wanted = Callable[[int], bool]
+"""Whether a file of so many bytes is worth reading."""
+
+
+def fetch_photos(dataset: Dataset, *, source: str | None, progress: Progress) -> int:
+    """Completes the photos of `dataset` and returns how many files it brought.
+
+    `source` is an address, an archive, a folder, or HUB; None tries the pinned commit's archive
+    on GitHub, then the hub dataset. Files that are in place with the right bytes stay. The others
+    are collected and checked beside the folder first: unless the source has all that is missing,
+    UserError is raised and the photos are as they were before.
+    """
+    files = read_index(dataset).files
+    missing = [file for file in files if check_file(dataset, file) is not None]
+    if not missing:
+        return 0
+    locks = make_dir(cache_dir() / "locks")
+    photos = dataset.photos_dir.resolve()
+    with FileLock(locks / f"{digest(str(photos))}.lock"):
+        staging = photos.parent / f".{photos.name}.incoming"
+        try:
+            if source:
+                _collect(missing, source, staging, progress)
+            else:
+                _collect_from_first(missing, (GITHUB_ARCHIVE, HUB), staging, progress)
+        except UserError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        _move_in(missing, staging, photos)
+    return len(missing)
+
+
+def _collect_from_first(
+    missing: Iterable[PinnedFile], sources: Sequence[str], staging: Path, progress: Progress
+) -> None:
+    """`_collect` from the first source that serves; UserError with what each one lacked."""
+    problems = []
+    for source in sources:
+        try:
+            return _collect(missing, source, staging, progress)
+        except UserError as error:
+            problems.append(error.problem)
+    raise UserError(
+        "; ".join(problems),
+        hint="bring the photos by hand and name their folder or archive with --from",
+    )
+
+
+def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress: Progress) -> None:
+    """Puts the missing files into `staging`, each under its SHA-256; UserError if some stay out."""
+    names = {file.sha256: file.file for file in missing}
+    sizes = {file.n_bytes for file in missing}
+    found = {sha256 for sha256 in names if _is_whole(staging / sha256, sha256)}
+    for _, content in _read_source(source, lambda size: None in sizes or size in sizes, progress):
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 in names and sha256 not in found:
+            write_bytes(staging / sha256, content)
+            found.add(sha256)
+            progress("photos checked", len(found), len(names))
+    lacking = [name for sha256, name in names.items() if sha256 not in found]
+    if lacking:
+        raise UserError(
+            f"{source} lacks {len(lacking)} of {len(names)} photos with the pinned bytes: "
+            f"{name_some(lacking)}",
+            hint="nothing was changed; name another source with --from",
+        )
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Whether an earlier, killed call has left this file whole."""
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
+def _move_in(missing: Iterable[PinnedFile], staging: Path, photos: Path) -> None:
+    with disk_errors(photos):
+        for file in missing:
+            write_bytes(photos / file.file, (staging / file.sha256).read_bytes())
+        shutil.rmtree(staging)
+
+
+def _read_source(source: str, wanted: Wanted, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    if source.startswith(("http://", "https://")):
+        return _read_url(source, wanted, progress)
+    if source == HUB:
+        return _read_folder(_download_from_hub(), wanted)
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path, wanted)
+    if path.is_file():
+        return read_members(path, wanted)
+    raise UserError(
+        f"{source} is no folder, no zip or tar archive, and no http(s) address",
+        hint="name one of these with --from",
+    )
+
+
+def _read_url(url: str, wanted: Wanted, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    folder = cache_dir() / "downloads"
+    path = download(url, folder, progress=progress, max_bytes=MAX_ARCHIVE_BYTES)
+    try:
+        yield from read_members(path, wanted)
+    except UserError as error:
+        # What came whole and is of no use would be of no use again.
+        forget_download(url, folder)
+        raise UserError(
+            error.problem.replace(str(path), url), hint="name another source with --from"
+        ) from error
+    forget_download(url, folder)
+
+
+def _download_from_hub() -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    patterns = ["*.jpg", "*.jpeg", "*.png", "*.parquet"]
+    try:
+        return Path(snapshot_download(HUB_DATASET, repo_type="dataset", allow_patterns=patterns))
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        raise UserError(
+            f"the hub dataset {HUB_DATASET} cannot be fetched",
+            hint="bring the photos by hand and name their folder or archive with --from",
+        ) from error
+
+
+def _read_folder(folder: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+    for where, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = Path(where, name)
+            try:
+                if path.suffix == ".parquet":
+                    yield from _read_parquet(path, wanted)
+                elif path.is_file() and wanted(path.stat().st_size):
+                    yield path.relative_to(folder).as_posix(), path.read_bytes()
+            except OSError as error:
+                raise UserError(
+                    f"{path} cannot be read ({error.strerror or error})", hint="mend or remove it"
+                ) from error
+
+
+def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
+    """Image bytes in a parquet file as `datasets` writes it: structs with bytes and path."""
+    try:
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=16):
+                for column in batch.columns:
+                    if not pa.types.is_struct(column.type):
+                        continue
+                    for row in column.to_pylist():
+                        content = (row or {}).get("bytes")
+                        if isinstance(content, bytes) and wanted(len(content)):
+                            yield str(row.get("path")), content
+    except pa.ArrowException as error:
+        raise UserError(f"{path} cannot be read as parquet", hint="mend or remove it") from error

@@ -1,0 +1,33 @@
+"""Which class noun names a subject: a zero-shot classifier over a vocabulary.
+
+The DreamBooth paper (section 3.2): the noun comes from the user or from a classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from dreambench.encoders.encoder import Encoder
+
+TEMPLATE = "a photo of a {}"
+
+
+def classify_photos(
+    photos: Sequence[Image.Image], nouns: Sequence[str], encoder: Encoder
+) -> list[tuple[str, float]]:
+    """Nouns with their probabilities, the likeliest first.
+
+    `encoder` is a CLIP (Radford et al., ICML 2021, section 3.1.4): softmax of its scaled cosines
+    over the nouns, averaged over the photos.
+    """
+    images = encoder.embed_images(photos)
+    texts = encoder.embed_texts([TEMPLATE.format(noun) for noun in nouns])
+    logits = (images @ texts.T).astype(np.float64) * float(encoder.model.logit_scale.exp())
+    logits -= logits.max(axis=1, keepdims=True)
+    odds = np.exp(logits)
+    probabilities = (odds / odds.sum(axis=1, keepdims=True)).mean(axis=0)
+    order = np.argsort(-probabilities, kind="stable")
+    return [(nouns[index], float(probabilities[index])) for index in order]

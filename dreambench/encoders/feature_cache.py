@@ -1,0 +1,456 @@
+"""Cache: what encoders computed, by (content, encoder), in one SQLite file that all runs share."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from dreambench.errors import UserError
+from dreambench.storage.files import cache_dir, make_dir, sha256_file
+
+Kind = Literal["image", "text", "distance", "look"]
+Row = NDArray[Any]
+T = TypeVar("T")
+
+DEFAULT_MAX = "2 GB"
+"""Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million embeddings."""
+
+# The name has the format: another format is another file. Distances are sums in float64; looks are
+# what opening a file shows, as text.
+FOLDER = "embeddings"
+FILE_NAME = "rows-v1.sqlite"
+DTYPES: Mapping[Kind, str] = {"image": "<f4", "text": "<f4", "distance": "<f8", "look": "u1"}
+SCHEMA = """
+CREATE TABLE encoders (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY, encoder INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    n_bytes INTEGER NOT NULL, checksum BLOB NOT NULL, used REAL NOT NULL,
+    UNIQUE (encoder, kind, key)
+);
+CREATE TABLE contents (id INTEGER PRIMARY KEY, content BLOB NOT NULL);
+CREATE TABLE files (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 TEXT NOT NULL, used REAL NOT NULL
+) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+N_KEYS = 500  # SQLite takes 999 variables everywhere.
+LOCK_SECONDS = 60.0
+# File systems round times, by two seconds at most, and a server's clock may lag a little.
+RACY_NS = 3_000_000_000
+# What a row takes on disk besides its content, and what pruning by itself leaves of the bound.
+ROW_BYTES = 300
+KEPT_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the cache has of one encoder and kind; `used` are seconds since 1970."""
+
+    identity: str
+    kind: str
+    n_rows: int
+    n_bytes: int
+    used: float
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What stands for a file's content as long as it stays the same, as in git's index."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def read_stat(path: Path) -> Stat:
+    """The stat of a file; UserError for one that is not there."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path} is not there", hint="restore it or name another") from error
+    return Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def read_max_bytes(text: str | None = None) -> int:
+    """A bound in bytes from words like "2 GB"; by default from DREAMBENCH_CACHE_MAX."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415  (slow import)
+
+    source = "--max-size" if text is not None else "DREAMBENCH_CACHE_MAX"
+    text = os.environ.get("DREAMBENCH_CACHE_MAX") or DEFAULT_MAX if text is None else text
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError as error:
+        raise UserError(
+            f"{source}: '{text}' is no size", hint="write it like 500 MB or 20 GB"
+        ) from error
+
+
+def key_of_text(text: str) -> str:
+    """The key of a text: the SHA-256 of its UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key_of_pair(first: str, second: str) -> str:
+    """The key of a distance, which has no direction."""
+    return ":".join(sorted((first, second)))
+
+
+class Cache:
+    """The open cache; use it as a context.
+
+    Any number of processes may read and write at once. A write is one transaction: a process that
+    is killed leaves whole rows or none. Each row has a checksum, and one that is damaged counts as
+    none; so does all of a damaged file. What an open cache has used is not pruned by others.
+
+    SQLite keeps its rollback journal here and not a write-ahead log, since several hosts may share
+    the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = make_dir(root / FOLDER)
+        self.path = self.folder / FILE_NAME
+        self._sessions = make_dir(self.folder / "sessions")
+        self._started = time.time()
+        # The start is in the name: opening a lock file may change its times.
+        self._lock = FileLock(self._sessions / f"{self._started:.3f}-{uuid.uuid4().hex}")
+        self._gate = FileLock(self.folder / "lock")
+        self._ids: dict[str, int] = {}
+        with self._alone():
+            try:
+                self._lock.acquire(timeout=0)
+            except OSError as error:
+                raise self._refuse(error) from error
+            try:
+                self._db = self._open()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    self._leave()
+                    raise self._refuse(error) from error
+                self._db = self._open_anew()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back the file; what was used may be pruned from now on."""
+        self._db.close()
+        self._leave()
+
+    def read(self, identity: str, kind: Kind, keys: Sequence[str]) -> dict[str, Row]:
+        """The rows that are there and whole, by key."""
+        found = self._run(lambda: self._read(identity, kind, keys))
+        return {key: np.frombuffer(content, DTYPES[kind]) for key, content in found.items()}
+
+    def write(self, identity: str, kind: Kind, rows: Mapping[str, Row]) -> None:
+        """Keeps rows by key, all or none of them; a row that is there already stays."""
+        contents = {
+            key: np.ascontiguousarray(row, DTYPES[kind]).tobytes() for key, row in rows.items()
+        }
+        self._run(lambda: self._write(identity, kind, contents))
+
+    def hash_files(self, paths: Sequence[Path], *, n_workers: int) -> dict[Path, tuple[str, Stat]]:
+        """SHA-256 of each file, and the stat that it had just before.
+
+        A file whose stat was seen before is not read again. As in git's index, that holds only for
+        one that had not been touched for a while when it was hashed: a later change might not show
+        in its times.
+        """
+        stats = {path: read_stat(path) for path in dict.fromkeys(paths)}
+        absolute = {path: os.path.abspath(path) for path in stats}  # noqa: PTH100  (keeps links)
+        known = self._run(lambda: self._read_files(list(absolute.values())))
+        found = {
+            path: (known[absolute[path]][1], stat)
+            for path, stat in stats.items()
+            if absolute[path] in known and known[absolute[path]][0] == stat
+        }
+        left = [path for path in stats if path not in found]
+        now_ns = time.time_ns()
+        if left:
+            with ThreadPoolExecutor(n_workers) as pool:
+                hashes = dict(zip(left, pool.map(sha256_file, left), strict=True))
+            for path, name in hashes.items():
+                found[path] = (name, stats[path])
+            settled = {
+                absolute[path]: found[path]
+                for path in left
+                if max(stats[path].mtime_ns, stats[path].ctime_ns) + RACY_NS < now_ns
+                and read_stat(path) == stats[path]
+            }
+            self._run(lambda: self._write_files(settled))
+        return found
+
+    def prune(self, max_bytes: int, *, share: float = 1.0) -> int:
+        """Deletes the least recently used rows until the file is within a bound; bytes freed.
+
+        When it is above, it is brought to `share` of the bound. What other processes use at the
+        moment stays.
+        """
+        with self._alone():
+            since = min((start for start, _ in self._others()), default=math.inf)
+            before = self._run(self._size)
+            if before > max_bytes:
+                self._run(lambda: self._delete_oldest(int(max_bytes * share), since))
+            return before - self._run(self._size)
+
+    def describe(self) -> list[Holding]:
+        """What is there by encoder and kind, the largest first."""
+        rows = self._run(
+            lambda: self._db.execute(
+                "SELECT identity, kind, COUNT(*), SUM(n_bytes), MAX(used) FROM entries "
+                "JOIN encoders ON encoders.id = encoder GROUP BY encoder, kind ORDER BY 4 DESC"
+            ).fetchall()
+        )
+        return [Holding(*row) for row in rows]
+
+    @property
+    def n_bytes(self) -> int:
+        """What the file takes."""
+        return self._run(self._size)
+
+    def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise self._refuse(error) from error
+        self._db.close()
+        with self._alone():
+            self._db = self._open_anew()
+        return work()
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
+        try:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            db.execute("PRAGMA journal_mode = TRUNCATE")
+            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _open_anew(self) -> sqlite3.Connection:
+        """A new file where the old one is damaged.
+
+        While others have the old one open it has to stay, for their journal would be taken for
+        that of the new one: then this process keeps its rows to itself.
+        """
+        self._ids = {}
+        if self._others():
+            db = sqlite3.connect(":memory:", isolation_level=None)
+            db.executescript(SCHEMA)
+            return db
+        for path in (self.path, self.path.with_name(f"{FILE_NAME}-journal")):
+            path.unlink(missing_ok=True)
+        return self._open()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process opens the cache, prunes it, or mends its file meanwhile."""
+        try:
+            self._gate.acquire(timeout=LOCK_SECONDS)
+        except (OSError, Timeout) as error:
+            raise self._refuse(error) from error
+        try:
+            yield
+        finally:
+            self._gate.release()
+
+    def _others(self) -> list[tuple[float, Path]]:
+        """Start and lock of each process that has the cache open, too; drops those of dead ones."""
+        found = []
+        for path in self._sessions.iterdir():
+            if path == Path(self._lock.lock_file):
+                continue
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                found.append((float(path.name.partition("-")[0]), path))
+            else:
+                lock.release()
+                path.unlink(missing_ok=True)
+        return found
+
+    def _leave(self) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def _refuse(self, error: Exception) -> UserError:
+        return UserError(
+            f"the cache {self.path} cannot be used ({error})",
+            hint="make room there, or name another folder with --cache",
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _find_id(self, identity: str) -> int | None:
+        """The number that stands for an encoder."""
+        if identity not in self._ids:
+            found = self._db.execute("SELECT id FROM encoders WHERE identity = ?", (identity,))
+            row = found.fetchone()
+            if row is None:
+                return None
+            self._ids[identity] = row[0]
+        return self._ids[identity]
+
+    def _read(self, identity: str, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
+        encoder = self._find_id(identity)
+        whole: dict[str, bytes] = {}
+        if encoder is None:
+            return whole
+        used: list[tuple[int]] = []
+        damaged: list[tuple[int]] = []
+        for start in range(0, len(keys), N_KEYS):
+            some = keys[start : start + N_KEYS]
+            rows = self._db.execute(
+                "SELECT key, entries.id, checksum, content FROM entries "
+                "LEFT JOIN contents ON contents.id = entries.id "
+                f"WHERE encoder = ? AND kind = ? AND key IN ({','.join('?' * len(some))})",
+                (encoder, kind, *some),
+            ).fetchall()
+            for key, number, checksum, content in rows:
+                is_whole = isinstance(content, bytes) and checksum == _check(
+                    identity, kind, key, content
+                )
+                (used if is_whole else damaged).append((number,))
+                if is_whole:
+                    whole[key] = content
+        if used or damaged:
+            now = time.time()
+            with self._transaction():
+                self._db.executemany(
+                    "UPDATE entries SET used = ? WHERE id = ?", [(now, *number) for number in used]
+                )
+                self._db.executemany("DELETE FROM entries WHERE id = ?", damaged)
+                self._db.executemany("DELETE FROM contents WHERE id = ?", damaged)
+        return whole
+
+    def _write(self, identity: str, kind: Kind, contents: Mapping[str, bytes]) -> None:
+        now = time.time()
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO encoders (identity) VALUES (?)", (identity,))
+            encoder = self._find_id(identity)
+            for key, content in contents.items():
+                checksum = _check(identity, kind, key, content)
+                added = self._db.execute(
+                    "INSERT OR IGNORE INTO entries (encoder, kind, key, n_bytes, checksum, used) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (encoder, kind, key, len(content), checksum, now),
+                )
+                if added.rowcount:
+                    self._db.execute(
+                        "INSERT OR REPLACE INTO contents (id, content) VALUES (?, ?)",
+                        (added.lastrowid, content),
+                    )
+
+    def _read_files(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
+        found: dict[str, tuple[Stat, str]] = {}
+        for start in range(0, len(paths), N_KEYS):
+            some = paths[start : start + N_KEYS]
+            rows = self._db.execute(
+                "SELECT path, size, mtime_ns, ctime_ns, inode, sha256 FROM files "
+                f"WHERE path IN ({','.join('?' * len(some))})",
+                some,
+            ).fetchall()
+            found |= {row[0]: (Stat(*row[1:5]), row[5]) for row in rows}
+        return found
+
+    def _write_files(self, files: Mapping[str, tuple[str, Stat]]) -> None:
+        now = time.time()
+        rows = [
+            (path, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, name, now)
+            for path, (name, stat) in files.items()
+        ]
+        with self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _size(self) -> int:
+        n_pages, size = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+        )
+        return int(n_pages * size)
+
+    def _delete_oldest(self, max_bytes: int, since: float) -> None:
+        """Rows not used `since` go, oldest first; what they weigh is estimated, hence the loop."""
+        while (over := self._size() - max_bytes) > 0:
+            rows = self._db.execute(
+                "SELECT id FROM (SELECT id, n_bytes, SUM(n_bytes + ?) OVER (ORDER BY used, id) "
+                "AS total FROM entries WHERE used < ?) WHERE total - n_bytes - ? < ?",
+                (ROW_BYTES, since, ROW_BYTES, over),
+            ).fetchall()
+            with self._transaction():
+                self._db.executemany("DELETE FROM contents WHERE id = ?", rows)
+                self._db.executemany("DELETE FROM entries WHERE id = ?", rows)
+                # Digests of files are small and quickly made: they go with the rows of their time.
+                oldest = self._db.execute("SELECT MIN(used) FROM entries").fetchone()[0]
+                limit = min(since, math.inf if oldest is None else oldest)
+                n_files = self._db.execute("DELETE FROM files WHERE used < ?", (limit,)).rowcount
+            # As a script, for it has a step for each page and no columns.
+            self._db.executescript("PRAGMA incremental_vacuum")
+            if not rows and not n_files:
+                return
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of one large file, remembered in the user's cache where there can be one."""
+    try:
+        with Cache(cache_dir()) as cache:
+            return cache.hash_files([path], n_workers=1)[path][0]
+    except UserError:
+        return sha256_file(path)
+
+
+def measure_folders(root: Path) -> dict[str, int]:
+    """Bytes of what else lies in the cache folder: class images, weights, photos, and so on."""
+    found = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if folder.name != FOLDER:
+            files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+            found[folder.name] = sum(path.stat().st_size for path in files)
+    return found
+
+
+def _check(identity: str, kind: str, key: str, content: bytes) -> bytes:
+    """Checksum of a row and of what it belongs to."""
+    head = f"{identity}\n{kind}\n{key}\n".encode()
+    return hashlib.blake2b(head + content, digest_size=8).digest()
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is no whole database, in distinction from a full disk or a busy file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return False
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
+        code == sqlite3.SQLITE_IOERR_SHORT_READ
+    )

@@ -1,0 +1,140 @@
+"""What else reads an image, beside encoders: perceptual hashes, and encoders of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch.nn.functional import interpolate
+
+from dreambench.encoders.encoder import Embeddings, Encoder, Pixels
+from dreambench.encoders.extraction import Joined
+from dreambench.encoders.segmentation import Mask, Segmenter
+
+HASH_PX = 32
+"""The side to which pHash brings a picture: four times that of its 8 x 8 bits."""
+
+
+@dataclass(frozen=True)
+class _Hashes:
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        import imagehash  # noqa: PLC0415  (slow import)
+
+        # As the hash begins, here once for both; its own resizing then finds nothing to do.
+        small = image.convert("L").resize((HASH_PX, HASH_PX), Image.Resampling.LANCZOS)
+        seen = (small, ImageOps.mirror(small))
+        return np.concatenate([imagehash.phash(one).hash.ravel() for one in seen]).astype("f4")
+
+
+class HashReader:
+    """Perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
+
+    The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
+    """
+
+    identity = "phash64|imagehash|mirrored-too"
+    pixels = _Hashes()
+    batch_size = 8
+    on_cpu = True
+
+    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
+        """See `embed.Reader`."""
+        return pixels
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """One row an image."""
+        return np.stack([self.pixels.prepare(image) for image in images])
+
+
+class PartsReader:
+    """Three embeddings of an image in a row: its subject and its background by DINO, and by CLIP.
+
+    Each sees one part and zeros elsewhere, which is the encoder's mean colour: the subject by DINO,
+    the background by DINO, the subject by CLIP. The subject is found once for all three by a
+    segmenter, which may need the class noun.
+    """
+
+    def __init__(
+        self, dino: Encoder, clip: Encoder, segmenter: Segmenter, *, class_name: str
+    ) -> None:
+        self.dino = dino
+        self.clip = clip
+        self.segmenter = segmenter
+        self.class_name = class_name
+        self.inputs = (segmenter.spec.pixels, dino.spec.pixels, clip.spec.pixels)
+        self.pixels = Joined(self.inputs)
+        self.batch_size = dino.batch_size
+        self.on_cpu = dino.on_cpu
+        asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
+        self.identity = f"parts v1|{dino.identity}|{clip.identity}|{segmenter.identity}{asked}"
+
+    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
+        """See `embed.Reader`."""
+        logits = self.segmenter.find_logits(self._split_inputs(pixels)[0], self.class_name)
+        return self._embed(pixels, [torch.from_numpy(row) for row in logits], threshold=0.0)
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """One row an image."""
+        return self.embed_pixels(np.stack([self.pixels.prepare(image) for image in images]))
+
+    def embed_masked(self, images: Sequence[Image.Image], masks: Sequence[Mask]) -> Embeddings:
+        """The same with masks that are known: one bool array (height, width) an image."""
+        pixels = np.stack([self.pixels.prepare(image) for image in images])
+        return self._embed(
+            pixels, [torch.from_numpy(mask.astype(np.float32)) for mask in masks], threshold=0.5
+        )
+
+    def _embed(
+        self, pixels: NDArray[np.float32], maps: Sequence[torch.Tensor], *, threshold: float
+    ) -> Embeddings:
+        _, for_dino, for_clip = self._split_inputs(pixels)
+        sizes = pixels[:, -2:].astype(int)
+
+        def cut(target: Pixels) -> NDArray[np.float32]:
+            masks = [
+                frame_map(one, target, (int(width), int(height))) > threshold
+                for one, (width, height) in zip(maps, sizes, strict=True)
+            ]
+            return torch.stack(masks).numpy()[:, None].astype(np.float32)
+
+        seen, by_clip = cut(self.dino.spec.pixels), cut(self.clip.spec.pixels)
+        return np.concatenate(
+            [
+                self.dino.embed_pixels(for_dino * seen),
+                self.dino.embed_pixels(for_dino * (1 - seen)),
+                self.clip.embed_pixels(for_clip * by_clip),
+            ],
+            axis=1,
+        )
+
+    def _split_inputs(self, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Each network's batch (n, 3, side, side)."""
+        found, start = [], 0
+        for pixels in self.inputs:
+            side = pixels.crop_px
+            found.append(rows[:, start : start + 3 * side**2].reshape(-1, 3, side, side))
+            start += 3 * side**2
+        return found
+
+    @staticmethod
+    def split(rows: Embeddings, n_dino: int) -> dict[str, Embeddings]:
+        """The three parts of rows, by kind; `n_dino` is the width of DINO's embeddings."""
+        return {
+            "dino-fg": rows[:, :n_dino],
+            "dino-bg": rows[:, n_dino : 2 * n_dino],
+            "clip-fg": rows[:, 2 * n_dino :],
+        }
+
+
+def frame_map(values: torch.Tensor, target: Pixels, size: tuple[int, int]) -> torch.Tensor:
+    """A map over an image (h, w), as a network sees that image: resized, cut; (crop, crop).
+
+    `size` is the image's width and height; the map may have fewer or more places.
+    """
+    (width, height), left, top = target.frame(size)
+    full = interpolate(values[None, None], (height, width), mode="bilinear")[0, 0]
+    return full[top : top + target.crop_px, left : left + target.crop_px]

@@ -1,0 +1,106 @@
+"""What a run will take, counted before anything starts: images, steps, disk, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dreambench.artifacts.plan import make_plan
+from dreambench.base_models.registry import BaseModel
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.config.recipe import Recipe
+from dreambench.datasets.subjects import Subject
+from dreambench.methods.base import Precision, Settings, Work, find_class, read_settings
+
+# A PNG of a photograph-like picture, in bytes a pixel (measured on Stable Diffusion's at 512 px by
+# its users: about 0.4 to 0.5 MB).
+PNG_BYTES_PER_PIXEL = 1.8
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Counts for one baseline on one protocol.
+
+    `downloads` are weights of the method's own that are not on this machine, with their bytes.
+    """
+
+    n_subjects: int
+    n_prompts: int
+    n_images: int
+    n_prior_images: int
+    n_class_images: int
+    n_optimizer_steps: int
+    n_training_images: int
+    n_network_calls: int
+    image_bytes: int
+    weight_bytes: int
+    downloads: dict[str, int]
+
+    @property
+    def n_bytes(self) -> int:
+        """Disk that the run folder takes."""
+        return self.image_bytes + self.weight_bytes
+
+
+def make_estimate(
+    protocol: Protocol, recipe: Recipe, base_model: BaseModel, subjects: Sequence[Subject]
+) -> Estimate:
+    """Counts the work of a baseline, and what it lacks; reads no photo and loads no network.
+
+    `n_training_images` is the number of noisy images that tuning learns from, `n_network_calls`
+    that of evaluations of the denoising network for one image each, guidance counted.
+    """
+    settings = read_settings(recipe, base_model.name)
+    work = find_class(recipe).count_work(settings, base_model)
+    units = make_plan(protocol, subjects, batch_size=1).images
+    n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
+    n_class = work.class_images * len({subject.class_name for subject in subjects})
+    steps = work.optimizer_steps * len(subjects)
+    sampler = protocol.sampler
+    # Images of the plain class are drawn plainly whatever the method does for its subject.
+    n_drawn = n_class + work.draws * (n_prior + (len(units) - n_prior) * work.drawing)
+    return Estimate(
+        n_subjects=len(subjects),
+        n_prompts=len({(u.subject, u.prompt_id) for u in units if u.prompt_id != PRIOR_PROMPT_ID}),
+        n_images=len(units) - n_prior,
+        n_prior_images=n_prior,
+        n_class_images=n_class,
+        n_optimizer_steps=steps,
+        n_training_images=steps * work.images_per_step,
+        n_network_calls=round(n_drawn * sampler.n_calls),
+        image_bytes=round((len(units) + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL),
+        weight_bytes=work.saved_bytes * len(subjects),
+        downloads=dict(work.missing),
+    )
+
+
+# What autocast keeps: activations in half the bytes, and a copy of each weight of the UNet in two.
+AUTOCAST_SHARE, AUTOCAST_WEIGHT_BYTES = 0.5, 2
+# Libraries, CUDA's context, and what an allocator rounds up.
+RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
+
+
+def estimate_memory(
+    settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
+) -> int:
+    """Bytes of memory that tuning needs at its peak, or drawing where nothing is tuned.
+
+    Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
+    step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
+    whole of it for Stable Diffusion 1.5 as well).
+    """
+    weights = 4 * (
+        base_model.n_unet_parameters + base_model.n_other_parameters + work.other_parameters
+    )
+    state = 0
+    if work.trained_parameters:
+        optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8
+        state = work.trained_parameters * (4 + optimizer)
+    per_image = base_model.activation_bytes
+    if getattr(settings, "gradient_checkpointing", False):
+        per_image = base_model.checkpointed_bytes
+    activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
+    if precision == "bf16":
+        activations *= AUTOCAST_SHARE
+        weights += AUTOCAST_WEIGHT_BYTES * base_model.n_unet_parameters
+    return round((weights + state + activations) * SLACK + RUNTIME_BYTES)

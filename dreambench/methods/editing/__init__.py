@@ -1,0 +1,1 @@
+"""Methods that edit a photo of the subject."""

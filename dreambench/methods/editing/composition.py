@@ -1,0 +1,126 @@
+"""Composition: the subject is cut out of a photo and set into a scene that the model draws.
+
+As such it is the method `cut-and-paste`; `composition` harmonises the whole by partial denoising,
+as SDEdit does for image compositing (Meng et al., ICLR 2022, arXiv 2108.01073).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from dreambench.artifacts.plan import derive_seed
+from dreambench.base_models.registry import BaseModel
+from dreambench.datasets.subjects import Subject
+from dreambench.methods.base import Context, Method, Settings, Work
+from dreambench.methods.diffusion import load_base
+from dreambench.methods.editing.editing import EditingGenerator, Mask, check_strength, load_masks
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+class CompositionSettings(Settings):
+    """Numbers of a composition recipe."""
+
+    strength: float = Field(gt=0, le=1, description="of harmonising")
+
+
+def remove_subject(prompt: str) -> str:
+    """A prompt without its subject: the place and the manner that it asks for.
+
+    "a red {subject} on the beach" gives "on the beach", "an oil painting of a {subject}" gives
+    "an oil painting". What a prompt says of the subject itself, of what it wears or is made of, is
+    left out with it.
+    """
+    word = r"(?!(?:an?|the|of)\b)[\w'-]+"
+    phrase = rf"(?:\bof\s+)?(?:\b(?:an?|the)\s+)?(?:\b{word}\s+)*?\{{subject\}}"
+    return " ".join(re.sub(rf"{phrase}(?:\s+(?:wearing|made of)\b.*)?", "", prompt).split())
+
+
+def paste(photo: Image.Image, mask: Mask, scene: Image.Image) -> Image.Image:
+    """The masked pixels of a photo on a scene of the same size."""
+    return Image.fromarray(np.where(mask[..., None], np.asarray(photo), np.asarray(scene)))
+
+
+class CutAndPaste(Method):
+    """Pastes the subject of a photo, at its place and size there, into a drawn scene.
+
+    A photographer has put it where a subject stands well, which is also where the model draws what
+    no prompt asked for. The seed picks the photo among all.
+    """
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
+        self.pipeline = load_base(context)
+
+    @classmethod
+    def count_work(cls, settings: Any, base_model: BaseModel) -> Work:
+        """See `methods.Method`. A scene for each image, though some prompts ask for none."""
+        return Work(draws=True)
+
+    def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
+        """Reads the photos and masks."""
+        return _Pasted(self.pipeline, self.context, subject=subject)
+
+
+class Composition(CutAndPaste):
+    """The same, harmonised by partial denoising with the whole prompt."""
+
+    Settings: ClassVar[type[CompositionSettings]] = CompositionSettings
+
+    def __init__(self, settings: CompositionSettings, context: Context) -> None:
+        check_strength(settings.strength, context)
+        super().__init__(settings, context)
+
+    @classmethod
+    def count_work(cls, settings: CompositionSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`. A scene for each image, though some prompts ask for none."""
+        return Work(draws=True, drawing=1 + settings.strength)
+
+    def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
+        """Reads the photos and masks."""
+        return _Harmonised(
+            self.pipeline, self.context, subject=subject, strength=self.settings.strength
+        )
+
+
+class _Pasted(EditingGenerator):
+    def __init__(
+        self,
+        pipeline: StableDiffusionPipeline,
+        context: Context,
+        *,
+        subject: Subject,
+        strength: float | None = None,
+    ) -> None:
+        super().__init__(pipeline, context, subject=subject, strength=strength)
+        self.masks = load_masks(subject, context.sampler.size_px)
+
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        texts = [remove_subject(prompt) for prompt in prompts]
+        picks = self._pick(seeds)
+        images = [self.photos[index] for index in picks]
+        # The scene is asked for without the noun, which would put a stranger of the class into it
+        # who looks out behind the subject. Where nothing is left, the prompt wants no other place
+        # than the photo's own.
+        rows = [row for row, text in enumerate(texts) if text]
+        if rows:
+            scenes = self._draw([texts[row] for row in rows], [seeds[row] for row in rows])
+            for row, scene in zip(rows, scenes, strict=True):
+                images[row] = paste(images[row], self.masks[picks[row]], scene)
+        return images
+
+
+class _Harmonised(_Pasted):
+    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        images = super()._draw_subject(prompts, seeds)
+        # Other noise than the scene was drawn from, which it would bring out again.
+        fresh = [derive_seed("harmonise", seed) for seed in seeds]
+        return self._redraw(prompts, fresh, images)

@@ -1,0 +1,1 @@
+"""Methods that train on the photos of a subject."""

@@ -1,0 +1,162 @@
+"""DreamBooth (Ruiz et al., CVPR 2023): fine-tuning on a few photos with prior preservation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save
+from torch import nn
+
+from dreambench.base_models.registry import BaseModel
+from dreambench.datasets.subjects import Subject
+from dreambench.errors import UserError
+from dreambench.methods.base import Context, Method, Work
+from dreambench.methods.diffusion import PipelineGenerator, encode_texts
+from dreambench.methods.finetuning.identifier import choose_identifier
+from dreambench.methods.finetuning.training import (
+    Batch,
+    ClassImages,
+    TuningSettings,
+    check_prior,
+    draw_latents,
+    encode_images,
+    keep_weights,
+    load_frozen,
+    load_photos,
+    tune,
+)
+from dreambench.storage.files import write_bytes, write_json
+
+
+class DreamBoothSettings(TuningSettings):
+    """Numbers of a DreamBooth recipe."""
+
+    identifier: str = Field(min_length=1, description="a token, or auto for a rare one")
+    train_text_encoder: bool
+    prior_weight: float = Field(ge=0, description="lambda of the paper; 0 leaves the prior out")
+    n_class_images: int = Field(ge=0)
+    class_noun: Literal["correct", "none", "wrong"] = Field(
+        description="the paper's table 4; without a noun there is no prior either"
+    )
+
+
+def choose_noun(subject: Subject, class_noun: str) -> str:
+    """The noun that stands behind the identifier; the wrong one is of the other kind."""
+    wrong = "teapot" if subject.kind == "live" else "dog"
+    return {"correct": subject.class_name, "none": "", "wrong": wrong}[class_noun]
+
+
+class DreamBooth(Method):
+    """Fine-tunes all layers of the UNet (and the text encoder by choice) on "a [V] [class]"."""
+
+    Settings: ClassVar[type[DreamBoothSettings]] = DreamBoothSettings
+    tunes = True
+
+    def __init__(self, settings: DreamBoothSettings, context: Context) -> None:
+        check_prior(settings.prior_weight, settings.n_class_images)
+        if settings.prior_weight > 0 and settings.class_noun == "none":
+            raise UserError(
+                "without a class noun there is no prior to preserve", hint="set prior_weight = 0"
+            )
+        super().__init__(settings, context)
+        self.pipeline = load_frozen(context, settings)
+        self.identifier = choose_identifier(self.pipeline.tokenizer, settings.identifier)
+        self.trained: dict[str, nn.Module] = {"unet": self.pipeline.unet}
+        if settings.train_text_encoder:
+            self.trained["text_encoder"] = self.pipeline.text_encoder
+            if hasattr(self.pipeline, "text_encoder_2"):
+                self.trained["text_encoder_2"] = self.pipeline.text_encoder_2
+        self._class_images = ClassImages(self.pipeline, context, n_images=settings.n_class_images)
+        self._prepare()
+
+    @classmethod
+    def count_work(cls, settings: DreamBoothSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        with_prior = settings.prior_weight > 0
+        n_trained = cls._count_trained(settings, base_model)
+        return Work(
+            optimizer_steps=settings.n_steps,
+            images_per_step=settings.batch_size * (2 if with_prior else 1),
+            class_images=settings.n_class_images if with_prior else 0,
+            trained_parameters=n_trained,
+            saved_bytes=cls._saved_bytes_per_parameter * n_trained,
+            draws=True,
+        )
+
+    def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
+        """Trains on the subject's photos; writes the weights and `losses.json`."""
+        self._reset(seed)
+        losses = self._train(subject, seed=seed)
+        self._save(out_dir)
+        write_json(out_dir / "losses.json", losses)
+
+    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
+        """Puts the subject's weights into the pipeline."""
+        self._restore(out_dir)
+        return PipelineGenerator(self.pipeline, self.context, subject_phrase=self._phrase(subject))
+
+    def _phrase(self, subject: Subject) -> str:
+        return f"{self.identifier} {choose_noun(subject, self.settings.class_noun)}".strip()
+
+    def _train(self, subject: Subject, *, seed: int) -> list[dict[str, float]]:
+        settings, pipeline = self.settings, self.pipeline
+        photos = encode_images(pipeline, self.context, load_photos(subject.photos, settings))
+        noun, prior = choose_noun(subject, settings.class_noun), None
+        if settings.prior_weight > 0:
+            prior = self._class_images.encode(noun)
+        texts = [f"a {self._phrase(subject)}", f"a {noun}"]
+        with torch.no_grad():
+            frozen_text = encode_texts(pipeline, texts)
+        size = settings.batch_size
+
+        def draw_batch(noise: torch.Generator) -> Batch:
+            text = encode_texts(pipeline, texts) if settings.train_text_encoder else frozen_text
+            latents = draw_latents(pipeline, photos, size, noise)
+            words = text.repeat(0, size)
+            if prior is not None:
+                latents = torch.cat([latents, draw_latents(pipeline, prior, size, noise)])
+                words = words.join(text.repeat(1, size))
+            return Batch(latents, words, n_subject=size)
+
+        return tune(
+            pipeline, self.context, settings, modules=list(self.trained.values()),
+            draw_batch=draw_batch, prior_weight=settings.prior_weight,
+            subject_name=subject.name, seed=seed,
+        )  # fmt: skip
+
+    # What a variant on other weights (LoRA) does in its own way.
+
+    _saved_bytes_per_parameter = 2
+
+    @classmethod
+    def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        n_text = base_model.n_text_parameters if settings.train_text_encoder else 0
+        return base_model.n_unet_parameters + n_text
+
+    def _prepare(self) -> None:
+        """One load for all subjects: each starts from these weights again."""
+        files = {"unet": self.context.base_model.find_unet()}
+        self._initial = {
+            name: keep_weights(module, files.get(name)) for name, module in self.trained.items()
+        }
+        for module in self.trained.values():
+            module.requires_grad_(True)
+
+    def _reset(self, seed: int) -> None:
+        for name, module in self.trained.items():
+            module.load_state_dict(self._initial[name]())
+
+    def _save(self, out_dir: Path) -> None:
+        """`<module>.safetensors` in half precision."""
+        for name, module in self.trained.items():
+            state = {
+                key: value.half().cpu().contiguous() for key, value in module.state_dict().items()
+            }
+            write_bytes(out_dir / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
+
+    def _restore(self, out_dir: Path) -> None:
+        for name, module in self.trained.items():
+            module.load_state_dict(load_file(out_dir / f"{name}.safetensors"))

@@ -1,0 +1,82 @@
+"""DreamBooth with low-rank adapters (Hu et al., ICLR 2022) in place of full fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+
+from dreambench.base_models.registry import BaseModel
+from dreambench.methods.diffusion import only_errors
+from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+class DreamBoothLoraSettings(DreamBoothSettings):
+    """Numbers of a DreamBooth-LoRA recipe."""
+
+    rank: int = Field(ge=1, description="of each adapter; its alpha is the same, so its scale is 1")
+
+
+class DreamBoothLora(DreamBooth):
+    """DreamBooth that trains adapters on the attention layers and leaves the base model alone.
+
+    The adapters are saved as diffusers' `pytorch_lora_weights.safetensors`, which
+    `pipeline.load_lora_weights` reads.
+    """
+
+    Settings: ClassVar[type[DreamBoothLoraSettings]] = DreamBoothLoraSettings
+    settings: DreamBoothLoraSettings
+
+    _saved_bytes_per_parameter = 4
+
+    @classmethod
+    def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        # Adapters of text encoders are few beside the UNet's.
+        assert isinstance(settings, DreamBoothLoraSettings)
+        return settings.rank * base_model.n_lora_parameters_per_rank
+
+    def _prepare(self) -> None:
+        """The base model keeps its weights; adapters come and go."""
+
+    def _reset(self, seed: int) -> None:
+        self.pipeline.unload_lora_weights()
+        # peft draws the first factor from torch's own generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name, module in self.trained.items():
+                layers = UNET_LAYERS if name == "unet" else TEXT_ENCODER_LAYERS
+                module.add_adapter(self._config(layers))  # type: ignore[operator]
+
+    def _config(self, layers: list[str]) -> LoraConfig:
+        from peft import LoraConfig  # noqa: PLC0415  (slow import)
+
+        rank = self.settings.rank
+        return LoraConfig(
+            r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=layers
+        )
+
+    def _save(self, out_dir: Path) -> None:
+        from diffusers.utils import convert_state_dict_to_diffusers  # noqa: PLC0415
+        from peft import get_peft_model_state_dict  # noqa: PLC0415
+
+        layers = {
+            f"{name}_lora_layers": convert_state_dict_to_diffusers(
+                get_peft_model_state_dict(module)
+            )
+            for name, module in self.trained.items()
+        }
+        self.pipeline.save_lora_weights(out_dir, **layers)
+
+    def _restore(self, out_dir: Path) -> None:
+        self.pipeline.unload_lora_weights()
+        # It warns when the text encoder has no adapters, which the recipe decides.
+        with only_errors():
+            self.pipeline.load_lora_weights(out_dir, weight_name="pytorch_lora_weights.safetensors")

@@ -1,0 +1,52 @@
+"""Rare-token identifiers: the word that a tuned model learns to read as its subject."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dreambench.artifacts.plan import derive_seed
+from dreambench.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+
+def find_rare_tokens(tokenizer: CLIPTokenizer) -> list[str]:
+    """Short words that are one token, rare, and no word of English, rarest first.
+
+    The paper (section 3.2) looks up rare tokens of at most three characters in the tokenizer's
+    vocabulary. In a byte-pair vocabulary a later entry was merged later, so the second half holds
+    the rarer tokens; three consonants make no English word, and a token has to survive the round
+    trip through text.
+    """
+    vocabulary = tokenizer.get_vocab()
+    half = len(vocabulary) / 2
+    found = []
+    for token, index in sorted(vocabulary.items(), key=lambda item: -item[1]):
+        word = token.removesuffix("</w>")
+        if index < half or word == token or not re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3}", word):
+            continue
+        if tokenizer(word, add_special_tokens=False).input_ids == [index]:
+            found.append(word)
+    return found
+
+
+def sample_tokens(tokens: Sequence[str], n_tokens: int, *, seed: int) -> list[str]:
+    """Up to `n_tokens` of the tokens, the same for a seed always."""
+    order = sorted(range(len(tokens)), key=lambda index: derive_seed("tokens", seed, tokens[index]))
+    return [tokens[index] for index in order[:n_tokens]]
+
+
+def choose_identifier(tokenizer: CLIPTokenizer, wanted: str) -> str:
+    """`wanted` itself, or for "auto" one of the rare tokens, the same for a tokenizer always."""
+    if wanted != "auto":
+        return wanted
+    tokens = find_rare_tokens(tokenizer)
+    if not tokens:
+        raise UserError(
+            "the base model's tokenizer has no rare three-letter token",
+            hint="name an identifier in the recipe, for instance identifier = 'sks'",
+        )
+    return tokens[derive_seed("identifier") % len(tokens)]

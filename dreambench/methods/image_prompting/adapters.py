@@ -1,0 +1,216 @@
+"""What the methods share that are shown a photo while they draw: adapters and their encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from dreambench.encoders.encoder import Pixels, brought_root, load_encoder
+from dreambench.errors import UserError, unknown_name
+from dreambench.methods.diffusion import only_errors
+from dreambench.storage.downloads import find_snapshot
+from dreambench.storage.files import PACKAGE_DIR
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+MINI = "ip-adapter-mini"
+ENCODER_FILES = ("config.json", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An image adapter (Ye et al., 2023, arXiv 2308.06721) in the layout of its authors.
+
+    `hub` holds `subfolder/file` and, at `image_encoder`, the CLIP that reads the photos; without a
+    hub both are the package's own.
+    """
+
+    name: str
+    base_model: str
+    subfolder: str
+    file: str
+    n_parameters: int  # with the image encoder's
+    hub: str | None = None
+    revision: str | None = None
+    image_encoder: str | None = None
+    n_download_bytes: int = 0  # with the image encoder's
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is the package's own."""
+        return self.hub is None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The adapter's file, then those of its image encoder unless that is mini's CLIP."""
+        encoder = [f"{self.image_encoder}/{name}" for name in ENCODER_FILES if self.image_encoder]
+        return (f"{self.subfolder}/{self.file}", *encoder)
+
+    @property
+    def source(self) -> str:
+        """Where the files come from, in words."""
+        if self.shipped:
+            return "shipped with the package"
+        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
+
+    @property
+    def how_to_bring(self) -> str:
+        """Which files to bring and where to put them."""
+        return f"bring {self.source} and put them, folders and all, into {self.brought_dir}"
+
+    def find_local(self) -> Path | None:
+        """The folder with all its files here: shipped, brought, or in the hub's cache."""
+        folder = PACKAGE_DIR / "mini" / "weights" if self.shipped else self.brought_dir
+        return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
+
+    def find_missing(self) -> dict[str, int]:
+        """What is to be downloaded for it, with its size in bytes; empty where it is here."""
+        if self.find_local() is not None:
+            return {}
+        return {f"{self.name}: {self.source}": self.n_download_bytes}
+
+    @property
+    def brought_dir(self) -> Path:
+        """Folder for a snapshot that a user brings."""
+        return brought_root() / self.name
+
+
+_AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
+ADAPTERS = {
+    adapter.name: adapter
+    for adapter in (
+        Adapter(MINI, "mini", "ip-adapter", "ip_adapter.safetensors", 3_806_388),
+        Adapter(
+            "ip-adapter-sd15", "sd15", "models", "ip-adapter_sd15.safetensors", 654_396_416,
+            image_encoder="models/image_encoder", n_download_bytes=2_573_000_000, **_AUTHORS,
+        ),
+        Adapter(
+            "ip-adapter-plus-sd15", "sd15", "models", "ip-adapter-plus_sd15.safetensors",
+            681_164_288, image_encoder="models/image_encoder", n_download_bytes=2_627_000_000,
+            **_AUTHORS,
+        ),
+        Adapter(
+            "ip-adapter-sdxl", "sdxl", "sdxl_models", "ip-adapter_sdxl_vit-h.safetensors",
+            981_264_896, image_encoder="models/image_encoder", n_download_bytes=3_227_000_000,
+            **_AUTHORS,
+        ),
+    )
+}  # fmt: skip
+
+
+def find_adapter(name: str, base_model: str) -> Adapter:
+    """An adapter by name; UserError when it is unknown or made for another base model."""
+    names = [adapter.name for adapter in ADAPTERS.values() if adapter.base_model == base_model]
+    if name not in names:
+        raise unknown_name(f"image adapter for '{base_model}'", name, names)
+    return ADAPTERS[name]
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What diffusers reads from an image encoder: (n, d); and the last but one, (n, tokens, d)."""
+
+    image_embeds: Tensor
+    hidden_states: tuple[Tensor, Tensor]
+
+
+class CellEncoder(nn.Module):
+    """The image tower of mini's CLIP as diffusers asks for one.
+
+    Its tokens are the embedding of the image and that of each cell of the last feature map, which
+    goes through the attention pool's value and output projections alone (Zhou et al., ECCV 2022,
+    "Extract Free Dense Labels from CLIP", section 3.2), all of length sqrt(d).
+    """
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is; a pipeline asks each of its parts."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return next(self.parameters()).dtype
+
+    def forward(self, pixels: Tensor, output_hidden_states: bool = False) -> ImageFeatures:
+        """Of prepared pixels (n, 3, side, side); all is given whatever is asked for."""
+        visual: Any = self.visual
+        found = visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
+        cells, pool = found["image_intermediates"][-1], visual.attnpool
+        places = cells.flatten(2).transpose(1, 2) + pool.positional_embedding[1:]
+        tokens = torch.cat([pool(cells)[:, None], pool.c_proj(pool.v_proj(places))], dim=1)
+        tokens = normalize(tokens, dim=-1) * tokens.shape[-1] ** 0.5
+        return ImageFeatures(tokens[:, 0], (tokens, tokens))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    pixel_values: Tensor
+
+
+class PixelExtractor:
+    """Our own transform in the place of a preprocessor file."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+
+    def __call__(self, images: Image.Image | list[Image.Image], **_: object) -> _Prepared:
+        """Images as the network's input; diffusers asks for tensors, which these are."""
+        chosen = images if isinstance(images, list) else [images]
+        rows = np.stack([self.pixels.prepare(image) for image in chosen])
+        return _Prepared(torch.from_numpy(rows))
+
+
+def make_mini_encoder(device: str) -> tuple[CellEncoder, PixelExtractor]:
+    """The image encoder of mini and what prepares its pixels."""
+    clip = load_encoder("mini-clip", "clip", device=device)
+    return CellEncoder(clip.model.visual), PixelExtractor(clip.spec.pixels)
+
+
+def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
+    """Puts an adapter and its image encoder into a pipeline, as diffusers does.
+
+    Raises UserError that says which files to bring when they are not here and cannot be fetched.
+    """
+    if adapter.shipped:
+        encoder, extractor = make_mini_encoder(str(pipeline.device))
+        pipeline.register_modules(image_encoder=encoder, feature_extractor=extractor)
+    folder = adapter.find_local()
+    options = {"revision": adapter.revision} if folder is None else {}
+    try:
+        # It warns of casts to the precision that all of it has already.
+        with only_errors():
+            pipeline.load_ip_adapter(
+                str(folder or adapter.hub), subfolder=adapter.subfolder, weight_name=adapter.file,
+                image_encoder_folder=adapter.image_encoder, **options,
+            )  # fmt: skip
+    except OSError as error:
+        raise UserError(
+            f"image adapter '{adapter.name}' ({adapter.hub}, revision {adapter.revision}) is not "
+            "on this machine and the hub cannot be reached",
+            hint=adapter.how_to_bring,
+        ) from error
+
+
+@torch.inference_mode()
+def encode_photo(pipeline: StableDiffusionPipeline, photo: Image.Image) -> tuple[Tensor, Tensor]:
+    """What the adapter is shown of a photo, and of none; each (1, 1, ...): images, photos."""
+    from diffusers.models.embeddings import ImageProjection  # noqa: PLC0415  (slow import)
+
+    (layer,) = pipeline.unet.encoder_hid_proj.image_projection_layers
+    shown, hidden = pipeline.encode_image(
+        photo, pipeline.device, 1, not isinstance(layer, ImageProjection)
+    )
+    return shown[:, None], hidden[:, None]

@@ -1,0 +1,1 @@
+"""Baselines that any method is held against."""

@@ -1,0 +1,29 @@
+"""Draws the plain class and never sees the subject: the floor under every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreambench.base_models.registry import BaseModel
+from dreambench.datasets.subjects import Subject
+from dreambench.methods.base import Context, Method, NoSettings, Work
+from dreambench.methods.diffusion import PipelineGenerator, load_base
+
+
+class ClassOnly(Method):
+    """The untouched base model with the class noun in the place of the subject."""
+
+    n_references = 0
+
+    def __init__(self, settings: NoSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.pipeline = load_base(context)
+
+    @classmethod
+    def count_work(cls, settings: NoSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        return Work(draws=True)
+
+    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
+        """The base model, asked for the class."""
+        return PipelineGenerator(self.pipeline, self.context, subject_phrase=subject.class_name)

@@ -1,0 +1,1 @@
+"""Metrics: numbers per image, prompt or subject, computed from features."""

@@ -1,0 +1,176 @@
+"""Named conventions: how public scorers turn the same images into other numbers.
+
+A convention is the set of choices of one public scorer, so that a number from its papers can be
+compared under its own rules. The choices were read from the code named in `source`; what a
+convention multiplies by 100 there is so here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from dreambench.artifacts.plan import ImageUnit
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.datasets.subjects import Subject
+from dreambench.encoders.encoder import ENCODERS, Embeddings, EncoderSpec
+from dreambench.errors import unknown_name
+from dreambench.metrics.metrics import compute_reference_similarity, compute_text_similarity
+
+COLUMNS = ["convention", "metric", "mean", "n_images", "n_dropped", "signature"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """The choices of one scorer.
+
+    `references`: all photos of a subject, or the first alone. `subject_word`: what stands for the
+    subject in CLIP-T's text. `clip_t`: plain cosine, or CLIPScore's 2.5 max(cosine, 0) (Hessel et
+    al., EMNLP 2021). `average`: pairs within a subject and then subjects, or all pairs alike.
+    `floor`: whether the final mean is cut at zero. `drops_black`: black images are left out.
+    """
+
+    name: str
+    title: str
+    source: str
+    dino: str | None
+    clip: str
+    references: Literal["all", "first"] = "all"
+    subject_word: Literal["class", "identifier", "removed"] = "class"
+    clip_t: Literal["cosine", "clipscore"] = "cosine"
+    average: Literal["subjects", "pairs"] = "subjects"
+    scale: float = 1.0
+    floor: bool = False
+    drops_black: bool = False
+
+    def encoders(self, protocol: Protocol) -> dict[str, EncoderSpec]:
+        """The encoder of each role under this convention.
+
+        On `mini`, whose world no published encoder has seen, they are the protocol's own with this
+        convention's way of resizing.
+        """
+        found = {}
+        for role, name in (("dino", self.dino), ("clip", self.clip)):
+            if name is None:
+                continue
+            wanted, own = ENCODERS[name], ENCODERS[getattr(protocol.encoders, role)]
+            if own.shipped is None:
+                found[role] = wanted
+                continue
+            way = {"fit": wanted.pixels.fit, "interpolation": wanted.pixels.interpolation}
+            found[role] = replace(own, pixels=replace(own.pixels, **way))  # type: ignore[arg-type]
+        return found
+
+    def text(self, prompt: str, class_name: str) -> str:
+        """CLIP-T's text for a prompt with its slot {subject}."""
+        words = {"class": class_name, "identifier": f"sks {class_name}", "removed": ""}
+        return prompt.format(subject=words[self.subject_word])
+
+    def signature(self, metric: str, encoder: str) -> str:
+        """Everything that the number depends on, in one string."""
+        parts = [metric.upper(), f"convention:{self.name}", encoder]
+        if metric == "clip-t":
+            parts += [f"text:subject-{self.subject_word}", self.clip_t]
+        else:
+            parts.append(f"refs:{self.references}")
+        if self.drops_black:
+            parts.append("black:dropped")
+        order = "pairs>subject>mean" if self.average == "subjects" else "pairs>mean"
+        floor = ",max(0)" if self.floor else ""
+        return "|".join([*parts, f"{order}{floor},x{self.scale:g}"])
+
+
+CONVENTIONS = {
+    convention.name: convention
+    for convention in (
+        Convention(
+            "paper", "The DreamBooth paper", "Ruiz et al., CVPR 2023, section 4.2",
+            dino="dino-vits16", clip="clip-vit-b-32",
+        ),
+        Convention(
+            "dreambench-plus", "DreamBench++",
+            "yuangpeng/dreambench_plus at c4eb5c1, dreambench_plus/metrics/",
+            dino="dino-vits8", clip="clip-vit-b-32", references="first", average="pairs",
+            scale=100,
+        ),
+        Convention(
+            "kosmos-g", "Kosmos-G", "microsoft/unilm at 7b4b9f0, kosmos-g/eval/",
+            dino="dino-vits16", clip="clip-vit-l-14", references="first", average="pairs",
+            scale=100, floor=True,
+        ),
+        Convention(
+            "oft", "Orthogonal Finetuning", "Zeju1997/oft at 8d2b366, oft-db/eval.py",
+            dino="dino-vits16-hf", clip="clip-vit-l-14", subject_word="identifier",
+            average="pairs", drops_black=True,
+        ),
+        Convention(
+            "customconcept101", "Custom Diffusion's CustomConcept101",
+            "adobe-research/custom-diffusion at c9c8be2, customconcept101/evaluate.py",
+            dino="dino-vits16", clip="clip-vit-b-32", clip_t="clipscore",
+        ),
+        Convention(
+            "textual-inversion", "Textual Inversion",
+            "rinongal/textual_inversion, evaluation/clip_eval.py",
+            dino=None, clip="clip-vit-b-32-tensor", subject_word="removed",
+        ),
+    )
+}  # fmt: skip
+
+
+def find_convention(name: str) -> Convention:
+    """A convention by name; UserError for an unknown one."""
+    if name not in CONVENTIONS:
+        raise unknown_name("convention", name, CONVENTIONS)
+    return CONVENTIONS[name]
+
+
+def score_convention(
+    convention: Convention,
+    subjects: Sequence[Subject],
+    images: Mapping[str, Sequence[tuple[ImageUnit, Path]]],
+    vectors: Mapping[str, Mapping[Path, Embeddings]],
+    texts: Mapping[str, Embeddings],
+    black: Mapping[Path, bool],
+    identities: Mapping[str, str],
+) -> pd.DataFrame:
+    """A run's images under a convention, one row a metric; the columns of COLUMNS.
+
+    `images` by subject; `vectors` and `identities` by role; `texts` by CLIP-T's text. Images of the
+    plain class are left out.
+    """
+    values: dict[str, list[tuple[float, int]]] = {}
+    n_images = n_dropped = 0
+    for subject in subjects:
+        units = [(u, p) for u, p in images[subject.name] if u.prompt_id != PRIOR_PROMPT_ID]
+        kept = [(u, p) for u, p in units if not (convention.drops_black and black[p])]
+        n_dropped += len(units) - len(kept)
+        n_images += len(kept)
+        if not kept:
+            continue
+        photos = subject.photos[: 1 if convention.references == "first" else None]
+        for role, metric in (("dino", "dino"), ("clip", "clip-i")):
+            if role in vectors:
+                rows = np.stack([vectors[role][path] for _, path in kept])
+                references = np.stack([vectors[role][path] for path in photos])
+                mean = float(compute_reference_similarity(rows, references).mean())
+                values.setdefault(metric, []).append((mean, len(kept) * len(photos)))
+        wanted = [texts[convention.text(unit.prompt, subject.class_name)] for unit, _ in kept]
+        rows = np.stack([vectors["clip"][path] for _, path in kept])
+        cosines = compute_text_similarity(rows, np.stack(wanted))
+        if convention.clip_t == "clipscore":
+            cosines = 2.5 * cosines.clip(min=0)
+        values.setdefault("clip-t", []).append((float(cosines.mean()), len(kept)))
+    found = []
+    for metric, means in values.items():
+        sizes = [n for _, n in means] if convention.average == "pairs" else None
+        mean = float(np.average([mean for mean, _ in means], weights=sizes)) * convention.scale
+        mean = max(mean, 0.0) if convention.floor else mean
+        identity = identities["dino" if metric == "dino" else "clip"]
+        signature = convention.signature(metric, identity)
+        found.append([convention.name, metric, mean, n_images, n_dropped, signature])
+    return pd.DataFrame(found, columns=COLUMNS)

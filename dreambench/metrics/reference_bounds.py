@@ -1,0 +1,48 @@
+"""What the real photos themselves score: the copy-paste score and the honest ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dreambench.datasets.subjects import Subject
+from dreambench.encoders.encoder import Embeddings
+
+METRIC_OF_ROLE = {"dino": "dino", "clip": "clip-i"}
+COLUMNS = ["subject", "metric", "n_photos", "with_self", "without_self"]
+
+
+def compute_oracles(
+    subjects: list[Subject], vectors: Mapping[str, Mapping[Path, Embeddings]]
+) -> pd.DataFrame:
+    """Mean cosine of each subject's photos with each other; the columns of COLUMNS.
+
+    `with_self` counts each photo with itself as well: it is the paper's row "Real images", and what
+    a method earns that pastes its reference photos back. `without_self` leaves these out: it is
+    what a faithful new photo earns; NaN for a single photo. `vectors` by role and path.
+    """
+    rows = []
+    for subject in subjects:
+        for role, metric in METRIC_OF_ROLE.items():
+            if role not in vectors:
+                continue
+            photos = np.stack([vectors[role][path] for path in subject.photos]).astype(np.float64)
+            similarity = photos @ photos.T
+            n = len(photos)
+            others = (similarity.sum() - np.trace(similarity)) / (n * (n - 1)) if n > 1 else np.nan
+            rows.append([subject.name, metric, n, float(similarity.mean()), float(others)])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def mean_oracles(oracles: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Plain means over subjects by metric, as JSON takes them."""
+    found: dict[str, dict[str, float | None]] = {}
+    for metric, group in oracles.groupby("metric", sort=False):
+        found[str(metric)] = {}
+        for name in ("with_self", "without_self"):
+            mean = float(group[name].mean())
+            found[str(metric)][name] = None if np.isnan(mean) else mean
+    return found

@@ -1,0 +1,118 @@
+"""Oracle: real pictures of the subject, the row "Real images" of the paper's table 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from dreambench.base_models.registry import BaseModel
+from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
+from dreambench.errors import UserError
+from dreambench.methods.base import Context, Generator, Method, Settings, Work
+from dreambench.methods.editing.editing import load_square
+from dreambench.mini.training.benchmark import SUBJECTS
+from dreambench.mini.training.data import make_identity
+from dreambench.mini.world.identities import ACCESSORIES, CLASSES, Identity, sample_identity
+from dreambench.mini.world.renderer import PROPERTIES, VIEWS, Shot, make_caption, render
+from dreambench.mini.world.scenes import SCENES
+from dreambench.mini.world.styles import STYLES
+
+
+class RealImagesSettings(Settings):
+    """What a real picture is."""
+
+    pictures: Literal["drawn", "photos"] = Field(
+        description="drawn: new ones of what the prompt asks for, by the program of the small "
+        "world; photos: the subject's own, whatever the prompt"
+    )
+
+
+class RealImages(Method):
+    """No model: pictures that are the subject beyond doubt.
+
+    On mini, `pictures = "drawn"`: the program that took the photos takes a new picture of the same
+    individual as the prompt says; for the plain class one of another individual. This is the true
+    answer, so what it scores is the most that a metric can give for being right. A photo of
+    anything else cannot be had anew: there, `pictures = "photos"` gives the photos themselves, cut
+    square as the other methods see them, where `copy-reference` squeezes a whole photo into the
+    square; else the two are the same.
+    """
+
+    Settings: ClassVar[type[RealImagesSettings]] = RealImagesSettings
+    is_oracle = True
+
+    def __init__(self, settings: RealImagesSettings, context: Context) -> None:
+        self.settings = settings
+        self.size_px = context.sampler.size_px
+
+    @classmethod
+    def count_work(cls, settings: RealImagesSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`."""
+        return Work()
+
+    def load(self, subject: Subject, out_dir: Path) -> Generator:
+        """UserError for a subject that the small world's program does not know."""
+        if self.settings.pictures == "photos":
+            return _Photos([load_square(path, self.size_px) for path in subject.photos])
+        return _Camera(find_identity(subject), self.size_px)
+
+
+def find_identity(subject: Subject) -> Identity:
+    """The individual on a subject's photos; UserError when these are not mini's own."""
+    if subject.name in SUBJECTS:
+        (own,) = load_subjects(find_dataset("mini"), names=[subject.name])
+        if own.sha256 == subject.sha256:
+            class_name, nth = SUBJECTS[subject.name]
+            return make_identity("benchmark", list(CLASSES).index(class_name) + nth * len(CLASSES))
+    raise UserError(
+        f"'{subject.name}' is no subject of mini, so that no program can draw it",
+        hint="set pictures = 'photos' in a copy of the recipe",
+    )
+
+
+def read_prompt(prompt: str, identity: Identity, *, seed: int) -> Shot:
+    """What a prompt of the small world asks for; UserError for words that it does not have."""
+    text = prompt.replace("{subject}", identity.class_name)
+    changes: list[dict[str, str]] = [{}]
+    for field, words in (
+        ("property_name", PROPERTIES), ("style", [*STYLES, "marble"]), ("view", VIEWS),
+        ("accessory", ACCESSORIES),
+    ):  # fmt: skip
+        changes += [{field: word} for word in words]
+    for scene in (None, *SCENES):
+        for change in changes:
+            shot = Shot(identity, seed, scene, **change)
+            if make_caption(shot) == text:
+                return shot
+    raise UserError(
+        f"the small world cannot draw '{prompt}'",
+        hint="set pictures = 'photos' in a copy of the recipe, or use the prompts of mini",
+    )
+
+
+class _Camera:
+    def __init__(self, identity: Identity, size_px: int) -> None:
+        self.identity = identity
+        self.size_px = size_px
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return [self._take(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    def _take(self, prompt: str, seed: int) -> Image.Image:
+        seen = self.identity
+        if "{subject}" not in prompt:
+            seen = sample_identity(np.random.default_rng(seed), seen.class_name)
+        return render(read_prompt(prompt, seen, seed=seed), size_px=self.size_px).image
+
+
+class _Photos:
+    def __init__(self, photos: list[Image.Image]) -> None:
+        self.photos = photos
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return [self.photos[seed % len(self.photos)].copy() for seed in seeds]

@@ -1,0 +1,1 @@
+"""The metrics on pictures whose truth is known."""

@@ -1,0 +1,1 @@
+"""The small world: a program that draws subjects in places, styles and views."""

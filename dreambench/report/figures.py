@@ -1,0 +1,261 @@
+"""Figures: data frames and image paths in, files out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dreambench.metrics.metrics import METRICS
+from dreambench.report.tables import format_number
+from dreambench.storage.files import load_image, write_bytes
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# With the colours these tell 28 methods apart.
+MARKERS = ("o", "D", "^", "s")
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "svg.hashsalt": "dreambench",
+}
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    buffer = io.BytesIO()
+    # No date or version in the file, so that equal data gives an equal file.
+    figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _mark(index: int) -> tuple[str, str]:
+    """Colour and marker of the method in this place."""
+    return COLORS[index % len(COLORS)], MARKERS[index // len(COLORS) % len(MARKERS)]
+
+
+def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
+    """One panel a metric, one dot with its interval a method.
+
+    `table` has the columns method, metric (a name of METRICS), mean, low, high.
+    """
+    metrics = [name for name in METRICS if name in set(table["metric"])]
+    methods = list(dict.fromkeys(table["method"]))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.9 * len(metrics) + 1.0, 0.42 * len(methods) + 0.9))
+        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axis, name in zip(axes, metrics, strict=True):
+            rows = table[table["metric"] == name].set_index("method")
+            for y, method in enumerate(methods):
+                if method not in rows.index:
+                    continue
+                row = rows.loc[method]
+                color, marker = _mark(y)
+                axis.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
+                axis.plot(row["mean"], y, marker, color=color, markersize=5)
+            better = "higher" if METRICS[name].higher_is_better else "lower"
+            axis.set_title(f"{METRICS[name].title}\n({better} is better)")
+            axis.set_yticks(range(len(methods)), methods)
+            axis.set_ylim(len(methods) - 0.5, -0.5)
+            axis.margins(x=0.12)
+            axis.grid(axis="x", alpha=0.3)
+        figure.tight_layout()
+        return _save(figure, path)
+
+
+def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
+    """Subject fidelity (DINO) against prompt fidelity (CLIP-T): a large mark a method.
+
+    `by_subject` maps a method to a frame with the columns metric, subject, value. Small dots are
+    its subjects, left out where there are more methods than colours.
+    """
+    crowded = len(by_subject) > len(COLORS)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 3.6))
+        axis = figure.subplots()
+        for index, (method, frame) in enumerate(by_subject.items()):
+            wide = frame.pivot(index="subject", columns="metric", values="value")
+            color, marker = _mark(index)
+            if not crowded:
+                axis.scatter(
+                    wide["clip-t"], wide["dino"], s=16, color=color, alpha=0.55, linewidths=0
+                )
+            axis.scatter(
+                wide["clip-t"].mean(), wide["dino"].mean(), s=80, marker=marker, color=color,
+                edgecolors="white", label=method, zorder=3,
+            )  # fmt: skip
+        axis.set_xlabel("CLIP-T (prompt fidelity)")
+        axis.set_ylabel("DINO (subject fidelity)")
+        axis.grid(alpha=0.3)
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return _save(figure, path)
+
+
+def plot_families(table: pd.DataFrame, path: Path) -> Path:
+    """DINO and CLIP-T for each prompt family; columns method, family, metric, mean, low, high."""
+    families = list(dict.fromkeys(table["family"]))
+    methods = list(dict.fromkeys(table["method"]))
+    spread = (0.1 if len(methods) > len(COLORS) else 0.16) * (len(methods) - 1)
+    with mpl.rc_context(STYLE):
+        metrics = [name for name in ("dino", "clip-t") if name in set(table["metric"])]
+        figure = Figure(figsize=(7.2, len(families) * (0.3 + spread) + 0.6))
+        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+        for axis, name in zip(axes, metrics, strict=True):
+            for index, method in enumerate(methods):
+                rows = table[(table["method"] == method) & (table["metric"] == name)]
+                rows = rows.set_index("family").reindex(families)
+                share = index / max(1, len(methods) - 1) - 0.5
+                y = np.arange(len(families)) + share * spread / (0.3 + spread)
+                errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
+                color, marker = _mark(index)
+                axis.errorbar(
+                    rows["mean"], y, xerr=errors, fmt=marker, markersize=4, linewidth=1.5,
+                    color=color, label=method,
+                )  # fmt: skip
+            for border in np.arange(len(families) - 1) + 0.5:
+                axis.axhline(border, color="0.85", linewidth=0.6)
+            axis.set_yticks(range(len(families)), families)
+            axis.set_ylim(len(families) - 0.5, -0.5)
+            axis.set_title(METRICS[name].title)
+            axis.grid(axis="x", alpha=0.3)
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.tight_layout()
+        return _save(figure, path)
+
+
+def plot_grid(
+    rows: Sequence[tuple[str, Sequence[Path], Sequence[Path]]],
+    titles: Sequence[str],
+    path: Path,
+    *,
+    n_references: int,
+) -> Path:
+    """Reference photos on the left, where there are any, generated images on the right.
+
+    `rows` holds (name, reference photos, generated images), a row a subject or a method; `titles`
+    names the generated columns. A path that is not there leaves its cell empty.
+    """
+    n_columns = n_references + len(titles)
+    widths = [1.0] * n_references + [0.25] + [1.0] * len(titles)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.92 * (n_columns + 0.25), 0.92 * len(rows) + 0.9))
+        axes = figure.subplots(
+            len(rows), n_columns + 1, squeeze=False,
+            gridspec_kw={"width_ratios": widths, "wspace": 0.04, "hspace": 0.04},
+        )  # fmt: skip
+        for axis in axes.flat:
+            axis.axis("off")
+        for line, (name, references, generated) in zip(axes, rows, strict=True):
+            cells = [*line[:n_references], *line[n_references + 1 :]]
+            shown = [*list(references[:n_references]), *generated]
+            shown[:n_references] += [Path()] * (n_references - len(references[:n_references]))
+            for axis, file in zip(cells, shown, strict=False):
+                if file.is_file():
+                    image = load_image(file)
+                    # No more pixels than are printed: images of many megapixels stay light.
+                    image.thumbnail((600, 600))
+                    axis.imshow(np.asarray(image), interpolation="nearest")
+            line[0].text(
+                -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8
+            )
+        for axis, title in zip(axes[0][n_references + 1 :], titles, strict=True):
+            axis.text(
+                0.02, 1.06, title, transform=axis.transAxes, rotation=28, ha="left", va="bottom",
+                fontsize=7.5,
+            )  # fmt: skip
+        if n_references:
+            axes[0][0].text(
+                0, 1.06, "reference photos", transform=axes[0][0].transAxes, ha="left",
+                va="bottom", fontsize=8, fontweight="bold",
+            )  # fmt: skip
+        return _save(figure, path)
+
+
+def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Path:
+    """A contact sheet: images with a line of text under each, six in a row."""
+    n_columns = min(6, len(cells))
+    n_rows = -(-len(cells) // n_columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.9 * n_columns, 2.2 * n_rows + 0.3))
+        axes = figure.subplots(n_rows, n_columns, squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, (label, file) in zip(axes.flat, cells, strict=False):
+            image = load_image(file)
+            # No more pixels than are printed: photos of many megapixels stay light.
+            image.thumbnail((600, 600))
+            axis.imshow(np.asarray(image), interpolation="antialiased")
+            axis.text(
+                0.5, -0.03, label, transform=axis.transAxes, ha="center", va="top", fontsize=7
+            )
+        figure.suptitle(title, fontsize=10)
+        figure.tight_layout()
+        return _save(figure, path)
+
+
+def plot_responses(
+    values: pd.DataFrame, changes: pd.DataFrame, taus: pd.Series, titles: Sequence[str], path: Path
+) -> Path:
+    """A row a measure, a column a set of pictures: its mean, coloured by how it answers.
+
+    `changes` (same shape as `values`) is the change from the first column in deviations of that
+    column, positive where the measure calls the set better; `taus` by measure goes beside it.
+    """
+    with mpl.rc_context({**STYLE, "font.size": 7}):
+        n_rows, n_columns = values.shape
+        figure = Figure(figsize=(0.46 * n_columns + 2.6, 0.27 * n_rows + 1.5))
+        (left, right), (below, empty) = figure.subplots(
+            2, 2,
+            gridspec_kw={
+                "width_ratios": [n_columns, 4], "height_ratios": [n_rows, 0.4], "wspace": 0.03,
+                "hspace": 0.06,
+            },
+        )  # fmt: skip
+        empty.axis("off")
+        shown = left.imshow(changes.to_numpy(float), cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
+        for row in range(n_rows):
+            for column in range(n_columns):
+                value, change = values.iloc[row, column], changes.iloc[row, column]
+                ink = "white" if abs(change) > 2 else "black"
+                text = format_number(value)
+                left.text(column, row, text, ha="center", va="center", color=ink, fontsize=5.5)
+        left.set_yticks(range(n_rows), titles)
+        left.set_xticks(range(n_columns), values.columns, rotation=55, ha="left")
+        left.xaxis.tick_top()
+        left.tick_params(length=0)
+        right.barh(range(n_rows), taus.reindex(values.index), color=COLORS[0], height=0.6)
+        right.set_ylim(n_rows - 0.5, -0.5)
+        right.set_yticks([])
+        right.axvline(0, color="black", linewidth=0.6)
+        right.set_xlim(min(-0.1, float(taus.min())), 1)
+        right.set_xticks([0, 0.5, 1])
+        right.xaxis.tick_top()
+        right.set_title("Kendall's tau\nwith the truth", fontsize=7)
+        for axis in (left, right):
+            axis.spines[:].set_visible(False)
+        bar = figure.colorbar(shown, cax=below, orientation="horizontal")
+        bar.set_label("called worse than faithful  <  deviations of faithful  >  called better")
+        return _save(figure, path)
+
+
+def plot_rows(images: Mapping[str, Image.Image], path: Path, *, n_columns: int) -> Path:
+    """Named pictures in rows of `n_columns`."""
+    n_rows = -(-len(images) // n_columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.0 * n_columns, 1.2 * n_rows))
+        axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for axis in axes:
+            axis.axis("off")
+        for axis, (name, image) in zip(axes, images.items(), strict=False):
+            axis.imshow(np.asarray(image), interpolation="nearest")
+            axis.set_title(name, fontsize=6.5, pad=2)
+        figure.subplots_adjust(wspace=0.05, hspace=0.25)
+        return _save(figure, path)

@@ -1,0 +1,1 @@
+"""Making images: the run folder, its stages, and what fails in them."""

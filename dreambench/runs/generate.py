@@ -1,0 +1,138 @@
+"""Stage: make the images. One unit is one image; units of one batch are drawn together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dreambench import __version__
+from dreambench.artifacts.failures import Failures, raise_if_photo
+from dreambench.artifacts.plan import ImageUnit
+from dreambench.methods.base import Generator, Method
+from dreambench.methods.guard import Guard
+from dreambench.progress import Progress
+from dreambench.runs.run_folder import Run
+from dreambench.storage.files import encode_generated, finish_together, write_together
+
+
+class ImagesError(Exception):
+    """What a method's generate() gave back is not what a run needs."""
+
+
+def generate_images(
+    run: Run, method: Method, progress: Progress, *, failures: Failures, guard: Guard | None = None
+) -> int:
+    """Makes every image that is left, in the plan's batches, and says how many it made.
+
+    A batch is drawn whole and written whole: it is never half there, and no interruption changes
+    which images share a batch. A batch or a subject that raises is recorded, and the others go on;
+    subjects whose tuning failed are left out.
+    """
+    staging = run.run_dir / "images" / ".staging"
+    finish_together(staging)
+    what, n_all = f"{run.name}: images", len(run.plan.images)
+    n_before = n_done = n_all - len(run.missing_images())
+    left = {
+        subject: [unit for unit in group if not run.image_path(unit).is_file()]
+        for subject, group in itertools.groupby(run.plan.images, lambda unit: unit.subject)
+        if run.train_dir(subject).is_dir()
+    }
+    left = {subject: missing for subject, missing in left.items() if missing}
+    for index, (subject, missing) in enumerate(left.items()):
+        progress(what, n_done, n_all)
+        try:
+            with guard.watch() if guard else nullcontext():
+                generator = method.load(run.subject(subject), run.train_dir(subject))
+        except Exception as error:
+            raise_if_photo(error, run.subject(subject))
+            failures.record("load", subject, error, n_images=len(missing))
+        else:
+            for written in _draw_batches(run, generator, missing, failures, guard, staging):
+                n_done += written
+                if n_done < n_all:
+                    progress(what, n_done, n_all)
+        if failures.is_stuck and len(left) > index + 1:
+            rest = {name: len(units) for name, units in list(left.items())[index + 1 :]}
+            failures.leave("generate", rest, failures.found[-1].message)
+            break
+    progress(what, n_done, n_all)
+    return n_done - n_before
+
+
+def _draw_batches(
+    run: Run,
+    generator: Generator,
+    missing: list[ImageUnit],
+    failures: Failures,
+    guard: Guard | None,
+    staging: Path,
+) -> Iterator[int]:
+    """Draws what is left of a subject; yields how many images each batch brought."""
+    size_px = run.request.protocol.sampler.size_px
+    batches = sorted({unit.batch for unit in missing})
+    for index, batch in enumerate(batches):
+        members = [unit for unit in run.plan.images if unit.batch == batch]
+        wanted = [unit for unit in missing if unit.batch == batch]
+        try:
+            with guard.watch() if guard else nullcontext():
+                images = generator.generate(
+                    [unit.prompt for unit in members], [unit.seed for unit in members]
+                )
+            _check_images(images, members, size_px=size_px)
+        except Exception as error:
+            failures.record("generate", wanted[0].subject, error, n_images=len(wanted))
+            rest = sum(unit.batch in batches[index + 1 :] for unit in missing)
+            if failures.is_stuck_on_subject and rest:
+                failures.leave("generate", {wanted[0].subject: rest}, failures.found[-1].message)
+                return
+            continue
+        failures.went_well()
+        files = {
+            run.image_path(unit): _encode(image, unit, run)
+            for unit, image in zip(members, images, strict=True)
+            if unit in wanted
+        }
+        write_together(staging, str(batch), files)
+        yield len(files)
+
+
+def _check_images(images: Any, units: list[ImageUnit], *, size_px: int) -> None:
+    """ImagesError unless there is one square RGB image of the protocol's size for each prompt.
+
+    Encoders would take other sizes, but not to the same number: who draws larger or smaller has to
+    say how it is resized.
+    """
+    if not isinstance(images, Sequence) or len(images) != len(units):
+        n_images = len(images) if isinstance(images, Sequence) else "no list of"
+        raise ImagesError(f"generate() made {n_images} images for {len(units)} prompts")
+    for image in images:
+        if not isinstance(image, Image.Image):
+            raise ImagesError(f"generate() made a {type(image).__name__} and no PIL image")
+        if image.mode != "RGB":
+            raise ImagesError(f"generate() made an image of mode {image.mode}, not RGB")
+        if image.size != (size_px, size_px):
+            size = f"{image.width} x {image.height}"
+            raise ImagesError(
+                f"generate() made an image of {size} pixels, not {size_px} x {size_px}"
+            )
+
+
+def _encode(image: Image.Image, unit: ImageUnit, run: Run) -> bytes:
+    note = {
+        "software": f"dreambench {__version__}",
+        "method": run.name,
+        "recipe": run.manifest["digests"]["recipe"],
+        "protocol": f"{run.request.protocol.name} v{run.request.protocol.version}",
+        "base_model": run.manifest["digests"]["base_model"],
+        "subject": unit.subject,
+        "prompt_id": unit.prompt_id,
+        "prompt": unit.prompt,
+        "k": unit.k,
+        "seed": unit.seed,
+    }
+    return encode_generated(image, note)

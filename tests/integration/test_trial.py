@@ -1,0 +1,160 @@
+"""The measures on pictures whose truth is known."""
+
+import importlib.metadata
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from conftest import REPOSITORY
+from PIL import Image
+
+from dreambench import cli
+from dreambench.metrics.measures import QUANTITIES
+from dreambench.mini.training.data import make_identity
+from dreambench.mini.validation.trial import (
+    TRIVIAL,
+    compute_correlations,
+    compute_dominance,
+    compute_responses,
+    write_trial,
+)
+from dreambench.mini.validation.truth import (
+    DAMAGES,
+    PROMPT_PLACES,
+    blend,
+    damage,
+    make_true_subject,
+    paste,
+)
+from dreambench.mini.world.renderer import Shot, render
+from dreambench.mini.world.scenes import PHOTO_PLACES
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return make_true_subject(3)
+
+
+def sets(subject):
+    found = {}
+    for case in subject.cases:
+        found.setdefault(case.set_name, []).append(case)
+    return found
+
+
+def difference(first, second):
+    return np.abs(np.asarray(first, float) - np.asarray(second, float)).mean()
+
+
+def test_blending_goes_from_one_individual_to_the_other():
+    first, second = make_identity("heldout", 0), make_identity("heldout", 14)
+    assert first.class_name == second.class_name
+    assert blend(first, second, 0.0) == first
+    assert np.allclose(blend(first, second, 1.0).tints, second.tints)
+    pictures = [
+        render(Shot(blend(first, second, share), 5, PROMPT_PLACES[0])).image
+        for share in (0, 0.3, 0.6, 1.0)
+    ]
+    gaps = [difference(pictures[0], picture) for picture in pictures]
+    assert gaps == sorted(gaps)
+    assert gaps[0] == 0 < gaps[1]
+
+
+def test_cases_are_what_their_names_say(subject):
+    found = sets(subject)
+    n = len(PROMPT_PLACES)
+    assert not set(PROMPT_PLACES) & set(PHOTO_PLACES)
+    assert all(len(cases) == n for cases in found.values())
+    photos = [picture.image.tobytes() for picture in subject.photos]
+    assert all(case.image.tobytes() in photos for case in found["copy-reference"])
+    assert all(case.image.tobytes() not in photos for case in found["faithful"])
+    for name, cases in found.items():
+        for case, faithful in zip(cases, found["faithful"], strict=True):
+            if name not in ("faithful", "right view", "wrong view"):
+                assert case.text == faithful.text
+                assert difference(case.image, faithful.image) > 0
+    kept, faithful = found["background kept"][0], found["faithful"][0]
+    corner = (slice(0, 8), slice(0, 8))
+    photo = np.asarray(subject.photos[0].background)[corner]
+    assert difference(np.asarray(kept.image)[corner], photo) == 0
+    assert difference(np.asarray(faithful.image)[corner], photo) > 5
+    again = make_true_subject(3)
+    assert [c.image.tobytes() for c in again.cases] == [c.image.tobytes() for c in subject.cases]
+
+
+def test_background_of_a_picture_is_the_place_without_its_subject():
+    picture = render(Shot(make_identity("heldout", 3), 9, "on the beach"))
+    gap = np.abs(np.asarray(picture.image, int) - np.asarray(picture.background, int)).max(-1)
+    assert gap[picture.mask].mean() > 20
+    # Outside of the subject only its shadow differs.
+    assert np.median(gap[~picture.mask]) == 0
+    assert paste(picture.image, picture.mask, picture.background).size == picture.image.size
+
+
+@pytest.mark.parametrize("kind", ["blur", "crop", "JPEG"])
+def test_damage_grows(kind, subject):
+    image = subject.cases[0].image
+    gaps = [difference(image, damage(image, kind, amount)) for amount in DAMAGES[kind]]
+    assert gaps == sorted(gaps)
+    assert gaps[0] > 0
+    assert all(damage(image, kind, amount).size == image.size for amount in DAMAGES[kind])
+
+
+def made_up(values):
+    """A frame of one measure (`joint`) with one value a set of one subject."""
+    truth = {"faithful": 1.0, "identity 0.3": 0.7, "identity 0.6": 0.4, "class only": 0.0}
+    rows = [
+        ["a", "faithful" if level == 0 else "identity", name, level, truth[name], "joint", value]
+        for level, (name, value) in enumerate(zip(truth, values, strict=True))
+    ]
+    rows += [["a", "copy", "copy-reference", 2, 0.0, "joint", 0.0]]
+    rows += [["a", "copy", "photo on scene", 1, np.nan, "joint", 2.0]]
+    return pd.DataFrame(
+        rows, columns=["subject", "cause", "set_name", "level", "truth", "measure", "value"]
+    )
+
+
+def test_correlation_and_dominance_by_hand():
+    right = compute_correlations(made_up([0.9, 0.7, 0.5, 0.0]))
+    taus = right.set_index("cause")["tau"]
+    assert taus["truth"] == pytest.approx(1)
+    assert taus["identity"] == pytest.approx(1)
+    # Faithful .9, copies 0 and 2: of the three pairs two are in order.
+    assert taus["copy"] == pytest.approx(1 / 3)
+    wrong = compute_correlations(made_up([0.0, 0.5, 0.7, 0.9])).set_index("cause")["tau"]
+    assert wrong["identity"] == pytest.approx(-1)
+    shares = compute_dominance(made_up([0.9, 0.7, 0.5, 0.0])).set_index("measure").loc["joint"]
+    assert shares.to_dict() == {"copy-reference": 0, "class only": 0, "photo on scene": 1}
+    table = compute_responses(made_up([0.9, 0.7, 0.5, 0.0]))
+    assert table.loc["joint", "identity 0.3"] == 0.7
+
+
+def test_trial_is_written_and_joint_follows_the_truth_better_than_dino(tmp_path):
+    correlations, dominance, paths = write_trial(
+        tmp_path, n_subjects=3, progress=lambda what, done, total: None
+    )
+    assert all(path.is_file() for path in paths)
+    with Image.open(tmp_path / "responses.png") as picture:
+        assert picture.width > 800
+    taus = correlations[correlations["cause"] == "truth"].set_index("measure")["tau"]
+    assert taus["joint"] > taus["dino"] + 0.2
+    above = dominance.set_index("measure")
+    assert (above.loc["joint", list(TRIVIAL)] < 0.5).all()
+    assert above.loc["dino", "copy-reference"] > 0.5
+    page = (tmp_path / "page.md").read_text()
+    assert "Kendall" in page
+    # No number without its recipe.
+    for name in ("correlations", "dominance", "responses"):
+        table = pd.read_csv(tmp_path / f"{name}.csv")
+        for row in table.itertuples():
+            assert row.signature.startswith(f"{QUANTITIES[row.measure].title}|v")
+        assert all(f"- `{signature}`" in page for signature in table["signature"])
+    assert f"torch {importlib.metadata.version('torch')}" in page
+
+
+def test_metrics_list_names_every_measure_and_its_formula():
+    done = CliRunner().invoke(cli.main, ["metrics", "list"])
+    assert done.exit_code == 0
+    pages = {path.stem for path in (REPOSITORY / "docs" / "measures").glob("*.md")}
+    assert {line.split()[0] for line in done.output.splitlines() if line.startswith("  ")} == pages

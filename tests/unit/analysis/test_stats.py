@@ -1,0 +1,163 @@
+"""Metrics and statistics against values that can be worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dreambench.analysis.comparison import compare_paired
+from dreambench.analysis.stats import (
+    estimate_mean,
+    estimate_table,
+    mean_by_subject,
+    why_no_interval,
+)
+from dreambench.metrics.measures import MEASURES
+from dreambench.metrics.metrics import (
+    METRICS,
+    compute_diversity,
+    compute_reference_similarity,
+    compute_text_similarity,
+)
+from dreambench.report.tables import format_interval, format_number
+
+
+def unit_rows(*angles):
+    radians = np.deg2rad(angles)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def test_reference_similarity_is_the_mean_over_all_references():
+    found = compute_reference_similarity(unit_rows(0, 90), unit_rows(0, 60))
+    assert found == pytest.approx([(1 + 0.5) / 2, (0 + np.cos(np.deg2rad(30))) / 2], abs=1e-6)
+
+
+def test_pasting_the_references_back_earns_the_mean_with_self_pairs():
+    photos = unit_rows(0, 60, 120)
+    with_self = (photos @ photos.T).mean()
+    assert compute_reference_similarity(photos, photos).mean() == pytest.approx(with_self)
+
+
+def test_text_similarity_is_row_by_row():
+    found = compute_text_similarity(unit_rows(0, 90), unit_rows(60, 90))
+    assert found == pytest.approx([0.5, 1.0], abs=1e-6)
+
+
+def test_diversity_is_the_mean_over_pairs():
+    assert compute_diversity(np.array([1.0, 9.0, 4.0])) == (pytest.approx((1 + 9 + 4) / 3), 3)
+    value, n_pairs = compute_diversity(np.array([]))
+    assert np.isnan(value)
+    assert n_pairs == 0
+
+
+def scores(rows):
+    columns = ["subject", "family", "metric", "value", "n_pairs"]
+    return pd.DataFrame(rows, columns=columns).assign(prompt_id="red", kind="live")
+
+
+def test_pairs_are_weighted_within_a_subject_and_subjects_count_alike():
+    frame = scores(
+        [
+            ["a", "art", "dino", 0.2, 1],
+            ["a", "art", "dino", 0.8, 3],
+            ["b", "art", "dino", 0.5, 1],
+        ]
+    )
+    values = mean_by_subject(frame).set_index("subject")["value"]
+    assert values["a"] == pytest.approx((0.2 + 3 * 0.8) / 4)
+    assert estimate_table(frame)["mean"].item() == pytest.approx((0.65 + 0.5) / 2)
+
+
+def test_interval_is_students():
+    # Worked out: mean 2, s = 1, n = 3, t(.975, 2) = 4.30265.
+    found = estimate_mean(np.array([1.0, 2.0, 3.0]))
+    assert (found.mean, found.n_subjects) == (2.0, 3)
+    assert found.high - found.mean == pytest.approx(4.30265 / np.sqrt(3), abs=1e-4)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(2000):
+        found = estimate_mean(rng.normal(0.5, 0.1, size=8))
+        hits += found.low <= 0.5 <= found.high
+    assert 0.935 < hits / 2000 < 0.965
+
+
+def test_one_subject_has_no_interval_and_none_has_no_mean():
+    found = estimate_mean(np.array([1.0]))
+    assert np.isnan(found.low)
+    assert "one subject" in why_no_interval(1, found.low)
+    assert "one subject" in why_no_interval(1, None)
+    assert why_no_interval(2, 0.3) is None
+    none = estimate_mean(np.array([]))
+    assert np.isnan(none.mean)
+    assert why_no_interval(0, none.low) == "no subject"
+
+
+def test_subjects_that_are_all_alike_do_not_claim_that_every_subject_is():
+    # What a cosine of a vector with itself comes to, in 32 bits, differs from 1 a little.
+    for values in (np.ones(8), 1 - 1e-6 * np.arange(8)):
+        found = estimate_mean(values, bounds=(0.0, 1.0))
+        assert (found.mean, found.n_subjects) == (values.mean(), 8)
+        assert np.isnan([found.low, found.high]).all()
+        assert "the same value" in why_no_interval(8, found.low)
+    assert estimate_mean(1 - 1e-4 * np.arange(8)).low < 1
+
+
+def test_paired_difference_is_sharper_than_two_intervals():
+    rng = np.random.default_rng(1)
+    base = rng.normal(0.5, 0.2, size=10)
+
+    def rows(shift):
+        return [[f"s{i}", "art", "dino", v + shift[i], 1] for i, v in enumerate(base)]
+
+    gains = 0.05 + 0.01 * np.linspace(-1, 1, 10)
+    found = compare_paired(scores(rows(gains)), scores(rows(np.zeros(10))))
+    assert found["mean"].item() == pytest.approx(0.05)
+    assert 0.04 < found["low"].item() < 0.05
+
+
+def test_pairing_uses_common_subjects_only():
+    first = scores([["a", "art", "dino", 1.0, 1], ["b", "art", "dino", 9.0, 1]])
+    second = scores([["a", "art", "dino", 0.4, 1]])
+    found = compare_paired(first, second)
+    assert found["n_subjects"].item() == 1
+    assert found["mean"].item() == pytest.approx(0.6)
+
+
+def test_numbers_are_rounded_as_papers_print_them():
+    assert format_number(0.66849) == ".668"
+    assert format_number(-0.1) == "-.100"
+    assert format_number(1.25) == "1.250"
+    assert format_number(None) == "-"
+    assert format_interval(0.5, None, None) == ".500 [-, -]"
+
+
+def test_signature_changes_with_each_part_of_the_recipe():
+    encoders = {"dino": "a", "clip": "b", "perceptual": "c"}
+    signatures = {metric.signature(encoders) for metric in METRICS.values()}
+    assert len(signatures) == len(METRICS)
+    changed = METRICS["dino"].signature(encoders | {"dino": "a2"})
+    assert changed != METRICS["dino"].signature(encoders)
+
+
+@pytest.mark.parametrize("table", [METRICS, MEASURES])
+def test_an_interval_ends_where_the_range_does(table):
+    for name, one in table.items():
+        low, high = one.bounds
+        for end, other in ((high, 1.0), (low, -1.0)):
+            rim = end if np.isfinite(end) else 5 * other
+            # One subject of five is far inside: a symmetric interval would pass the rim.
+            rows = [[str(i), "art", name, rim, 1] for i in range(4)]
+            rows.append(["4", "art", name, rim - other, 1])
+            (found,) = estimate_table(scores(rows)).itertuples()
+            free = estimate_mean(np.array([row[3] for row in rows]))
+            assert found.mean == free.mean
+            assert (found.low, found.high) == (max(free.low, low), min(free.high, high))
+            assert low <= found.low < found.mean < found.high <= high
+
+
+def test_a_mean_that_rounding_puts_outside_of_its_range_stays_in_its_interval():
+    found = estimate_mean(np.array([1.000001] * 99 + [0.99998]), bounds=(-1.0, 1.0))
+    assert found.low <= found.mean <= found.high
+    assert found.mean > 1

@@ -1,0 +1,355 @@
+"""Encoders: shipped ones load by their libraries, brought ones by file, and no batch shows."""
+
+import io
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import lpips
+import numpy as np
+import open_clip
+import pytest
+import sentencepiece
+import timm
+import torch
+import torchvision
+import transformers
+from conftest import REAL_PHOTOS
+from PIL import Image
+
+from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.encoders.encoder import ENCODERS, Encoder, find_encoder, load_encoder
+from dreambench.errors import UserError
+from dreambench.storage.files import PACKAGE_DIR, load_image
+
+WEIGHTS = PACKAGE_DIR / "mini" / "weights"
+ROLES = {"dino": "mini-vit", "clip": "mini-clip", "perceptual": "mini-vit-patches"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Digests of weights are kept in a cache; not in the user's."""
+    monkeypatch.setenv("DREAMBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return [path for s in load_subjects(find_dataset("mini")) for path in s.photos]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_embeddings_depend_on_no_batch_size_or_neighbour(role, photos):
+    encoder = load_encoder(ROLES[role], role)
+    images = [load_image(path) for path in photos]
+    whole = encoder.embed_images(images)
+    for size in (1, 7):
+        assert np.abs(encoder.embed_images(images, batch_size=size) - whole).max() < 1e-6
+    assert np.abs(encoder.embed_images(images[::-1])[::-1] - whole).max() < 1e-6
+    assert whole.dtype == np.float32
+
+
+@pytest.mark.parametrize("role", ["dino", "clip"])
+def test_embeddings_have_unit_length(role, photos):
+    rows = load_encoder(ROLES[role], role).embed_images([load_image(p) for p in photos[:3]])
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-6)
+
+
+def test_vit_is_what_timm_loads(photos):
+    model = timm.create_model(f"local-dir:{WEIGHTS / 'vit'}", pretrained=True, num_classes=0).eval()
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config, is_training=False)
+    image = load_image(photos[0])
+    with torch.inference_mode():
+        theirs = torch.nn.functional.normalize(model(transform(image)[None]), dim=-1)[0].numpy()
+    ours = load_encoder("mini-vit", "dino").embed_images([image])[0]
+    assert np.abs(ours - theirs).max() < 1e-6
+
+
+def test_clip_is_what_open_clip_loads(photos):
+    name = f"local-dir:{WEIGHTS / 'clip'}"
+    model, _, transform = open_clip.create_model_and_transforms(name)
+    tokens = open_clip.get_tokenizer(name)(["a red dog on the beach"])
+    image = load_image(photos[0])
+    with torch.inference_mode():
+        theirs = model.eval().encode_image(transform(image)[None], normalize=True)[0].numpy()
+        words = model.encode_text(tokens, normalize=True)[0].numpy()
+    encoder = load_encoder("mini-clip", "clip")
+    assert np.abs(encoder.embed_images([image])[0] - theirs).max() < 1e-6
+    assert np.abs(encoder.embed_texts(["a red dog on the beach"])[0] - words).max() < 1e-6
+
+
+def test_perceptual_distance_is_zero_for_itself_and_grows_with_the_change(photos):
+    encoder = load_encoder("mini-vit-patches", "perceptual")
+    image = load_image(photos[0])
+    noise = np.random.default_rng(0).normal(size=(64, 64, 3))
+    changed = [
+        Image.fromarray(np.clip(np.asarray(image) + level * noise, 0, 255).astype(np.uint8))
+        for level in (0, 10, 40)
+    ]
+    rows = encoder.embed_images([image, *changed]).astype(np.float64)
+    gaps = ((rows[1:] - rows[0]) ** 2).sum(1)
+    assert gaps[0] < 1e-12
+    assert 0 < gaps[1] < gaps[2]
+
+
+def test_perceptual_distance_is_lpips_formula(photos):
+    # LPIPS without learned weights: per layer and patch, squared distance of unit features, mean.
+    encoder = load_encoder("mini-vit-patches", "perceptual")
+    images = [load_image(path) for path in photos[:2]]
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    with torch.inference_mode():
+        maps = encoder.model.forward_intermediates(
+            pixels, indices=[2, 4], output_fmt="NLC", intermediates_only=True
+        )
+    layers = [torch.nn.functional.normalize(part.double(), dim=-1) for part in maps]
+    wanted = np.mean([float(((a[0] - a[1]) ** 2).sum(-1).mean()) for a in layers])
+    rows = encoder.embed_images(images).astype(np.float64)
+    assert ((rows[0] - rows[1]) ** 2).sum() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_lpips_is_the_packages_lpips(photos, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    folder = tmp_path / "lpips-alex"
+    folder.mkdir()
+    spec = ENCODERS["lpips-alex"]
+    torch.save(torchvision.models.alexnet(weights=None).state_dict(), folder / spec.file)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    encoder = Encoder(spec, device="cpu")
+    reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    reference.net.load_state_dict(encoder.model.net.state_dict())
+    images = [load_image(path) for path in photos[:6]]
+    pixels = torch.stack([torch.from_numpy(spec.pixels.prepare(image)) for image in images])
+    with torch.inference_mode():
+        theirs = reference(pixels[:3], pixels[3:]).flatten().numpy()
+    rows = encoder.embed_images(images).astype(np.float64)
+    ours = ((rows[:3] - rows[3:]) ** 2).sum(1)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_dino_is_loaded_from_a_file_that_a_user_brought(photos, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    spec = ENCODERS["dino-vits16"]
+    model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0).eval()
+    (tmp_path / spec.name).mkdir()
+    torch.save(model.state_dict(), tmp_path / spec.name / spec.file)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    encoder = Encoder(spec, device="cpu")
+    image = load_image(photos[0])
+    with torch.inference_mode():
+        theirs = model(torch.from_numpy(spec.pixels.prepare(image))[None])
+        theirs = torch.nn.functional.normalize(theirs, dim=-1)[0].numpy()
+    assert np.abs(encoder.embed_images([image])[0] - theirs).max() < 1e-6
+    first = encoder.identity
+    with torch.no_grad():
+        model.cls_token += 1e-3
+    torch.save(model.state_dict(), tmp_path / spec.name / spec.file)
+    assert Encoder(spec, device="cpu").identity != first, "other weights are another encoder"
+
+
+@pytest.mark.parametrize("name", [n for n, s in ENCODERS.items() if s.shipped is None])
+def test_weights_that_are_not_there_are_asked_for_by_name_and_place(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    spec = ENCODERS[name]
+    with pytest.raises(UserError) as caught:
+        Encoder(spec, device="cpu")
+    assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["dino-vits16", "clip-vit-b-32", "lpips-alex"])
+def test_nobody_is_told_that_a_network_is_random_whose_weights_are_there(
+    name, tmp_path, monkeypatch, capfd, recwarn, caplog
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    made = {
+        "dino-vits16": lambda: timm.create_model("vit_small_patch16_224.dino", num_classes=0),
+        "clip-vit-b-32": lambda: open_clip.create_model("ViT-B-32-quickgelu"),
+        "lpips-alex": lambda: torchvision.models.alexnet(weights=None),
+    }[name]()
+    (tmp_path / name).mkdir()
+    torch.save(made.state_dict(), tmp_path / name / ENCODERS[name].file)
+    recwarn.clear()
+    caplog.clear()
+    capfd.readouterr()
+    encoder = Encoder(ENCODERS[name], device="cpu")
+    assert encoder.model is not None
+    assert [str(warning.message) for warning in recwarn] == []
+    assert caplog.messages == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_encoder_of_another_role_is_refused():
+    with pytest.raises(UserError, match="no dino encoder named 'mini-clip'"):
+        find_encoder("mini-clip", "dino")
+
+
+def test_weights_of_a_web_server_are_fetched_once_with_progress(
+    photos, tmp_path, monkeypatch, server
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0)
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    server.files["/w.pth"] = buffer.getvalue()
+    spec = replace(ENCODERS["dino-vits16"], url=f"{server.url}/w.pth")
+    heard = []
+    first = spec.identity(lambda what, done, total: heard.append((done, total)))
+    assert heard[-1][0] == heard[-1][1] > 0
+    assert (tmp_path / spec.name / spec.file).read_bytes() == buffer.getvalue()
+    assert Encoder(spec, device="cpu").identity == first
+    assert len(server.asked) == 1
+    gone = replace(spec, url=f"{server.url}/gone.pth", name="other")
+    with pytest.raises(UserError, match="put it at"):
+        gone.identity()
+
+
+class Evil:
+    """Runs code when unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("evil-was-run"),))
+
+
+@pytest.mark.parametrize("content", ["evil", "text", "empty", "list", "other network"])
+def test_a_weights_file_that_is_no_such_thing_is_refused_and_not_run(
+    content, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    spec = ENCODERS["dino-vits16"]
+    path = tmp_path / spec.name / spec.file
+    path.parent.mkdir()
+    if content in {"text", "empty"}:
+        path.write_text("hello" if content == "text" else "")
+    else:
+        things = {"evil": {"cls_token": Evil()}, "list": [torch.zeros(1)]}
+        torch.save(things.get(content, {"cls_token": torch.zeros(3)}), path)
+    with pytest.raises(UserError) as caught:
+        _ = Encoder(spec, device="cpu").model
+    said = "does not hold the weights" if content == "other network" else "weights alone"
+    assert said in str(caught.value)
+    assert not (tmp_path / "evil-was-run").exists()
+
+
+def shake(model):
+    """Moves every weight from its start, so that no bias is zero and no norm is one."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.dtype.is_floating_point and value.ndim:
+                value.add_(0.02 * torch.randn_like(value))
+    return model.eval()
+
+
+def some_photos():
+    """Real photos where they are, else mini's enlarged."""
+    if REAL_PHOTOS.is_dir():
+        return [load_image(REAL_PHOTOS / name / "00.jpg") for name in ("dog", "can", "vase")]
+    subjects = load_subjects(find_dataset("mini"))[:3]
+    return [load_image(subject.photos[0]).resize((300, 260)) for subject in subjects]
+
+
+def relative_gap(ours, theirs):
+    return float(np.linalg.norm(ours - theirs, axis=1).max())
+
+
+SMALL = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536}
+VITS = {
+    "dino-vits16": lambda: transformers.ViTModel(
+        transformers.ViTConfig(**SMALL, layer_norm_eps=1e-6), add_pooling_layer=False
+    ),
+    "dino-vits8": lambda: transformers.ViTModel(
+        transformers.ViTConfig(**SMALL, patch_size=8, layer_norm_eps=1e-6), add_pooling_layer=False
+    ),
+    # At 224 px, so that no two ways to resample its places come in.
+    "dinov2-vits14": lambda: transformers.Dinov2Model(
+        transformers.Dinov2Config(
+            hidden_size=384, num_attention_heads=6, patch_size=14, image_size=224,
+            layer_norm_eps=1e-6,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_dino_agrees_with_transformers_given_the_same_weights(name, tmp_path, monkeypatch):
+    reference = shake(VITS[name]())
+    reference.save_pretrained(tmp_path / name)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    encoder = Encoder(ENCODERS[name], device="cpu")
+    images = some_photos()
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    with torch.inference_mode():
+        theirs = reference(pixels).last_hidden_state[:, 0]
+        theirs = torch.nn.functional.normalize(theirs, dim=-1).numpy()
+    assert relative_gap(encoder.embed_images(images), theirs) < 1e-5
+
+
+CLIPS = {
+    "clip-vit-b-32": {"text": {}, "vision": {"patch_size": 32}, "projection_dim": 512},
+    "clip-vit-l-14": {
+        "text": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+        "vision": {
+            "patch_size": 14, "hidden_size": 1024, "intermediate_size": 4096,
+            "num_hidden_layers": 24, "num_attention_heads": 16,
+        },
+        "projection_dim": 768,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_clip_agrees_with_transformers_given_the_same_weights(name, tmp_path, monkeypatch):
+    parts = CLIPS[name]
+    config = transformers.CLIPConfig(
+        text_config={**parts["text"], "projection_dim": parts["projection_dim"]},
+        vision_config={**parts["vision"], "projection_dim": parts["projection_dim"]},
+        projection_dim=parts["projection_dim"],
+    )
+    reference = shake(transformers.CLIPModel(config))
+    reference.save_pretrained(tmp_path / name)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    encoder = Encoder(ENCODERS[name], device="cpu")
+    images, texts = some_photos(), ["a dog in the jungle", "a purple backpack", "x"]
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    tokens = encoder.tokenizer(texts)
+    with torch.inference_mode():
+        found = reference(pixel_values=pixels, input_ids=tokens)
+    assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.embed_texts(texts), found.text_embeds.numpy()) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tmp_path_factory):
+    """A small SentencePiece model with SigLIP's special tokens, made here."""
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    (folder / "text.txt").write_text("a dog in the jungle\na purple backpack on the beach\n" * 50)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"), model_prefix=str(folder / "spiece"), vocab_size=24,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    return folder / "spiece.model"
+
+
+def test_siglip_agrees_with_transformers_given_the_same_weights(
+    tmp_path, monkeypatch, sentencepiece_model
+):
+    spec = ENCODERS["siglip-vit-b-16"]
+    reference = shake(transformers.SiglipModel(transformers.SiglipConfig()))
+    reference.save_pretrained(tmp_path / spec.name)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match=r"with spiece\.model beside it"):
+        Encoder(spec, device="cpu")
+    shutil.copy(sentencepiece_model, tmp_path / spec.name)
+    encoder = Encoder(spec, device="cpu")
+    images, texts = some_photos(), ["A dog, in the jungle!", "a purple backpack"]
+    pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
+    plain = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
+    rows = [[*plain.encode(text), 1] for text in ("a dog in the jungle", "a purple backpack")]
+    tokens = torch.tensor([row + [1] * (64 - len(row)) for row in rows])
+    assert torch.equal(encoder.tokenizer(texts), tokens)
+    with torch.inference_mode():
+        found = reference(pixel_values=pixels, input_ids=tokens)
+    assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.embed_texts(texts), found.text_embeds.numpy()) < 1e-5

@@ -1,0 +1,446 @@
+"""Methods on real pipelines: mini's own, and another folder of Stable Diffusion's shape."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from safetensors.torch import load_file
+from small_pipelines import NUMBERS, PROMPTS, Heard, context, pixels, subjects
+from transformers import CLIPTokenizer
+
+from dreambench.base_models.registry import BASE_MODELS, load_pipeline
+from dreambench.config.recipe import Recipe, load_recipe
+from dreambench.errors import UserError
+from dreambench.methods.base import METHODS, dreambooth, find_method, make_method, tuning
+from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
+from dreambench.methods.finetuning.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
+from dreambench.methods.finetuning.identifier import choose_identifier, find_rare_tokens
+from dreambench.methods.finetuning.textual_inversion import (
+    TextualInversion,
+    TextualInversionSettings,
+)
+from dreambench.methods.reference.class_only import ClassOnly
+from dreambench.storage.files import load_image
+
+
+@pytest.mark.parametrize("train_text_encoder", [False, True])
+@pytest.mark.parametrize("where", ["mini", "other", "xl"])
+def test_what_was_tuned_is_saved_and_loads_again(
+    where, train_text_encoder, base_of, shared_cache, tmp_path
+):
+    base = base_of[where]
+    settings = DreamBoothSettings(**NUMBERS | {"train_text_encoder": train_text_encoder})
+    (dog,) = subjects("dog")
+    first = DreamBooth(settings, context(shared_cache, base_model=base))
+    first.fit(dog, tmp_path, seed=5)
+    kept = {path.name for path in tmp_path.iterdir()}
+    wanted = {"unet.safetensors", "losses.json"}
+    if train_text_encoder:
+        wanted.add("text_encoder.safetensors")
+        wanted |= {"text_encoder_2.safetensors"} if where == "xl" else set()
+    assert kept == wanted
+    untouched = {key: value.half() for key, value in first._initial["unet"]().items()}
+    tuned = load_file(tmp_path / "unet.safetensors")
+    n_changed = sum(not torch.equal(untouched[key], tuned[key]) for key in tuned)
+    assert n_changed > 0.5 * len(tuned), "full fine-tuning changes layers everywhere"
+
+    images = pixels(first.load(dog, tmp_path).generate(PROMPTS, [1, 2, 3]))
+    second = DreamBooth(settings, context(shared_cache, base_model=base))
+    again = pixels(second.load(dog, tmp_path).generate(PROMPTS, [1, 2, 3]))
+    assert np.array_equal(images, again)
+    plain = ClassOnly(None, context(shared_cache, base_model=base)).load(dog, tmp_path)
+    assert not np.array_equal(images, pixels(plain.generate(PROMPTS, [1, 2, 3])))
+
+
+@pytest.mark.parametrize("train_text_encoder", [False, True])
+@pytest.mark.parametrize("where", ["mini", "other", "xl"])
+def test_adapters_are_saved_as_diffusers_reads_them(
+    where, train_text_encoder, base_of, shared_cache, tmp_path
+):
+    base = base_of[where]
+    numbers = NUMBERS | {"train_text_encoder": train_text_encoder, "rank": 3}
+    settings = DreamBoothLoraSettings(**numbers | {"learning_rate": 1e-2})
+    first = DreamBoothLora(settings, context(shared_cache, base_model=base))
+    dog, mug = subjects("dog", "mug")
+    for subject in (mug, dog, mug):  # The second one must not start from the first one's.
+        out_dir = tmp_path / subject.name
+        kept = (
+            (out_dir / "pytorch_lora_weights.safetensors").read_bytes() if out_dir.is_dir() else b""
+        )
+        out_dir.mkdir(exist_ok=True)
+        first.fit(subject, out_dir, seed=5)
+    assert (out_dir / "pytorch_lora_weights.safetensors").read_bytes() == kept
+    assert {path.name for path in out_dir.iterdir()} == {
+        "pytorch_lora_weights.safetensors", "losses.json"
+    }  # fmt: skip
+    adapters = load_file(out_dir / "pytorch_lora_weights.safetensors")
+    n_unet = sum(value.numel() for key, value in adapters.items() if key.startswith("unet."))
+    assert {key.split(".")[0] for key in adapters} == {"unet"} | (
+        {"text_encoder"} if train_text_encoder else set()
+    ) | ({"text_encoder_2"} if train_text_encoder and where == "xl" else set())
+    if where == "mini":
+        assert n_unet == 3 * base.n_lora_parameters_per_rank
+        assert DreamBoothLora.count_work(settings, base).trained_parameters == n_unet
+    # SDXL leaves the last layer of its text encoders out, which so learns nothing.
+    assert np.mean([bool(value.any()) for value in adapters.values()]) > 0.85
+
+    images = pixels(first.load(mug, out_dir).generate(PROMPTS, [1, 2, 3]))
+    plain = load_base(context(shared_cache, base_model=base))
+    plain.load_lora_weights(out_dir)
+    phrase = f"{first.identifier} mug"
+    theirs = PipelineGenerator(plain, first.context, subject_phrase=phrase)
+    assert np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
+    plain.unload_lora_weights()
+    assert not np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
+
+
+TUNED = [
+    "dreambooth", "dreambooth-no-prior", "dreambooth-text-encoder", "dreambooth-lora",
+    "textual-inversion", "custom-diffusion",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_tuning_ends_with_the_same_bits_each_time(name, shared_cache, tmp_path):
+    # Its own batch: threads share the work of large ones alone, and must not show in the sums.
+    recipe = load_recipe(name)
+    recipe.tables["mini"]["n_steps"] = 15
+    if recipe.tables["mini"].get("n_class_images"):
+        recipe.tables["mini"]["n_class_images"] = 4
+    (dog,) = subjects("dog")
+    method = make_method(recipe, context(shared_cache))
+    found = []
+    for time in range(3):
+        folder = tmp_path / str(time)
+        folder.mkdir()
+        method.fit(dog, folder, seed=5)
+        found.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert found[0] == found[1] == found[2]
+
+
+WORD_NUMBERS = {
+    key: value for key, value in NUMBERS.items() if key in TextualInversionSettings.model_fields
+} | {"initial": "class-noun", "learning_rate": 1e-2}  # fmt: skip
+
+
+@pytest.mark.parametrize("n_vectors", [1, 3])
+@pytest.mark.parametrize("where", ["mini", "other", "xl"])
+def test_a_new_word_is_saved_as_diffusers_reads_it(
+    where, n_vectors, base_of, shared_cache, tmp_path
+):
+    base = base_of[where]
+    settings = TextualInversionSettings(**WORD_NUMBERS | {"n_vectors": n_vectors})
+    first = TextualInversion(settings, context(shared_cache, base_model=base))
+    before = {
+        name: {key: value.clone() for key, value in part.state_dict().items()}
+        for name, part in first.pipeline.components.items()
+        if isinstance(part, torch.nn.Module)
+    }
+    dog, mug = subjects("dog", "mug")
+    for subject in (dog, mug):
+        (tmp_path / subject.name).mkdir()
+        first.fit(subject, tmp_path / subject.name, seed=5)
+    suffixes = ["", "_2"] if where == "xl" else [""]
+    files = {
+        suffix: tmp_path / "mug" / f"learned_embeds{suffix}.safetensors" for suffix in suffixes
+    }
+    assert {path.name for path in (tmp_path / "mug").iterdir()} == {
+        "losses.json", *(file.name for file in files.values())
+    }  # fmt: skip
+    # Nothing but the rows of the new word has changed, and these start from the noun's.
+    for suffix, file in files.items():
+        vectors = load_file(file)["<subject>"]
+        place = first.word.places[suffix]
+        assert vectors.shape == (n_vectors, place.table.embedding_dim)
+        start = first.word.find_vectors("mug")[suffix]
+        assert not torch.equal(vectors, start)
+        assert (vectors - start).abs().max() < 0.1
+        assert len(place.rows) == n_vectors
+    for name, state in before.items():
+        after = first.pipeline.components[name].state_dict()
+        assert state.keys() == after.keys()
+        for key, value in state.items():
+            kept = after[key][:-n_vectors] if "token_embedding" in key else after[key]
+            assert torch.equal(kept, value[:-n_vectors] if "token_embedding" in key else value)
+
+    images = pixels(first.load(mug, tmp_path / "mug").generate(PROMPTS, [1, 2, 3]))
+    alone = TextualInversion(settings, context(shared_cache, base_model=base))
+    (tmp_path / "alone").mkdir()
+    alone.fit(mug, tmp_path / "alone", seed=5)
+    for file in files.values():
+        again = load_file(tmp_path / "alone" / file.name)["<subject>"]
+        assert torch.equal(again, load_file(file)["<subject>"])
+    plain = load_base(context(shared_cache, base_model=base))
+    for suffix, file in files.items():
+        encoder = getattr(plain, f"text_encoder{suffix}")
+        plain.load_textual_inversion(
+            load_file(file), token="<subject>", text_encoder=encoder,
+            tokenizer=getattr(plain, f"tokenizer{suffix}"),
+        )  # fmt: skip
+    theirs = PipelineGenerator(plain, first.context, subject_phrase="<subject>")
+    assert np.array_equal(images, pixels(theirs.generate(PROMPTS, [1, 2, 3])))
+
+
+def test_adapters_leave_the_base_model_alone(shared_cache, tmp_path):
+    settings = DreamBoothLoraSettings(**NUMBERS | {"rank": 2})
+    method = DreamBoothLora(settings, context(shared_cache))
+    before = {key: value.clone() for key, value in method.pipeline.unet.state_dict().items()}
+    (dog,) = subjects("dog")
+    method.fit(dog, tmp_path, seed=1)
+    method.pipeline.unload_lora_weights()
+    after = method.pipeline.unet.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_8_bit_adam_is_close_to_adam_and_its_state_is_a_quarter(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    losses, sizes = [], []
+    make = tuning.make_optimizer
+    for optimizer in ("adamw", "adamw-8bit"):
+        settings = DreamBoothSettings(**NUMBERS | {"optimizer": optimizer, "n_steps": 8})
+        kept = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                tuning,
+                "make_optimizer",
+                lambda *words, kept=kept: kept.append(make(*words)) or kept[0],
+            )
+            DreamBooth(settings, context(shared_cache)).fit(dog, tmp_path, seed=1)
+        losses.append(
+            [row["subject"] for row in json.loads((tmp_path / "losses.json").read_text())]
+        )
+        sizes.append(
+            sum(
+                value.nbytes
+                for state in kept[0].state.values()
+                for value in state.values()
+                if torch.is_tensor(value)
+            )
+        )
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    assert losses[1] != losses[0]
+    assert sizes[1] < 0.35 * sizes[0]
+
+
+def test_8_bit_adam_without_its_package_is_one_line(shared_cache, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    settings = DreamBoothSettings(**NUMBERS | {"optimizer": "adamw-8bit"})
+    (dog,) = subjects("dog")
+    with pytest.raises(UserError, match="pip install"):
+        DreamBooth(settings, context(shared_cache)).fit(dog, tmp_path, seed=1)
+
+
+def test_each_subject_starts_from_the_base_model(shared_cache, tmp_path):
+    dog, mug = subjects("dog", "mug")
+    settings = DreamBoothSettings(**NUMBERS)
+    both = DreamBooth(settings, context(shared_cache))
+    for name, subject in (("dog", dog), ("mug", mug)):
+        (tmp_path / name).mkdir()
+        both.fit(subject, tmp_path / name, seed=1)
+    (tmp_path / "alone").mkdir()
+    DreamBooth(settings, context(shared_cache)).fit(mug, tmp_path / "alone", seed=1)
+    alone = (tmp_path / "alone" / "unet.safetensors").read_bytes()
+    assert (tmp_path / "mug" / "unet.safetensors").read_bytes() == alone
+
+
+def test_tuning_learns_its_photos(shared_cache, tmp_path):
+    # The loss of single steps is noise; the mean over the end against the start is not.
+    settings = DreamBoothSettings(**NUMBERS | {"n_steps": 80, "prior_weight": 0.0, "batch_size": 4})
+    (mug,) = subjects("mug")
+    DreamBooth(settings, context(shared_cache)).fit(mug, tmp_path, seed=1)
+    losses = [row["subject"] for row in json.loads((tmp_path / "losses.json").read_text())]
+    assert np.mean(losses[-30:]) < 0.9 * np.mean(losses[:30])
+
+
+def test_class_images_are_made_once_for_subjects_and_runs(tmp_path):
+    dog, dog2 = subjects("dog", "dog2")
+    settings = DreamBoothSettings(**NUMBERS)
+    method = DreamBooth(settings, context(tmp_path / "cache"))
+    for subject in (dog, dog2):
+        (tmp_path / subject.name).mkdir()
+        method.fit(subject, tmp_path / subject.name, seed=1)
+    files = sorted(tmp_path.glob("cache/class-images/*/*.png"))
+    assert len(files) == NUMBERS["n_class_images"]
+    made = [path.stat().st_mtime_ns for path in files]
+    heard = Heard()
+    later = DreamBooth(settings, context(tmp_path / "cache", progress=heard))
+    (tmp_path / "later").mkdir()
+    later.fit(dog, tmp_path / "later", seed=1)
+    assert [path.stat().st_mtime_ns for path in files] == made
+    assert [call for call in heard.calls if call[0].startswith("class images")] == [
+        ("class images of dog", 4, 4)
+    ]
+    assert (tmp_path / "later" / "unet.safetensors").read_bytes() == (
+        tmp_path / "dog" / "unet.safetensors"
+    ).read_bytes()
+
+
+def test_images_depend_on_their_own_prompt_and_seed_alone(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    generator = ClassOnly(None, context(shared_cache)).load(dog, tmp_path)
+    together = pixels(generator.generate(PROMPTS, [1, 2, 3])).astype(int)
+    alone = pixels(
+        [generator.generate([p], [s])[0] for p, s in zip(PROMPTS, [1, 2, 3], strict=True)]
+    )
+    # Sums may run in another order in another batch: a rounding step, never another picture.
+    assert np.abs(together - alone).max() <= 2
+    other = pixels(generator.generate(PROMPTS[:1], [9]))
+    assert np.abs(other.astype(int) - together[:1]).mean() > 2
+
+
+class Crowded:
+    """A pipeline with memory for `room` images at once."""
+
+    def __init__(self, pipeline, room):
+        self.pipeline, self.room, self.sizes = pipeline, room, []
+
+    def __call__(self, prompt, **options):
+        self.sizes.append(len(prompt))
+        if len(prompt) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.pipeline(prompt=prompt, **options)
+
+
+def test_out_of_memory_halves_the_batch_and_then_says_so(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    generator = ClassOnly(None, context(shared_cache)).load(dog, tmp_path)
+    pipeline = generator.pipeline
+    prompts, seeds = (PROMPTS * 2)[:5], [1, 2, 3, 4, 5]
+    whole = pixels(generator.generate(prompts, seeds)).astype(int)
+    generator.pipeline = crowded = Crowded(pipeline, 2)
+    assert np.abs(pixels(generator.generate(prompts, seeds)) - whole).max() <= 2
+    assert crowded.sizes == [5, 2, 3, 1, 2]
+    generator.pipeline = Crowded(pipeline, 0)
+    with pytest.raises(UserError, match=r"no memory for one image of 64 px.*--precision bf16"):
+        generator.generate(prompts, seeds)
+
+
+def test_copies_are_the_photos(shared_cache, tmp_path):
+    (mug,) = subjects("mug")
+    method = find_method("copy-reference")(None, context(shared_cache))
+    copies = pixels(method.load(mug, tmp_path).generate(PROMPTS * 4, list(range(12))))
+    photos = [np.asarray(load_image(path)) for path in mug.photos]
+    picked = [next(i for i, p in enumerate(photos) if np.array_equal(p, c)) for c in copies]
+    assert len(set(picked)) > 1, "the seed picks the photo"
+
+
+def test_identifier_is_rare_and_one_token():
+    tokenizer = CLIPTokenizer.from_pretrained(BASE_MODELS["mini"].location, subfolder="tokenizer")
+    tokens = find_rare_tokens(tokenizer)
+    assert len(tokens) >= 20
+    for word in tokens:
+        assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1
+    assert choose_identifier(tokenizer, "auto") in tokens
+    assert choose_identifier(tokenizer, "auto") == choose_identifier(tokenizer, "auto")
+    assert choose_identifier(tokenizer, "sks") == "sks"
+
+
+class NoRareWords:
+    """A tokenizer whose vocabulary is all English."""
+
+    def get_vocab(self):
+        return {"dog</w>": 0, "cat</w>": 1}
+
+
+def test_no_rare_token_is_one_line():
+    with pytest.raises(UserError, match="identifier = 'sks'"):
+        choose_identifier(NoRareWords(), "auto")
+
+
+def test_recipe_with_a_wrong_number_is_one_line(shared_cache):
+    tables = {"mini": {**NUMBERS, "learning_rat": 1.0, "n_steps": 0}}
+    recipe = Recipe(name="x", method="dreambooth", title="t", source="s", tables=tables)
+    with pytest.raises(UserError, match=r"baseline 'x', table \[mini\]") as caught:
+        make_method(recipe, context(shared_cache))
+    assert "learning_rat:" in str(caught.value)
+    assert "n_steps:" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_prior_without_class_images_is_refused(shared_cache):
+    with pytest.raises(UserError, match="set n_class_images"):
+        DreamBooth(DreamBoothSettings(**NUMBERS | {"n_class_images": 0}), context(shared_cache))
+
+
+def test_every_method_has_a_baseline():
+    used = {path.stem for path in (REPOSITORY / "baselines").glob("*.toml")}
+    assert set(METHODS) <= used
+
+
+def test_shipped_base_model_is_small_and_plain():
+    folder = Path(BASE_MODELS["mini"].location)
+    weights = [path for path in folder.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in weights) <= 40e6
+    assert {path.suffix for path in weights} <= {".safetensors", ".json", ".txt"}
+
+
+def test_hub_model_that_cannot_be_fetched_names_the_folder_to_bring():
+    with pytest.raises(UserError, match="--base-model sd15=FOLDER"):
+        load_pipeline(BASE_MODELS["sd15"], device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("class_noun", "phrase"), [("correct", "gdl dog"), ("none", "gdl"), ("wrong", "gdl teapot")]
+)
+def test_class_noun_of_table_4_is_what_is_tuned_and_drawn(
+    class_noun, phrase, shared_cache, tmp_path
+):
+    settings = NUMBERS | {"class_noun": class_noun, "identifier": "gdl", "n_steps": 1}
+    if class_noun == "none":
+        settings |= {"prior_weight": 0.0}
+    method = DreamBooth(DreamBoothSettings(**settings), context(shared_cache))
+    heard = []
+    encode = method.pipeline.encode_prompt
+
+    def listen(texts, *words, **options):
+        heard.append(list(texts))
+        return encode(texts, *words, **options)
+
+    method.pipeline.encode_prompt = listen
+    (dog,) = subjects("dog")
+    method.fit(dog, tmp_path, seed=1)
+    assert f"a {phrase}" in [texts[0] for texts in heard]
+    assert method.load(dog, tmp_path).subject_phrase == phrase
+    (mug,) = subjects("mug")
+    if class_noun == "wrong":
+        assert method.load(mug, tmp_path).subject_phrase == "gdl dog"
+
+
+def test_number_of_photos_of_table_5_is_kept(shared_cache, tmp_path, monkeypatch):
+    (dog,) = subjects("dog")
+    seen = []
+    monkeypatch.setattr(
+        dreambooth,
+        "encode_images",
+        lambda pipeline, context, images: (
+            seen.append(images) or tuning.encode_images(pipeline, context, images)
+        ),
+    )
+    for n_photos, n_seen in ((2, 2), (0, 5), (9, 5)):
+        settings = DreamBoothSettings(**NUMBERS | {"n_photos": n_photos, "n_steps": 1})
+        DreamBooth(settings, context(shared_cache)).fit(dog, tmp_path, seed=1)
+        assert len(seen.pop()) == n_seen
+
+
+def test_gradient_checkpointing_changes_no_weight(shared_cache, tmp_path):
+    (dog,) = subjects("dog")
+    kept = []
+    for checkpointing in (False, True):
+        numbers = NUMBERS | {"gradient_checkpointing": checkpointing, "n_steps": 2}
+        method = DreamBooth(DreamBoothSettings(**numbers), context(shared_cache))
+        method.fit(dog, tmp_path, seed=1)
+        kept.append(load_file(tmp_path / "unet.safetensors"))
+    gaps = [float((kept[0][k].float() - kept[1][k].float()).abs().max()) for k in kept[0]]
+    assert max(gaps) < 1e-3
+
+
+def test_no_noun_with_a_prior_is_refused(shared_cache):
+    settings = DreamBoothSettings(**NUMBERS | {"class_noun": "none"})
+    with pytest.raises(UserError, match="no prior to preserve"):
+        DreamBooth(settings, context(shared_cache))
