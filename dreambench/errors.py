@@ -1,4 +1,4 @@
-"""The one error that is a user's to mend; everything else is a bug and keeps its traceback."""
+"""The one error that is a user's to fix; everything else is a bug and keeps its traceback."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from typing import Self
 
 
 class UserError(Exception):
-    """What is wrong, where, and what to do next, in one line. The command line exits with 2."""
+    """What is wrong, where, and what to do next, in one line. The command line exits with 2.
 
-    def __init__(self, problem: str, *, hint: str = "") -> None:
+    `code` names the kind of mistake for programs and tests; it stays when the words change.
+    """
+
+    def __init__(self, problem: str, *, hint: str = "", code: str = "") -> None:
+        self.code = code
         self.problem = " ".join(problem.split())
         self.hint = " ".join(hint.split())
         super().__init__(f"{self.problem}; {self.hint}" if self.hint else self.problem)
 
     @classmethod
-    def listed(cls, problems: Sequence[str], *, hint: str) -> Self:
+    def listed(cls, problems: Sequence[str], *, hint: str, code: str = "") -> Self:
         """Several problems at once, a line for each."""
-        error = cls("; ".join(problems), hint=hint)
+        error = cls("; ".join(problems), hint=hint, code=code)
         lines = [" ".join(problem.split()) for problem in problems]
         error.args = ("\n".join([*lines[:-1], f"{lines[-1]}; {error.hint}"]),)
         return error
@@ -31,7 +35,7 @@ class DiskError(UserError):
     """What could not be written; `is_full` where that holds for whatever comes next as well."""
 
     def __init__(self, problem: str, *, hint: str = "", is_full: bool = False) -> None:
-        super().__init__(problem, hint=hint)
+        super().__init__(problem, hint=hint, code="disk")
         self.is_full = is_full
 
 
@@ -51,7 +55,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table, with the nearest names that are."""
     known = sorted(known)
     hint = suggest(name, known) or f"known: {', '.join(known) if known else 'none'}"
-    return UserError(f"no {kind} named '{name}'", hint=hint)
+    return UserError(f"no {kind} named '{name}'", hint=hint, code="unknown-name")
 
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)

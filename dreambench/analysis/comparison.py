@@ -19,7 +19,7 @@ from dreambench.analysis.stats import (
     smallest_p,
     why_no_interval,
 )
-from dreambench.artifacts.image_set import Entry
+from dreambench.artifacts.image_set import ImageSet
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.datasets.subjects import digest_subjects
 from dreambench.errors import UserError, unknown_name
@@ -56,14 +56,14 @@ class Scored:
         return self.name + (" (partial)" if self.summary["partial"] else "")
 
 
-def check_comparable(runs: Sequence[Entry]) -> None:
+def check_comparable(runs: Sequence[ImageSet]) -> None:
     """UserError unless all runs have the first one's protocol, base model, encoders and photos.
 
     A run that was narrowed to some subjects has to have their photos in common with the others.
     Nobody knows which base model images made elsewhere are of: they stand beside any.
     """
     first = runs[0]
-    known: dict[str, tuple[str, Entry]] = {}
+    known: dict[str, tuple[str, ImageSet]] = {}
     for run in runs:
         faults = [
             f"has another {key} than {first.run_dir}"

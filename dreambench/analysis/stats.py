@@ -16,7 +16,8 @@ import pandas as pd
 from scipy import stats as scipy_stats
 
 from dreambench.metrics.measures import QUANTITIES
-from dreambench.metrics.metrics import UNBOUNDED, Bounds
+from dreambench.metrics.metrics import UNBOUNDED
+from dreambench.types import Bounds
 
 CONFIDENCE = 0.95
 MAX_EXACT_SUBJECTS = 16

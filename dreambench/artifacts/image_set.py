@@ -12,12 +12,12 @@ from dreambench.artifacts.plan import ImageUnit, Plan
 from dreambench.config.protocol import Protocol
 from dreambench.datasets.subjects import Subject
 
-BROUGHT = "brought"
+EXTERNAL = "brought"
 """The `kind` in the manifest of images made elsewhere; a run's has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry(ABC):
+class ImageSet(ABC):
     """One row of a table. It says which file is which image, and where its numbers are.
 
     `plan` has all images that there should be; the manifest says where they come from.
@@ -69,7 +69,7 @@ class Entry(ABC):
         return self.run_dir / "measures.parquet"
 
     @property
-    def oracles_path(self) -> Path:
+    def bounds_path(self) -> Path:
         """What the real photos score, one row a subject and metric."""
         return self.run_dir / "oracles.csv"
 
@@ -100,7 +100,7 @@ class Entry(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BroughtImages(Entry):
+class ExternalImages(ImageSet):
     """Images made elsewhere. Read back from its results, it has the numbers and no `files`."""
 
     files: Mapping[ImageUnit, Path] = field(default_factory=dict)
@@ -111,5 +111,5 @@ class BroughtImages(Entry):
         return str(self.manifest["name"])
 
     def find_image(self, unit: ImageUnit) -> Path | None:
-        """See `Entry`."""
+        """See `ImageSet`."""
         return self.files.get(unit)

@@ -15,7 +15,7 @@ from dreambench.cli.shared import cache_option, user_errors
 def cache() -> None:
     """What encoders computed: show, prune, clear.
 
-    Embeddings and distances are shared by all runs. After each run the least recently used go until
+    Features and distances are shared by all runs. After each run the least recently used go until
     the rest is within DREAMBENCH_CACHE_MAX (default 2 GB).
     """
 
@@ -26,11 +26,11 @@ def cache() -> None:
 @user_errors
 def show(cache: Path | None, as_json: bool) -> None:
     """Show what is there, by encoder and kind, with sizes."""
-    from dreambench.encoders.feature_cache import Cache, measure_folders, read_max_bytes  # noqa: PLC0415
+    from dreambench.encoders.feature_cache import FeatureCache, measure_folders, read_max_bytes  # noqa: PLC0415
     from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
     root, max_bytes = cache or cache_dir(), read_max_bytes()
-    with Cache(root) as opened:
+    with FeatureCache(root) as opened:
         holdings, n_bytes, path = opened.describe(), opened.n_bytes, opened.path
     folders = measure_folders(root)
     if as_json:
@@ -79,10 +79,10 @@ def clear(cache: Path | None) -> None:
 
 
 def _prune(cache: Path | None, max_bytes: int) -> None:
-    from dreambench.encoders.feature_cache import Cache  # noqa: PLC0415
+    from dreambench.encoders.feature_cache import FeatureCache  # noqa: PLC0415
     from dreambench.storage.files import cache_dir  # noqa: PLC0415
 
-    with Cache(cache or cache_dir()) as opened:
+    with FeatureCache(cache or cache_dir()) as opened:
         freed = opened.prune(max_bytes)
         n_rows = sum(holding.n_rows for holding in opened.describe())
         click.echo(

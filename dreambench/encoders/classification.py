@@ -23,8 +23,8 @@ def classify_photos(
     `encoder` is a CLIP (Radford et al., ICML 2021, section 3.1.4): softmax of its scaled cosines
     over the nouns, averaged over the photos.
     """
-    images = encoder.embed_images(photos)
-    texts = encoder.embed_texts([TEMPLATE.format(noun) for noun in nouns])
+    images = encoder.encode_images(photos)
+    texts = encoder.encode_texts([TEMPLATE.format(noun) for noun in nouns])
     logits = (images @ texts.T).astype(np.float64) * float(encoder.model.logit_scale.exp())
     logits -= logits.max(axis=1, keepdims=True)
     odds = np.exp(logits)

@@ -29,12 +29,12 @@ from dreambench.errors import UserError, unknown_name
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.downloads import download, find_cached
 from dreambench.storage.files import PACKAGE_DIR, cache_dir, digest, digest_folder
+from dreambench.types import Features
 
 Role = Literal["dino", "clip", "perceptual"]
 Interpolation = Literal["bicubic", "bilinear", "bicubic-tensor"]
 Fit = Literal["crop", "squash"]
 Pooling = Literal["cls", "mean-patches", "projected", "patches", "lpips-v0.1"]
-Embeddings = NDArray[np.float32]
 MAX_WEIGHTS_BYTES = 10_000_000_000
 CPU_BATCH_SIZE = 8
 GPU_BATCH_SIZE = 64
@@ -89,7 +89,7 @@ class Pixels:
         return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
 
 
-def brought_root() -> Path:
+def weights_root() -> Path:
     """Folder of all weights that a user brings: `DREAMBENCH_WEIGHTS`, or in the user's cache."""
     named = os.environ.get("DREAMBENCH_WEIGHTS")
     return Path(named) if named else cache_dir() / "weights"
@@ -125,9 +125,9 @@ class EncoderSpec:
     tokenizer_file: str = ""
 
     @property
-    def brought_dir(self) -> Path:
+    def local_dir(self) -> Path:
         """Folder for weights that a user brings: a file of any known layout, or a snapshot."""
-        return brought_root() / (self.stored_as or self.name)
+        return weights_root() / (self.stored_as or self.name)
 
     @property
     def source(self) -> str:
@@ -137,17 +137,17 @@ class EncoderSpec:
         return f"{self.file} of {self.hub} at {self.revision}" if self.hub else str(self.url)
 
     @property
-    def how_to_bring(self) -> str:
+    def how_to_get(self) -> str:
         """Which file to bring and where to put it."""
         beside = f", with {self.tokenizer_file} beside it" if self.tokenizer_file else ""
-        return f"bring {self.source} and put it at {self.brought_dir / self.file}{beside}"
+        return f"bring {self.source} and put it at {self.local_dir / self.file}{beside}"
 
     def find_local(self) -> Path | None:
         """The weights on this machine: shipped, brought, or in the hub's cache; None if nowhere."""
         if self.shipped is not None:
             folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
             return folder if folder.is_dir() else None
-        found = find_file(self.brought_dir, first=self.file)
+        found = find_file(self.local_dir, first=self.file)
         if found is None and self.hub is not None:
             found = next(iter(find_cached(self.hub, [self.file], revision=self.revision)), None)
         if found is not None and not found.with_name(self.tokenizer_file or found.name).is_file():
@@ -173,7 +173,7 @@ class EncoderSpec:
         except UserError as error:
             raise UserError(
                 f"encoder '{self.name}' has no weights on this machine and they cannot be fetched",
-                hint=self.how_to_bring,
+                hint=self.how_to_get,
             ) from error
 
     def _download_from_hub(self, hub: str) -> Path:
@@ -191,10 +191,10 @@ class EncoderSpec:
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
             raise UserError("HF_HUB_OFFLINE is set")
         part = download(
-            url, self.brought_dir / "incoming", progress=progress, max_bytes=MAX_WEIGHTS_BYTES
+            url, self.local_dir / "incoming", progress=progress, max_bytes=MAX_WEIGHTS_BYTES
         )
-        part.replace(self.brought_dir / self.file)
-        return self.brought_dir / self.file
+        part.replace(self.local_dir / self.file)
+        return self.local_dir / self.file
 
     def identity(self, progress: Progress = no_progress) -> str:
         """Architecture, weights, pixels, pooling and precision in one string.
@@ -383,7 +383,7 @@ class Encoder:
         """Whether the network runs on the cores that also decode images."""
         return self.device.type == "cpu"
 
-    def embed_images(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Embeddings:
+    def encode_images(self, images: Sequence[Image.Image], *, batch_size: int = 64) -> Features:
         """One row an image.
 
         For dino and clip: L2-normalised, so that a dot product is a cosine. For perceptual: the
@@ -392,18 +392,18 @@ class Encoder:
         rows = []
         for start in range(0, len(images), batch_size):
             chunk = [self.pixels.prepare(image) for image in images[start : start + batch_size]]
-            rows.append(self.embed_pixels(np.stack(chunk)))
+            rows.append(self.encode_pixels(np.stack(chunk)))
         return np.concatenate(rows)
 
-    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
-        """`embed_images` of images that `pixels` has prepared, (n, 3, h, w), in one pass."""
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """`encode_images` of images that `pixels` has prepared, (n, 3, h, w), in one pass."""
         batch = torch.from_numpy(pixels).to(self.device, self.dtype)
         # Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), exact:
             return self._forward(batch).float().cpu().numpy()
 
-    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+    def encode_texts(self, texts: Sequence[str]) -> Features:
         """L2-normalised, one row a text, whose bits do not depend on the other texts; clip only."""
         tokens = self.tokenizer(list(texts)).to(self.device)
         by_length: dict[int, list[int]] = {}

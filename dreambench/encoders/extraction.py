@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambench.encoders.encoder import Embeddings, Encoder
+from dreambench.encoders.encoder import Encoder
 from dreambench.encoders.feature_cache import (
     KEPT_SHARE,
-    Cache,
+    FeatureCache,
     Kind,
     Row,
     Stat,
@@ -32,6 +32,7 @@ from dreambench.encoders.feature_cache import (
 from dreambench.errors import UserError
 from dreambench.progress import Progress
 from dreambench.storage.files import load_image
+from dreambench.types import Features
 
 MAX_WORKERS = 16
 COMMIT_SECONDS = 0.5
@@ -68,8 +69,8 @@ class Joined:
         return np.concatenate([*(one.ravel() for one in arrays), np.array(size, np.float32)])
 
 
-class Reader(Protocol):
-    """What turns images into rows: an `encoders.Encoder`, or `BlackFinder`."""
+class Extractor(Protocol):
+    """What turns images into rows: an `encoders.Encoder`, or `BlackDetector`."""
 
     identity: str
 
@@ -88,7 +89,7 @@ class Reader(Protocol):
         """Whether it works on the cores that also decode."""
         ...
 
-    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
         """One row an image, of a batch of prepared images."""
         ...
 
@@ -99,7 +100,7 @@ class _IsBlack:
         return np.array([image.getbbox() is None], np.float32)
 
 
-class BlackFinder:
+class BlackDetector:
     """Says of an image whether every pixel of it is black: (n, 1), 1 for black.
 
     Diffusers' safety checker hands out such images in place of what it censors.
@@ -110,8 +111,8 @@ class BlackFinder:
     batch_size = 8
     on_cpu = True
 
-    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
-        """See `Reader`."""
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """See `Extractor`."""
         return pixels
 
 
@@ -140,7 +141,7 @@ AUTO = Pace()
 class Rows:
     """Asks for a row of each file."""
 
-    reader: Reader
+    reader: Extractor
     paths: Sequence[Path]
 
 
@@ -152,18 +153,18 @@ class Distances:
     place, and rows only live until their group is through.
     """
 
-    reader: Reader
+    reader: Extractor
     groups: Sequence[Sequence[Path]]
 
 
-def embed(
+def extract(
     rows: Sequence[Rows],
     distances: Sequence[Distances],
     *,
-    cache: Cache,
+    cache: FeatureCache,
     progress: Progress,
     pace: Pace = AUTO,
-) -> tuple[list[dict[Path, Embeddings]], list[dict[tuple[Path, Path], float]]]:
+) -> tuple[list[dict[Path, Features]], list[dict[tuple[Path, Path], float]]]:
     """Answers all that is asked, in order; each file is hashed once and decoded at most once.
 
     Readers of one identity share their work. Rows are made in batches that all have one size (the
@@ -214,7 +215,9 @@ class _Lane:
 
     kind: Kind
 
-    def __init__(self, reader: Reader, keys: Sequence[str], cache: Cache, pace: Pace) -> None:
+    def __init__(
+        self, reader: Extractor, keys: Sequence[str], cache: FeatureCache, pace: Pace
+    ) -> None:
         self.reader = reader
         self.size = pace.batch_size or reader.batch_size
         self.found: dict[str, Row] = cache.read(reader.identity, self.kind, keys)
@@ -233,11 +236,11 @@ class _Lane:
         if len(self.waiting) == len(self.todo[0]):
             batch = self.todo.popleft()
             filling = [pixels] * (self.size - len(batch))
-            made = self.reader.embed_pixels(np.stack(self.waiting + filling))
+            made = self.reader.encode_pixels(np.stack(self.waiting + filling))
             self.waiting = []
             self.keep(dict(zip(batch, made[: len(batch)], strict=True)))
 
-    def keep(self, made: Mapping[str, Embeddings]) -> None:
+    def keep(self, made: Mapping[str, Features]) -> None:
         """Takes what its reader made of a batch."""
         raise NotImplementedError
 
@@ -246,7 +249,7 @@ class _Lane:
         if key not in self.found:
             self.found[key] = self.fresh[key] = row
 
-    def save(self, cache: Cache) -> None:
+    def save(self, cache: FeatureCache) -> None:
         """Writes what is new."""
         if self.fresh:
             cache.write(self.reader.identity, self.kind, self.fresh)
@@ -257,13 +260,18 @@ class _RowLane(_Lane):
     kind = "image"
 
     def __init__(
-        self, reader: Reader, contents: Iterable[str], wanted: Set[str], cache: Cache, pace: Pace
+        self,
+        reader: Extractor,
+        contents: Iterable[str],
+        wanted: Set[str],
+        cache: FeatureCache,
+        pace: Pace,
     ) -> None:
         order = [name for name in contents if name in wanted]
         super().__init__(reader, order, cache, pace)
         self.plan(order, wanted - self.found.keys())
 
-    def keep(self, made: Mapping[str, Embeddings]) -> None:
+    def keep(self, made: Mapping[str, Features]) -> None:
         for name, row in made.items():
             self.add(name, row)
 
@@ -275,10 +283,10 @@ class _DistanceLane(_Lane):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Extractor,
         contents: Iterable[str],
         groups: Sequence[Sequence[str]],
-        cache: Cache,
+        cache: FeatureCache,
         pace: Pace,
     ) -> None:
         pairs = {key_of_pair(a, b): (a, b) for group in groups for a, b in combinations(group, 2)}
@@ -289,11 +297,11 @@ class _DistanceLane(_Lane):
             if key not in self.found:
                 self.partners.setdefault(a, set()).add(b)
                 self.partners.setdefault(b, set()).add(a)
-        self.rows: dict[str, Embeddings] = {}
+        self.rows: dict[str, Features] = {}
         members = {name for pair in pairs.values() for name in pair}
         self.plan([name for name in contents if name in members], self.partners.keys())
 
-    def keep(self, made: Mapping[str, Embeddings]) -> None:
+    def keep(self, made: Mapping[str, Features]) -> None:
         for name, row in made.items():
             self.rows[name] = row
             for other in self.partners.get(name, set()) & self.rows.keys():
@@ -309,7 +317,7 @@ def _run_lanes(
     lanes: Sequence[_Lane],
     names: Mapping[Path, str],
     hashed: Mapping[Path, tuple[str, Stat]],
-    cache: Cache,
+    cache: FeatureCache,
     n_workers: int,
     progress: Progress,
 ) -> None:
@@ -363,7 +371,7 @@ def _run_lanes(
     progress("embeddings: files", len(needed), len(needed))
 
 
-def _save(lanes: Iterable[_Lane], cache: Cache) -> None:
+def _save(lanes: Iterable[_Lane], cache: FeatureCache) -> None:
     for lane in lanes:
         lane.save(cache)
 
@@ -402,33 +410,35 @@ def _prepare_once(
     return made[one]
 
 
-def embed_texts(texts: Iterable[str], encoder: Encoder, *, cache: Cache) -> dict[str, Embeddings]:
+def extract_texts(
+    texts: Iterable[str], encoder: Encoder, *, cache: FeatureCache
+) -> dict[str, Features]:
     """The row of each text, from the cache or by the encoder."""
     keys = {text: key_of_text(text) for text in sorted(set(texts))}
     known = cache.read(encoder.identity, "text", list(keys.values()))
     missing = [text for text, key in keys.items() if key not in known]
     if missing:
-        made = encoder.embed_texts(missing)
+        made = encoder.encode_texts(missing)
         fresh = {keys[text]: row for text, row in zip(missing, made, strict=True)}
         cache.write(encoder.identity, "text", fresh)
         known |= fresh
     return {text: known[key] for text, key in keys.items()}
 
 
-def embed_files(
+def extract_files(
     paths: Sequence[Path],
-    readers: Sequence[Reader],
+    readers: Sequence[Extractor],
     *,
     cache_dir: Path,
     progress: Progress,
     pace: Pace = AUTO,
-) -> list[Embeddings]:
-    """Embeddings of image files: for each reader an array with one row a path; see `embed`.
+) -> list[Features]:
+    """Features of image files: for each reader an array with one row a path; see `extract`.
 
     Keeps the cache within its bound.
     """
-    with Cache(cache_dir) as cache:
+    with FeatureCache(cache_dir) as cache:
         asks = [Rows(reader, paths) for reader in readers]
-        found, _ = embed(asks, [], cache=cache, progress=progress, pace=pace)
+        found, _ = extract(asks, [], cache=cache, progress=progress, pace=pace)
         cache.prune(read_max_bytes(), share=KEPT_SHARE)
     return [np.stack([rows[path] for path in paths]) for rows in found]

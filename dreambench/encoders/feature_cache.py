@@ -111,7 +111,7 @@ def key_of_pair(first: str, second: str) -> str:
     return ":".join(sorted((first, second)))
 
 
-class Cache:
+class FeatureCache:
     """The open cache; use it as a context.
 
     Any number of processes may read and write at once. A write is one transaction: a process that
@@ -144,7 +144,7 @@ class Cache:
                     raise self._refuse(error) from error
                 self._db = self._open_anew()
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> FeatureCache:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -424,7 +424,7 @@ class Cache:
 def hash_file(path: Path) -> str:
     """SHA-256 of one large file, remembered in the user's cache where there can be one."""
     try:
-        with Cache(cache_dir()) as cache:
+        with FeatureCache(cache_dir()) as cache:
             return cache.hash_files([path], n_workers=1)[path][0]
     except UserError:
         return sha256_file(path)

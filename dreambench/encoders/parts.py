@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 
-from dreambench.encoders.encoder import Embeddings, Encoder, Pixels
+from dreambench.encoders.encoder import Encoder, Pixels
 from dreambench.encoders.extraction import Joined
-from dreambench.encoders.segmentation import Mask, Segmenter
+from dreambench.encoders.segmentation import Segmenter
+from dreambench.types import Features, Mask
 
 HASH_PX = 32
 """The side to which pHash brings a picture: four times that of its 8 x 8 bits."""
@@ -30,7 +31,7 @@ class _Hashes:
         return np.concatenate([imagehash.phash(one).hash.ravel() for one in seen]).astype("f4")
 
 
-class HashReader:
+class HashExtractor:
     """Perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
 
     The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
@@ -41,16 +42,16 @@ class HashReader:
     batch_size = 8
     on_cpu = True
 
-    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
-        """See `embed.Reader`."""
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """See `extraction.Extractor`."""
         return pixels
 
-    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+    def encode_images(self, images: Sequence[Image.Image]) -> Features:
         """One row an image."""
         return np.stack([self.pixels.prepare(image) for image in images])
 
 
-class PartsReader:
+class PartsExtractor:
     """Three embeddings of an image in a row: its subject and its background by DINO, and by CLIP.
 
     Each sees one part and zeros elsewhere, which is the encoder's mean colour: the subject by DINO,
@@ -72,16 +73,16 @@ class PartsReader:
         asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
         self.identity = f"parts v1|{dino.identity}|{clip.identity}|{segmenter.identity}{asked}"
 
-    def embed_pixels(self, pixels: NDArray[np.float32]) -> Embeddings:
-        """See `embed.Reader`."""
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """See `extraction.Extractor`."""
         logits = self.segmenter.find_logits(self._split_inputs(pixels)[0], self.class_name)
         return self._embed(pixels, [torch.from_numpy(row) for row in logits], threshold=0.0)
 
-    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+    def encode_images(self, images: Sequence[Image.Image]) -> Features:
         """One row an image."""
-        return self.embed_pixels(np.stack([self.pixels.prepare(image) for image in images]))
+        return self.encode_pixels(np.stack([self.pixels.prepare(image) for image in images]))
 
-    def embed_masked(self, images: Sequence[Image.Image], masks: Sequence[Mask]) -> Embeddings:
+    def encode_masked(self, images: Sequence[Image.Image], masks: Sequence[Mask]) -> Features:
         """The same with masks that are known: one bool array (height, width) an image."""
         pixels = np.stack([self.pixels.prepare(image) for image in images])
         return self._embed(
@@ -90,7 +91,7 @@ class PartsReader:
 
     def _embed(
         self, pixels: NDArray[np.float32], maps: Sequence[torch.Tensor], *, threshold: float
-    ) -> Embeddings:
+    ) -> Features:
         _, for_dino, for_clip = self._split_inputs(pixels)
         sizes = pixels[:, -2:].astype(int)
 
@@ -104,9 +105,9 @@ class PartsReader:
         seen, by_clip = cut(self.dino.spec.pixels), cut(self.clip.spec.pixels)
         return np.concatenate(
             [
-                self.dino.embed_pixels(for_dino * seen),
-                self.dino.embed_pixels(for_dino * (1 - seen)),
-                self.clip.embed_pixels(for_clip * by_clip),
+                self.dino.encode_pixels(for_dino * seen),
+                self.dino.encode_pixels(for_dino * (1 - seen)),
+                self.clip.encode_pixels(for_clip * by_clip),
             ],
             axis=1,
         )
@@ -121,7 +122,7 @@ class PartsReader:
         return found
 
     @staticmethod
-    def split(rows: Embeddings, n_dino: int) -> dict[str, Embeddings]:
+    def split(rows: Features, n_dino: int) -> dict[str, Features]:
         """The three parts of rows, by kind; `n_dino` is the width of DINO's embeddings."""
         return {
             "dino-fg": rows[:, :n_dino],

@@ -14,12 +14,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambench.encoders.encoder import Pixels, brought_root
+from dreambench.encoders.encoder import Pixels, weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_snapshot
 from dreambench.storage.files import PACKAGE_DIR, digest_folder
-
-Mask = NDArray[np.bool_]
+from dreambench.types import Mask
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class SegmenterSpec:
     files: tuple[str, ...] = ("config.json", "model.safetensors")
 
     @property
-    def brought_dir(self) -> Path:
+    def local_dir(self) -> Path:
         """Folder for a snapshot that a user brings."""
-        return brought_root() / self.name
+        return weights_root() / self.name
 
     @property
     def source(self) -> str:
@@ -51,13 +50,13 @@ class SegmenterSpec:
         return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
 
     @property
-    def how_to_bring(self) -> str:
+    def how_to_get(self) -> str:
         """Which files to bring and where to put them."""
-        return f"bring {self.source} and put them into {self.brought_dir}"
+        return f"bring {self.source} and put them into {self.local_dir}"
 
     def find_local(self) -> Path | None:
         """The snapshot folder on this machine: shipped, brought, or in the hub's cache."""
-        folder = self.brought_dir
+        folder = self.local_dir
         if self.shipped is not None:
             folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
         return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
@@ -80,7 +79,7 @@ class SegmenterSpec:
             raise UserError(
                 f"segmenter '{self.name}' has no weights on this machine and they cannot be "
                 "fetched",
-                hint=self.how_to_bring,
+                hint=self.how_to_get,
             ) from error
 
     def identity(self) -> str:
@@ -185,7 +184,7 @@ def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
         return network.from_pretrained(folder, **options), tokenizer
     except Exception as error:  # The tokenizers library raises nothing more exact.
         raise UserError(
-            f"{folder} does not hold the segmenter '{spec.name}'", hint=spec.how_to_bring
+            f"{folder} does not hold the segmenter '{spec.name}'", hint=spec.how_to_get
         ) from error
 
 

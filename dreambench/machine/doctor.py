@@ -127,7 +127,7 @@ def check_weights() -> list[Finding]:
     ]
     for group, spec in named:
         path = spec.find_local()
-        text = spec.how_to_bring
+        text = spec.how_to_get
         if path is not None:
             text = "shipped" if spec.shipped else f"present, {path}"
         found.append(Finding(group, spec.name, path is not None, text))

@@ -32,7 +32,7 @@ from dreambench.methods.base import (
 from dreambench.storage.files import PACKAGE_DIR, digest_folder, sha256_file
 
 GROUP = "dreambench.methods"
-"""Entry point group of packages that bring methods: name -> class."""
+"""ImageSet point group of packages that bring methods: name -> class."""
 ALL = "all"
 
 _REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<attribute>[^:/\\]*)")

@@ -18,9 +18,10 @@ import pandas as pd
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import ENCODERS, Embeddings, EncoderSpec
+from dreambench.encoders.encoder import ENCODERS, EncoderSpec
 from dreambench.errors import unknown_name
 from dreambench.metrics.metrics import compute_reference_similarity, compute_text_similarity
+from dreambench.types import Features
 
 COLUMNS = ["convention", "metric", "mean", "n_images", "n_dropped", "signature"]
 
@@ -133,8 +134,8 @@ def score_convention(
     convention: Convention,
     subjects: Sequence[Subject],
     images: Mapping[str, Sequence[tuple[ImageUnit, Path]]],
-    vectors: Mapping[str, Mapping[Path, Embeddings]],
-    texts: Mapping[str, Embeddings],
+    vectors: Mapping[str, Mapping[Path, Features]],
+    texts: Mapping[str, Features],
     black: Mapping[Path, bool],
     identities: Mapping[str, str],
 ) -> pd.DataFrame:

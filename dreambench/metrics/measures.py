@@ -12,21 +12,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dreambench.encoders.encoder import Embeddings
 from dreambench.metrics.metrics import (
     COSINE,
     METRICS,
     SHARE,
     UNBOUNDED,
-    Bounds,
     Metric,
     compute_reference_similarity,
     compute_text_similarity,
 )
-
-Values = NDArray[np.float64]
+from dreambench.types import Bounds, Features, Values
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,7 @@ QUANTITIES: dict[str, Metric | Measure] = {**METRICS, **MEASURES}
 """All that pictures are measured by, the paper's metrics first."""
 
 
-def compute_left_out_similarity(images: Embeddings, references: Embeddings) -> Values:
+def compute_left_out_similarity(images: Features, references: Features) -> Values:
     """Mean cosine with all references but the most similar one: (n, d), (m, d) -> (n,).
 
     A pasted photo earns what a photo earns beside the others of its subject. NaN with one photo.
@@ -144,7 +140,7 @@ def compute_left_out_similarity(images: Embeddings, references: Embeddings) -> V
     return (cosines.sum(1) - cosines.max(1)) / (len(references) - 1)
 
 
-def compute_anchors(references: Embeddings, others: Embeddings) -> tuple[float, float]:
+def compute_anchors(references: Features, others: Features) -> tuple[float, float]:
     """Floor and ceiling of a subject: mean cosine of its photos with others', and with each other.
 
     (m, d), (k, d) -> in [-1, 1]; NaN where there is nothing to compare with. No photo is compared
@@ -156,7 +152,7 @@ def compute_anchors(references: Embeddings, others: Embeddings) -> tuple[float, 
     return floor, float(compute_left_self_out(references).mean())
 
 
-def compute_left_self_out(references: Embeddings) -> Values:
+def compute_left_self_out(references: Features) -> Values:
     """Mean cosine of each photo with the others of its subject: (m, d) -> (m,), m at least 2."""
     cosines = _cosines(references, references)
     return (cosines.sum(1) - np.diag(cosines)) / (len(references) - 1)
@@ -169,7 +165,7 @@ def normalise(values: Values, floor: float, ceiling: float) -> Values:
     return (values - floor) / (ceiling - floor)
 
 
-def compute_copy_index(images: Embeddings, references: Embeddings) -> Values:
+def compute_copy_index(images: Features, references: Features) -> Values:
     """How much nearer an image is to some reference than any two references are: in [0, 1].
 
     (n, d), (m, d) -> (n,). With p the greatest cosine between two references, it is 0 up to
@@ -187,7 +183,7 @@ def compute_copy_index(images: Embeddings, references: Embeddings) -> Values:
     return np.clip((_cosines(images, references).max(1) - start) / (1 - start), 0, 1)
 
 
-def compute_leak(images: Embeddings, references: Embeddings, others: Embeddings) -> Values:
+def compute_leak(images: Features, references: Features, others: Features) -> Values:
     """How near an image's background is to that of some reference: in [0, 1].
 
     (n, d), (m, d), (k, d) of pictures without their subject -> (n,). 0 is what the backgrounds of
@@ -200,7 +196,7 @@ def compute_leak(images: Embeddings, references: Embeddings, others: Embeddings)
 
 
 def compute_retrieval(
-    images: Embeddings, references: Embeddings, distractors: Embeddings
+    images: Features, references: Features, distractors: Features
 ) -> tuple[Values, Values]:
     """Rank-1 (0 or 1) and average precision of the references in a gallery with distractors.
 
@@ -217,7 +213,7 @@ def compute_retrieval(
     return (before[:, 0] == 0).astype(np.float64), (hits / (hits + before)).mean(1)
 
 
-def compute_prompt_rank(images: Embeddings, texts: Embeddings, own: Sequence[int]) -> Values:
+def compute_prompt_rank(images: Features, texts: Features, own: Sequence[int]) -> Values:
     """Share of the other texts that each image matches less well than its own one: in [0, 1].
 
     (n, d), (t, d) and for each image the row of its text -> (n,). Half is chance; ties count half.
@@ -232,7 +228,7 @@ def compute_prompt_rank(images: Embeddings, texts: Embeddings, own: Sequence[int
 
 
 def compute_prompt_lift(
-    images: Embeddings, photos: Embeddings, texts: Embeddings, own: Sequence[int]
+    images: Features, photos: Features, texts: Features, own: Sequence[int]
 ) -> Values:
     """CLIP-T above what photos score with the same text, in standard deviations of theirs.
 
@@ -258,16 +254,16 @@ def compute_joint(
 
 
 def measure_subject(
-    vectors: Mapping[str, Embeddings],
-    photos: Mapping[str, Embeddings],
-    others: Mapping[str, Embeddings],
-    texts: Embeddings,
+    vectors: Mapping[str, Features],
+    photos: Mapping[str, Features],
+    others: Mapping[str, Features],
+    texts: Features,
     own_text: Sequence[int],
 ) -> dict[str, Values]:
     """Every measure that the vectors allow, by name, for the images of one subject.
 
     `vectors`, `photos` and `others` (photos of its distractors) hold rows by kind: dino, clip, and
-    with masks dino-fg, clip-fg, dino-bg; `hash` holds perceptual hashes, see `HashReader`. `texts`
+    with masks dino-fg, clip-fg, dino-bg; `hash` holds those of `HashExtractor`. `texts`
     are CLIP's of the protocol's prompts for this class; `own_text` the row of each image's own.
     """
     found: dict[str, Values] = {}
@@ -304,7 +300,7 @@ def measure_subject(
     return found
 
 
-def compute_copied_pixels(images: Embeddings, references: Embeddings) -> Values:
+def compute_copied_pixels(images: Features, references: Features) -> Values:
     """1 for an image whose hash is within COPY_BITS of a reference's, else 0: (n, 2 b), (m, 2 b).
 
     A row has the bits of a picture's hash and then those of its mirror image's, as 0 and 1.
@@ -321,6 +317,6 @@ COPY_BITS = 10
 """Of 64; the bound within which perceptual hashes of near-duplicates fall (Buchner, imagehash)."""
 
 
-def _cosines(first: Embeddings, second: Embeddings) -> Values:
+def _cosines(first: Features, second: Features) -> Values:
     """Sums run in float64, so that no order of work shows in the result."""
     return first.astype(np.float64) @ second.astype(np.float64).T

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreambench.encoders.encoder import Embeddings, Role
+from dreambench.encoders.encoder import Role
+from dreambench.types import Bounds, Features
 
-Bounds = tuple[float, float]
 COSINE: Bounds = (-1.0, 1.0)
 SHARE: Bounds = (0.0, 1.0)
 UNBOUNDED: Bounds = (-math.inf, math.inf)
@@ -73,7 +73,7 @@ METRICS = {
 }  # fmt: skip
 
 
-def compute_reference_similarity(images: Embeddings, references: Embeddings) -> NDArray[np.float64]:
+def compute_reference_similarity(images: Features, references: Features) -> NDArray[np.float64]:
     """Mean cosine of each image to all references: (n, d), (m, d) -> (n,) in [-1, 1].
 
     Inputs have unit rows. Sums run in float64, so that no order of work shows in the result.
@@ -81,7 +81,7 @@ def compute_reference_similarity(images: Embeddings, references: Embeddings) -> 
     return (images.astype(np.float64) @ references.astype(np.float64).T).mean(axis=1)
 
 
-def compute_text_similarity(images: Embeddings, texts: Embeddings) -> NDArray[np.float64]:
+def compute_text_similarity(images: Features, texts: Features) -> NDArray[np.float64]:
     """Cosine of each image to its own text: (n, d), (n, d) -> (n,) in [-1, 1]."""
     return (images.astype(np.float64) * texts.astype(np.float64)).sum(axis=1)
 

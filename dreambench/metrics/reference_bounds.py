@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Embeddings
+from dreambench.types import Features
 
 METRIC_OF_ROLE = {"dino": "dino", "clip": "clip-i"}
-COLUMNS = ["subject", "metric", "n_photos", "with_self", "without_self"]
+COLUMNS = ["subject", "metric", "n_photos", "copy_bound", "faithful_bound"]
 
 
-def compute_oracles(
-    subjects: list[Subject], vectors: Mapping[str, Mapping[Path, Embeddings]]
+def compute_reference_bounds(
+    subjects: list[Subject], vectors: Mapping[str, Mapping[Path, Features]]
 ) -> pd.DataFrame:
     """Mean cosine of each subject's photos with each other; the columns of COLUMNS.
 
-    `with_self` counts each photo with itself as well: it is the paper's row "Real images", and what
-    a method earns that pastes its reference photos back. `without_self` leaves these out: it is
+    `copy_bound` counts each photo with itself as well: the paper's row "Real images", and what
+    a method earns that pastes its reference photos back. `faithful_bound` leaves these out: it is
     what a faithful new photo earns; NaN for a single photo. `vectors` by role and path.
     """
     rows = []
@@ -37,12 +37,12 @@ def compute_oracles(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def mean_oracles(oracles: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+def mean_reference_bounds(oracles: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     """Plain means over subjects by metric, as JSON takes them."""
     found: dict[str, dict[str, float | None]] = {}
     for metric, group in oracles.groupby("metric", sort=False):
         found[str(metric)] = {}
-        for name in ("with_self", "without_self"):
+        for name in ("copy_bound", "faithful_bound"):
             mean = float(group[name].mean())
             found[str(metric)][name] = None if np.isnan(mean) else mean
     return found

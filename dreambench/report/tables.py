@@ -333,12 +333,12 @@ def name_code(code: Mapping[str, Any]) -> str:
     return f"code {code['commit'] or 'release'} ({code['version']}{changed})"
 
 
-def make_oracle_table(runs: Sequence[Scored]) -> pd.DataFrame:
+def make_bounds_table(runs: Sequence[Scored]) -> pd.DataFrame:
     """What the real photos score, and the floor where the class-only baseline is among the runs."""
     oracles = runs[0].summary["oracles"]
     names = {
-        "with_self": "real photos, self-pairs in: what pasting a photo back earns",
-        "without_self": "real photos, self-pairs out: what a faithful new photo earns",
+        "copy_bound": "real photos, self-pairs in: what pasting a photo back earns",
+        "faithful_bound": "real photos, self-pairs out: what a faithful new photo earns",
     }
     rows = []
     for key, text in names.items():
@@ -421,7 +421,7 @@ def _list_digests(digests: Mapping[str, str | None]) -> str:
 def write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
     """Writes tables as CSV and Markdown, and returns their paths; the first run is the subject."""
     long, main = make_long_table(runs), make_main_table(runs)
-    differences, oracles = make_difference_table(runs), make_oracle_table(runs)
+    differences, oracles = make_difference_table(runs), make_bounds_table(runs)
     families, kinds, subjects = (
         make(runs) for make in (make_family_table, make_kind_table, make_subject_table)
     )

@@ -18,13 +18,13 @@ import pandas as pd
 from dreambench.analysis.comparison import Scored, check_comparable
 from dreambench.analysis.stats import estimate_table, mean_by_subject, why_no_interval
 from dreambench.artifacts.failures import Failures, read_failures, summarise_failures
-from dreambench.artifacts.image_set import Entry
+from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID
 from dreambench.config.recipe import PluginRecipe
 from dreambench.encoders.encoder import Encoder, load_encoder, load_spec
-from dreambench.encoders.extraction import AUTO, BlackFinder, Pace, Reader
-from dreambench.encoders.parts import HashReader
+from dreambench.encoders.extraction import AUTO, BlackDetector, Extractor, Pace
+from dreambench.encoders.parts import HashExtractor
 from dreambench.encoders.segmentation import Segmenter
 from dreambench.errors import UserError
 from dreambench.machine.throughput import Setting, name_device, note_speed
@@ -33,7 +33,7 @@ from dreambench.methods.guard import Guard
 from dreambench.methods.plugins import check_recipe
 from dreambench.metrics.conventions import find_convention, score_convention
 from dreambench.metrics.metrics import METRICS
-from dreambench.metrics.reference_bounds import compute_oracles, mean_oracles
+from dreambench.metrics.reference_bounds import compute_reference_bounds, mean_reference_bounds
 from dreambench.progress import Progress
 from dreambench.report.figures import plot_families, plot_fidelity, plot_grid, plot_intervals
 from dreambench.report.tables import write_tables
@@ -48,12 +48,12 @@ from dreambench.scoring.measures import (
 )
 from dreambench.scoring.scores import (
     COLUMNS,
-    Embedded,
+    Extracted,
     clip_texts,
     compute_scores,
-    embed_entry,
     encoder_specs,
     expected_counts,
+    extract_image_set,
 )
 from dreambench.storage.files import make_dir, read_json, write_bytes, write_json
 
@@ -65,7 +65,7 @@ class Scorer:
     """The stages from images to numbers, whoever made the images."""
 
     def __init__(
-        self, entry: Entry, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO
+        self, entry: ImageSet, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO
     ) -> None:
         self.entry = entry
         self.cache_dir = make_dir(cache_dir)
@@ -78,11 +78,11 @@ class Scorer:
         device = self.entry.device
         return {role: load_encoder(spec.name, role, device=device) for role, spec in specs.items()}
 
-    def embed(self) -> Embedded:
+    def embed(self) -> Extracted:
         """Embeds photos, images and texts, as far as the cache does not have them."""
         readers: dict[str, Encoder] = dict(self._encoders)
         clip = readers.get("clip")
-        return embed_entry(
+        return extract_image_set(
             self.entry,
             readers,
             perceptual=readers.pop("perceptual", None),
@@ -96,8 +96,8 @@ class Scorer:
     def score(self) -> pd.DataFrame:
         """Writes scores.parquet, measures.parquet, and oracles.csv: what the photos score."""
         found = self.embed()
-        oracles = compute_oracles(self.entry.subjects, found.rows)
-        write_bytes(self.entry.oracles_path, oracles.to_csv(index=False).encode())
+        oracles = compute_reference_bounds(self.entry.subjects, found.rows)
+        write_bytes(self.entry.bounds_path, oracles.to_csv(index=False).encode())
         scores = compute_scores(self.entry, found)
         _write_table(self.entry.scores_path, scores)
         measures = compute_measures(self.entry, found, self._encoders, self._segmenter[0])
@@ -119,8 +119,8 @@ class Scorer:
         specs = {c.name: c.encoders(entry.protocol) for c in chosen}
         distinct = {spec for encoders in specs.values() for spec in encoders.values()}
         loaded = {spec: load_spec(spec, device=entry.device) for spec in distinct}
-        readers: dict[str, Reader] = {e.identity: e for e in loaded.values()}
-        readers["black"] = BlackFinder()
+        readers: dict[str, Extractor] = {e.identity: e for e in loaded.values()}
+        readers["black"] = BlackDetector()
         images = {s.name: entry.made_images(s.name) for s in entry.subjects}
         texts = {
             convention.name: (
@@ -133,7 +133,7 @@ class Scorer:
             )
             for convention in chosen
         }
-        found = embed_entry(
+        found = extract_image_set(
             entry, readers, texts=texts, only_images=["black"], cache_dir=self.cache_dir,
             pace=self.pace, progress=self.progress,
         )  # fmt: skip
@@ -174,7 +174,7 @@ class Scorer:
                 hint=f"first: dreambench score {self.entry.run_dir}",
             )
         segmenter, why = self._segmenter
-        identities = {**encoders, "hash": HashReader.identity}
+        identities = {**encoders, "hash": HashExtractor.identity}
         if segmenter is not None:
             identities["mask"] = segmenter.identity
         images = [u for u in self.entry.plan.images if u.prompt_id != PRIOR_PROMPT_ID]
@@ -301,12 +301,12 @@ class Job(Scorer):
         return self.summarise()
 
 
-def is_partial(entry: Entry) -> bool:
+def is_partial(entry: ImageSet) -> bool:
     """Whether this is less than its protocol: narrowed, or with images missing."""
     return entry.is_partial or bool(entry.missing_images())
 
 
-def read_scores(entry: Entry) -> pd.DataFrame:
+def read_scores(entry: ImageSet) -> pd.DataFrame:
     """The scores of a run; UserError when it has none."""
     if not entry.scores_path.is_file():
         raise UserError(
@@ -315,23 +315,23 @@ def read_scores(entry: Entry) -> pd.DataFrame:
     return pd.read_parquet(entry.scores_path)
 
 
-def _read_measures(entry: Entry) -> pd.DataFrame:
+def _read_measures(entry: ImageSet) -> pd.DataFrame:
     """The measures of a run's images; none where its protocol has no metric of DINO and CLIP."""
     if not entry.measures_path.is_file():
         return pd.DataFrame(columns=COLUMNS)
     return pd.read_parquet(entry.measures_path)
 
 
-def read_oracles(entry: Entry) -> pd.DataFrame:
+def read_reference_bounds(entry: ImageSet) -> pd.DataFrame:
     """What the real photos of a run score; UserError when it was not scored."""
-    if not entry.oracles_path.is_file():
+    if not entry.bounds_path.is_file():
         raise UserError(
             f"{entry.run_dir} has no oracles", hint=f"first: dreambench score {entry.run_dir}"
         )
-    return pd.read_csv(entry.oracles_path)
+    return pd.read_csv(entry.bounds_path)
 
 
-def make_summary(entry: Entry, scores: pd.DataFrame) -> dict[str, Any]:
+def make_summary(entry: ImageSet, scores: pd.DataFrame) -> dict[str, Any]:
     """The numbers of a run, or of brought images, with everything that they depend on."""
     table = estimate_table(scores).set_index("metric")
     expected = expected_counts(entry)
@@ -365,7 +365,7 @@ def make_summary(entry: Entry, scores: pd.DataFrame) -> dict[str, Any]:
         "n_images_expected": len(entry.plan.images),
         "interval": "95 %, Student t over subjects, within the range of what is measured",
         "metrics": metrics,
-        "oracles": mean_oracles(read_oracles(entry)),
+        "oracles": mean_reference_bounds(read_reference_bounds(entry)),
         "digests": entry.manifest["digests"],
         "encoders": entry.encoders,
         "device": entry.device,
@@ -410,7 +410,7 @@ def run_all(
     return job
 
 
-def read_comparable(runs: Sequence[Entry]) -> list[Scored]:
+def read_comparable(runs: Sequence[ImageSet]) -> list[Scored]:
     """Scores and summaries of runs to be set side by side, each with a name of its own.
 
     Raises UserError when they are not of one protocol and data set, or one has no summary.
@@ -438,7 +438,7 @@ def read_comparable(runs: Sequence[Entry]) -> list[Scored]:
     return found
 
 
-def write_report(run: Entry, beside: Sequence[Entry]) -> tuple[list[Scored], list[Path]]:
+def write_report(run: ImageSet, beside: Sequence[ImageSet]) -> tuple[list[Scored], list[Path]]:
     """Tables, plots and the image grid of a run beside others, in `<run>/report`.
 
     Raises UserError when the runs are not of one protocol and data set.
@@ -486,7 +486,7 @@ def write_report(run: Entry, beside: Sequence[Entry]) -> tuple[list[Scored], lis
     return scored, paths
 
 
-def _write_side_by_side(shown: Sequence[tuple[str, Entry]], path: Path) -> Path:
+def _write_side_by_side(shown: Sequence[tuple[str, ImageSet]], path: Path) -> Path:
     """A row a method, a column a subject with a prompt of its own; photos in the first row."""
     first = shown[0][1]
     columns = _choose_columns(first)
@@ -506,7 +506,7 @@ def _write_side_by_side(shown: Sequence[tuple[str, Entry]], path: Path) -> Path:
     return plot_grid(rows, [unit.clip_text for unit in units], path, n_references=0)
 
 
-def _write_grid(run: Entry, path: Path) -> Path:
+def _write_grid(run: ImageSet, path: Path) -> Path:
     """A row a subject, a column a prompt: its first image."""
     columns = _choose_columns(run)
     rows = []
@@ -521,7 +521,7 @@ def _write_grid(run: Entry, path: Path) -> Path:
     return plot_grid(rows, titles, path, n_references=N_GRID_REFERENCES)
 
 
-def _choose_columns(run: Entry) -> list[dict[str, ImageUnit]]:
+def _choose_columns(run: ImageSet) -> list[dict[str, ImageUnit]]:
     """Up to N_GRID_COLUMNS columns, subject -> image, from all families in turns.
 
     A prompt that only one kind of subject gets shares its column with one that the other gets.

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from dreambench import __version__
 from dreambench.artifacts.failures import describe_failures, read_failures, summarise_failures
-from dreambench.artifacts.image_set import BROUGHT, BroughtImages, Entry
+from dreambench.artifacts.image_set import EXTERNAL, ExternalImages, ImageSet
 from dreambench.artifacts.plan import ImageUnit, Plan, TrainUnit, make_plan
 from dreambench.base_models.registry import BaseModel, find_base_model
 from dreambench.config.protocol import Protocol
@@ -60,7 +60,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Entry):
+class Run(ImageSet):
     """An opened run folder."""
 
     request: Request
@@ -80,7 +80,7 @@ class Run(Entry):
         return self.run_dir / unit.relative_path
 
     def find_image(self, unit: ImageUnit) -> Path | None:
-        """See `Entry`."""
+        """See `ImageSet`."""
         path = self.image_path(unit)
         return path if path.is_file() else None
 
@@ -258,14 +258,14 @@ def _refuse_changes(run: Run, old: dict[str, Any]) -> list[Any]:
     return old.get("sessions", [])
 
 
-def read_run(run_dir: Path, *, data_dir: Path | None = None) -> Entry:
+def read_run(run_dir: Path, *, data_dir: Path | None = None) -> ImageSet:
     """Reads an existing folder by its run.json alone: a `Run`, or the results of brought images.
 
     `open_run` then goes on with a run. `data_dir` is where the photos of the paper's dataset lie,
     see `find_dataset`.
     """
     manifest = _read_manifest(run_dir)
-    if manifest.get("kind") == BROUGHT:
+    if manifest.get("kind") == EXTERNAL:
         return _read_brought(run_dir, manifest, data_dir)
     base = find_base_model(manifest["base_model"])
     head = {key: value for key, value in manifest["recipe"].items() if key != "settings"}
@@ -294,7 +294,7 @@ def _read_manifest(run_dir: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read_brought(run_dir: Path, manifest: dict[str, Any], data_dir: Path | None) -> BroughtImages:
+def _read_brought(run_dir: Path, manifest: dict[str, Any], data_dir: Path | None) -> ExternalImages:
     protocol = Protocol.model_validate(manifest["protocol"])
     subjects = load_chosen(protocol, data_dir=data_dir, names=manifest["subjects"])
     data = digest_subjects(subjects)
@@ -307,7 +307,7 @@ def _read_brought(run_dir: Path, manifest: dict[str, Any], data_dir: Path | None
     plan = make_plan(protocol.narrow(manifest["prompts"]), subjects, batch_size=1)
     if "pres" in manifest["not_measured"]:
         plan = plan.without_prior()
-    return BroughtImages(
+    return ExternalImages(
         run_dir=run_dir, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest
     )
 
@@ -341,7 +341,7 @@ def read_status(run_dir: Path, *, data_dir: Path | None = None) -> dict[str, Any
         "summarised": (run_dir / "summary.json").is_file(),
         "sessions": len(manifest.get("sessions", [])),
     }
-    if manifest.get("kind") == BROUGHT:
+    if manifest.get("kind") == EXTERNAL:
         images = manifest["images"]
         return {
             "method": manifest["name"],

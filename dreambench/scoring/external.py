@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dreambench.analysis.stats import mean_by_subject
-from dreambench.artifacts.image_set import BROUGHT, BroughtImages
+from dreambench.artifacts.image_set import EXTERNAL, ExternalImages
 from dreambench.artifacts.plan import Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, choose_prompts, load_protocol
 from dreambench.datasets.subjects import digest_subjects, find_dataset, read_index
@@ -45,7 +45,7 @@ N_NAMES = 20
 
 
 @dataclass(frozen=True)
-class BroughtScores:
+class ExternalScores:
     """What `score` found, also written to `folder` as a run's results are.
 
     `scores` has a row for each thing scored (`scoring.COLUMNS`), `by_subject` the columns metric,
@@ -89,7 +89,7 @@ def score(
     device: str = "auto",
     pace: Pace = AUTO,
     progress: Progress = no_progress,
-) -> BroughtScores:
+) -> ExternalScores:
     """Scores images made elsewhere by a protocol, and writes OUT/PROTOCOL/NAME.
 
     `folder` is in one of the layouts of `layouts.LAYOUTS`, or an index itself; `index` is a CSV
@@ -131,7 +131,7 @@ def score(
     manifest = {
         **_describe(wanted, chosen, placed, checked, problems),
         "format": FORMAT,
-        "kind": BROUGHT,
+        "kind": EXTERNAL,
         "name": name,
         "partial": bool(stopping) or _is_narrowed(wanted, chosen),
         "device": device,
@@ -139,7 +139,7 @@ def score(
         "encoders": encoder_identities(loaded, progress=progress),
         "sessions": [describe_machine()],
     }
-    entry = BroughtImages(
+    entry = ExternalImages(
         run_dir=run_dir, protocol=loaded, subjects=list(wanted.subjects),
         plan=Plan((), tuple(placed.units)), manifest=manifest, files=checked.files,
     )  # fmt: skip
@@ -150,7 +150,7 @@ def score(
         table = scorer.score_conventions(conventions) if conventions else None
         summary = scorer.summarise()
         scored, paths = write_report(entry, [])
-    return BroughtScores(
+    return ExternalScores(
         folder=run_dir, scores=scores, by_subject=mean_by_subject(scores),
         means=_make_means(
             ["metric"], [{"metric": name} | row for name, row in summary["metrics"].items()]
@@ -283,7 +283,7 @@ def _refusal(
     return error
 
 
-def _open_results(entry: BroughtImages) -> None:
+def _open_results(entry: ExternalImages) -> None:
     """Makes the folder of the results, or clears it of older ones of images that were brought.
 
     Raises UserError when it holds something else.
@@ -291,7 +291,7 @@ def _open_results(entry: BroughtImages) -> None:
     path = entry.run_dir / "run.json"
     if path.exists():
         old = read_json(path)
-        if not isinstance(old, dict) or old.get("kind") != BROUGHT:
+        if not isinstance(old, dict) or old.get("kind") != EXTERNAL:
             raise UserError(f"{entry.run_dir} holds a run", hint="pick another --name or --out")
     elif any(not found.name.startswith(".") for found in entry.run_dir.iterdir()):
         raise UserError(
@@ -301,7 +301,7 @@ def _open_results(entry: BroughtImages) -> None:
     with disk_errors(entry.run_dir):
         # Last of all the manifest is new: what is killed before has no numbers of other images.
         for old_path in (
-            entry.summary_path, entry.scores_path, entry.measures_path, entry.oracles_path,
+            entry.summary_path, entry.scores_path, entry.measures_path, entry.bounds_path,
             entry.conventions_path,
         ):  # fmt: skip
             old_path.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ import numpy as np
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.feature_cache import Cache
+from dreambench.encoders.feature_cache import FeatureCache
 from dreambench.errors import UserError, name_some, suggest
 from dreambench.progress import Progress
 from dreambench.storage.files import ImageError, is_lossy, load_image, sha256_file
@@ -521,7 +521,9 @@ class _Look:
     pixels_sha256: str = ""
 
 
-def _look_at_all(paths: Sequence[Path], cache: Cache, pool: ThreadPoolExecutor) -> list[_Look]:
+def _look_at_all(
+    paths: Sequence[Path], cache: FeatureCache, pool: ThreadPoolExecutor
+) -> list[_Look]:
     """What each file shows; content that was whole when it was seen before is not decoded again."""
     hashes = list(pool.map(_hash, paths))
     rows = cache.read(LOOK, "look", [name for name in hashes if name])
@@ -579,7 +581,7 @@ def check_images(
     n_lossy = 0
     units = list(placed.files)
     step = 16 * N_WORKERS
-    with Cache(cache_dir) as cache, ThreadPoolExecutor(N_WORKERS) as pool:
+    with FeatureCache(cache_dir) as cache, ThreadPoolExecutor(N_WORKERS) as pool:
         for start in range(0, len(units), step):
             progress("images checked", start, len(units))
             group = units[start : start + step]

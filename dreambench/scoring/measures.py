@@ -11,17 +11,18 @@ import pandas as pd
 from PIL import Image
 
 from dreambench.analysis.stats import estimate_table
-from dreambench.artifacts.image_set import Entry
+from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Embeddings, Encoder
+from dreambench.encoders.encoder import Encoder
 from dreambench.encoders.extraction import Rows
-from dreambench.encoders.parts import HashReader, PartsReader
-from dreambench.encoders.segmentation import Mask, Segmenter, find_segmenter, load_segmenter
+from dreambench.encoders.parts import HashExtractor, PartsExtractor
+from dreambench.encoders.segmentation import Segmenter, find_segmenter, load_segmenter
 from dreambench.metrics.measures import MEASURES, measure_subject
-from dreambench.scoring.scores import COLUMNS, Embedded, list_texts
+from dreambench.scoring.scores import COLUMNS, Extracted, list_texts
 from dreambench.storage.files import load_image
+from dreambench.types import Features, Mask
 
 
 def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
@@ -38,12 +39,12 @@ def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, 
     spec = find_segmenter(name)
     if spec.find_local() is None:
         why = f"segmenter '{name}' is not on this machine and could not be fetched"
-        return None, f"{why}; {spec.how_to_bring}"
+        return None, f"{why}; {spec.how_to_get}"
     return load_segmenter(name, device=device), ""
 
 
 def ask_for_measures(
-    entry: Entry, encoders: Mapping[str, Encoder], segmenter: Segmenter | None
+    entry: ImageSet, encoders: Mapping[str, Encoder], segmenter: Segmenter | None
 ) -> dict[str, Rows]:
     """What the measures need beside the rows of the scores: "hash", and "parts" by class noun.
 
@@ -59,17 +60,17 @@ def ask_for_measures(
         hashed += [*subject.photos, *images]
         photos = () if subject.masks else subject.photos
         parts.setdefault(subject.class_name, []).extend([*photos, *images])
-    asked = {"hash": Rows(HashReader(), hashed)}
+    asked = {"hash": Rows(HashExtractor(), hashed)}
     if segmenter is not None:
         for noun, paths in parts.items():
-            reader = PartsReader(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
+            reader = PartsExtractor(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
             asked[f"parts:{noun}"] = Rows(reader, paths)
     return asked
 
 
 def compute_measures(
-    entry: Entry,
-    found: Embedded,
+    entry: ImageSet,
+    found: Extracted,
     encoders: Mapping[str, Encoder],
     segmenter: Segmenter | None,
 ) -> pd.DataFrame:
@@ -110,15 +111,15 @@ def compute_measures(
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def _find_images(entry: Entry, subject: Subject) -> list[tuple[ImageUnit, Path]]:
+def _find_images(entry: ImageSet, subject: Subject) -> list[tuple[ImageUnit, Path]]:
     """A subject's images but those of the plain class."""
     images = entry.made_images(subject.name)
     return [(unit, path) for unit, path in images if unit.prompt_id != PRIOR_PROMPT_ID]
 
 
 def _name_rows(
-    vectors: Mapping[str, Mapping[Path, Embeddings]], paths: Sequence[Path], subject: Subject
-) -> dict[str, Embeddings]:
+    vectors: Mapping[str, Mapping[Path, Features]], paths: Sequence[Path], subject: Subject
+) -> dict[str, Features]:
     """Rows by kind: of whole images, their hashes and, where there is a segmenter, their parts."""
     rows = {
         kind: np.stack([vectors[kind][path] for path in paths]) for kind in ("dino", "clip", "hash")
@@ -126,24 +127,24 @@ def _name_rows(
     parts = vectors.get(f"parts:{subject.class_name}", {})
     if all(path in parts for path in paths):
         joined = np.stack([parts[path] for path in paths])
-        rows |= PartsReader.split(joined, rows["dino"].shape[1])
+        rows |= PartsExtractor.split(joined, rows["dino"].shape[1])
     return rows
 
 
 def _read_photos(
     subject: Subject,
-    vectors: Mapping[str, Mapping[Path, Embeddings]],
+    vectors: Mapping[str, Mapping[Path, Features]],
     encoders: Mapping[str, Encoder],
     segmenter: Segmenter | None,
-) -> dict[str, Embeddings]:
+) -> dict[str, Features]:
     """Rows by kind of a subject's photos; masks are the dataset's where it has them."""
     rows = _name_rows(vectors, subject.photos, subject)
     if subject.masks and segmenter is not None:
         noun = subject.class_name
-        reader = PartsReader(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
+        reader = PartsExtractor(encoders["dino"], encoders["clip"], segmenter, class_name=noun)
         images = [load_image(path) for path in subject.photos]
         masks = [_read_mask(path) for path in subject.masks]
-        rows |= PartsReader.split(reader.embed_masked(images, masks), rows["dino"].shape[1])
+        rows |= PartsExtractor.split(reader.encode_masked(images, masks), rows["dino"].shape[1])
     return rows
 
 

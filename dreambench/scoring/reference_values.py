@@ -17,7 +17,6 @@ from PIL import Image
 
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.encoder import (
-    Embeddings,
     Encoder,
     EncoderSpec,
     Fit,
@@ -25,17 +24,18 @@ from dreambench.encoders.encoder import (
     Pooling,
 )
 from dreambench.errors import UserError
-from dreambench.metrics.reference_bounds import METRIC_OF_ROLE, compute_oracles
+from dreambench.metrics.reference_bounds import METRIC_OF_ROLE, compute_reference_bounds
 from dreambench.storage.files import PACKAGE_DIR, load_image, shipped_path
+from dreambench.types import Features
 
 _HALF = (0.5, 0.5, 0.5)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Column of golden.csv by metric and kind of pairs.
 GOLDEN_COLUMNS = {
-    ("dino", "with_self"): "dino_with_self",
-    ("dino", "without_self"): "dino_without_self",
-    ("clip-i", "with_self"): "clip_i_with_self",
-    ("clip-i", "without_self"): "clip_i_without_self",
+    ("dino", "copy_bound"): "dino_with_self",
+    ("dino", "faithful_bound"): "dino_without_self",
+    ("clip-i", "copy_bound"): "clip_i_with_self",
+    ("clip-i", "faithful_bound"): "clip_i_without_self",
 }
 
 
@@ -100,31 +100,31 @@ def check_golden(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden)
     gaps = _compare(spec, subjects, golden)
     metric = METRIC_OF_ROLE[spec.role]
     cause = _find_cause(spec, subjects, golden, gaps) if gaps["off"].any() else ""
-    chosen = gaps[gaps["pairs"] == "with_self"]
+    chosen = gaps[gaps["pairs"] == "copy_bound"]
     return Check(
         spec.name, metric, float(chosen["found"].mean()), float(chosen["known"].mean()), gaps, cause
     )
 
 
-def make_oracles(
+def make_bounds(
     spec: EncoderSpec, subjects: Sequence[Subject], prepare: Callable[[Image.Image], Image.Image]
 ) -> pd.DataFrame:
     """Oracle values of the photos by one encoder; the columns of `oracles.COLUMNS`."""
     encoder = Encoder(spec, device="cpu")
-    vectors: dict[Path, Embeddings] = {}
+    vectors: dict[Path, Features] = {}
     for subject in subjects:
         images = [prepare(load_image(path)) for path in subject.photos]
-        vectors |= dict(zip(subject.photos, encoder.embed_images(images), strict=True))
-    return compute_oracles(list(subjects), {spec.role: vectors})
+        vectors |= dict(zip(subject.photos, encoder.encode_images(images), strict=True))
+    return compute_reference_bounds(list(subjects), {spec.role: vectors})
 
 
 def _compare(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden) -> pd.DataFrame:
-    oracles = make_oracles(spec, subjects, golden.prepare)
+    oracles = make_bounds(spec, subjects, golden.prepare)
     known = golden.table.set_index("subject")
     metric = METRIC_OF_ROLE[spec.role]
     rows = []
     for row in oracles.itertuples():
-        for pairs in ("with_self", "without_self"):
+        for pairs in ("copy_bound", "faithful_bound"):
             found = getattr(row, pairs)
             wanted = known.loc[row.subject, GOLDEN_COLUMNS[metric, pairs]]
             rows.append([row.subject, pairs, found, wanted, found - wanted])

@@ -12,13 +12,21 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from dreambench.artifacts.image_set import Entry
+from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Embeddings, Encoder, EncoderSpec, Role, find_encoder
-from dreambench.encoders.extraction import AUTO, Distances, Pace, Reader, Rows, embed, embed_texts
-from dreambench.encoders.feature_cache import KEPT_SHARE, Cache, read_max_bytes
+from dreambench.encoders.encoder import Encoder, EncoderSpec, Role, find_encoder
+from dreambench.encoders.extraction import (
+    AUTO,
+    Distances,
+    Extractor,
+    Pace,
+    Rows,
+    extract,
+    extract_texts,
+)
+from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
 from dreambench.encoders.segmentation import fetch_segmenter
 from dreambench.metrics.metrics import (
     METRICS,
@@ -27,6 +35,7 @@ from dreambench.metrics.metrics import (
     compute_text_similarity,
 )
 from dreambench.progress import Progress, no_progress
+from dreambench.types import Features
 
 COLUMNS = [
     "subject",
@@ -72,30 +81,30 @@ def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) 
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Extracted:
     """What scores are computed from.
 
     `rows` by reader's name and path; `distances` by two images of one subject and prompt, in the
     plan's order; `texts` by name and text.
     """
 
-    rows: Mapping[str, Mapping[Path, Embeddings]]
+    rows: Mapping[str, Mapping[Path, Features]]
     distances: Mapping[tuple[Path, Path], float]
-    texts: Mapping[str, Mapping[str, Embeddings]]
+    texts: Mapping[str, Mapping[str, Features]]
 
 
-def embed_entry(
-    entry: Entry,
-    readers: Mapping[str, Reader],
+def extract_image_set(
+    entry: ImageSet,
+    readers: Mapping[str, Extractor],
     *,
-    perceptual: Reader | None = None,
+    perceptual: Extractor | None = None,
     texts: Mapping[str, tuple[Encoder, Collection[str]]],
     only_images: Collection[str] = (),
     beside: Mapping[str, Rows] = MappingProxyType({}),
     cache_dir: Path,
     pace: Pace = AUTO,
     progress: Progress,
-) -> Embedded:
+) -> Extracted:
     """Embeds the photos, the images and `texts`, as far as the cache lacks them.
 
     Readers named in `only_images` do not see the photos; `perceptual` gives distances within a
@@ -116,17 +125,17 @@ def embed_entry(
         if unit.prompt_id != PRIOR_PROMPT_ID:
             groups.setdefault((unit.subject, unit.prompt_id), []).append(path)
     pairs = [Distances(perceptual, list(groups.values()))] if perceptual is not None else []
-    with Cache(cache_dir) as cache:
-        made, gaps = embed(list(rows.values()), pairs, cache=cache, pace=pace, progress=progress)
+    with FeatureCache(cache_dir) as cache:
+        made, gaps = extract(list(rows.values()), pairs, cache=cache, pace=pace, progress=progress)
         text_rows = {
-            name: embed_texts(wanted, encoder, cache=cache)
+            name: extract_texts(wanted, encoder, cache=cache)
             for name, (encoder, wanted) in texts.items()
         }
         cache.prune(max_bytes, share=KEPT_SHARE)
-    return Embedded(dict(zip(rows, made, strict=True)), gaps[0] if gaps else {}, text_rows)
+    return Extracted(dict(zip(rows, made, strict=True)), gaps[0] if gaps else {}, text_rows)
 
 
-def clip_texts(entry: Entry) -> list[str]:
+def clip_texts(entry: ImageSet) -> list[str]:
     """What images are compared with: their own prompts, and all others of the protocol."""
     texts = {unit.clip_text for unit in entry.plan.images}
     return sorted(texts | {t for s in entry.subjects for t in list_texts(entry.protocol, s)})
@@ -138,7 +147,7 @@ def list_texts(protocol: Protocol, subject: Subject) -> list[str]:
     return [prompt.text.format(subject=subject.class_name) for prompt in prompts]
 
 
-def compute_scores(entry: Entry, found: Embedded) -> pd.DataFrame:
+def compute_scores(entry: ImageSet, found: Extracted) -> pd.DataFrame:
     """The protocol's metrics as a tidy frame with the columns of COLUMNS.
 
     `found` has them by role; roles that the protocol's metrics do not need may lack.
@@ -176,8 +185,8 @@ def _row(
 def _score_images(
     subject: Subject,
     images: list[tuple[ImageUnit, Path]],
-    vectors: Mapping[str, Mapping[Path, Embeddings]],
-    text_rows: Mapping[str, Embeddings],
+    vectors: Mapping[str, Mapping[Path, Features]],
+    text_rows: Mapping[str, Features],
 ) -> list[list[object]]:
     if not images:
         return []
@@ -222,7 +231,7 @@ def _score_prompts(
     return rows
 
 
-def expected_counts(entry: Entry) -> dict[str, int]:
+def expected_counts(entry: ImageSet) -> dict[str, int]:
     """How many pairs each metric has when no image is missing."""
     n_photos = {subject.name: len(subject.photos) for subject in entry.subjects}
     counts = dict.fromkeys(METRICS, 0)

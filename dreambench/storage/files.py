@@ -164,7 +164,7 @@ class ImageError(UserError):
     """The image file `path` cannot be used; `reason` says why without saying where it is."""
 
     def __init__(self, path: Path, reason: str, *, hint: str = "replace the file") -> None:
-        super().__init__(f"{path} {reason}", hint=hint)
+        super().__init__(f"{path} {reason}", hint=hint, code="image")
         self.path = path
         self.reason = " ".join(reason.split())
 

@@ -9,7 +9,7 @@ from conftest import REAL_PHOTOS
 from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
 from dreambench.encoders.encoder import ENCODERS
 from dreambench.errors import UserError
-from dreambench.metrics.reference_bounds import compute_oracles, mean_oracles
+from dreambench.metrics.reference_bounds import compute_reference_bounds, mean_reference_bounds
 from dreambench.scoring.reference_values import check_golden, load_golden
 
 MINI = load_subjects(find_dataset("mini"))
@@ -109,11 +109,11 @@ def test_oracles_by_hand():
     three = Subject("x", "dog", "live", ("a", "b", "c"), ("", "", ""))
     one = Subject("y", "dog", "live", ("a",), ("",))
     vectors = {"dino": dict(zip("abc", rows, strict=True))}
-    frame = compute_oracles([three, one], vectors)
+    frame = compute_reference_bounds([three, one], vectors)
     pairs = [0.5, 0.0, np.cos(np.deg2rad(30))]
     first, second = frame.itertuples()
-    assert first.without_self == pytest.approx(np.mean(pairs), abs=1e-6)
-    assert first.with_self == pytest.approx((3 + 2 * sum(pairs)) / 9, abs=1e-6)
-    assert second.with_self == pytest.approx(1)
-    assert np.isnan(second.without_self)
-    assert mean_oracles(frame[frame["subject"] == "y"])["dino"]["without_self"] is None
+    assert first.faithful_bound == pytest.approx(np.mean(pairs), abs=1e-6)
+    assert first.copy_bound == pytest.approx((3 + 2 * sum(pairs)) / 9, abs=1e-6)
+    assert second.copy_bound == pytest.approx(1)
+    assert np.isnan(second.faithful_bound)
+    assert mean_reference_bounds(frame[frame["subject"] == "y"])["dino"]["faithful_bound"] is None

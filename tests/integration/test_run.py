@@ -510,12 +510,12 @@ def test_oracles_are_stored_beside_the_scores(finished):
     for metric in ("dino", "clip-i"):
         chosen = oracles[oracles["metric"] == metric]
         stored = summary["oracles"][metric]
-        assert stored["with_self"] == pytest.approx(chosen["with_self"].mean())
-        assert stored["without_self"] < stored["with_self"]
+        assert stored["copy_bound"] == pytest.approx(chosen["copy_bound"].mean())
+        assert stored["faithful_bound"] < stored["copy_bound"]
     # Pasting photos back earns what the oracle with self-pairs says, but for which photo is drawn.
     copies = json.loads((folder / "copy-reference" / "summary.json").read_text())
     for metric in ("dino", "clip-i"):
-        gap = copies["metrics"][metric]["mean"] - summary["oracles"][metric]["with_self"]
+        gap = copies["metrics"][metric]["mean"] - summary["oracles"][metric]["copy_bound"]
         assert abs(gap) < 0.1
     report = (folder / "quick" / "report" / "report.md").read_text()
     assert "what pasting a photo back earns" in report

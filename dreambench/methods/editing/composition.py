@@ -20,7 +20,8 @@ from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing.editing import EditingGenerator, Mask, check_strength, load_masks
+from dreambench.methods.editing.editing import EditingGenerator, check_strength, load_masks
+from dreambench.types import Mask
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

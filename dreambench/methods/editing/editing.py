@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from dreambench.datasets.subjects import Subject
@@ -15,11 +14,11 @@ from dreambench.errors import UserError
 from dreambench.methods.base import Context
 from dreambench.methods.diffusion import ReferenceGenerator
 from dreambench.storage.files import load_image
+from dreambench.types import Mask
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, StableDiffusionPipeline
 
-Mask = NDArray[np.bool_]
 
 # GrabCut looks at a picture of at most so many pixels a side: more of them change no outline that
 # matters here, and take minutes.

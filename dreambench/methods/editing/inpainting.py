@@ -21,8 +21,9 @@ from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing.editing import EditingGenerator, Mask, load_masks
+from dreambench.methods.editing.editing import EditingGenerator, load_masks
 from dreambench.methods.finetuning.training import encode_images
+from dreambench.types import Mask
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

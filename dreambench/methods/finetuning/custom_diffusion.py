@@ -25,7 +25,7 @@ from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
     ClassImages,
-    TuningSettings,
+    TrainingSettings,
     check_prior,
     draw_latents,
     draw_rows,
@@ -46,7 +46,7 @@ FAR_BELOW = 0.6
 FAR, NEAR = ("a far away", "very small"), ("zoomed in", "close up")
 
 
-class CustomDiffusionSettings(TuningSettings):
+class CustomDiffusionSettings(TrainingSettings):
     """Numbers of a Custom Diffusion recipe."""
 
     identifier: str = Field(

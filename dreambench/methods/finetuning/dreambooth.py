@@ -19,7 +19,7 @@ from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.methods.finetuning.training import (
     Batch,
     ClassImages,
-    TuningSettings,
+    TrainingSettings,
     check_prior,
     draw_latents,
     encode_images,
@@ -31,7 +31,7 @@ from dreambench.methods.finetuning.training import (
 from dreambench.storage.files import write_bytes, write_json
 
 
-class DreamBoothSettings(TuningSettings):
+class DreamBoothSettings(TrainingSettings):
     """Numbers of a DreamBooth recipe."""
 
     identifier: str = Field(min_length=1, description="a token, or auto for a rare one")

@@ -16,7 +16,7 @@ from dreambench.methods.diffusion import PipelineGenerator, encode_texts
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
-    TuningSettings,
+    TrainingSettings,
     draw_latents,
     encode_images,
     load_frozen,
@@ -30,7 +30,7 @@ WORD = "<subject>"
 TEMPLATES = ("a {}", "a photo of a {}", "a picture of a {}")
 
 
-class TextualInversionSettings(TuningSettings):
+class TextualInversionSettings(TrainingSettings):
     """Numbers of a Textual Inversion recipe."""
 
     n_vectors: int = Field(ge=1, description="vectors of the new word, in a row")

@@ -35,7 +35,7 @@ Posterior = tuple[Tensor, Tensor]
 """Mean and deviation of the autoencoder's posterior of n images, each (n, c, h, w)."""
 
 
-class TuningSettings(Settings):
+class TrainingSettings(Settings):
     """Numbers that every recipe of a tuned method has."""
 
     learning_rate: float = Field(gt=0)
@@ -59,7 +59,7 @@ def check_prior(prior_weight: float, n_class_images: int) -> None:
         )
 
 
-def load_frozen(context: Context, settings: TuningSettings) -> StableDiffusionPipeline:
+def load_frozen(context: Context, settings: TrainingSettings) -> StableDiffusionPipeline:
     """The base model without gradients; the method gives them to what it trains."""
     pipeline = load_base(context)
     for part in pipeline.components.values():
@@ -70,7 +70,7 @@ def load_frozen(context: Context, settings: TuningSettings) -> StableDiffusionPi
     return pipeline
 
 
-def load_photos(photos: Sequence[Path], settings: TuningSettings) -> list[Image.Image]:
+def load_photos(photos: Sequence[Path], settings: TrainingSettings) -> list[Image.Image]:
     """The photos that a recipe lets its method see."""
     return [load_image(path) for path in photos[: settings.n_photos or None]]
 
@@ -90,7 +90,7 @@ class Batch:
 
 
 def make_optimizer(
-    parameters: Sequence[nn.Parameter], settings: TuningSettings
+    parameters: Sequence[nn.Parameter], settings: TrainingSettings
 ) -> torch.optim.Optimizer:
     """The recipe's optimizer; UserError when its library is not installed."""
     if settings.optimizer == "adamw":
@@ -110,7 +110,7 @@ def make_optimizer(
 def tune(
     pipeline: StableDiffusionPipeline,
     context: Context,
-    settings: TuningSettings,
+    settings: TrainingSettings,
     *,
     modules: Sequence[nn.Module],
     draw_batch: Callable[[torch.Generator], Batch],

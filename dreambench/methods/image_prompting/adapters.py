@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from dreambench.encoders.encoder import Pixels, brought_root, load_encoder
+from dreambench.encoders.encoder import Pixels, load_encoder, weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.diffusion import only_errors
 from dreambench.storage.downloads import find_snapshot
@@ -62,13 +62,13 @@ class Adapter:
         return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
 
     @property
-    def how_to_bring(self) -> str:
+    def how_to_get(self) -> str:
         """Which files to bring and where to put them."""
-        return f"bring {self.source} and put them, folders and all, into {self.brought_dir}"
+        return f"bring {self.source} and put them, folders and all, into {self.local_dir}"
 
     def find_local(self) -> Path | None:
         """The folder with all its files here: shipped, brought, or in the hub's cache."""
-        folder = PACKAGE_DIR / "mini" / "weights" if self.shipped else self.brought_dir
+        folder = PACKAGE_DIR / "mini" / "weights" if self.shipped else self.local_dir
         return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
 
     def find_missing(self) -> dict[str, int]:
@@ -78,9 +78,9 @@ class Adapter:
         return {f"{self.name}: {self.source}": self.n_download_bytes}
 
     @property
-    def brought_dir(self) -> Path:
+    def local_dir(self) -> Path:
         """Folder for a snapshot that a user brings."""
-        return brought_root() / self.name
+        return weights_root() / self.name
 
 
 _AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
@@ -200,7 +200,7 @@ def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
         raise UserError(
             f"image adapter '{adapter.name}' ({adapter.hub}, revision {adapter.revision}) is not "
             "on this machine and the hub cannot be reached",
-            hint=adapter.how_to_bring,
+            hint=adapter.how_to_get,
         ) from error
 
 

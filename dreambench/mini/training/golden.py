@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.encoder import ENCODERS
-from dreambench.scoring.reference_values import GOLDEN_COLUMNS, enlarge, make_oracles
+from dreambench.scoring.reference_values import GOLDEN_COLUMNS, enlarge, make_bounds
 from dreambench.storage.files import PACKAGE_DIR, write_bytes
 
 
 def main() -> None:
     subjects = load_subjects(find_dataset("mini"))
-    frames = [make_oracles(ENCODERS[name], subjects, enlarge) for name in ("mini-vit", "mini-clip")]
+    frames = [make_bounds(ENCODERS[name], subjects, enlarge) for name in ("mini-vit", "mini-clip")]
     lines = [",".join(["subject", "n_images", *GOLDEN_COLUMNS.values()])]
     for subject in subjects:
         cells = [subject.name, str(len(subject.photos))]

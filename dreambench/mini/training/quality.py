@@ -20,13 +20,14 @@ from scipy.stats import rankdata
 
 from dreambench.base_models.registry import BASE_MODELS, load_pipeline, make_scheduler
 from dreambench.config.protocol import Sampler
-from dreambench.encoders.encoder import Embeddings, load_encoder
+from dreambench.encoders.encoder import load_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.world.identities import CLASSES
 from dreambench.mini.world.renderer import SIZE_PX, Shot, render
 from dreambench.mini.world.scenes import SCENES
 from dreambench.storage.files import make_dir, write_bytes, write_json
+from dreambench.types import Features
 
 N_IDENTITIES_PER_CLASS = 20
 N_PHOTOS = 4
@@ -57,7 +58,7 @@ def make_photos() -> tuple[list[Image.Image], list[str], list[int], list[str]]:
 
 
 def identity_auc(
-    first: Embeddings, second: Embeddings, classes: list[str], identities: list[int]
+    first: Features, second: Features, classes: list[str], identities: list[int]
 ) -> float:
     """Pairs (i, j), i != j, of one class: is the same identity nearer than another one?"""
     similarity = first @ second.T
@@ -68,14 +69,14 @@ def identity_auc(
 
 
 def accuracy(
-    images: Embeddings,
-    embed_texts: Callable[[list[str]], Embeddings],
+    images: Features,
+    extract_texts: Callable[[list[str]], Features],
     classes: list[str],
     scenes: list[str],
 ) -> tuple[float, float]:
     """How often the right scene is nearest among all scenes, and the right class among all."""
     names, places = list(CLASSES), list(SCENES)
-    texts = embed_texts([f"a {name} {place}" for name in names for place in places])
+    texts = extract_texts([f"a {name} {place}" for name in names for place in places])
     grid = texts.reshape(len(names), len(places), -1)
     scene_hits, class_hits = [], []
     for row, name, place in zip(images, classes, scenes, strict=True):
@@ -135,18 +136,18 @@ def main() -> None:
     args = parser.parse_args()
     vit, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
     photos, classes, identities, scenes = make_photos()
-    plain = vit.embed_images(photos)
+    plain = vit.encode_images(photos)
     auc = identity_auc(plain, plain, classes, identities)
-    scene, class_ = accuracy(clip.embed_images(photos), clip.embed_texts, classes, scenes)
+    scene, class_ = accuracy(clip.encode_images(photos), clip.encode_texts, classes, scenes)
     back = reconstruct(photos)
-    auc_back = identity_auc(vit.embed_images(back), plain, classes, identities)
+    auc_back = identity_auc(vit.encode_images(back), plain, classes, identities)
     gaps = [
         np.abs(np.asarray(a, float) - np.asarray(b, float))
         for a, b in zip(photos, back, strict=True)
     ]
     drawn, drawn_classes, drawn_scenes = draw_base_model()
     base_scene, base_class = accuracy(
-        clip.embed_images(drawn), clip.embed_texts, drawn_classes, drawn_scenes
+        clip.encode_images(drawn), clip.encode_texts, drawn_classes, drawn_scenes
     )
     figures = [
         ("ViT: same subject or another of its class, AUC", auc, 0.95),

@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.stats import kendalltau
 
 from dreambench.analysis.stats import estimate_mean
-from dreambench.encoders.encoder import Embeddings, Encoder, find_encoder, load_encoder
-from dreambench.encoders.parts import HashReader, PartsReader
-from dreambench.encoders.segmentation import Mask, Segmenter, find_segmenter, load_segmenter
+from dreambench.encoders.encoder import Encoder, find_encoder, load_encoder
+from dreambench.encoders.parts import HashExtractor, PartsExtractor
+from dreambench.encoders.segmentation import Segmenter, find_segmenter, load_segmenter
 from dreambench.metrics.measures import QUANTITIES, measure_subject
 from dreambench.metrics.metrics import compute_reference_similarity, compute_text_similarity
 from dreambench.mini.validation.truth import DAMAGES, TrueSubject, make_true_subject
@@ -23,6 +23,7 @@ from dreambench.report.figures import plot_responses, plot_rows
 from dreambench.report.tables import format_interval, format_number, name_code
 from dreambench.runs.run_folder import describe_machine
 from dreambench.storage.files import make_dir, write_bytes
+from dreambench.types import Features, Mask
 
 PAPERS = ("dino", "clip-i", "clip-t")
 TRIVIAL = ("copy-reference", "class only", "photo on scene")
@@ -49,17 +50,17 @@ def run_trial(n_subjects: int, *, progress: Progress) -> pd.DataFrame:
 def _measure(
     subject: TrueSubject, dino: Encoder, clip: Encoder, segmenter: Segmenter
 ) -> pd.DataFrame:
-    parts = PartsReader(dino, clip, segmenter, class_name=subject.class_name)
-    hashes = HashReader()
+    parts = PartsExtractor(dino, clip, segmenter, class_name=subject.class_name)
+    hashes = HashExtractor()
 
-    def embed(images: list[Image.Image], masks: list[Mask] | None = None) -> dict[str, Embeddings]:
+    def embed(images: list[Image.Image], masks: list[Mask] | None = None) -> dict[str, Features]:
         """Rows by kind; photos' masks are known and need no segmenter."""
-        whole = dino.embed_images(images)
-        cut = parts.embed_images(images) if masks is None else parts.embed_masked(images, masks)
+        whole = dino.encode_images(images)
+        cut = parts.encode_images(images) if masks is None else parts.encode_masked(images, masks)
         return {
             "dino": whole,
-            "clip": clip.embed_images(images),
-            "hash": hashes.embed_images(images),
+            "clip": clip.encode_images(images),
+            "hash": hashes.encode_images(images),
             **parts.split(cut, whole.shape[1]),
         }
 
@@ -68,7 +69,7 @@ def _measure(
         embed([picture.image for picture in seen], [picture.mask for picture in seen])
         for seen in (subject.photos, subject.distractors)
     )
-    texts = clip.embed_texts(subject.texts)
+    texts = clip.encode_texts(subject.texts)
     own = [subject.texts.index(case.text) for case in subject.cases]
     found = {
         "dino": compute_reference_similarity(vectors["dino"], photos["dino"]),
@@ -218,7 +219,7 @@ def _sign_measures(names: Iterable[str]) -> dict[str, str]:
         "dino": find_encoder("mini-vit", "dino").identity(),
         "clip": find_encoder("mini-clip", "clip").identity(),
         "mask": find_segmenter("mini-segmenter").identity(),
-        "hash": HashReader.identity,
+        "hash": HashExtractor.identity,
     }
     return {name: QUANTITIES[name].signature(identities) for name in names}
 

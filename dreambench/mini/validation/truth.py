@@ -15,11 +15,11 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dreambench.encoders.segmentation import Mask
 from dreambench.mini.world.identities import CLASSES, Identity, sample_identity
 from dreambench.mini.world.renderer import Picture, Shot, render
 from dreambench.mini.world.scenes import PHOTO_PLACES, SCENES
 from dreambench.mini.world.shapes import Vec3
+from dreambench.types import Mask
 
 PROMPT_PLACES = tuple(name for name in SCENES if name not in PHOTO_PLACES)
 VIEW = "seen from the back"

@@ -33,8 +33,8 @@ def test_reference_similarity_is_the_mean_over_all_references():
 
 def test_pasting_the_references_back_earns_the_mean_with_self_pairs():
     photos = unit_rows(0, 60, 120)
-    with_self = (photos @ photos.T).mean()
-    assert compute_reference_similarity(photos, photos).mean() == pytest.approx(with_self)
+    copy_bound = (photos @ photos.T).mean()
+    assert compute_reference_similarity(photos, photos).mean() == pytest.approx(copy_bound)
 
 
 def test_text_similarity_is_row_by_row():

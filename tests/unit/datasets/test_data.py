@@ -306,8 +306,8 @@ def test_a_damaged_photo_is_brought_again_and_the_rest_stays(dataset, tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from dreambench import fetch
-from dreambench.subjects import Dataset
+from dreambench.datasets import fetch
+from dreambench.datasets.subjects import Dataset
 write = fetch.write_bytes
 def slow(path, content):
     write(path, content)

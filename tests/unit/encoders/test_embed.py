@@ -1,4 +1,4 @@
-"""Embeddings: each file once, the same bits however the work was cut, and a cache to rely on."""
+"""Features: each file once, the same bits however the work was cut, and a cache to rely on."""
 
 import gc
 import json
@@ -24,16 +24,16 @@ from dreambench.encoders import extraction as embed_module
 from dreambench.encoders import feature_cache as cache_module
 from dreambench.encoders.encoder import Encoder, Pixels, find_encoder, load_encoder
 from dreambench.encoders.extraction import (
-    BlackFinder,
+    BlackDetector,
     Distances,
     Pace,
     Rows,
-    embed,
-    embed_files,
-    embed_texts,
+    extract,
+    extract_files,
+    extract_texts,
 )
-from dreambench.encoders.feature_cache import FILE_NAME, Cache, key_of_pair, read_max_bytes
-from dreambench.encoders.parts import PartsReader
+from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache, key_of_pair, read_max_bytes
+from dreambench.encoders.parts import PartsExtractor
 from dreambench.encoders.segmentation import load_segmenter
 from dreambench.errors import UserError
 from dreambench.progress import no_progress
@@ -65,7 +65,7 @@ def patches():
 
 
 def run(paths, readers, root, **pace):
-    return embed_files(paths, readers, cache_dir=root, progress=no_progress, pace=Pace(**pace))
+    return extract_files(paths, readers, cache_dir=root, progress=no_progress, pace=Pace(**pace))
 
 
 def database(root):
@@ -73,7 +73,7 @@ def database(root):
 
 
 def n_rows(root):
-    with Cache(root) as cache:
+    with FeatureCache(root) as cache:
         return {(held.identity, held.kind): held.n_rows for held in cache.describe()}
 
 
@@ -109,7 +109,7 @@ def test_decoded_images_do_not_wait_for_the_garbage_collector(
         return image
 
     monkeypatch.setattr(embed_module, "load_image", load)
-    parts = PartsReader(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
+    parts = PartsExtractor(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
     gc.disable()
     try:
         run(photos, [vit, parts], tmp_path)
@@ -142,18 +142,18 @@ def test_files_are_decoded_once_for_all_that_is_asked(
     Image.new("RGB", (64, 64)).save(black)
     copy.write_bytes(photos[3].read_bytes())
     paths = [*photos[:9], black, copy]
-    asks = [Rows(vit, paths), Rows(clip, paths[:4]), Rows(BlackFinder(), paths)]
+    asks = [Rows(vit, paths), Rows(clip, paths[:4]), Rows(BlackDetector(), paths)]
     groups = [paths[:3], paths[3:6], [paths[3], copy], paths[9:10]]
     for _ in range(2):
-        with Cache(tmp_path / "cache") as cache:
-            rows, gaps = embed(
+        with FeatureCache(tmp_path / "cache") as cache:
+            rows, gaps = extract(
                 asks, [Distances(patches, groups)], cache=cache, progress=no_progress,
                 pace=Pace(batch_size=4),
             )  # fmt: skip
         # The second round finds all of it; the copy has the content of another.
         assert sorted(decoded) == sorted(paths[:-1])
     for ask, found in zip(asks[:2], rows[:2], strict=True):
-        wanted = ask.reader.embed_images([load_image(path) for path in ask.paths])
+        wanted = ask.reader.encode_images([load_image(path) for path in ask.paths])
         assert np.abs(np.stack([found[path] for path in ask.paths]) - wanted).max() < 1e-6
     assert [path for path in paths if rows[2][path][0]] == [black]
     assert gaps[0][photos[3], copy] == 0
@@ -166,20 +166,20 @@ def test_pixels_that_several_readers_need_are_made_once(photos, vit, clip, tmp_p
     monkeypatch.setattr(
         Pixels, "prepare", lambda self, image: made.append(str(self)) or plain(self, image)
     )
-    parts = PartsReader(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
+    parts = PartsExtractor(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
     found = run(photos[:3], [vit, clip, parts], tmp_path)[2]
     # The two encoders take the same pixels; the segmenter's are others.
     assert len(made) == 2 * 3
     assert len(set(made)) == 2
     monkeypatch.undo()
-    wanted = parts.embed_images([load_image(path) for path in photos[:3]])
+    wanted = parts.encode_images([load_image(path) for path in photos[:3]])
     assert np.abs(found - wanted).max() < 1e-6
 
 
 def test_distances_are_those_of_the_rows(photos, patches, tmp_path):
     groups = [photos[i : i + 3] for i in range(0, 12, 3)]
-    with Cache(tmp_path) as cache:
-        rows, gaps = embed(
+    with FeatureCache(tmp_path) as cache:
+        rows, gaps = extract(
             [Rows(patches, photos[:12])], [Distances(patches, groups)], cache=cache,
             progress=no_progress,
         )  # fmt: skip
@@ -193,10 +193,10 @@ def test_distances_are_those_of_the_rows(photos, patches, tmp_path):
 def test_only_what_distances_lack_is_made_again(photos, patches, tmp_path, decoded):
     def measure(groups):
         decoded.clear()
-        with Cache(tmp_path) as cache:
+        with FeatureCache(tmp_path) as cache:
             asks = [Distances(patches, groups)]
             pace = Pace(batch_size=1)
-            return embed([], asks, cache=cache, progress=no_progress, pace=pace)[1][0]
+            return extract([], asks, cache=cache, progress=no_progress, pace=pace)[1][0]
 
     before = measure([photos[:3]])
     names = [sha256_file(path) for path in photos[:3]]
@@ -210,14 +210,14 @@ def test_only_what_distances_lack_is_made_again(photos, patches, tmp_path, decod
 def test_texts_are_embedded_once(clip, tmp_path, monkeypatch):
     texts = [f"a {word} on the beach" for word in ("dog", "mug", "boat", "hat", "car", "cup")]
     asked = []
-    plain = clip.embed_texts
-    monkeypatch.setattr(clip, "embed_texts", lambda some: asked.append(list(some)) or plain(some))
-    with Cache(tmp_path) as cache:
-        first = embed_texts([*texts[:3], texts[0]], clip, cache=cache)
+    plain = clip.encode_texts
+    monkeypatch.setattr(clip, "extract_texts", lambda some: asked.append(list(some)) or plain(some))
+    with FeatureCache(tmp_path) as cache:
+        first = extract_texts([*texts[:3], texts[0]], clip, cache=cache)
         assert list(first) == sorted(texts[:3])
-        embed_texts(texts[:3], clip, cache=cache)
+        extract_texts(texts[:3], clip, cache=cache)
         assert len(asked) == 1
-        both = embed_texts(texts, clip, cache=cache)
+        both = extract_texts(texts, clip, cache=cache)
         assert len(asked) == 2
     assert all(np.array_equal(both[text], first[text]) for text in texts[:3])
     wanted = plain(texts)
@@ -256,8 +256,10 @@ def test_no_bit_depends_on_workers_order_neighbours_or_interruption(role, photos
 
 def test_every_pass_has_the_same_number_of_images(photos, vit, tmp_path, monkeypatch):
     sizes = []
-    plain = vit.embed_pixels
-    monkeypatch.setattr(vit, "embed_pixels", lambda batch: sizes.append(len(batch)) or plain(batch))
+    plain = vit.encode_pixels
+    monkeypatch.setattr(
+        vit, "encode_pixels", lambda batch: sizes.append(len(batch)) or plain(batch)
+    )
     run(photos[:7], [vit], tmp_path, batch_size=3)
     assert sizes == [3, 3, 3]
     # One more is in the batch that was not full: that batch is made whole, the others are not.
@@ -302,7 +304,7 @@ def count_hashing(monkeypatch):
 
 
 def hash_one(root, path):
-    with Cache(root) as cache:
+    with FeatureCache(root) as cache:
         return cache.hash_files([path], n_workers=1)[path][0]
 
 
@@ -412,7 +414,7 @@ def test_damaged_file_counts_as_none(spoil, photos, vit, tmp_path):
 def test_damaged_file_stays_while_another_has_it_open(photos, vit, tmp_path):
     (rows,) = run(photos, [vit], tmp_path)
     path = tmp_path / "embeddings" / FILE_NAME
-    with Cache(tmp_path):
+    with FeatureCache(tmp_path):
         path.write_bytes(spoil_start(path.read_bytes()))
         inode = path.stat().st_ino
         (again,) = run(photos, [vit], tmp_path)
@@ -428,14 +430,14 @@ WRITER = """
 import sys, random
 from pathlib import Path
 import numpy as np
-from dreambench import embed
-from dreambench.embed import Pace, embed_files
-from dreambench.encoders import load_encoder
-from dreambench.job import Job
+from dreambench.encoders import extraction as embed
+from dreambench.encoders.extraction import Pace, extract_files
+from dreambench.encoders.encoder import load_encoder
+from dreambench.runs.pipeline import Job
 from dreambench.progress import no_progress
-from dreambench.readers import PartsReader
-from dreambench.run import read_run
-from dreambench.segment import load_segmenter
+from dreambench.encoders.parts import PartsExtractor
+from dreambench.runs.run_folder import read_run
+from dreambench.encoders.segmentation import load_segmenter
 root, seed, out, *paths = sys.argv[1:]
 embed.COMMIT_SECONDS = 0.0
 readers = [load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")]
@@ -444,7 +446,7 @@ if seed != "-":
     random.Random(int(seed)).shuffle(paths)
 print("ready", flush=True)
 sys.stdin.readline()
-rows = embed_files([Path(path) for path in paths], readers, cache_dir=Path(root),
+rows = extract_files([Path(path) for path in paths], readers, cache_dir=Path(root),
                    progress=no_progress, pace=Pace(batch_size=4))
 np.savez(out, *rows, paths=np.array(paths))
 """
@@ -535,7 +537,7 @@ def test_killed_writers_lose_nothing_finished(many, tmp_path):
     assert process.returncode == 0
     assert_same(read_result(out), whole)
     # The locks of those that were killed are gone with the next pruning.
-    with Cache(root) as cache:
+    with FeatureCache(root) as cache:
         cache.prune(10**9)
         assert len(list((root / "embeddings" / "sessions").iterdir())) == 1
 
@@ -550,7 +552,7 @@ def fill(cache, identity, n, n_numbers=2000):
 
 
 def test_least_recently_used_go_first_and_the_bound_is_kept(tmp_path):
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         for name in ("old", "middle", "new"):
             fill(cache, name, 200)
             time.sleep(0.01)
@@ -571,17 +573,17 @@ def test_least_recently_used_go_first_and_the_bound_is_kept(tmp_path):
 
 
 def test_what_a_running_job_uses_is_not_pruned(tmp_path):
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         fill(cache, "before", 50)
         fill(cache, "read", 50)
-    with Cache(tmp_path) as running, Cache(tmp_path) as other:
+    with FeatureCache(tmp_path) as running, FeatureCache(tmp_path) as other:
         fill(running, "written", 50)
         running.read("read", "image", [f"read-{i}" for i in range(50)])
         other.prune(0)
         assert {held.identity: held.n_rows for held in other.describe()} == {
             "read": 50, "written": 50,
         }  # fmt: skip
-    with Cache(tmp_path) as cache:
+    with FeatureCache(tmp_path) as cache:
         cache.prune(0)
         assert cache.describe() == []
 
@@ -631,7 +633,7 @@ def test_scoring_decodes_each_file_once_and_later_none(scored, tmp_path, decoded
     assert sorted(sha256_file(path) for path in decoded) == sorted(distinct)
     decoded.clear()
     monkeypatch.setattr(Encoder, "_forward", None)
-    monkeypatch.setattr(Encoder, "embed_texts", None)
+    monkeypatch.setattr(Encoder, "extract_texts", None)
     again = Job(run, cache_dir=tmp_path, progress=no_progress).score()
     assert decoded == []
     pd.testing.assert_frame_equal(again, first, check_exact=True)
@@ -685,8 +687,8 @@ def test_bound_is_kept_without_asking(scored, tmp_path):
 
 def test_a_texts_row_does_not_depend_on_the_others_or_on_padding(clip):
     short, long = "a dog", "a red dog wearing a hat and a scarf on the beach in the sunset"
-    alone = clip.embed_texts([short])[0]
-    together = clip.embed_texts([long, short, *(f"a {word}" for word in "abcdefghij")])
+    alone = clip.encode_texts([short])[0]
+    together = clip.encode_texts([long, short, *(f"a {word}" for word in "abcdefghij")])
     assert np.array_equal(together[1], alone)
     tokens = clip.tokenizer([short, long])
     assert len(set(clip._text_lengths(tokens))) == 2

@@ -41,16 +41,16 @@ def photos():
 def test_embeddings_depend_on_no_batch_size_or_neighbour(role, photos):
     encoder = load_encoder(ROLES[role], role)
     images = [load_image(path) for path in photos]
-    whole = encoder.embed_images(images)
+    whole = encoder.encode_images(images)
     for size in (1, 7):
-        assert np.abs(encoder.embed_images(images, batch_size=size) - whole).max() < 1e-6
-    assert np.abs(encoder.embed_images(images[::-1])[::-1] - whole).max() < 1e-6
+        assert np.abs(encoder.encode_images(images, batch_size=size) - whole).max() < 1e-6
+    assert np.abs(encoder.encode_images(images[::-1])[::-1] - whole).max() < 1e-6
     assert whole.dtype == np.float32
 
 
 @pytest.mark.parametrize("role", ["dino", "clip"])
 def test_embeddings_have_unit_length(role, photos):
-    rows = load_encoder(ROLES[role], role).embed_images([load_image(p) for p in photos[:3]])
+    rows = load_encoder(ROLES[role], role).encode_images([load_image(p) for p in photos[:3]])
     assert np.linalg.norm(rows, axis=1) == pytest.approx(1, abs=1e-6)
 
 
@@ -61,7 +61,7 @@ def test_vit_is_what_timm_loads(photos):
     image = load_image(photos[0])
     with torch.inference_mode():
         theirs = torch.nn.functional.normalize(model(transform(image)[None]), dim=-1)[0].numpy()
-    ours = load_encoder("mini-vit", "dino").embed_images([image])[0]
+    ours = load_encoder("mini-vit", "dino").encode_images([image])[0]
     assert np.abs(ours - theirs).max() < 1e-6
 
 
@@ -74,8 +74,8 @@ def test_clip_is_what_open_clip_loads(photos):
         theirs = model.eval().encode_image(transform(image)[None], normalize=True)[0].numpy()
         words = model.encode_text(tokens, normalize=True)[0].numpy()
     encoder = load_encoder("mini-clip", "clip")
-    assert np.abs(encoder.embed_images([image])[0] - theirs).max() < 1e-6
-    assert np.abs(encoder.embed_texts(["a red dog on the beach"])[0] - words).max() < 1e-6
+    assert np.abs(encoder.encode_images([image])[0] - theirs).max() < 1e-6
+    assert np.abs(encoder.encode_texts(["a red dog on the beach"])[0] - words).max() < 1e-6
 
 
 def test_perceptual_distance_is_zero_for_itself_and_grows_with_the_change(photos):
@@ -86,7 +86,7 @@ def test_perceptual_distance_is_zero_for_itself_and_grows_with_the_change(photos
         Image.fromarray(np.clip(np.asarray(image) + level * noise, 0, 255).astype(np.uint8))
         for level in (0, 10, 40)
     ]
-    rows = encoder.embed_images([image, *changed]).astype(np.float64)
+    rows = encoder.encode_images([image, *changed]).astype(np.float64)
     gaps = ((rows[1:] - rows[0]) ** 2).sum(1)
     assert gaps[0] < 1e-12
     assert 0 < gaps[1] < gaps[2]
@@ -103,7 +103,7 @@ def test_perceptual_distance_is_lpips_formula(photos):
         )
     layers = [torch.nn.functional.normalize(part.double(), dim=-1) for part in maps]
     wanted = np.mean([float(((a[0] - a[1]) ** 2).sum(-1).mean()) for a in layers])
-    rows = encoder.embed_images(images).astype(np.float64)
+    rows = encoder.encode_images(images).astype(np.float64)
     assert ((rows[0] - rows[1]) ** 2).sum() == pytest.approx(wanted, rel=1e-4)
 
 
@@ -121,7 +121,7 @@ def test_lpips_is_the_packages_lpips(photos, tmp_path, monkeypatch):
     pixels = torch.stack([torch.from_numpy(spec.pixels.prepare(image)) for image in images])
     with torch.inference_mode():
         theirs = reference(pixels[:3], pixels[3:]).flatten().numpy()
-    rows = encoder.embed_images(images).astype(np.float64)
+    rows = encoder.encode_images(images).astype(np.float64)
     ours = ((rows[:3] - rows[3:]) ** 2).sum(1)
     assert ours == pytest.approx(theirs, rel=1e-4)
 
@@ -138,7 +138,7 @@ def test_dino_is_loaded_from_a_file_that_a_user_brought(photos, tmp_path, monkey
     with torch.inference_mode():
         theirs = model(torch.from_numpy(spec.pixels.prepare(image))[None])
         theirs = torch.nn.functional.normalize(theirs, dim=-1)[0].numpy()
-    assert np.abs(encoder.embed_images([image])[0] - theirs).max() < 1e-6
+    assert np.abs(encoder.encode_images([image])[0] - theirs).max() < 1e-6
     first = encoder.identity
     with torch.no_grad():
         model.cls_token += 1e-3
@@ -283,7 +283,7 @@ def test_dino_agrees_with_transformers_given_the_same_weights(name, tmp_path, mo
     with torch.inference_mode():
         theirs = reference(pixels).last_hidden_state[:, 0]
         theirs = torch.nn.functional.normalize(theirs, dim=-1).numpy()
-    assert relative_gap(encoder.embed_images(images), theirs) < 1e-5
+    assert relative_gap(encoder.encode_images(images), theirs) < 1e-5
 
 
 CLIPS = {
@@ -316,8 +316,8 @@ def test_clip_agrees_with_transformers_given_the_same_weights(name, tmp_path, mo
     tokens = encoder.tokenizer(texts)
     with torch.inference_mode():
         found = reference(pixel_values=pixels, input_ids=tokens)
-    assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
-    assert relative_gap(encoder.embed_texts(texts), found.text_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.encode_images(images), found.image_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.encode_texts(texts), found.text_embeds.numpy()) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -351,5 +351,5 @@ def test_siglip_agrees_with_transformers_given_the_same_weights(
     assert torch.equal(encoder.tokenizer(texts), tokens)
     with torch.inference_mode():
         found = reference(pixel_values=pixels, input_ids=tokens)
-    assert relative_gap(encoder.embed_images(images), found.image_embeds.numpy()) < 1e-5
-    assert relative_gap(encoder.embed_texts(texts), found.text_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.encode_images(images), found.image_embeds.numpy()) < 1e-5
+    assert relative_gap(encoder.encode_texts(texts), found.text_embeds.numpy()) < 1e-5

@@ -116,7 +116,7 @@ def test_the_cells_lie_in_the_space_of_the_whole_and_the_whole_is_clips_embeddin
     assert tokens.shape == (5, 192)
     lengths = np.linalg.norm(tokens, axis=1)
     assert np.allclose(lengths, 192**0.5, atol=1e-3)
-    whole = load_encoder("mini-clip", "clip").embed_images([photo])[0]
+    whole = load_encoder("mini-clip", "clip").encode_images([photo])[0]
     assert np.abs(tokens[0] / 192**0.5 - whole).max() < 1e-5
     assert isinstance(encoder, CellEncoder)
 

@@ -17,7 +17,7 @@ from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.encoder import Pixels, load_encoder
-from dreambench.encoders.parts import HashReader, PartsReader, frame_map
+from dreambench.encoders.parts import HashExtractor, PartsExtractor, frame_map
 from dreambench.encoders.segmentation import SEGMENTERS, Segmenter, load_segmenter
 from dreambench.errors import UserError
 from dreambench.metrics import measures as m
@@ -146,7 +146,7 @@ def test_joint_is_low_if_either_is_and_nothing_for_a_copy(subject, rank, lift, c
 
 def test_hash_finds_copies_mirrored_shrunk_and_compressed_but_not_new_pictures(tmp_path):
     subject = make_true_subject(2)
-    reader = HashReader()
+    reader = HashExtractor()
     photos = [picture.image for picture in subject.photos]
     photos[0].save(tmp_path / "copy.jpg", quality=80)
     copies = [
@@ -154,8 +154,8 @@ def test_hash_finds_copies_mirrored_shrunk_and_compressed_but_not_new_pictures(t
         load_image(tmp_path / "copy.jpg"),
     ]  # fmt: skip
     new = [case.image for case in subject.cases if case.set_name == "faithful"]
-    rows = reader.embed_images([*copies, *new])
-    found = m.compute_copied_pixels(rows, reader.embed_images(photos))
+    rows = reader.encode_images([*copies, *new])
+    found = m.compute_copied_pixels(rows, reader.encode_images(photos))
     assert found[:4].tolist() == [1, 1, 1, 1]
     assert found[4:].mean() < 0.2
 
@@ -163,7 +163,7 @@ def test_hash_finds_copies_mirrored_shrunk_and_compressed_but_not_new_pictures(t
 @pytest.mark.parametrize("size", [(64, 64), (333, 500), (1024, 1024), (20, 31)])
 def test_hash_is_that_of_the_whole_image_and_of_its_mirror_image(size):
     picture = make_true_subject(2).photos[0].image.resize(size, Image.Resampling.BICUBIC)
-    (row,) = HashReader().embed_images([picture])
+    (row,) = HashExtractor().encode_images([picture])
     for bits, seen in zip(np.split(row, 2), (picture, ImageOps.mirror(picture)), strict=True):
         assert np.array_equal(bits, imagehash.phash(seen).hash.ravel())
 
@@ -202,7 +202,7 @@ def test_masked_embeddings_do_not_see_the_other_part():
     subject = make_true_subject(0)
     dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
     segmenter = load_segmenter("mini-segmenter")
-    reader = PartsReader(dino, clip, segmenter, class_name=subject.class_name)
+    reader = PartsExtractor(dino, clip, segmenter, class_name=subject.class_name)
     photo, other = subject.photos[0], subject.photos[1]
 
     def swap(mask):
@@ -211,8 +211,8 @@ def test_masked_embeddings_do_not_see_the_other_part():
         )
 
     images = [photo.image, swap(photo.mask), swap(~photo.mask)]
-    rows = reader.embed_masked(images, [photo.mask] * 3)
-    whole = dino.embed_images(images)
+    rows = reader.encode_masked(images, [photo.mask] * 3)
+    whole = dino.encode_images(images)
     parts = reader.split(rows, whole.shape[1])
     for kind, same, changed in (("dino-fg", 1, 2), ("clip-fg", 1, 2), ("dino-bg", 2, 1)):
         assert np.array_equal(parts[kind][0], parts[kind][same]), kind
@@ -220,7 +220,7 @@ def test_masked_embeddings_do_not_see_the_other_part():
         assert np.linalg.norm(parts[kind], axis=1) == pytest.approx(1, abs=1e-5)
     assert not np.allclose(whole[0], whole[1])
     # Without masks the segmenter finds nearly the same.
-    found = reader.split(reader.embed_images(images), whole.shape[1])
+    found = reader.split(reader.encode_images(images), whole.shape[1])
     assert (found["dino-fg"][0] * parts["dino-fg"][0]).sum() > 0.8
     for used in (dino, clip, segmenter):
         assert used.identity in reader.identity
@@ -278,10 +278,10 @@ def test_clipseg_is_asked_for_the_class_and_is_what_transformers_computes(
     alone = segmenter.find_subjects(images[:1], "dog")[0]
     assert (alone == found[0]).mean() > 0.999
     dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
-    reader = PartsReader(dino, clip, segmenter, class_name="dog")
+    reader = PartsExtractor(dino, clip, segmenter, class_name="dog")
     assert reader.identity.endswith("|asked:dog")
-    rows = reader.embed_images(images)
-    assert np.abs(reader.embed_images(images[:1]) - rows[:1]).max() < 1e-5
+    rows = reader.encode_images(images)
+    assert np.abs(reader.encode_images(images[:1]) - rows[:1]).max() < 1e-5
 
 
 def test_segmenter_that_is_not_there_names_the_files_to_bring(tmp_path, monkeypatch):
