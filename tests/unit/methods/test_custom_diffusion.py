@@ -12,8 +12,8 @@ from small_pipelines import NUMBERS, PROMPTS, context, pixels, subjects
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError
-from dreambench.methods.base import tuning
 from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.finetuning import training as tuning
 from dreambench.methods.finetuning.custom_diffusion import (
     FAR,
     FILE,

@@ -15,8 +15,10 @@ from transformers import CLIPTokenizer
 from dreambench.base_models.registry import BASE_MODELS, load_pipeline
 from dreambench.config.recipe import Recipe, load_recipe
 from dreambench.errors import UserError
-from dreambench.methods.base import METHODS, dreambooth, find_method, make_method, tuning
+from dreambench.methods.base import METHODS, find_method, make_method
 from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.finetuning import dreambooth
+from dreambench.methods.finetuning import training as tuning
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.finetuning.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
 from dreambench.methods.finetuning.identifier import choose_identifier, find_rare_tokens
