@@ -1,115 +1,185 @@
-"""What gets scored: the images of a plan, whoever made them, and the folder with their numbers."""
+"""Image sets: the images of a plan, whoever made them, and the folder with their numbers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from dreambench.artifacts.plan import ImageUnit, Plan
-from dreambench.config.protocol import Protocol
-from dreambench.datasets.subjects import Subject
+from filelock import FileLock, Timeout
 
-EXTERNAL = "brought"
-"""The `kind` in the manifest of images made elsewhere; a run's has none."""
+from dreambench.artifacts.manifest import Manifest, RunManifest, read_manifest
+from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
+from dreambench.errors import UserError, disk_errors, unknown_name
+from dreambench.storage.files import digest, make_dir
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSet(ABC):
-    """One row of a table. It says which file is which image, and where its numbers are.
+class ImageSet:
+    """Images of some subjects and prompts of a protocol, and the folder of their numbers.
 
-    `plan` has all images that there should be; the manifest says where they come from.
+    `plan` has all images that there should be. `files` says where external images lie; a run's lie
+    in its own folder (None). Read back from its results, a set of external images has numbers and
+    no images, since where they lie is written nowhere.
     """
 
-    run_dir: Path
+    folder: Path
     protocol: Protocol
     subjects: list[Subject]
     plan: Plan
-    manifest: dict[str, Any]
+    manifest: Manifest
+    files: Mapping[ImageUnit, Path] | None = None
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """Names the row in every table."""
-
-    @abstractmethod
-    def find_image(self, unit: ImageUnit) -> Path | None:
-        """The file of a unit's image; None when there is none."""
+        """What tables call it."""
+        return self.manifest.row_name
 
     @property
     def device(self) -> str:
         """Where networks run."""
-        return str(self.manifest["device"])
+        return self.manifest.device
 
     @property
     def encoders(self) -> dict[str, str]:
         """Identity of the encoder of each role."""
-        return dict(self.manifest["encoders"])
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether this is known to be less than its protocol."""
-        return bool(self.manifest["partial"])
-
-    @property
-    def not_measured(self) -> dict[str, str]:
-        """Metrics of the protocol that are left out, with the reason."""
-        return dict(self.manifest.get("not_measured", {}))
+        return self.manifest.encoders
 
     @property
     def scores_path(self) -> Path:
-        """One row for each thing scored."""
-        return self.run_dir / "scores.parquet"
-
-    @property
-    def measures_path(self) -> Path:
-        """The measures beside the metrics, one row for each and image."""
-        return self.run_dir / "measures.parquet"
+        """One row for each number, and which metrics they are of."""
+        return self.folder / "scores.parquet"
 
     @property
     def bounds_path(self) -> Path:
         """What the real photos score, one row a subject and metric."""
-        return self.run_dir / "oracles.csv"
+        return self.folder / "reference-bounds.csv"
 
     @property
     def summary_path(self) -> Path:
         """Means, intervals, counts and what they depend on."""
-        return self.run_dir / "summary.json"
+        return self.folder / "summary.json"
 
     @property
     def conventions_path(self) -> Path:
         """The images under other scorers' conventions."""
-        return self.run_dir / "conventions.csv"
+        return self.folder / "conventions.csv"
 
     @property
     def report_dir(self) -> Path:
         """Tables, plots and the grid."""
-        return self.run_dir / "report"
+        return self.folder / "report"
+
+    def find_image(self, unit: ImageUnit) -> Path | None:
+        """Return the file of a unit's image; None when there is none."""
+        if self.files is not None:
+            return self.files.get(unit)
+        path = self.folder / unit.relative_path
+        return path if path.is_file() else None
 
     def missing_images(self) -> list[ImageUnit]:
-        """Units without an image."""
+        """Return the units without an image."""
         return [unit for unit in self.plan.images if self.find_image(unit) is None]
 
     def made_images(self, subject: str) -> list[tuple[ImageUnit, Path]]:
-        """The images of a subject that are there, with their units."""
+        """Return the images of a subject that are there, with their units; class images too."""
         units = [unit for unit in self.plan.images if unit.subject == subject]
         found = [(unit, self.find_image(unit)) for unit in units]
         return [(unit, path) for unit, path in found if path is not None]
 
+    def has_images(self) -> bool:
+        """Return whether any image is there."""
+        return any(self.find_image(unit) is not None for unit in self.plan.images)
 
-@dataclass(frozen=True, kw_only=True)
-class ExternalImages(ImageSet):
-    """Images made elsewhere. Read back from its results, it has the numbers and no `files`."""
+    def is_partial(self) -> bool:
+        """Return whether this is less than its protocol: narrowed, or with images missing."""
+        return self.manifest.partial or bool(self.missing_images())
 
-    files: Mapping[ImageUnit, Path] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """What its user calls the method."""
-        return str(self.manifest["name"])
+def is_class_image(unit: ImageUnit) -> bool:
+    """Return whether a unit shows the class and not the subject, for PRES alone."""
+    return unit.prompt_id == PRIOR_PROMPT_ID
 
-    def find_image(self, unit: ImageUnit) -> Path | None:
-        """See `ImageSet`."""
-        return self.files.get(unit)
+
+def load_chosen(
+    protocol: Protocol, *, data_dir: Path | None, names: Sequence[str] | None
+) -> list[Subject]:
+    """Load the subjects of a protocol that `names` picks, all for None, with checked photos.
+
+    Raises:
+        UserError: the protocol does not have a subject, or photos are missing or changed.
+    """
+    dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
+    for name in names or ():
+        if protocol.subjects and name not in protocol.subjects:
+            raise unknown_name(f"subject of '{protocol.name}'", name, protocol.subjects)
+    return load_subjects(dataset, names=names or protocol.subjects or None)
+
+
+def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
+    """Read a folder by its manifest; no code and no network is loaded.
+
+    `data_dir` is where the photos of the paper's dataset lie, see `find_dataset`.
+
+    Raises:
+        UserError: the folder has no manifest, or what it says of protocol, photos or plan is not
+            what is here.
+    """
+    manifest = read_manifest(folder)
+    protocol = manifest.protocol
+    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects)
+    plan = plan_images(manifest, subjects)
+    own: RunManifest | None = manifest if isinstance(manifest, RunManifest) else None
+    for name, stored, found in (
+        ("protocol", manifest.digests.protocol, protocol.digest()),
+        ("recipe", own and own.digests.recipe, own and digest_recipe(own)),
+        ("photos", manifest.digests.data, digest_subjects(subjects)),
+        ("plan", own and own.digests.plan, own and plan.digest()),
+    ):
+        if stored != found:
+            raise UserError(
+                f"{folder} was made with another {name} ({stored}) than is here ({found})",
+                hint="restore what it was made with, or run or score again in another folder",
+                code="changed-data",
+            )
+    return ImageSet(
+        folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest,
+        files=None if own else {},
+    )  # fmt: skip
+
+
+def plan_images(manifest: Manifest, subjects: Sequence[Subject]) -> Plan:
+    """Return the plan that a manifest stands for."""
+    size = manifest.batch_size if isinstance(manifest, RunManifest) else 1
+    plan = make_plan(manifest.protocol.narrow(manifest.prompts), subjects, batch_size=size)
+    return plan.without_prior() if "pres" in manifest.not_measured else plan
+
+
+def digest_recipe(manifest: RunManifest) -> str:
+    """Return the digest of the recipe that a manifest holds."""
+    recipe = manifest.recipe
+    parts: list[object] = [recipe.method, recipe.settings]
+    return digest(parts if recipe.code is None else [*parts, recipe.code])
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Keep other processes off a folder; the lock goes with the process, even when killed."""
+    make_dir(folder)
+    lock = FileLock(folder / ".lock")
+    try:
+        with disk_errors(folder):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"another dreambench is working on {folder}",
+            hint="wait for it, or choose another folder with --out",
+            code="folder-in-use",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,230 @@
+"""The manifest of a folder, `run.json`: what its images and scores were made from.
+
+It is written and read here and nowhere else. Two kinds share a head: of a run, which made its
+images, and of external images, which somebody else made. A folder of another FORMAT is refused in
+one line. No path and no name of a machine or a person is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationError
+
+from dreambench.config.protocol import Protocol
+from dreambench.errors import UserError, name_some
+from dreambench.storage.files import read_json, write_json
+
+FORMAT = 2
+"""Raised when a field changes its meaning; 1 was a dict without a schema, and no release's."""
+FILE_NAME = "run.json"
+
+
+class Record(BaseModel):
+    """A part of a file of this package: fields that are not its own are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CodeState(Record):
+    """Version and, in a git checkout, commit and whether files of the package differ from it."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+
+    def __str__(self) -> str:
+        changed = ", changed" if self.dirty else ""
+        return f"code {self.commit or 'release'} ({self.version}{changed})"
+
+
+class Session(Record):
+    """When somebody worked on the folder, and with which versions."""
+
+    started: str
+    python: str
+    platform: str
+    packages: dict[str, str]
+    code: CodeState
+
+
+class Digests(Record):
+    """What the numbers depend on; external images have no recipe, base model and plan."""
+
+    protocol: str
+    data: str
+    recipe: str | None = None
+    base_model: str | None = None
+    plan: str | None = None
+    images: str | None = None
+
+
+class RecipeRecord(Record):
+    """The recipe of a run with its one table; `code` says which code a method from outside is."""
+
+    name: str
+    method: str
+    title: str
+    source: str
+    track: str
+    settings: dict[str, Any]
+    code: dict[str, str] | None = None
+    tunes: bool | None = None
+    n_references: int | None = None
+
+
+class ProblemGroup(Record):
+    """All problems of one kind in a folder of images, and the first names."""
+
+    n_images: int
+    names: list[str]
+
+
+class ProblemRecord(Record):
+    """One thing that is not as the protocol has it; `name` is a path inside the folder."""
+
+    kind: str
+    name: str
+    n_images: int
+    detail: str
+
+
+class ImageInfo(Record):
+    """What a folder of external images was like when it was scored."""
+
+    layout: str
+    n_scored: int
+    n_expected: int
+    n_lossy: int
+    min_side_px: int
+    notes: list[str]
+    problems: dict[str, ProblemGroup]
+
+
+class _Head(Record):
+    format: Literal[2] = FORMAT
+    protocol: Protocol
+    subjects: list[str]
+    prompts: list[str]
+    partial: bool
+    device: str
+    precision: str
+    encoders: dict[str, str]
+    digests: Digests
+    sessions: list[Session] = []
+
+    @property
+    def session(self) -> Session:
+        """The latest session."""
+        return self.sessions[-1]
+
+
+class RunManifest(_Head):
+    """The manifest of a run."""
+
+    kind: Literal["run"] = "run"
+    recipe: RecipeRecord
+    base_model: str
+    batch_size: int
+
+    @property
+    def row_name(self) -> str:
+        """What tables call the run: its recipe."""
+        return self.recipe.name
+
+    @property
+    def images(self) -> ImageInfo | None:
+        """Nothing: the images are the run's own."""
+        return None
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """Metrics of the protocol that are left out, with the reason: none."""
+        return {}
+
+
+class ExternalManifest(_Head):
+    """The manifest of external images; where they lie is not in it."""
+
+    kind: Literal["external"] = "external"
+    name: str
+    images: ImageInfo
+    problems: list[ProblemRecord]
+    not_measured: dict[str, str]
+
+    @property
+    def row_name(self) -> str:
+        """What tables call the images."""
+        return self.name
+
+
+Manifest = RunManifest | ExternalManifest
+_ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Discriminator("kind")])
+
+
+def has_manifest(folder: Path) -> bool:
+    """Return whether a folder is that of a run or of external images' scores."""
+    return (folder / FILE_NAME).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a folder.
+
+    Raises:
+        UserError: there is none, it is of another format, or it was damaged.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not the folder of a run or of scores",
+            hint="make a run with: dreambench run --method dreambooth",
+            code="not-a-run",
+        )
+    content = read_json(path)
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise UserError(
+            f"{path} has format {found}, and this version of dreambench reads format {FORMAT}",
+            hint="run or score again in another folder (--out), or use the version that made it",
+            code="old-format",
+        )
+    try:
+        return _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        keys = [".".join(map(str, item["loc"])) for item in error.errors()]
+        raise UserError(
+            f"{path} is damaged: {name_some(keys)}",
+            hint="restore it, or run again in another folder (--out)",
+            code="damaged-file",
+        ) from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder."""
+    write_json(folder / FILE_NAME, manifest.model_dump(mode="json", exclude_none=True))
+
+
+def list_changes(old: Manifest, new: Manifest, *, ignored: Sequence[str] = ()) -> list[str]:
+    """Return what differs between two manifests, one readable line each, sessions aside."""
+    left = {"sessions", *ignored}
+    before, after = (
+        _flatten(one.model_dump(mode="json", exclude=left, exclude_none=True))
+        for one in (old, new)
+    )
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        items: Any = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in items:
+        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
