@@ -24,7 +24,8 @@ import scipy
 from dreambench.analysis.comparison import ALPHA, compare_paired
 from dreambench.analysis.stats import CONFIDENCE, adjust_holm, estimate_table
 from dreambench.runs.run_folder import describe_code
-from dreambench.storage.files import shipped_path, write_bytes, write_json
+from dreambench.storage.files import write_bytes, write_json
+from dreambench.storage.shipped import shipped_path
 
 # The paper's protocol: 25 prompts, 4 images each.
 N_PROMPTS, N_IMAGES = 25, 4

@@ -104,7 +104,7 @@ class World:
     """The paper's subjects and prompts with pictures of the script's own, and runs of them."""
 
     def __init__(self, root: Path, n_subjects: int) -> None:
-        from dreambench.storage.files import shipped_path  # noqa: PLC0415
+        from dreambench.storage.shipped import shipped_path  # noqa: PLC0415
 
         self.root = root
         self.pictures = [draw_picture(seed) for seed in range(N_PICTURES)]

@@ -230,7 +230,7 @@ def run_peers(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     import torch.nn.functional as F  # noqa: PLC0415
     from diffusers import DDPMScheduler  # noqa: PLC0415
 
-    from dreambench.storage.files import load_image  # noqa: PLC0415
+    from dreambench.storage.images import load_image  # noqa: PLC0415
 
     shop = Workshop(root, subjects)
     pipeline, settings, sampler = shop.pipeline, shop.settings, shop.sampler

@@ -14,7 +14,8 @@ import pandas as pd
 from dreambench.analysis.comparison import Scored, compare_paired
 from dreambench.errors import UserError
 from dreambench.report.tables import format_interval, format_number, metric_heading
-from dreambench.storage.files import shipped_path, write_bytes
+from dreambench.storage.files import write_bytes
+from dreambench.storage.shipped import shipped_path
 
 SOURCE = "Ruiz et al., CVPR 2023, arXiv 2208.12242"
 

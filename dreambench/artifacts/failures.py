@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError, name_some, raise_if_full
-from dreambench.storage.files import ImageError, make_dir, read_json, write_bytes, write_json
+from dreambench.storage.files import make_dir, read_json, write_bytes, write_json
+from dreambench.storage.images import ImageError
 
 Stage = Literal["constructor", "fit", "load", "generate"]
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from dreambench.config.protocol import Sampler
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
-from dreambench.storage.files import PACKAGE_DIR, digest_folder
+from dreambench.storage.files import digest_folder
+from dreambench.storage.shipped import PACKAGE_DIR
 
 if TYPE_CHECKING:
     import torch

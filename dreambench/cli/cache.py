@@ -27,7 +27,7 @@ def cache() -> None:
 def show(cache: Path | None, as_json: bool) -> None:
     """Show what is there, by encoder and kind, with sizes."""
     from dreambench.encoders.feature_cache import FeatureCache, measure_folders, read_max_bytes  # noqa: PLC0415
-    from dreambench.storage.files import cache_dir  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     root, max_bytes = cache or cache_dir(), read_max_bytes()
     with FeatureCache(root) as opened:
@@ -80,7 +80,7 @@ def clear(cache: Path | None) -> None:
 
 def _prune(cache: Path | None, max_bytes: int) -> None:
     from dreambench.encoders.feature_cache import FeatureCache  # noqa: PLC0415
-    from dreambench.storage.files import cache_dir  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     with FeatureCache(cache or cache_dir()) as opened:
         freed = opened.prune(max_bytes)

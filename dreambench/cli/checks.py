@@ -119,7 +119,7 @@ def _find_hours(
     import torch  # noqa: PLC0415  (slow import)
 
     from dreambench.machine.throughput import Setting, name_device, read_speed  # noqa: PLC0415
-    from dreambench.storage.files import cache_dir  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     parts = {
         "tuning": ("training_image", counts["n_training_images"]),

@@ -167,7 +167,7 @@ def run(
     from dreambench.methods.plugins import check_recipe  # noqa: PLC0415
     from dreambench.runs.pipeline import run_all, write_report  # noqa: PLC0415  (imports torch)
     from dreambench.runs.run_folder import check_folder, hold_run, open_run, plan_run  # noqa: PLC0415
-    from dreambench.storage.files import cache_dir  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     read_max_bytes()  # A mistake in the environment shows now, too.
     options = {
@@ -313,7 +313,7 @@ def _opened(
     from dreambench.methods.plugins import attach_code  # noqa: PLC0415
     from dreambench.runs.pipeline import Job  # noqa: PLC0415  (imports torch)
     from dreambench.runs.run_folder import Run, hold_run, open_run, read_run  # noqa: PLC0415
-    from dreambench.storage.files import cache_dir  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     if not (run_dir / "run.json").is_file():
         raise UserError(

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from dreambench.config.toml_files import load_toml, name_line, read_toml
 from dreambench.datasets.subjects import Kind, find_dataset, read_index
 from dreambench.errors import UserError, unknown_name
-from dreambench.storage.files import digest, shipped_path
+from dreambench.storage.files import digest
+from dreambench.storage.shipped import shipped_path
 
 Family = Literal["recontextualization", "accessorization", "property", "art", "viewpoint"]
 MetricName = Literal["dino", "clip-i", "clip-t", "div", "pres"]

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dreambench.config.toml_files import load_toml, read_toml
 from dreambench.errors import UserError, unknown_name
-from dreambench.storage.files import digest, shipped_path
+from dreambench.storage.files import digest
+from dreambench.storage.shipped import shipped_path
 
 
 class Recipe(BaseModel):

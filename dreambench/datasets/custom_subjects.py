@@ -17,7 +17,9 @@ from PIL import Image
 
 from dreambench.datasets.subjects import Kind
 from dreambench.errors import UserError
-from dreambench.storage.files import load_image, make_dir, shipped_path, write_bytes
+from dreambench.storage.files import make_dir, write_bytes
+from dreambench.storage.images import load_image
+from dreambench.storage.shipped import shipped_path
 
 ADVISED_PHOTOS = (3, 6)
 ADVISED_SIDE_PX = 512

@@ -22,7 +22,8 @@ from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.progress import Progress
 from dreambench.storage.archives import read_members
 from dreambench.storage.downloads import download, forget_download
-from dreambench.storage.files import cache_dir, digest, make_dir, write_bytes
+from dreambench.storage.files import digest, make_dir, write_bytes
+from dreambench.storage.shipped import cache_dir
 
 COMMIT = "4f887af7970a06fc0cd3adaa1d0b368547d6a1d0"
 GITHUB_ARCHIVE = f"https://github.com/google/dreambooth/archive/{COMMIT}.zip"

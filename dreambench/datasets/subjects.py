@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dreambench.errors import UserError, name_some, unknown_name
-from dreambench.storage.files import PACKAGE_DIR, cache_dir, digest, sha256_file, shipped_path
+from dreambench.storage.files import digest, sha256_file
+from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
 
 Kind = Literal["live", "object"]
 

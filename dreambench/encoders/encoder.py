@@ -28,7 +28,8 @@ from dreambench.encoders.weights import find_file, read_weights, to_open_clip, t
 from dreambench.errors import UserError, unknown_name
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.downloads import download, find_cached
-from dreambench.storage.files import PACKAGE_DIR, cache_dir, digest, digest_folder
+from dreambench.storage.files import digest, digest_folder
+from dreambench.storage.shipped import PACKAGE_DIR, cache_dir
 from dreambench.types import Features
 
 Role = Literal["dino", "clip", "perceptual"]

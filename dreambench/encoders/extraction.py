@@ -31,7 +31,7 @@ from dreambench.encoders.feature_cache import (
 )
 from dreambench.errors import UserError
 from dreambench.progress import Progress
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 from dreambench.types import Features
 
 MAX_WORKERS = 16

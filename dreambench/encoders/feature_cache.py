@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from dreambench.errors import UserError
-from dreambench.storage.files import cache_dir, make_dir, sha256_file
+from dreambench.storage.files import make_dir, sha256_file
+from dreambench.storage.shipped import cache_dir
 
 Kind = Literal["image", "text", "distance", "look"]
 Row = NDArray[Any]

@@ -17,7 +17,8 @@ from PIL import Image
 from dreambench.encoders.encoder import Pixels, weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_snapshot
-from dreambench.storage.files import PACKAGE_DIR, digest_folder
+from dreambench.storage.files import digest_folder
+from dreambench.storage.shipped import PACKAGE_DIR
 from dreambench.types import Mask
 
 

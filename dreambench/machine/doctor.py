@@ -23,7 +23,7 @@ from dreambench.machine.cost_estimate import estimate_memory
 from dreambench.methods.base import Precision, find_method, read_settings
 from dreambench.methods.image_prompting.adapters import ADAPTERS, Adapter
 from dreambench.runs.run_folder import PACKAGES
-from dreambench.storage.files import cache_dir
+from dreambench.storage.shipped import cache_dir
 
 # What takes less memory, the cheapest first, and the baseline that takes the least.
 LOWERING = {"gradient_checkpointing": True, "optimizer": "adamw-8bit"}

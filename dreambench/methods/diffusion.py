@@ -19,14 +19,8 @@ from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.registry import load_pipeline, make_scheduler
 from dreambench.errors import UserError
 from dreambench.methods.base import Context
-from dreambench.storage.files import (
-    digest,
-    encode_generated,
-    finish_together,
-    make_dir,
-    write_json,
-    write_together,
-)
+from dreambench.storage.files import digest, finish_together, make_dir, write_json, write_together
+from dreambench.storage.images import encode_generated
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, StableDiffusionPipeline

@@ -29,7 +29,8 @@ from dreambench.methods.base import (
     find_class,
     read_settings,
 )
-from dreambench.storage.files import PACKAGE_DIR, digest_folder, sha256_file
+from dreambench.storage.files import digest_folder, sha256_file
+from dreambench.storage.shipped import PACKAGE_DIR
 
 GROUP = "dreambench.methods"
 """ImageSet point group of packages that bring methods: name -> class."""

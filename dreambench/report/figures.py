@@ -14,7 +14,8 @@ from PIL import Image
 
 from dreambench.metrics.metrics import METRICS
 from dreambench.report.tables import format_number
-from dreambench.storage.files import load_image, write_bytes
+from dreambench.storage.files import write_bytes
+from dreambench.storage.images import load_image
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # With the colours these tell 28 methods apart.

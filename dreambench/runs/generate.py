@@ -17,7 +17,8 @@ from dreambench.methods.base import Generator, Method
 from dreambench.methods.guard import Guard
 from dreambench.progress import Progress
 from dreambench.runs.run_folder import Run
-from dreambench.storage.files import encode_generated, finish_together, write_together
+from dreambench.storage.files import finish_together, write_together
+from dreambench.storage.images import encode_generated
 
 
 class ImagesError(Exception):

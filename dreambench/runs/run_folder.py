@@ -29,7 +29,8 @@ from dreambench.datasets.subjects import (
     read_index,
 )
 from dreambench.errors import UserError, disk_errors, name_some, unknown_name
-from dreambench.storage.files import PACKAGE_DIR, make_dir, read_json, write_json
+from dreambench.storage.files import make_dir, read_json, write_json
+from dreambench.storage.shipped import PACKAGE_DIR
 
 FORMAT = 1
 PACKAGES = (

@@ -38,7 +38,8 @@ from dreambench.scoring.layouts import (
     place_images,
 )
 from dreambench.scoring.scores import encoder_identities, smallest_side_px
-from dreambench.storage.files import cache_dir, digest, make_dir, read_json, write_json
+from dreambench.storage.files import digest, make_dir, read_json, write_json
+from dreambench.storage.shipped import cache_dir
 
 N_NAMES = 20
 """How many names of a kind of problem are in the summary; run.json has them all."""

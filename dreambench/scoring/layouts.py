@@ -27,7 +27,8 @@ from dreambench.datasets.subjects import Subject
 from dreambench.encoders.feature_cache import FeatureCache
 from dreambench.errors import UserError, name_some, suggest
 from dreambench.progress import Progress
-from dreambench.storage.files import ImageError, is_lossy, load_image, sha256_file
+from dreambench.storage.files import sha256_file
+from dreambench.storage.images import ImageError, is_lossy, load_image
 
 Layout = Literal["run", "subject/prompt", "dreambench-plus", "index"]
 LAYOUTS: dict[Layout, str] = {

@@ -21,7 +21,7 @@ from dreambench.encoders.parts import HashExtractor, PartsExtractor
 from dreambench.encoders.segmentation import Segmenter, find_segmenter, load_segmenter
 from dreambench.metrics.measures import MEASURES, measure_subject
 from dreambench.scoring.scores import COLUMNS, Extracted, list_texts
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 from dreambench.types import Features, Mask
 
 

@@ -25,7 +25,8 @@ from dreambench.encoders.encoder import (
 )
 from dreambench.errors import UserError
 from dreambench.metrics.reference_bounds import METRIC_OF_ROLE, compute_reference_bounds
-from dreambench.storage.files import PACKAGE_DIR, load_image, shipped_path
+from dreambench.storage.images import load_image
+from dreambench.storage.shipped import PACKAGE_DIR, shipped_path
 from dreambench.types import Features
 
 _HALF = (0.5, 0.5, 0.5)

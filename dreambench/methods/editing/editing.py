@@ -13,7 +13,7 @@ from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context
 from dreambench.methods.diffusion import ReferenceGenerator
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 from dreambench.types import Mask
 
 if TYPE_CHECKING:

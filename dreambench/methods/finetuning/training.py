@@ -26,7 +26,7 @@ from dreambench.methods.diffusion import (
     make_class_images,
     predict,
 )
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler, StableDiffusionPipeline

@@ -16,7 +16,7 @@ from dreambench.encoders.encoder import Pixels, load_encoder, weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.diffusion import only_errors
 from dreambench.storage.downloads import find_snapshot
-from dreambench.storage.files import PACKAGE_DIR
+from dreambench.storage.shipped import PACKAGE_DIR
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline

@@ -22,7 +22,7 @@ from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.diffusion import PipelineGenerator, ReferenceGenerator, load_base
 from dreambench.methods.image_prompting.adapters import encode_photo, find_adapter, load_adapter
 from dreambench.methods.image_prompting.ip_adapter import PhotoPrompted
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 
 class ImageVariationSettings(Settings):

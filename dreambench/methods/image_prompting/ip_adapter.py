@@ -17,7 +17,7 @@ from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.diffusion import ReferenceGenerator, load_base
 from dreambench.methods.image_prompting.adapters import encode_photo, find_adapter, load_adapter
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 
 class IPAdapterSettings(Settings):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Method
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 
 class CopyReference(Method):

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from dreambench.storage.files import PACKAGE_DIR
+from dreambench.storage.shipped import PACKAGE_DIR
 
 MAX_BYTES = 40_000_000
 

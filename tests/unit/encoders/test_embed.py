@@ -39,7 +39,8 @@ from dreambench.errors import UserError
 from dreambench.progress import no_progress
 from dreambench.runs.pipeline import Job
 from dreambench.runs.run_folder import read_run
-from dreambench.storage.files import load_image, sha256_file
+from dreambench.storage.files import sha256_file
+from dreambench.storage.images import load_image
 
 ROLES = {"dino": "mini-vit", "clip": "mini-clip", "perceptual": "mini-vit-patches"}
 

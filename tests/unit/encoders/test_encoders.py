@@ -20,7 +20,8 @@ from PIL import Image
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.encoder import ENCODERS, Encoder, find_encoder, load_encoder
 from dreambench.errors import UserError
-from dreambench.storage.files import PACKAGE_DIR, load_image
+from dreambench.storage.images import load_image
+from dreambench.storage.shipped import PACKAGE_DIR
 
 WEIGHTS = PACKAGE_DIR / "mini" / "weights"
 ROLES = {"dino": "mini-vit", "clip": "mini-clip", "perceptual": "mini-vit-patches"}

@@ -25,7 +25,7 @@ from dreambench.methods.finetuning.training import encode_images
 from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.mini.real_images import find_identity, read_prompt
 from dreambench.mini.world.renderer import SIZE_PX, make_caption
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 BASELINES = ["composition", "cut-and-paste", "sdedit", "inpainting", "ddim-inversion"]
 PROMPTS = ["a {subject} on the beach", "a red {subject}", "an oil painting of a {subject}"]

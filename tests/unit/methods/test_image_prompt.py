@@ -22,7 +22,7 @@ from dreambench.methods.image_prompting.image_variation import (
 )
 from dreambench.methods.image_prompting.ip_adapter import IPAdapter, IPAdapterSettings
 from dreambench.methods.reference.class_only import ClassOnly
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 PROMPTS = ["a {subject} on the beach", "a red {subject}", "a dog"]
 SEEDS = [10, 11, 12]

@@ -27,7 +27,7 @@ from dreambench.methods.finetuning.textual_inversion import (
     TextualInversionSettings,
 )
 from dreambench.methods.reference.class_only import ClassOnly
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 
 @pytest.mark.parametrize("train_text_encoder", [False, True])

@@ -25,7 +25,7 @@ from dreambench.metrics.metrics import METRICS
 from dreambench.mini.validation.truth import make_true_subject
 from dreambench.scoring.measures import open_segmenter
 from dreambench.scoring.scores import encoder_identities
-from dreambench.storage.files import load_image
+from dreambench.storage.images import load_image
 
 
 def unit(rng, n, d=16, around=None, spread=1.0):

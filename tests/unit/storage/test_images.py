@@ -1,0 +1,256 @@
+"""Images of strangers: what is read as RGB, and what is refused in one line."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from dreambench.errors import UserError
+from dreambench.storage import images
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def test_images_of_every_mode_become_rgb(tmp_path):
+    for mode in ("L", "P", "RGBA", "CMYK", "1"):
+        suffix = "jpg" if mode == "CMYK" else "png"
+        path = save(tmp_path / f"{mode}.{suffix}", Image.new(mode, (9, 7)))
+        assert images.load_image(path).mode == "RGB"
+
+
+def noise(*shape, dtype=np.uint8):
+    """Pixels of every value."""
+    high = np.iinfo(dtype).max + 1
+    return np.random.default_rng(0).integers(0, high, shape).astype(dtype)
+
+
+def pixels_of(path):
+    return np.asarray(images.load_image(path))
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("RGB", "png"), ("L", "png"), ("P", "png"), ("1", "png"), ("RGB", "jpg"), ("L", "jpg"),
+        ("RGB", "webp"),
+    ],
+)  # fmt: skip
+def test_ordinary_images_have_pils_own_pixels(tmp_path, mode, suffix):
+    image = Image.fromarray(noise(40, 30, 3)).convert(mode)
+    path = save(tmp_path / f"x.{suffix}", image)
+    with Image.open(path) as plain:
+        assert np.array_equal(pixels_of(path), np.asarray(plain.convert("RGB")))
+    if suffix == "png":
+        assert np.array_equal(pixels_of(path), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_an_opaque_alpha_changes_no_bit(tmp_path, mode):
+    image = Image.fromarray(noise(40, 30, 3)).convert("L" if mode == "LA" else "RGB")
+    path = save(tmp_path / "x.png", image.convert(mode))
+    with Image.open(path) as opened:
+        assert opened.has_transparency_data
+    assert np.array_equal(pixels_of(path), np.asarray(image.convert("RGB")))
+
+
+def test_what_is_see_through_lies_on_white(tmp_path):
+    for mode in ("RGBA", "LA"):
+        image = Image.fromarray(noise(40, 30, 4)).convert(mode)
+        path = save(tmp_path / f"{mode}.png", image)
+        values = np.asarray(image.convert("RGBA")).astype(float)
+        alpha = values[..., 3:] / 255
+        by_hand = values[..., :3] * alpha + 255 * (1 - alpha)
+        assert np.abs(pixels_of(path) - by_hand).max() <= 1
+    save(tmp_path / "lossless.webp", image.convert("RGBA"), lossless=True, exact=True)
+    assert np.array_equal(pixels_of(tmp_path / "lossless.webp"), pixels_of(tmp_path / "LA.png"))
+
+
+def test_a_see_through_colour_of_a_palette_or_a_key_is_white(tmp_path):
+    image = Image.fromarray(noise(40, 30, 3)).quantize(4)
+    path = save(tmp_path / "palette.png", image, transparency=2)
+    clear = np.asarray(image) == 2
+    assert clear.any()
+    assert (pixels_of(path)[clear] == 255).all()
+    plain = np.asarray(image.convert("RGB"))
+    assert np.array_equal(pixels_of(path)[~clear], plain[~clear])
+    grey = Image.fromarray(noise(40, 30))
+    path = save(tmp_path / "key.png", grey, transparency=7)
+    shown, values = pixels_of(path)[..., 0], np.asarray(grey)
+    assert (values == 7).any()
+    assert np.array_equal(shown, np.where(values == 7, 255, values))
+
+
+def png_of(pixels, colour_type, *extra):
+    """A PNG of 16 bits a channel, which PIL itself does not write in colour."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    body = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(body)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
+    grey, colour = noise(20, 10, dtype=np.uint16), noise(20, 10, 3, dtype=np.uint16)
+    (tmp_path / "grey.png").write_bytes(png_of(grey, 0))
+    (tmp_path / "colour.png").write_bytes(png_of(colour, 2))
+    assert np.array_equal(pixels_of(tmp_path / "grey.png")[..., 0], grey >> 8)
+    assert np.array_equal(pixels_of(tmp_path / "colour.png"), colour >> 8)
+    # Eight bits that were made sixteen, by either usual way, are themselves again.
+    eight = noise(20, 10).astype(np.uint16)
+    for wide in (eight * 257, eight << 8):
+        (tmp_path / "wide.png").write_bytes(png_of(wide, 0))
+        assert np.array_equal(pixels_of(tmp_path / "wide.png")[..., 0], eight)
+
+
+def test_sixteen_bits_with_a_see_through_value(tmp_path):
+    grey, colour = noise(20, 10, dtype=np.uint16), noise(20, 10, 3, dtype=np.uint16)
+    key = (b"tRNS", struct.pack(">H", int(grey[3, 3])))
+    (tmp_path / "grey.png").write_bytes(png_of(grey, 0, key))
+    shown = pixels_of(tmp_path / "grey.png")[..., 0]
+    assert np.array_equal(shown, np.where(grey == grey[3, 3], 255, grey >> 8))
+    key = (b"tRNS", struct.pack(">HHH", *map(int, colour[3, 3])))
+    (tmp_path / "colour.png").write_bytes(png_of(colour, 2, key))
+    with pytest.raises(UserError, match="see-through 16-bit colour"):
+        images.load_image(tmp_path / "colour.png")
+
+
+def test_a_cmyk_jpeg_has_its_colours(tmp_path):
+    image = Image.new("RGB", (16, 16), (250, 30, 60)).convert("CMYK")
+    path = save(tmp_path / "x.jpg", image, quality=95)
+    assert np.abs(pixels_of(path).astype(int) - (250, 30, 60)).max() < 12
+
+
+def test_animations_are_refused_and_a_phones_jpeg_gives_its_first_picture(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    for name in ("x.png", "x.webp"):
+        save(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
+        with pytest.raises(UserError, match=r"is animated \(3 frames\)"):
+            images.load_image(tmp_path / name)
+    path = save(
+        tmp_path / "x.jpg", frames[0], format="MPO", save_all=True, append_images=frames[1:]
+    )
+    assert images.load_image(path).getpixel((4, 4))[0] > 240
+
+
+def test_lossy_files_are_told_by_content(tmp_path):
+    image = Image.fromarray(noise(16, 16, 4))
+    lossy = {
+        "a.png": ({}, False), "b.webp": ({"lossless": True}, False), "c.webp": ({}, True),
+        "d.webp": ({"lossless": True, "exif": b"Exif\0\0"}, False),
+    }  # fmt: skip
+    for name, (options, wanted) in lossy.items():
+        path = save(tmp_path / name, image, **options)
+        assert images.is_lossy(path.rename(path.with_suffix(".png"))) is wanted
+    assert images.is_lossy(save(tmp_path / "e.jpg", image.convert("RGB")))
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+def test_damaged_files_never_end_in_a_traceback(tmp_path):
+    """Bytes changed, cut and put in at random: an image or a UserError, and nothing else."""
+    rng = np.random.default_rng(0)
+    pixels = Image.fromarray(noise(12, 12, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sources = []
+    for name, options in (
+        ("a.png", {"exif": exif}), ("b.webp", {"exif": exif}), ("c.jpg", {"exif": exif}),
+        ("d.png", {"save_all": True, "append_images": [pixels]}),
+    ):  # fmt: skip
+        image = pixels.convert("RGB") if name == "c.jpg" else pixels
+        sources.append(save(tmp_path / name, image, **options).read_bytes())
+    n_faults = 0
+    for index in range(1500):
+        content = bytearray(sources[index % len(sources)])
+        for _ in range(int(rng.integers(1, 6))):
+            content[int(rng.integers(len(content)))] = int(rng.integers(256))
+        if index % 5 == 0:
+            del content[int(rng.integers(len(content))) :]
+        if content.startswith(b"\x89PNG"):
+            content = mended(bytes(content))
+        (tmp_path / "damaged").write_bytes(content)
+        try:
+            assert images.load_image(tmp_path / "damaged").mode == "RGB"
+        except UserError:
+            n_faults += 1
+    assert 100 < n_faults < 1500
+
+
+def mended(content):
+    """A PNG with right checksums, so that what is wrong gets further than the first check."""
+    place, parts = 8, [content[:8]]
+    while place + 8 <= len(content):
+        n_bytes = int.from_bytes(content[place : place + 4], "big")
+        kind, body = content[place + 4 : place + 8], content[place + 8 : place + 8 + n_bytes]
+        parts.append(png_chunk(kind, body))
+        place += 12 + n_bytes
+    return b"".join(parts)
+
+
+def test_a_text_bomb_is_refused(tmp_path):
+    info = PngInfo()
+    info.add_text("x", "a" * 200_000_000, zip=True)
+    path = save(tmp_path / "x.png", Image.new("RGB", (8, 8)), pnginfo=info)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        images.load_image(path)
+
+
+def test_a_fault_says_why_without_saying_where(tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    for name in ("x.png", "none.png"):
+        with pytest.raises(images.ImageError) as caught:
+            images.load_image(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.problem
+        assert str(tmp_path) not in caught.value.reason
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(tmp_path / "turned.jpg", Image.new("RGB", (20, 10)), exif=exif)
+    assert images.load_image(path).size == (10, 20)
+
+
+def png_chunk(kind, content):
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def test_bomb_is_refused_without_unpacking(tmp_path):
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", b"")
+        + png_chunk(b"IEND", b"")
+    )
+    with pytest.raises(UserError, match=r"bomb\.png"):
+        images.load_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"GIF89a" + b"\0" * 30])
+def test_what_is_no_image_is_one_line(tmp_path, content):
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.png cannot be read as an image"):
+        images.load_image(path)
+
+
+def test_cut_image_is_one_line(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = save(tmp_path / "cut.png", Image.fromarray(pixels))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="cannot be read"):
+        images.load_image(path)
+
+
+def test_missing_image_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="is not there"):
+        images.load_image(tmp_path / "none.png")
