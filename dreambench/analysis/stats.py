@@ -9,13 +9,14 @@ prompts are a protocol's own, frozen and not drawn: an interval speaks of these 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from dreambench.metrics.measures import QUANTITIES
 from dreambench.metrics.metrics import UNBOUNDED
 from dreambench.types import Bounds
 
@@ -23,6 +24,7 @@ CONFIDENCE = 0.95
 MAX_EXACT_SUBJECTS = 16
 """Up to here all 2^n sign flips are counted; above, N_FLIPS of them are drawn."""
 N_FLIPS = 9999
+UNBOUNDED: Bounds = (-np.inf, np.inf)
 SAME = 1e-5
 """Values this close are equal but for the rounding of 32-bit embeddings."""
 
@@ -37,12 +39,12 @@ class Estimate:
     n_subjects: int
 
 
-def mean_by_subject(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.DataFrame:
+def mean_by_subject(scores: pd.DataFrame, *, by: Sequence[str] = ()) -> pd.DataFrame:
     """Mean over all pairs of a subject: columns metric, (by...), subject, value.
 
     Each row of scores is itself a mean over `n_pairs`, and is weighted with them.
     """
-    keys = ["metric", *(by or []), "subject"]
+    keys = ["metric", *by, "subject"]
     weighted = scores.assign(total=scores["value"] * scores["n_pairs"])
     sums = weighted.groupby(keys, sort=False)[["total", "n_pairs"]].sum().reset_index()
     sums["value"] = sums["total"] / sums["n_pairs"]
@@ -73,18 +75,22 @@ def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate
     return Estimate(mean, max(mean - half, least), min(mean + half, most), n)
 
 
-def estimate_table(scores: pd.DataFrame, *, by: list[str] | None = None) -> pd.DataFrame:
-    """Estimates for each metric (and group): metric, (by...), mean, low, high, n_subjects.
+def estimate_table(
+    scores: pd.DataFrame,
+    *,
+    by: Sequence[str] = (),
+    bounds: Mapping[str, Bounds] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """Return estimates for each metric (and group): metric, (by...), mean, low, high, n_subjects.
 
-    Metrics and measures are known by name; intervals of others have no bounds.
+    `bounds` are the ends of each metric's range; intervals of others have none.
     """
     subjects = mean_by_subject(scores, by=by)
-    keys = ["metric", *(by or [])]
+    keys = ["metric", *by]
     rows = []
     for key, group in subjects.groupby(keys, sort=False):
         names = key if isinstance(key, tuple) else (key,)
-        bounds = QUANTITIES[names[0]].bounds if names[0] in QUANTITIES else UNBOUNDED
-        found = estimate_mean(group["value"].to_numpy(), bounds=bounds)
+        found = estimate_mean(group["value"].to_numpy(), bounds=bounds.get(names[0], UNBOUNDED))
         rows.append([*names, found.mean, found.low, found.high, found.n_subjects])
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_subjects"])
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
+from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
 from dreambench.errors import UserError, name_some
@@ -102,15 +103,6 @@ class MetricSummary(Record):
     property: Part | None
     n_scored: int
     n_expected: int
-
-
-class FailureGroup(Record):
-    """Failures of one stage with the same reason."""
-
-    error: str
-    message: str
-    subjects: list[str]
-    n_images: int
 
 
 class Summary(Record):

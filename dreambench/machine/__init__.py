@@ -1,1 +1,1 @@
-"""What a machine is and can do: devices, throughput, cost estimates, diagnosis."""
+"""The machine that a run is on: its devices, their throughput, and the versions it has."""

@@ -35,14 +35,3 @@ def compute_reference_bounds(
             others = (similarity.sum() - np.trace(similarity)) / (n * (n - 1)) if n > 1 else np.nan
             rows.append([subject.name, metric, n, float(similarity.mean()), float(others)])
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def mean_reference_bounds(oracles: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Plain means over subjects by metric, as JSON takes them."""
-    found: dict[str, dict[str, float | None]] = {}
-    for metric, group in oracles.groupby("metric", sort=False):
-        found[str(metric)] = {}
-        for name in ("copy_bound", "faithful_bound"):
-            mean = float(group[name].mean())
-            found[str(metric)][name] = None if np.isnan(mean) else mean
-    return found

@@ -1,4 +1,4 @@
-"""Stage: make the images. One unit is one image; units of one batch are drawn together."""
+"""Stage: generate the images. One unit is one image; units of one batch are made together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from dreambench import __version__
-from dreambench.artifacts.failures import Failures, raise_if_photo
+from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.methods.base import Generator, Method
 from dreambench.methods.guard import Guard
@@ -26,18 +26,24 @@ class ImagesError(Exception):
 
 
 def generate_images(
-    run: Run, method: Method, progress: Progress, *, failures: Failures, guard: Guard | None = None
-) -> int:
-    """Makes every image that is left, in the plan's batches, and says how many it made.
+    run: Run,
+    method: Method,
+    *,
+    failures: FailureLog,
+    guard: Guard | None = None,
+    progress: Progress,
+) -> list[ImageUnit]:
+    """Generate every image that is left, in the plan's batches; return those that were made.
 
-    A batch is drawn whole and written whole: it is never half there, and no interruption changes
+    A batch is made whole and written whole: it is never half there, and no interruption changes
     which images share a batch. A batch or a subject that raises is recorded, and the others go on;
-    subjects whose tuning failed are left out.
+    subjects whose training failed are left out.
     """
-    staging = run.run_dir / "images" / ".staging"
+    staging = run.folder / "images" / ".staging"
     finish_together(staging)
     what, n_all = f"{run.name}: images", len(run.plan.images)
-    n_before = n_done = n_all - len(run.missing_images())
+    before = run.missing_images()
+    n_done = n_all - len(before)
     left = {
         subject: [unit for unit in group if not run.image_path(unit).is_file()]
         for subject, group in itertools.groupby(run.plan.images, lambda unit: unit.subject)
@@ -53,7 +59,7 @@ def generate_images(
             raise_if_photo(error, run.subject(subject))
             failures.record("load", subject, error, n_images=len(missing))
         else:
-            for written in _draw_batches(run, generator, missing, failures, guard, staging):
+            for written in _make_batches(run, generator, missing, failures, guard, staging):
                 n_done += written
                 if n_done < n_all:
                     progress(what, n_done, n_all)
@@ -62,19 +68,20 @@ def generate_images(
             failures.leave("generate", rest, failures.found[-1].message)
             break
     progress(what, n_done, n_all)
-    return n_done - n_before
+    after = set(run.missing_images())
+    return [unit for unit in before if unit not in after]
 
 
-def _draw_batches(
+def _make_batches(
     run: Run,
     generator: Generator,
     missing: list[ImageUnit],
-    failures: Failures,
+    failures: FailureLog,
     guard: Guard | None,
     staging: Path,
 ) -> Iterator[int]:
-    """Draws what is left of a subject; yields how many images each batch brought."""
-    size_px = run.request.protocol.sampler.size_px
+    """Make what is left of a subject; yield how many images each batch added."""
+    size_px = run.protocol.sampler.size_px
     batches = sorted({unit.batch for unit in missing})
     for index, batch in enumerate(batches):
         members = [unit for unit in run.plan.images if unit.batch == batch]
@@ -103,10 +110,10 @@ def _draw_batches(
 
 
 def _check_images(images: Any, units: list[ImageUnit], *, size_px: int) -> None:
-    """ImagesError unless there is one square RGB image of the protocol's size for each prompt.
+    """Raise ImagesError unless there is one square RGB image of the protocol's size a prompt.
 
-    Encoders would take other sizes, but not to the same number: who draws larger or smaller has to
-    say how it is resized.
+    Encoders would take other sizes, but not to the same number: whoever makes larger or smaller
+    images has to say how they are resized.
     """
     if not isinstance(images, Sequence) or len(images) != len(units):
         n_images = len(images) if isinstance(images, Sequence) else "no list of"
@@ -127,9 +134,9 @@ def _encode(image: Image.Image, unit: ImageUnit, run: Run) -> bytes:
     note = {
         "software": f"dreambench {__version__}",
         "method": run.name,
-        "recipe": run.manifest["digests"]["recipe"],
-        "protocol": f"{run.request.protocol.name} v{run.request.protocol.version}",
-        "base_model": run.manifest["digests"]["base_model"],
+        "recipe": run.manifest.digests.recipe,
+        "protocol": f"{run.protocol.name} v{run.protocol.version}",
+        "base_model": run.manifest.digests.base_model,
         "subject": unit.subject,
         "prompt_id": unit.prompt_id,
         "prompt": unit.prompt,

@@ -1,4 +1,4 @@
-"""Stage: tune the method on each subject. One unit is one subject."""
+"""Stage: train the method on each subject. One unit is one subject."""
 
 from __future__ import annotations
 
@@ -6,34 +6,33 @@ import shutil
 import time
 from collections import Counter
 from contextlib import nullcontext
+from pathlib import Path
 
-from dreambench.artifacts.failures import Failures, raise_if_photo
+from dreambench.artifacts.plan import TrainUnit
 from dreambench.errors import disk_errors
-from dreambench.methods.base import Method
+from dreambench.methods import Method
 from dreambench.methods.guard import Guard
 from dreambench.progress import Progress
+from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
-from dreambench.storage.files import make_dir, write_json
+from dreambench.storage.files import make_dir, read_json, write_json
 
 
 def train_subjects(
-    run: Run, method: Method, progress: Progress, *, failures: Failures, guard: Guard | None = None
+    run: Run,
+    method: Method,
+    *,
+    failures: FailureLog,
+    guard: Guard | None = None,
+    progress: Progress,
 ) -> None:
-    """Tunes on every subject that is left; what raises is recorded, and the others go on.
-
-    A subject's folder gets its final name only when all in it is written, so that a kill leaves
-    none that looks done.
-    """
+    """Train on every subject that is left; what raises is recorded, and the others go on."""
     missing, n_all = run.missing_training(), len(run.plan.train)
     n_images = Counter(unit.subject for unit in run.missing_images())
     n_done = n_all - len(missing)
     for index, unit in enumerate(missing):
         progress(f"{run.name}: subjects", n_done, n_all)
-        folder = run.train_dir(unit.subject)
-        part = folder.with_name(f"{folder.name}.part")
-        with disk_errors(part):
-            shutil.rmtree(part, ignore_errors=True)
-            make_dir(part)
+        part = _open_part(run, unit)
         started = time.monotonic()
         try:
             with guard.watch(part) if guard else nullcontext():
@@ -48,9 +47,31 @@ def train_subjects(
                 break
             continue
         failures.went_well()
-        seconds = time.monotonic() - started
-        write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
-        with disk_errors(part):
-            part.replace(folder)
+        _keep_part(run, unit, part, seconds=time.monotonic() - started)
         n_done += 1
     progress(f"{run.name}: subjects", n_done, n_all)
+
+
+def _open_part(run: Run, unit: TrainUnit) -> Path:
+    """Make the folder that a method fills, without what a killed run left there."""
+    folder = run.train_dir(unit.subject)
+    part = folder.with_name(f"{folder.name}.part")
+    with disk_errors(part):
+        shutil.rmtree(part, ignore_errors=True)
+    return make_dir(part)
+
+
+def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None:
+    """Give the folder its final name now that all in it is written, so that no kill leaves one
+    that looks done.
+    """
+    write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
+    with disk_errors(part):
+        part.replace(run.train_dir(unit.subject))
+
+
+def read_train_seconds(run: Run) -> list[float]:
+    """Return how long training took on each subject that is done."""
+    folders = [run.train_dir(unit.subject) for unit in run.plan.train]
+    notes = [folder / "done.json" for folder in folders if folder.is_dir()]
+    return [read_json(note)["train_seconds"] for note in notes]

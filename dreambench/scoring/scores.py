@@ -1,249 +1,132 @@
-"""Stage: embeddings to tidy scores, one row for each thing that was scored."""
+"""From features to scores: one row for each number that a metric gives."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from itertools import combinations
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
-from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.artifacts.results import COLUMNS, WHOLE_PROMPT, ScoreTable
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Encoder, EncoderSpec, Role, find_encoder
-from dreambench.encoders.extraction import (
-    AUTO,
-    Distances,
-    Extractor,
-    Pace,
-    Rows,
-    extract,
-    extract_texts,
-)
-from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
-from dreambench.encoders.segmentation import fetch_segmenter
-from dreambench.metrics.metrics import (
-    METRICS,
-    compute_diversity,
-    compute_reference_similarity,
-    compute_text_similarity,
-)
-from dreambench.progress import Progress, no_progress
-from dreambench.types import Features
+from dreambench.errors import UserError
+from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures
+from dreambench.metrics.registry import ChosenMetric
+from dreambench.plugins import plugin_error
+from dreambench.scoring.features import Extracted, arrange_features, subject_images
+from dreambench.scoring.tools import Tools
+from dreambench.types import Values
 
-COLUMNS = [
-    "subject",
-    "class_name",
-    "kind",
-    "family",
-    "prompt_id",
-    "k",
-    "metric",
-    "value",
-    "n_pairs",
-]
-WHOLE_PROMPT = -1
-"""The `k` of a row that belongs to all images of a prompt together."""
+ROUNDING = 1e-6
+"""How far rounding may put a number outside of its metric's range."""
 
 
-def encoder_specs(protocol: Protocol) -> dict[Role, EncoderSpec]:
-    """The encoder of each role that the protocol's metrics need."""
-    needed = {METRICS[name].role for name in protocol.metrics}
-    roles: tuple[Role, ...] = ("dino", "clip", "perceptual")
-    return {
-        role: find_encoder(getattr(protocol.encoders, role), role)
-        for role in roles
-        if role in needed
-    }
+def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTable:
+    """Compute all metrics of an image set.
 
-
-def smallest_side_px(protocol: Protocol) -> int:
-    """The shorter side below which an encoder of the protocol would enlarge an image."""
-    pixels = [spec.pixels for spec in encoder_specs(protocol).values()]
-    return max(p.resize_px if p.fit == "crop" else p.crop_px for p in pixels)
-
-
-def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) -> dict[str, str]:
-    """Identity of each of these encoders, without loading the networks.
-
-    Weights that are not on this machine are fetched, the segmenter's as well. UserError where an
-    encoder cannot be had, and where the protocol names a segmenter that there is none of.
+    Numbers that are not defined (NaN) have no row; `n_expected` says how many there should be.
     """
-    if protocol.encoders.segmenter is not None:
-        fetch_segmenter(protocol.encoders.segmenter)
-    return {role: spec.identity(progress) for role, spec in encoder_specs(protocol).items()}
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What scores are computed from.
-
-    `rows` by reader's name and path; `distances` by two images of one subject and prompt, in the
-    plan's order; `texts` by name and text.
-    """
-
-    rows: Mapping[str, Mapping[Path, Features]]
-    distances: Mapping[tuple[Path, Path], float]
-    texts: Mapping[str, Mapping[str, Features]]
-
-
-def extract_image_set(
-    entry: ImageSet,
-    readers: Mapping[str, Extractor],
-    *,
-    perceptual: Extractor | None = None,
-    texts: Mapping[str, tuple[Encoder, Collection[str]]],
-    only_images: Collection[str] = (),
-    beside: Mapping[str, Rows] = MappingProxyType({}),
-    cache_dir: Path,
-    pace: Pace = AUTO,
-    progress: Progress,
-) -> Extracted:
-    """Embeds the photos, the images and `texts`, as far as the cache lacks them.
-
-    Readers named in `only_images` do not see the photos; `perceptual` gives distances within a
-    prompt; `beside` names its files itself. Each file is decoded once for all of them. Images that
-    are missing are left out here; `expected_counts` says how many there should be. Keeps the cache
-    within its bound.
-    """
-    max_bytes = read_max_bytes()
-    paths = {unit: entry.find_image(unit) for unit in entry.plan.images}
-    images = {unit: path for unit, path in paths.items() if path is not None}
-    photos = [path for subject in entry.subjects for path in subject.photos]
-    rows = {
-        name: Rows(reader, [*([] if name in only_images else photos), *images.values()])
-        for name, reader in readers.items()
-    } | dict(beside)
-    groups: dict[tuple[str, str], list[Path]] = {}
-    for unit, path in images.items():
-        if unit.prompt_id != PRIOR_PROMPT_ID:
-            groups.setdefault((unit.subject, unit.prompt_id), []).append(path)
-    pairs = [Distances(perceptual, list(groups.values()))] if perceptual is not None else []
-    with FeatureCache(cache_dir) as cache:
-        made, gaps = extract(list(rows.values()), pairs, cache=cache, pace=pace, progress=progress)
-        text_rows = {
-            name: extract_texts(wanted, encoder, cache=cache)
-            for name, (encoder, wanted) in texts.items()
-        }
-        cache.prune(max_bytes, share=KEPT_SHARE)
-    return Extracted(dict(zip(rows, made, strict=True)), gaps[0] if gaps else {}, text_rows)
-
-
-def clip_texts(entry: ImageSet) -> list[str]:
-    """What images are compared with: their own prompts, and all others of the protocol."""
-    texts = {unit.clip_text for unit in entry.plan.images}
-    return sorted(texts | {t for s in entry.subjects for t in list_texts(entry.protocol, s)})
-
-
-def list_texts(protocol: Protocol, subject: Subject) -> list[str]:
-    """The protocol's prompts for a subject, with its class noun."""
-    prompts = protocol.prompts_for(subject.kind)
-    return [prompt.text.format(subject=subject.class_name) for prompt in prompts]
-
-
-def compute_scores(entry: ImageSet, found: Extracted) -> pd.DataFrame:
-    """The protocol's metrics as a tidy frame with the columns of COLUMNS.
-
-    `found` has them by role; roles that the protocol's metrics do not need may lack.
-    """
-    text_rows = found.texts.get("clip", {})
-    rows = []
-    for subject in entry.subjects:
-        images = entry.made_images(subject.name)
-        rows += _score_images(subject, images, found.rows, text_rows)
-        if "div" in entry.protocol.metrics:
-            rows += _score_prompts(subject, images, found.distances)
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame = frame[frame["metric"].isin(entry.protocol.metrics)]
-    rank = {name: index for index, name in enumerate(METRICS)}
-    # Tables have their columns in the order in which metrics come here.
-    return frame.sort_values(
-        "metric", key=lambda names: names.map(rank), kind="stable", ignore_index=True
-    )
-
-
-def _row(
-    subject: Subject,
-    unit: ImageUnit,
-    metric: str,
-    value: float,
-    n_pairs: int,
-    *,
-    k: int | None = None,
-) -> list[object]:
-    k = unit.k if k is None else k
-    head = [subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id, k]
-    return [*head, metric, value, n_pairs]
-
-
-def _score_images(
-    subject: Subject,
-    images: list[tuple[ImageUnit, Path]],
-    vectors: Mapping[str, Mapping[Path, Features]],
-    text_rows: Mapping[str, Features],
-) -> list[list[object]]:
-    if not images:
-        return []
-    units, paths = [unit for unit, _ in images], [path for _, path in images]
+    seen = arrange_features(images, found, tools)
     rows: list[list[object]] = []
-    n_photos = len(subject.photos)
-    is_prior = [unit.prompt_id == PRIOR_PROMPT_ID for unit in units]
-    for role, similarity in (("dino", "dino"), ("clip", "clip-i")):
-        if role not in vectors:
-            continue
-        made = np.stack([vectors[role][path] for path in paths])
-        photos = np.stack([vectors[role][path] for path in subject.photos])
-        values = compute_reference_similarity(made, photos)
-        for unit, value, prior in zip(units, values, is_prior, strict=True):
-            if not prior:
-                rows.append(_row(subject, unit, similarity, value, n_photos))
-            elif role == "dino":
-                rows.append(_row(subject, unit, "pres", value, n_photos))
-        if role == "clip":
-            wanted = np.stack([text_rows[unit.clip_text] for unit in units])
-            values = compute_text_similarity(made, wanted)
-            for unit, value, prior in zip(units, values, is_prior, strict=True):
-                if not prior:
-                    rows.append(_row(subject, unit, "clip-t", value, 1))
-    return rows
+    infos = []
+    measured = {one.metric.name for one in tools.measured()}
+    for chosen in tools.metrics:
+        reason = images.manifest.not_measured.get(chosen.metric.name, "")
+        infos.append(
+            tools.describe(
+                chosen, n_expected=count_expected(images, chosen.metric), reason=reason
+            )
+        )
+        if chosen.metric.name in measured:
+            for subject in images.subjects:
+                if subject.name in seen:
+                    rows += _score_subject(images, subject, chosen, seen[subject.name])
+    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), tuple(infos))
 
 
-def _score_prompts(
-    subject: Subject,
-    images: list[tuple[ImageUnit, Path]],
-    distances: Mapping[tuple[Path, Path], float],
+def count_expected(images: ImageSet, metric: Metric) -> int:
+    """Return how many pairs a metric has when no image is missing."""
+    total = 0
+    for subject in images.subjects:
+        units = [unit for unit in images.plan.images if unit.subject == subject.name]
+        shown = Counter(unit.prompt_id for unit in units if not is_class_image(unit))
+        counts = SubjectCounts(
+            n_photos=len(subject.photos),
+            n_images=sum(shown.values()),
+            n_class_images=sum(is_class_image(unit) for unit in units),
+            images_per_prompt=tuple(shown.values()),
+        )
+        total += metric.n_expected(counts)
+    return total
+
+
+def _score_subject(
+    images: ImageSet, subject: Subject, chosen: ChosenMetric, seen: SubjectFeatures
 ) -> list[list[object]]:
-    rows = []
-    for prompt_id in dict.fromkeys(unit.prompt_id for unit, _ in images):
-        if prompt_id == PRIOR_PROMPT_ID:
-            continue
-        members = [(unit, path) for unit, path in images if unit.prompt_id == prompt_id]
-        pairs = combinations([path for _, path in members], 2)
-        value, n_pairs = compute_diversity(np.array([distances[pair] for pair in pairs]))
-        if n_pairs:
-            rows.append(_row(subject, members[0][0], "div", value, n_pairs, k=WHOLE_PROMPT))
-    return rows
+    units = _list_units(chosen.metric, subject_images(images, subject), images, subject)
+    if not units:
+        return []
+    values = _compute(chosen, seen, len(units))
+    n_pairs = np.broadcast_to(np.asarray(chosen.metric.count_pairs(seen), int), len(units))
+    is_whole = chosen.metric.unit == "prompt"
+    return [
+        [
+            subject.name, subject.class_name, subject.kind, unit.family, unit.prompt_id,
+            WHOLE_PROMPT if is_whole else unit.k, chosen.metric.name, float(value), int(n),
+        ]
+        for unit, value, n in zip(units, values, n_pairs, strict=True)
+        if not np.isnan(value)
+    ]  # fmt: skip
 
 
-def expected_counts(entry: ImageSet) -> dict[str, int]:
-    """How many pairs each metric has when no image is missing."""
-    n_photos = {subject.name: len(subject.photos) for subject in entry.subjects}
-    counts = dict.fromkeys(METRICS, 0)
-    groups: dict[tuple[str, str], int] = {}
-    for unit in entry.plan.images:
-        if unit.prompt_id == PRIOR_PROMPT_ID:
-            counts["pres"] += n_photos[unit.subject]
-            continue
-        counts["dino"] += n_photos[unit.subject]
-        counts["clip-i"] += n_photos[unit.subject]
-        counts["clip-t"] += 1
-        key = (unit.subject, unit.prompt_id)
-        groups[key] = groups.get(key, 0) + 1
-    counts["div"] = sum(math.comb(size, 2) for size in groups.values())
-    return {name: counts[name] for name in METRICS if name in entry.protocol.metrics}
+def _list_units(
+    metric: Metric,
+    shown: Sequence[tuple[ImageUnit, Path]],
+    images: ImageSet,
+    subject: Subject,
+) -> list[ImageUnit]:
+    """Return what a metric gives a number for; for a prompt its first image."""
+    if metric.unit == "image":
+        return [unit for unit, _ in shown]
+    if metric.unit == "class-image":
+        return [u for u, _ in images.made_images(subject.name) if is_class_image(u)]
+    first: dict[str, ImageUnit] = {}
+    for unit, _ in shown:
+        first.setdefault(unit.prompt_id, unit)
+    return list(first.values())
+
+
+def _compute(chosen: ChosenMetric, seen: SubjectFeatures, n_units: int) -> Values:
+    """Return a metric's numbers.
+
+    Raises:
+        UserError: a metric from outside fails, or gives something else than one number a unit
+            within its bounds.
+    """
+    metric = chosen.metric
+    if not chosen.code:
+        return metric.compute(seen)
+    what = f"the metric '{metric.name}'"
+    try:
+        values = np.asarray(metric.compute(seen), np.float64)
+    except Exception as error:
+        raise plugin_error(f"compute() of {what}", error) from error
+    if values.shape != (n_units,):
+        raise UserError(
+            f"{what} gives numbers of shape {values.shape} for {n_units} units",
+            hint=f"return one number for each {metric.unit}",
+            code="invalid-plugin-output",
+        )
+    low, high = metric.bounds
+    outside = (values < low - ROUNDING) | (values > high + ROUNDING) | np.isinf(values)
+    if outside.any():
+        raise UserError(
+            f"{what} gives {values[outside][0]:g}, outside of its bounds {low:g} to {high:g}",
+            hint="fix compute() or the attribute `bounds`",
+            code="invalid-plugin-output",
+        )
+    return values

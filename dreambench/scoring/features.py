@@ -1,0 +1,275 @@
+"""From an image set to what metrics see: features of photos, images and texts, by subject."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dreambench.artifacts.image_set import ImageSet, is_class_image
+from dreambench.artifacts.plan import ImageUnit
+from dreambench.config.protocol import Protocol
+from dreambench.datasets.subjects import Subject
+from dreambench.encoders.encoder import Encoder
+from dreambench.encoders.extraction import (
+    AUTO,
+    Distances,
+    Extractor,
+    Pace,
+    Rows,
+    extract,
+    extract_texts,
+)
+from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
+from dreambench.encoders.parts import HashExtractor, PartsExtractor
+from dreambench.metrics.base import HASH, MASK, SubjectFeatures
+from dreambench.progress import Progress
+from dreambench.scoring.tools import Tools
+from dreambench.storage.images import load_image
+from dreambench.types import Features, Mask
+
+PERCEPTUAL = "perceptual"
+Images = Sequence[tuple[ImageUnit, Path]]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What scores are computed from.
+
+    `rows` by extractor's name and path; `distances` by two images of one subject and prompt, in the
+    plan's order; `texts` by name and text.
+    """
+
+    rows: Mapping[str, Mapping[Path, Features]]
+    distances: Mapping[tuple[Path, Path], float]
+    texts: Mapping[str, Mapping[str, Features]]
+
+
+def extract_features(
+    images: ImageSet, tools: Tools, *, cache_dir: Path, pace: Pace = AUTO, progress: Progress
+) -> Extracted:
+    """Extract what the metrics of an image set need, as far as the cache lacks it."""
+    asked = _ask_for_images(images, tools)
+    clip = tools.encoders.get("clip")
+    return extract_asked(
+        asked,
+        groups=_group_paths(images),
+        perceptual=tools.encoders.get(PERCEPTUAL),
+        texts={"clip": (clip, list_all_texts(images))} if clip else {},
+        cache_dir=cache_dir,
+        pace=pace,
+        progress=progress,
+    )
+
+
+def extract_asked(
+    asked: Mapping[str, Rows],
+    *,
+    groups: Sequence[Sequence[Path]] = (),
+    perceptual: Extractor | None = None,
+    texts: Mapping[str, tuple[Encoder, Collection[str]]],
+    cache_dir: Path,
+    pace: Pace = AUTO,
+    progress: Progress,
+) -> Extracted:
+    """Extract rows of files, distances within groups of files, and rows of texts.
+
+    Each file is decoded once for all of them. Keeps the cache within its bound.
+    """
+    max_bytes = read_max_bytes()
+    pairs = [Distances(perceptual, groups)] if perceptual is not None else []
+    with FeatureCache(cache_dir) as cache:
+        made, gaps = extract(list(asked.values()), pairs, cache=cache, pace=pace, progress=progress)
+        text_rows = {
+            name: extract_texts(wanted, encoder, cache=cache)
+            for name, (encoder, wanted) in texts.items()
+        }
+        cache.prune(max_bytes, share=KEPT_SHARE)
+    return Extracted(dict(zip(asked, made, strict=True)), gaps[0] if gaps else {}, text_rows)
+
+
+def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
+    """Name the files that each extractor has to see, by the name of its input.
+
+    Whole images go through all encoders, class images too. Parts of photos whose masks the dataset
+    has are not asked for.
+    """
+    needed = {name for one in tools.measured() for name in one.metric.inputs}
+    photos = [path for subject in images.subjects for path in subject.photos]
+    every = [path for s in images.subjects for _, path in images.made_images(s.name)]
+    asked = {
+        role: Rows(encoder, [*photos, *every])
+        for role, encoder in tools.encoders.items()
+        if role != PERCEPTUAL
+    }
+    shown = {s.name: [path for _, path in subject_images(images, s)] for s in images.subjects}
+    if HASH in needed:
+        files = [path for s in images.subjects for path in (*s.photos, *shown[s.name])]
+        asked[HASH] = Rows(HashExtractor(), files)
+    if MASK in needed:
+        parts: dict[str, list[Path]] = {}
+        for subject in images.subjects:
+            own = () if subject.masks else subject.photos
+            parts.setdefault(subject.class_name, []).extend([*own, *shown[subject.name]])
+        for noun, files in parts.items():
+            asked[f"parts:{noun}"] = Rows(_parts_extractor(tools, noun), files)
+    return asked
+
+
+def _parts_extractor(tools: Tools, class_name: str) -> PartsExtractor:
+    if tools.segmenter is None:
+        raise ValueError("parts need a segmenter")
+    dino, clip = tools.encoders["dino"], tools.encoders["clip"]
+    return PartsExtractor(dino, clip, tools.segmenter, class_name=class_name)
+
+
+def _group_paths(images: ImageSet) -> list[list[Path]]:
+    """Return the images of each subject and prompt."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for unit in images.plan.images:
+        path = images.find_image(unit)
+        if path is not None and not is_class_image(unit):
+            groups.setdefault((unit.subject, unit.prompt_id), []).append(path)
+    return list(groups.values())
+
+
+def list_all_texts(images: ImageSet) -> list[str]:
+    """Return what images are compared with: their own prompts, and all others of the protocol."""
+    texts = {unit.clip_text for unit in images.plan.images}
+    return sorted(texts | {t for s in images.subjects for t in list_texts(images.protocol, s)})
+
+
+def list_texts(protocol: Protocol, subject: Subject) -> list[str]:
+    """Return the protocol's prompts for a subject, with its class noun."""
+    prompts = protocol.prompts_for(subject.kind)
+    return [prompt.text.format(subject=subject.class_name) for prompt in prompts]
+
+
+def subject_images(images: ImageSet, subject: Subject) -> list[tuple[ImageUnit, Path]]:
+    """Return a subject's images that are there, class images apart."""
+    return [(u, path) for u, path in images.made_images(subject.name) if not is_class_image(u)]
+
+
+def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
+    """Return the other subjects of its class; where there are none, of its kind; else all others."""
+    others = [other for other in subjects if other.name != subject.name]
+    same_class = [other for other in others if other.class_name == subject.class_name]
+    return same_class or [other for other in others if other.kind == subject.kind] or others
+
+
+def arrange_features(
+    images: ImageSet, found: Extracted, tools: Tools
+) -> dict[str, SubjectFeatures]:
+    """Return what metrics see, by subject; subjects without an image are left out.
+
+    The distractors are photos of the image set's other subjects.
+    """
+    photos = {s.name: _photo_features(s, found, tools) for s in images.subjects}
+    arranged = {}
+    for subject in images.subjects:
+        shown = subject_images(images, subject)
+        of_class = [(u, p) for u, p in images.made_images(subject.name) if is_class_image(u)]
+        if not shown and not of_class:
+            continue
+        others = [photos[other.name] for other in find_distractors(subject, images.subjects)]
+        own = photos[subject.name]
+        texts = list_texts(images.protocol, subject)
+        text_rows = found.texts.get("clip", {})
+        arranged[subject.name] = SubjectFeatures(
+            images=_rows_by_input(found, shown, subject, own),
+            photos=own,
+            distractors={
+                kind: np.concatenate([other[kind] for other in others] or [rows[:0]])
+                for kind, rows in own.items()
+            },
+            class_images={
+                kind: _stack([found.rows[kind][path] for _, path in of_class], rows)
+                for kind, rows in own.items()
+                if kind in tools.encoders
+            },
+            texts=np.stack([text_rows[text] for text in texts]) if text_rows else np.empty((0, 0)),
+            own_text=[texts.index(unit.clip_text) for unit, _ in shown],
+            prompt_ids=[unit.prompt_id for unit, _ in shown],
+            distances=_distances_by_prompt(shown, found),
+        )
+    return arranged
+
+
+def _stack(rows: Sequence[Features], like: Features) -> Features:
+    """Return rows as one array; for none, an empty one as wide as `like`."""
+    return np.stack(rows) if rows else like[:0]
+
+
+def _rows_by_input(
+    found: Extracted, files: Images, subject: Subject, like: Mapping[str, Features]
+) -> dict[str, Features]:
+    """Return rows of whole images, their hashes and, where there are any, their parts."""
+    paths = [path for _, path in files]
+    rows = {
+        kind: _stack([of_file[path] for path in paths], like[kind])
+        for kind, of_file in found.rows.items()
+        if not kind.startswith("parts:")
+    }
+    return rows | _split_parts(found, paths, subject, n_dino=_width(like, "dino"), like=like)
+
+
+def _width(rows: Mapping[str, Features], kind: str) -> int:
+    return rows[kind].shape[1] if kind in rows else 0
+
+
+def _split_parts(
+    found: Extracted,
+    paths: Sequence[Path],
+    subject: Subject,
+    *,
+    n_dino: int,
+    like: Mapping[str, Features] | None = None,
+) -> dict[str, Features]:
+    parts = found.rows.get(f"parts:{subject.class_name}")
+    if parts is None or not all(path in parts for path in paths):
+        return {}
+    if not paths:
+        return {kind: rows[:0] for kind, rows in (like or {}).items() if kind[-3:] in _PARTS}
+    return PartsExtractor.split(np.stack([parts[path] for path in paths]), n_dino)
+
+
+_PARTS = ("-fg", "-bg")
+
+
+def _photo_features(subject: Subject, found: Extracted, tools: Tools) -> dict[str, Features]:
+    """Return rows of a subject's photos by input; masks are the dataset's where it has them."""
+    rows = {
+        kind: np.stack([of_file[path] for path in subject.photos])
+        for kind, of_file in found.rows.items()
+        if not kind.startswith("parts:")
+    }
+    has_parts = f"parts:{subject.class_name}" in found.rows
+    n_dino = _width(rows, "dino")
+    if subject.masks and has_parts:
+        extractor = _parts_extractor(tools, subject.class_name)
+        photos = [load_image(path) for path in subject.photos]
+        masks = [_read_mask(path) for path in subject.masks]
+        return rows | PartsExtractor.split(extractor.encode_masked(photos, masks), n_dino)
+    return rows | _split_parts(found, subject.photos, subject, n_dino=n_dino)
+
+
+def _read_mask(path: Path) -> Mask:
+    with Image.open(path, formats=("PNG",)) as image:
+        return np.asarray(image.convert("L")) > 0
+
+
+def _distances_by_prompt(files: Images, found: Extracted) -> dict[str, np.ndarray]:
+    """Return the distances between the images of each prompt; none where they are not measured."""
+    by_prompt: dict[str, list[Path]] = {}
+    for unit, path in files:
+        by_prompt.setdefault(unit.prompt_id, []).append(path)
+    if not found.distances:
+        return {prompt_id: np.empty(0) for prompt_id in by_prompt}
+    return {
+        prompt_id: np.array([found.distances[pair] for pair in combinations(paths, 2)])
+        for prompt_id, paths in by_prompt.items()
+    }

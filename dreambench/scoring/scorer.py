@@ -1,0 +1,114 @@
+"""The stages from images to scores, whoever made the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.results import ScoreTable, write_scores, write_table
+from dreambench.encoders.encoder import load_spec
+from dreambench.encoders.extraction import AUTO, BlackDetector, Extractor, Pace, Rows
+from dreambench.metrics.conventions import find_convention, score_convention
+from dreambench.metrics.reference_bounds import compute_reference_bounds
+from dreambench.progress import Progress
+from dreambench.scoring.features import Extracted, extract_asked, extract_features
+from dreambench.scoring.scores import compute_scores
+from dreambench.scoring.tools import Tools, load_tools
+from dreambench.storage.files import make_dir
+
+BLACK = "black"
+
+
+class Scorer:
+    """Extracts features of an image set and computes its scores.
+
+    `metrics` are beside those of its protocol, by name or as `FILE.py:Class`.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        *,
+        metrics: Sequence[str] = (),
+        cache_dir: Path,
+        progress: Progress,
+        pace: Pace = AUTO,
+    ) -> None:
+        self.images = images
+        self.metrics = tuple(metrics)
+        self.cache_dir = make_dir(cache_dir)
+        self.progress = progress
+        self.pace = pace
+
+    @cached_property
+    def tools(self) -> Tools:
+        """Metrics, encoders and segmenter."""
+        images = self.images
+        return load_tools(images.protocol, metrics=self.metrics, device=images.device)
+
+    def extract(self) -> Extracted:
+        """Extract features of photos, images and texts, as far as the cache does not have them."""
+        return extract_features(
+            self.images, self.tools, cache_dir=self.cache_dir, pace=self.pace,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def score(self) -> ScoreTable:
+        """Write the scores, and what the photos themselves score."""
+        found = self.extract()
+        bounds = compute_reference_bounds(self.images.subjects, found.rows)
+        write_table(self.images.bounds_path, bounds)
+        scores = compute_scores(self.images, found, self.tools)
+        write_scores(self.images, scores)
+        return scores
+
+    def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
+        """Score the images under other scorers' conventions and write conventions.csv.
+
+        One pass over the files: each is decoded once for the encoders of all conventions.
+        """
+        images = self.images
+        chosen = [find_convention(name) for name in names]
+        specs = {c.name: c.encoders(images.protocol) for c in chosen}
+        distinct = {spec for encoders in specs.values() for spec in encoders.values()}
+        loaded = {spec: load_spec(spec, device=images.device) for spec in distinct}
+        made = {s.name: images.made_images(s.name) for s in images.subjects}
+        shown = [path for files in made.values() for _, path in files]
+        photos = [path for subject in images.subjects for path in subject.photos]
+        extractors: dict[str, Extractor] = {e.identity: e for e in loaded.values()}
+        asked = {name: Rows(one, [*photos, *shown]) for name, one in extractors.items()}
+        texts = {
+            convention.name: (
+                loaded[specs[convention.name]["clip"]],
+                {
+                    convention.text(unit.prompt, subject.class_name)
+                    for subject in images.subjects
+                    for unit, _ in made[subject.name]
+                },
+            )
+            for convention in chosen
+        }
+        found = extract_asked(
+            {**asked, BLACK: Rows(BlackDetector(), shown)},
+            texts=texts, cache_dir=self.cache_dir, pace=self.pace, progress=self.progress,
+        )  # fmt: skip
+        black = {path: bool(row[0]) for path, row in found.rows[BLACK].items()}
+        frames = [
+            score_convention(
+                convention,
+                images.subjects,
+                made,
+                {role: found.rows[loaded[s].identity] for role, s in specs[convention.name].items()},
+                found.texts[convention.name],
+                black,
+                {role: loaded[spec].identity for role, spec in specs[convention.name].items()},
+            )
+            for convention in chosen
+        ]
+        table = pd.concat(frames, ignore_index=True).assign(partial=images.is_partial())
+        write_table(images.conventions_path, table)
+        return table
