@@ -1,37 +1,69 @@
-"""dreambench: how faithfully does a method put a given subject into new pictures?"""
+"""dreambench: how faithfully does a method put a given subject into new images?
+
+    import dreambench
+
+    found = dreambench.run("dreambooth", protocol="mini")
+    dreambench.compare([found, *found.alongside])
+
+The names below are loaded when they are first asked for, so that importing the package is light.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dreambench.datasets.subjects import Subject
-    from dreambench.scoring.external import score as score
+    from dreambench.api import Comparison as Comparison
+    from dreambench.api import Result as Result
+    from dreambench.api import compare as compare
+    from dreambench.api import load_run as load_run
+    from dreambench.api import load_subjects as load_subjects
+    from dreambench.api import run as run
+    from dreambench.api import score as score
+    from dreambench.errors import UserError as UserError
+    from dreambench.methods import Method as Method
+    from dreambench.metrics.base import Metric as Metric
 
 __version__ = "0.1.0"
 
+_PLACES = {
+    "Comparison": "dreambench.api",
+    "Method": "dreambench.methods",
+    "Metric": "dreambench.metrics.base",
+    "Result": "dreambench.api",
+    "UserError": "dreambench.errors",
+    "compare": "dreambench.api",
+    "load_run": "dreambench.api",
+    "load_subjects": "dreambench.api",
+    "run": "dreambench.api",
+    "score": "dreambench.api",
+}
 
-def load_subjects(
-    dataset: str = "dreambooth", *, names: Sequence[str] | None = None, data_dir: Path | None = None
-) -> list[Subject]:
-    """The subjects of a dataset with the paths of their photos, each checked against its SHA-256.
-
-    `dataset` is "dreambooth", "mini", or a folder with the two index files; `data_dir` is where the
-    photos of "dreambooth" lie (default: DREAMBENCH_DATA, else the user's cache folder). Raises
-    UserError that names what is missing or changed.
-    """
-    from dreambench.datasets import subjects  # noqa: PLC0415  (keeps the import of the package light)
-
-    found = subjects.find_dataset(dataset, photos_dir=data_dir)
-    return subjects.load_subjects(found, names=names)
+__all__ = [  # noqa: PLE0604  (the same names as in _PLACES, for tools that read this statically)
+    "Comparison",
+    "Method",
+    "Metric",
+    "Result",
+    "UserError",
+    "__version__",
+    "compare",
+    "load_run",
+    "load_subjects",
+    "run",
+    "score",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """`score`, when it is first asked for: it imports torch and pandas."""
-    if name == "score":
-        from dreambench.scoring.external import score  # noqa: PLC0415
+    """Load a public name when it is first asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'dreambench' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
 
-        return score
-    raise AttributeError(f"module 'dreambench' has no attribute '{name}'")
+
+def __dir__() -> list[str]:
+    """Return the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -20,10 +20,10 @@ from dreambench.analysis.stats import (
     why_no_interval,
 )
 from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.results import MetricInfo, ScoreTable, Summary, read_scores, read_summary
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.datasets.subjects import digest_subjects
 from dreambench.errors import UserError, unknown_name
-from dreambench.metrics.measures import MEASURES, QUANTITIES
 
 ALPHA = 1 - CONFIDENCE
 ALL_PROMPTS = "all"
@@ -34,63 +34,98 @@ TOO_FEW = "too few subjects to tell"
 
 @dataclass(frozen=True)
 class Scored:
-    """A scored run as tables need it: its row name, scores, summary, and measures of its images.
-
-    `scores` and `measures` have the columns of `scoring.COLUMNS`.
-    """
+    """A scored image set as tables need it: the name of its row, its scores and its summary."""
 
     name: str
-    scores: pd.DataFrame
-    summary: Mapping[str, Any]
-    measures: pd.DataFrame
+    scores: ScoreTable
+    summary: Summary
 
     @property
     def signatures(self) -> dict[str, str | None]:
-        """Of each metric and measure; None for a measure that was not measured."""
-        every = {**self.summary["metrics"], **self.summary.get("measures", {})}
-        return {name: entry["signature"] for name, entry in every.items()}
+        """Of each metric; None for one that was not measured."""
+        return {name: entry.info.signature for name, entry in self.summary.metrics.items()}
 
     @property
     def label(self) -> str:
-        """The row name, marked when the run is partial."""
-        return self.name + (" (partial)" if self.summary["partial"] else "")
+        """The row name, marked when the image set is partial."""
+        return self.name + (" (partial)" if self.summary.partial else "")
+
+    @property
+    def infos(self) -> dict[str, MetricInfo]:
+        """What its metrics are, by name, in the order of tables."""
+        return {name: entry.info for name, entry in self.summary.metrics.items()}
 
 
-def check_comparable(runs: Sequence[ImageSet]) -> None:
-    """UserError unless all runs have the first one's protocol, base model, encoders and photos.
+def load_comparable(sets: Sequence[ImageSet]) -> list[Scored]:
+    """Read scores and summaries of image sets to be set side by side, each with its own name.
 
-    A run that was narrowed to some subjects has to have their photos in common with the others.
-    Nobody knows which base model images made elsewhere are of: they stand beside any.
+    Raises:
+        UserError: they are not of one protocol and dataset, or one has no summary.
     """
-    first = runs[0]
-    known: dict[str, tuple[str, ImageSet]] = {}
-    for run in runs:
-        faults = [
-            f"has another {key} than {first.run_dir}"
-            for key in ("protocol", "base_model")
-            if None not in (pair := [one.manifest["digests"].get(key) for one in (run, first)])
-            and pair[0] != pair[1]
-        ]
-        faults += [
-            f"has another {role} encoder than {first.run_dir}"
-            for role, identity in run.manifest["encoders"].items()
-            if identity != first.manifest["encoders"].get(role)
-        ]
-        for subject in run.subjects:
-            photos, owner = known.setdefault(subject.name, (digest_subjects([subject]), run))
-            if photos != digest_subjects([subject]):
-                faults.append(f"has other photos of {subject.name} than {owner.run_dir}")
-        if not {s.name for s in run.subjects} & {s.name for s in first.subjects}:
-            faults.append(f"has no subject in common with {first.run_dir}")
+    check_comparable(sets)
+    found: list[Scored] = []
+    for images in sets:
+        summary = read_summary(images)
+        n_before = sum(other.name == images.name for other in sets[: len(found)])
+        name = f"{images.name} #{n_before + 1}" if n_before else images.name
+        found.append(Scored(name, read_scores(images), summary))
+        for metric, own in found[-1].signatures.items():
+            # The same encoder does not do: a metric's own version may have changed in between.
+            signature = found[0].signatures.get(metric)
+            if None not in (own, signature) and own != signature:
+                raise UserError(
+                    f"{images.folder} has {own} where {sets[0].folder} has {signature}",
+                    hint="score and summarise both again",
+                    code="not-comparable",
+                )
+    return found
+
+
+def check_comparable(sets: Sequence[ImageSet]) -> None:
+    """Refuse image sets that are not of the first one's protocol, base model, encoders and photos.
+
+    One that was narrowed to some subjects has to have their photos in common with the others.
+    Nobody knows which base model external images are of: they stand alongside any.
+
+    Raises:
+        UserError: two of them cannot be compared; the line says why.
+    """
+    first = sets[0]
+    photos_of: dict[str, tuple[str, ImageSet]] = {}
+    for images in sets:
+        faults = _find_faults(images, first)
+        for subject in images.subjects:
+            own = digest_subjects([subject])
+            photos, owner = photos_of.setdefault(subject.name, (own, images))
+            if photos != own:
+                faults.append(f"has other photos of {subject.name} than {owner.folder}")
         if faults:
             raise UserError(
-                f"{run.run_dir} {faults[0]}",
+                f"{images.folder} {faults[0]}",
                 hint="compare runs of one protocol only, on the same subjects",
+                code="not-comparable",
             )
 
 
+def _find_faults(images: ImageSet, first: ImageSet) -> list[str]:
+    own, its = images.manifest.digests, first.manifest.digests
+    faults = []
+    if own.protocol != its.protocol:
+        faults.append(f"has another protocol than {first.folder}")
+    if None not in (own.base_model, its.base_model) and own.base_model != its.base_model:
+        faults.append(f"has another base model than {first.folder}")
+    faults += [
+        f"has another {role} encoder than {first.folder}"
+        for role, identity in images.encoders.items()
+        if identity != first.encoders.get(role)
+    ]
+    if not {s.name for s in images.subjects} & {s.name for s in first.subjects}:
+        faults.append(f"has no subject in common with {first.folder}")
+    return faults
+
+
 def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Differences first - second for each metric, paired by subject and prompt.
+    """Return differences first - second for each metric, paired by subject and prompt.
 
     Only cells (subject, prompt) that both have count; a subject's difference is the mean over its
     cells, each the mean over its pairs. Columns: metric, mean, low, high (`estimate_mean` over
@@ -124,80 +159,101 @@ def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def compare_runs(
+def compare_scored(
     runs: Sequence[Scored],
     *,
     all_pairs: bool = False,
     metrics: Sequence[str] | None = None,
     families: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The first run minus each other one, or all pairs, in each metric: one row a comparison.
+    """Return the first run minus each other one, or all pairs, in each metric: one row each.
 
-    `metrics` may name measures as well, and are the paper's by default. Prompts are those of
-    `families`; by default all, but for measures all without property prompts, as in the report.
+    `metrics` are those that the protocol lists by default. Prompts are those of the categories in
+    `families`; by default each metric's own (`MetricInfo.prompts`), as in the report.
 
     Columns: first, second (names of the runs), those of `compare_paired` with prompts (which),
     p_holm (adjusted over the n_comparisons rows that have a p-value) and verdict, then what the
-    numbers depend on: the signature and digests of what was compared. Raises UserError for a metric
-    or a family that the runs lack.
+    numbers depend on: the signature and digests of what was compared.
+
+    Raises:
+        UserError: the runs lack a metric or a category.
     """
-    known = [name for name, signature in runs[0].signatures.items() if signature is not None]
-    for name in metrics or ():
-        if name not in known:
-            raise unknown_name("metric of these runs", name, known)
-    chosen = list(runs[0].summary["metrics"]) if metrics is None else list(metrics)
-    there = {*runs[0].scores["family"], *runs[0].measures["family"]} - {PRIOR_PROMPT_ID}
-    for family in families:
-        if family not in there:
-            raise unknown_name("family of these runs", family, there)
+    infos = runs[0].infos
+    chosen = _choose_metrics(infos, metrics)
+    _check_families(runs[0], families)
     tables = []
     for first, second in combinations(runs, 2) if all_pairs else [(runs[0], r) for r in runs[1:]]:
         table = compare_paired(*(_choose_rows(run, chosen, families) for run in (first, second)))
         table.insert(0, "first", first.name)
         table.insert(1, "second", second.name)
-        table.insert(3, "prompts", [_name_prompts(m, families) for m in table["metric"]])
-        table["signature"] = [first.signatures[metric] for metric in table["metric"]]
-        for key in ("protocol", "base_model"):
-            table[key] = first.summary["digests"][key]
-        for side, run in (("first", first), ("second", second)):
-            table[f"partial_{side}"] = run.summary["partial"]
-            for key in ("recipe", "data"):
-                table[f"{key}_{side}"] = run.summary["digests"].get(key)
-        tables.append(table)
+        table.insert(3, "prompts", [_name_prompts(infos[m], families) for m in table["metric"]])
+        tables.append(_add_recipe(table, first, second))
     every = pd.concat(tables, ignore_index=True)
     if every.empty:
         raise UserError(
-            f"{', '.join(chosen)} has no row of these prompts", hint="name others with --family"
+            f"{', '.join(chosen)} has no row of these prompts",
+            hint="name others with --family",
+            code="no-rows",
         )
     place = every.columns.get_loc("p") + 1
     every.insert(place, "p_holm", adjust_holm(every["p"].to_numpy()))
     every.insert(place + 1, "n_comparisons", int(every["p"].notna().sum()))
-    every.insert(place + 2, "verdict", [judge_difference(row) for row in every.itertuples()])
+    verdicts = [judge_difference(row, infos[row.metric]) for row in every.itertuples()]
+    every.insert(place + 2, "verdict", verdicts)
     return every
 
 
+def _choose_metrics(infos: dict[str, MetricInfo], names: Sequence[str] | None) -> list[str]:
+    known = [name for name, info in infos.items() if info.signature is not None]
+    if names is None:
+        return [name for name, info in infos.items() if info.listed]
+    for name in names:
+        if name not in known:
+            raise unknown_name("metric of these runs", name, known)
+    return list(names)
+
+
+def _check_families(run: Scored, families: Sequence[str]) -> None:
+    known = set(run.scores.frame["family"]) - {PRIOR_PROMPT_ID}
+    for family in families:
+        if family not in known:
+            raise unknown_name("prompt category of these runs", family, known)
+
+
+def _add_recipe(table: pd.DataFrame, first: Scored, second: Scored) -> pd.DataFrame:
+    """Add what the numbers of a comparison depend on."""
+    table["signature"] = [first.signatures[metric] for metric in table["metric"]]
+    table["protocol"] = first.summary.digests.protocol
+    table["base_model"] = first.summary.digests.base_model
+    for side, run in (("first", first), ("second", second)):
+        table[f"partial_{side}"] = run.summary.partial
+        table[f"recipe_{side}"] = run.summary.digests.recipe
+        table[f"data_{side}"] = run.summary.digests.data
+    return table
+
+
 def _choose_rows(run: Scored, names: Sequence[str], families: Sequence[str]) -> pd.DataFrame:
-    """What a run scored by some metrics and measures for the prompts of `_name_prompts`."""
-    measures = run.measures[run.measures["value"].notna()]
-    if families:
-        rows = [part[part["family"].isin(families)] for part in (run.scores, measures)]
-    else:
-        rows = [run.scores, measures[measures["family"] != PROPERTY]]
-    every = pd.concat([part for part in rows if len(part)] or rows, ignore_index=True)
+    """Return what a run scored in some metrics for the prompts of `_name_prompts`."""
+    every = run.scores.frame
     every = every[every["metric"].isin(names)]
+    if families:
+        every = every[every["family"].isin(families)]
+    else:
+        narrow = [name for name, info in run.infos.items() if info.prompts == "not-property"]
+        every = every[~(every["metric"].isin(narrow) & (every["family"] == PROPERTY))]
     order = {name: index for index, name in enumerate(names)}
     return every.sort_values("metric", key=lambda column: column.map(order), kind="stable")
 
 
-def _name_prompts(metric: str, families: Sequence[str]) -> str:
-    """Which prompts a row speaks of."""
+def _name_prompts(info: MetricInfo, families: Sequence[str]) -> str:
+    """Return which prompts a row is about."""
     if families:
         return ", ".join(families)
-    return NO_PROPERTY if metric in MEASURES else ALL_PROMPTS
+    return ALL_PROMPTS if info.prompts == "all" else NO_PROPERTY
 
 
-def judge_difference(row: Any) -> str:
-    """What a row of `compare_runs` shows: which run is higher, or that none is shown to be.
+def judge_difference(row: Any, info: MetricInfo) -> str:
+    """Return what a row of `compare_scored` shows: which run is higher, or that none is.
 
     Where so few subjects could show nothing in so many tests, a difference that stands out by
     itself is not called absent.
@@ -209,6 +265,4 @@ def judge_difference(row: Any) -> str:
         is_hopeless = least * row.n_comparisons > ALPHA
         return TOO_FEW if is_hopeless and row.p <= max(ALPHA, least) else NOT_SHOWN
     higher = row.first if row.mean > 0 else row.second
-    return (
-        f"{higher} is higher ({'better' if QUANTITIES[row.metric].higher_is_better else 'worse'})"
-    )
+    return f"{higher} is higher ({'better' if info.higher_is_better else 'worse'})"

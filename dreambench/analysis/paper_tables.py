@@ -1,4 +1,4 @@
-"""Runs beside the DreamBooth paper's tables: its numbers, ours, and whether directions hold.
+"""Runs against the DreamBooth paper's tables: its numbers, ours, and whether directions hold.
 
 The numbers (`reports/paper.csv`) are of other models on other images: they are not to be met, but
 what is larger than what may be looked at.
@@ -7,119 +7,95 @@ what is larger than what may be looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored, compare_paired
 from dreambench.errors import UserError
-from dreambench.report.tables import format_interval, format_number, metric_heading
-from dreambench.storage.files import write_bytes
 from dreambench.storage.shipped import shipped_path
 
 SOURCE = "Ruiz et al., CVPR 2023, arXiv 2208.12242"
+Direction = Literal["holds", "reversed", "not shown"]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper, and the runs that belong to it.
+
+    `frame` has the columns row, recipe, metric, value. `missing` are recipes that were not run.
+    """
+
+    number: int
+    frame: pd.DataFrame
+    runs: Sequence[Scored]
+    missing: Sequence[str]
 
 
 def load_paper_table(number: int) -> pd.DataFrame:
-    """A table of the paper: row, recipe, metric, value; UserError for one that is not kept."""
+    """Load a table of the paper: row, recipe, metric, value.
+
+    Raises:
+        UserError: that table is not kept here.
+    """
     every = pd.read_csv(shipped_path("reports", "paper.csv"))
     if number not in set(every["table"]):
         known = ", ".join(str(n) for n in sorted(set(every["table"])))
-        raise UserError(f"the paper's table {number} is not kept here", hint=f"known: {known}")
+        raise UserError(
+            f"the paper's table {number} is not kept here", hint=f"known: {known}",
+            code="unknown-name",
+        )  # fmt: skip
     return every[every["table"] == number].drop(columns="table")
 
 
-def make_value_table(runs: Sequence[Scored], paper: pd.DataFrame) -> pd.DataFrame:
-    """One row a run of the table, for each metric ours with its interval and the paper's."""
-    rows = []
-    for run in runs:
-        theirs = paper[paper["recipe"] == run.name].set_index("metric")
-        if theirs.empty:
-            continue
-        row = {"method": run.label, "the paper's row": theirs["row"].iloc[0]}
-        for metric in dict.fromkeys(paper["metric"]):
-            entry = run.summary["metrics"][metric]
-            ours = format_interval(entry["mean"], entry["low"], entry["high"])
-            printed = theirs["value"].get(metric)
-            row[metric_heading(metric)] = f"{ours}; paper {format_number(printed)}"
-        rows.append(row)
-    return pd.DataFrame(rows)
+def match_paper_table(runs: Sequence[Scored], number: int) -> PaperTable:
+    """Return a table of the paper with the runs that belong to it.
 
+    The first run is the one that the others are compared with.
 
-def make_direction_table(runs: Sequence[Scored], paper: pd.DataFrame) -> pd.DataFrame:
-    """The first run against each other one: the paper's difference, ours, and a verdict.
-
-    A direction "holds" when ours has the paper's sign and its 95 % interval leaves zero out, is
-    "reversed" when it has the other sign likewise, and else "not shown".
+    Raises:
+        UserError: fewer than two runs belong to the table, or the first is not its first.
     """
-    values = paper.set_index(["recipe", "metric"])["value"]
-    first, rows = runs[0], []
-    for other in runs[1:]:
-        for entry in compare_paired(first.scores, other.scores).itertuples():
+    frame = load_paper_table(number)
+    wanted = list(dict.fromkeys(frame["recipe"]))
+    present = [run for run in runs if run.name in wanted]
+    if len(present) < 2 or runs[0].name != wanted[0]:
+        raise UserError(
+            f"the paper's table {number} compares {', '.join(wanted)}",
+            hint=f"give the run folder of {wanted[0]} first, then those of others of these",
+            code="not-comparable",
+        )
+    names = {run.name for run in present}
+    return PaperTable(number, frame, present, [name for name in wanted if name not in names])
+
+
+def compare_directions(table: PaperTable) -> pd.DataFrame:
+    """Return the first run against each other one: the paper's difference, ours, and a verdict.
+
+    Columns: first, second (labels), metric, paper, mean, low, high, direction.
+    """
+    values = table.frame.set_index(["recipe", "metric"])["value"]
+    first, rows = table.runs[0], []
+    for other in table.runs[1:]:
+        compared = compare_paired(first.scores.frame, other.scores.frame)
+        for entry in compared.itertuples():
             keys = [(run.name, entry.metric) for run in (first, other)]
             if not all(key in values.index for key in keys):
                 continue
             gap = float(values[keys[0]] - values[keys[1]])
             rows.append(
-                {
-                    "difference": f"{first.label} - {other.label}",
-                    "metric": metric_heading(entry.metric),
-                    "paper": format_number(gap),
-                    "here": format_interval(entry.mean, entry.low, entry.high),
-                    "direction": _judge(gap, entry.low, entry.high),
-                }
-            )
-    return pd.DataFrame(rows)
+                [
+                    first.label, other.label, entry.metric, gap, entry.mean, entry.low, entry.high,
+                    judge_direction(gap, entry.low, entry.high),
+                ]
+            )  # fmt: skip
+    columns = ["first", "second", "metric", "paper", "mean", "low", "high", "direction"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _judge(paper: float, low: float, high: float) -> str:
+def judge_direction(paper: float, low: float, high: float) -> Direction:
+    """Return whether ours has the paper's sign with an interval that leaves zero out ("holds")."""
     if low > 0 or high < 0:
         return "holds" if (low > 0) == (paper > 0) else "reversed"
     return "not shown"
-
-
-def write_paper_table(runs: Sequence[Scored], number: int, out_dir: Path) -> Path:
-    """Writes `paper-table-N.md` and returns its path; UserError when no run belongs to the table.
-
-    The first run is the one that the others are compared with.
-    """
-    paper = load_paper_table(number)
-    wanted = list(dict.fromkeys(paper["recipe"]))
-    present = [run for run in runs if run.name in wanted]
-    if len(present) < 2 or runs[0].name != wanted[0]:
-        raise UserError(
-            f"the paper's table {number} compares {', '.join(wanted)}",
-            hint=f"give run folders of {wanted[0]} first and of others of these behind it",
-        )
-    missing = [name for name in wanted if name not in {run.name for run in present}]
-    summary = runs[0].summary
-    lines = [
-        f"# The paper's table {number}, beside {summary['protocol']}",
-        "",
-        f"Paper: {SOURCE}; its models and images are others, so only directions can be compared.",
-        "Ours: means over subjects with 95 % intervals.",
-        "",
-        make_value_table(present, paper).to_markdown(index=False, disable_numparse=True),
-        "",
-        "## Directions, paired by subject",
-        "",
-        make_direction_table(present, paper).to_markdown(index=False, disable_numparse=True),
-        "",
-        *([f"Not run: {', '.join(missing)}.", ""] if missing else []),
-        "Signatures:",
-        "",
-        *[
-            f"- `{summary['metrics'][name]['signature']}`"
-            for name in dict.fromkeys(paper["metric"])
-        ],
-        "",
-        f"Protocol {summary['digests']['protocol']}, data {summary['digests']['data']}, base model "
-        f"`{summary['digests']['base_model']}`, code {summary['code']['commit'] or 'release'}; "
-        "recipes: "
-        + ", ".join(f"{run.label} {run.summary['digests']['recipe']}" for run in present)
-        + ".",
-        "",
-    ]
-    path = out_dir / f"paper-table-{number}.md"
-    write_bytes(path, "\n".join(lines).encode())
-    return path

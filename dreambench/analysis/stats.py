@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from dreambench.metrics.metrics import UNBOUNDED
 from dreambench.types import Bounds
 
 CONFIDENCE = 0.95

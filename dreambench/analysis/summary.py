@@ -78,7 +78,7 @@ def _summarise_metric(info: MetricInfo, scores: pd.DataFrame) -> MetricSummary:
     rows = scores[scores["metric"] == info.name]
     is_property = rows["family"] == PROPERTY
     if info.prompts == "all":
-        whole, apart = rows, rows[is_property & ~is_property.all()]
+        whole, apart = rows, rows[is_property] if not is_property.all() else rows[:0]
     else:
         whole, apart = rows[~is_property], rows[is_property]
     return MetricSummary(

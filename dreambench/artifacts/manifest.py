@@ -210,8 +210,7 @@ def list_changes(old: Manifest, new: Manifest, *, ignored: Sequence[str] = ()) -
     """Return what differs between two manifests, one readable line each, sessions aside."""
     left = {"sessions", *ignored}
     before, after = (
-        _flatten(one.model_dump(mode="json", exclude=left, exclude_none=True))
-        for one in (old, new)
+        _flatten(one.model_dump(mode="json", exclude=left, exclude_none=True)) for one in (old, new)
     )
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]

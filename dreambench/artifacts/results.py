@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
@@ -38,8 +38,9 @@ _METADATA = b"dreambench"
 class MetricInfo(Record):
     """What a metric is, as far as tables and tests need it.
 
-    `low` and `high` end its range, None where it has no end. `signature` is None, and
-    `not_measured` says why, where it was not measured.
+    `low` and `high` end its range, None where it has no end. `listed` says whether the protocol
+    lists it, which gives it a column in the main table. `signature` is None, and `not_measured`
+    says why, where it was not measured.
     """
 
     name: str
@@ -51,7 +52,8 @@ class MetricInfo(Record):
     high: float | None
     tags: list[str]
     prompts: Prompts
-    code: dict[str, str] = {}
+    listed: bool = False
+    code: dict[str, str] = Field(default_factory=dict)
     signature: str | None
     not_measured: str = ""
     n_expected: int = 0
@@ -65,9 +67,9 @@ class MetricInfo(Record):
         )
 
     @property
-    def is_paper(self) -> bool:
-        """Whether it is one of the DreamBooth paper's."""
-        return "paper" in self.tags
+    def heading(self) -> str:
+        """Its title with the direction in which it is better."""
+        return f"{self.title} {'(up)' if self.higher_is_better else '(down)'}"
 
 
 _INFOS: TypeAdapter[list[MetricInfo]] = TypeAdapter(list[MetricInfo])
@@ -126,7 +128,7 @@ class Summary(Record):
     track: str | None = None
     method_code: dict[str, str] | None = None
     n_failed: int = 0
-    failures: dict[str, list[FailureGroup]] = {}
+    failures: dict[str, list[FailureGroup]] = Field(default_factory=dict)
     images: ImageInfo | None = None
 
 

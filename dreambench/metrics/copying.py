@@ -84,7 +84,9 @@ def compute_leak(images: Features, references: Features, others: Features) -> Va
 
 
 def compute_copied_pixels(images: Features, references: Features) -> Values:
-    """Return 1 where an image's hash is within COPY_BITS of a reference's: (n, 2b), (m, 2b) -> (n,).
+    """Return 1 where an image's hash is within COPY_BITS of a reference's, else 0.
+
+    (n, 2b), (m, 2b) -> (n,).
 
     A row has the bits of an image's hash and then those of its mirror image's, as 0 and 1.
     """

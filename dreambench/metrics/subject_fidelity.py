@@ -134,8 +134,7 @@ def compute_left_out_similarity(images: Features, references: Features) -> Value
 
 
 def compute_anchors(references: Features, others: Features) -> tuple[float, float]:
-    """Return a subject's floor and ceiling: the mean cosine of its photos with those of others,
-    and with each other.
+    """Return floor and ceiling: the mean cosine of photos with those of others, and between them.
 
     (m, d), (k, d) -> in [-1, 1]; NaN where there is nothing to compare with. No photo is compared
     with itself, so the ceiling is what a faithful new photo earns.
@@ -153,7 +152,7 @@ def compute_left_self_out(references: Features) -> Values:
 
 
 def normalise(values: Values, floor: float, ceiling: float) -> Values:
-    """Return values between the anchors: 0 at the floor, 1 at the ceiling; NaN where these are one."""
+    """Return values with 0 at the floor and 1 at the ceiling; NaN where these are one."""
     if not ceiling - floor > 1e-6:
         return np.full(len(values), np.nan)
     return (values - floor) / (ceiling - floor)

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dreambench.metrics.metrics import METRICS
-from dreambench.report.tables import format_number
+from dreambench.artifacts.results import MetricInfo
+from dreambench.report.formatting import format_number
 from dreambench.storage.files import write_bytes
 from dreambench.storage.images import load_image
 
@@ -43,12 +43,12 @@ def _mark(index: int) -> tuple[str, str]:
     return COLORS[index % len(COLORS)], MARKERS[index // len(COLORS) % len(MARKERS)]
 
 
-def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
-    """One panel a metric, one dot with its interval a method.
+def plot_intervals(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
+    """Draw one panel a metric, one dot with its interval a method.
 
-    `table` has the columns method, metric (a name of METRICS), mean, low, high.
+    `table` has the columns method, metric (a name in `infos`), mean, low, high.
     """
-    metrics = [name for name in METRICS if name in set(table["metric"])]
+    metrics = [name for name in infos if name in set(table["metric"])]
     methods = list(dict.fromkeys(table["method"]))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.9 * len(metrics) + 1.0, 0.42 * len(methods) + 0.9))
@@ -62,8 +62,8 @@ def plot_intervals(table: pd.DataFrame, path: Path) -> Path:
                 color, marker = _mark(y)
                 axis.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
                 axis.plot(row["mean"], y, marker, color=color, markersize=5)
-            better = "higher" if METRICS[name].higher_is_better else "lower"
-            axis.set_title(f"{METRICS[name].title}\n({better} is better)")
+            better = "higher" if infos[name].higher_is_better else "lower"
+            axis.set_title(f"{infos[name].title}\n({better} is better)")
             axis.set_yticks(range(len(methods)), methods)
             axis.set_ylim(len(methods) - 0.5, -0.5)
             axis.margins(x=0.12)
@@ -100,8 +100,11 @@ def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
         return _save(figure, path)
 
 
-def plot_families(table: pd.DataFrame, path: Path) -> Path:
-    """DINO and CLIP-T for each prompt family; columns method, family, metric, mean, low, high."""
+def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
+    """Draw DINO and CLIP-T for each prompt category.
+
+    `table` has the columns method, family, metric, mean, low, high.
+    """
     families = list(dict.fromkeys(table["family"]))
     methods = list(dict.fromkeys(table["method"]))
     spread = (0.1 if len(methods) > len(COLORS) else 0.16) * (len(methods) - 1)
@@ -125,7 +128,7 @@ def plot_families(table: pd.DataFrame, path: Path) -> Path:
                 axis.axhline(border, color="0.85", linewidth=0.6)
             axis.set_yticks(range(len(families)), families)
             axis.set_ylim(len(families) - 0.5, -0.5)
-            axis.set_title(METRICS[name].title)
+            axis.set_title(infos[name].title)
             axis.grid(axis="x", alpha=0.3)
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         figure.tight_layout()

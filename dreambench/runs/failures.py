@@ -1,4 +1,4 @@
-"""What a method fails at while it runs: a line at once, a record with its traceback, when to stop."""
+"""What a method fails at while it runs: a line at once, a record, and when to stop."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image
 
 from dreambench import __version__
-from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.methods.base import Generator, Method
 from dreambench.methods.guard import Guard
 from dreambench.progress import Progress
+from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
 from dreambench.storage.files import finish_together, write_together
 from dreambench.storage.images import encode_generated

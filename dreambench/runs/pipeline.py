@@ -67,6 +67,15 @@ class Pipeline:
             self.refusal = error if isinstance(error, UserError) else None
             return None
 
+    def explain_failure(self) -> UserError:
+        """Return the mistake for which no image was made."""
+        reasons = [failure.reason for failure in self.failures.found]
+        return self.refusal or UserError(
+            f"{self.run.name} made no image: {reasons[0] if reasons else 'nothing was planned'}",
+            hint=f"see {self.failures.folder}",
+            code="no-images",
+        )
+
     def make_images(self) -> None:
         """Train and generate."""
         self.train()

@@ -221,4 +221,3 @@ def _read_recipe(record: RecipeRecord, base: BaseModel) -> Recipe:
         **head, tables=tables, code=record.code, tunes=bool(record.tunes),
         n_references=record.n_references,
     )  # fmt: skip
-

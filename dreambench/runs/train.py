@@ -62,8 +62,9 @@ def _open_part(run: Run, unit: TrainUnit) -> Path:
 
 
 def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None:
-    """Give the folder its final name now that all in it is written, so that no kill leaves one
-    that looks done.
+    """Give the folder its final name, now that all in it is written.
+
+    So no kill leaves one that looks done.
     """
     write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
     with disk_errors(part):

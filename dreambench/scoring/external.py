@@ -1,198 +1,180 @@
-"""Images that a user brings: checked, scored and reported as those of a run are."""
+"""External images: those that somebody else made are checked, placed and made an image set."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from dreambench.analysis.stats import mean_by_subject
-from dreambench.artifacts.image_set import EXTERNAL, ExternalImages
+from dreambench.artifacts.image_set import ImageSet, load_chosen
+from dreambench.artifacts.manifest import (
+    Digests,
+    ExternalManifest,
+    ImageInfo,
+    ProblemGroup,
+    ProblemRecord,
+    RunManifest,
+    has_manifest,
+    read_manifest,
+    write_manifest,
+)
 from dreambench.artifacts.plan import Plan, make_plan
-from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, choose_prompts, load_protocol
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, choose_prompts
 from dreambench.datasets.subjects import digest_subjects, find_dataset, read_index
-from dreambench.encoders.extraction import AUTO, Pace
 from dreambench.errors import UserError, disk_errors
-from dreambench.machine.throughput import pick_device
-from dreambench.metrics.conventions import find_convention
-from dreambench.progress import Progress, no_progress
-from dreambench.report.tables import Scored
-from dreambench.runs.pipeline import Scorer, write_report
-from dreambench.runs.run_folder import FORMAT, describe_machine, hold_run, load_chosen
-from dreambench.scoring.layouts import (
-    LAYOUTS,
+from dreambench.machine.environment import describe_session
+from dreambench.progress import Progress
+from dreambench.scoring.checking import Checked, check_images
+from dreambench.scoring.layouts import LAYOUTS
+from dreambench.scoring.placing import Placed, Wanted, place_images
+from dreambench.scoring.problems import (
     STOPPING,
-    Checked,
     ImageSetError,
-    Placed,
     Problem,
-    Wanted,
-    check_images,
     count_problems,
     list_problems,
-    place_images,
 )
-from dreambench.scoring.scores import encoder_identities, smallest_side_px
-from dreambench.storage.files import digest, make_dir, read_json, write_json
-from dreambench.storage.shipped import cache_dir
+from dreambench.scoring.tools import encoder_identities, smallest_side_px
+from dreambench.storage.files import digest
 
 N_NAMES = 20
-"""How many names of a kind of problem are in the summary; run.json has them all."""
+"""How many names of a kind of problem are in the summary; the manifest has them all."""
 
 
-@dataclass(frozen=True)
-class ExternalScores:
-    """What `score` found, also written to `folder` as a run's results are.
+@dataclass(frozen=True, kw_only=True)
+class ExternalRequest:
+    """What is to be scored: a folder (or an index) of images, and by which protocol.
 
-    `scores` has a row for each thing scored (`scoring.COLUMNS`), `by_subject` the columns metric,
-    subject, value, and `means` a row a metric: mean, low, high (95 %, over subjects), n_subjects,
-    n_scored, n_expected, signature; NaN where nothing was measured. `measures` has a row for each
-    image and measure beside them, and `measure_means` one a measure and part of the prompts
-    ("property prompts" stand apart from the "other prompts"), with the columns of `means`.
-    `conventions` is None unless asked for. `problems` has a row for each thing that was not as the
-    protocol has it: kind, name, n_images, detail (`layouts.Problem`). `summary` and `manifest` are
-    the contents of summary.json and run.json.
+    `index` is a CSV that says which of the files is which image. `partial` takes a set that is not
+    whole. `subjects`, `families` and `prompts` narrow; empty for all. `metrics` are beside those
+    of the protocol.
     """
 
     folder: Path
-    scores: pd.DataFrame
-    by_subject: pd.DataFrame
-    means: pd.DataFrame
-    measures: pd.DataFrame
-    measure_means: pd.DataFrame
-    conventions: pd.DataFrame | None
-    problems: pd.DataFrame
-    summary: dict[str, Any]
-    manifest: dict[str, Any]
-    scored: Sequence[Scored]
-    paths: Sequence[Path]
+    protocol: Protocol
+    name: str
+    index: Path | None = None
+    partial: bool = False
+    subjects: Sequence[str] = ()
+    families: Sequence[str] = ()
+    prompts: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    data_dir: Path | None = None
 
 
-def score(
-    folder: str | Path,
-    *,
-    protocol: str,
-    name: str,
-    index: str | Path | None = None,
-    partial: bool = False,
-    subjects: Sequence[str] = (),
-    families: Sequence[str] = (),
-    prompts: Sequence[str] = (),
-    conventions: Sequence[str] = (),
-    out: str | Path = "scores",
-    data_dir: Path | None = None,
-    cache: Path | None = None,
-    device: str = "auto",
-    pace: Pace = AUTO,
-    progress: Progress = no_progress,
-) -> ExternalScores:
-    """Scores images made elsewhere by a protocol, and writes OUT/PROTOCOL/NAME.
+def load_external(
+    request: ExternalRequest, out: Path, *, device: str, cache_dir: Path, progress: Progress
+) -> ImageSet:
+    """Place and check external images; their results will be in OUT/PROTOCOL/NAME.
 
-    `folder` is in one of the layouts of `layouts.LAYOUTS`, or an index itself; `index` is a CSV
-    that says which of its files is which image. `subjects`, `families`, `prompts` narrow, and mark
-    the result partial. `conventions` are other scorers' rules to score by as well. `pace` is how
-    fast it may go, and changes no number.
-
-    Raises ImageSetError (a UserError) when the images are not exactly the protocol's set, with all
-    problems in its `problems`; with `partial`, what can be scored is, and marked partial. A folder
-    without any image of the plain class is whole, and PRES is then not measured.
+    Raises:
+        ImageSetError: the images are not exactly the protocol's set, with all problems in its
+            `problems`; not where `partial` is set and some can be scored. A folder without any
+            class image is whole, and PRES is then not measured.
+        UserError: a name is unknown, or the folder cannot be read.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+    protocol = request.protocol
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", request.name):
         raise UserError(
-            f"'{name}' cannot name a row", hint="use letters, digits and . _ + -, e.g. my-method-v2"
+            f"'{request.name}' cannot name a row",
+            hint="use letters, digits and . _ + -, e.g. my-method-v2",
+            code="invalid-name",
         )
-    loaded = load_protocol(protocol)
-    for convention in conventions:
-        find_convention(convention)
-    device = pick_device(device)
-    chosen = choose_prompts(loaded, families=families, prompt_ids=prompts)
-    wanted = _find_wanted(loaded, chosen, list(subjects) or None, data_dir)
-    images_dir: Path | None = Path(folder)
-    index = None if index is None else Path(index)
-    if Path(folder).suffix.lower() == ".csv" and Path(folder).is_file():
-        if index is not None:
-            raise UserError(f"{folder} is an index, and so is {index}", hint="name one of them")
-        images_dir, index = None, Path(folder)
+    chosen = choose_prompts(protocol, families=request.families, prompt_ids=request.prompts)
+    wanted = _find_wanted(request, chosen)
+    images_dir, index = _find_index(request)
     placed = place_images(images_dir, wanted, index=index)
-    run_dir = Path(out) / loaded.name / name
-    _refuse_inside(run_dir, images_dir, placed)
-    root = make_dir(cache or cache_dir())
+    folder = out / protocol.name / request.name
+    _refuse_inside(folder, images_dir, placed)
     checked = check_images(
-        placed, min_side_px=smallest_side_px(loaded), cache_dir=root, progress=progress
+        placed, min_side_px=smallest_side_px(protocol), cache_dir=cache_dir, progress=progress
     )
     problems = [*placed.problems, *checked.problems]
-    stopping = [problem for problem in problems if problem.kind in STOPPING]
-    if not checked.files or (stopping and not partial):
-        raise _refusal(folder, placed, checked, problems)
-    manifest = {
-        **_describe(wanted, chosen, placed, checked, problems),
-        "format": FORMAT,
-        "kind": EXTERNAL,
-        "name": name,
-        "partial": bool(stopping) or _is_narrowed(wanted, chosen),
-        "device": device,
-        "precision": "fp32",
-        "encoders": encoder_identities(loaded, progress=progress),
-        "sessions": [describe_machine()],
-    }
-    entry = ExternalImages(
-        run_dir=run_dir, protocol=loaded, subjects=list(wanted.subjects),
+    is_stopped = any(problem.kind in STOPPING for problem in problems)
+    if not checked.files or (is_stopped and not request.partial):
+        raise _refusal(request.folder, placed, checked, problems)
+    manifest = ExternalManifest(
+        protocol=protocol,
+        name=request.name,
+        subjects=[subject.name for subject in wanted.subjects],
+        prompts=list(chosen or [prompt.id for prompt in protocol.prompts]),
+        partial=is_stopped or _is_narrowed(wanted, chosen),
+        device=device,
+        precision="fp32",
+        encoders=encoder_identities(protocol, metrics=request.metrics, progress=progress),
+        images=_describe_images(placed, checked, problems),
+        problems=[
+            ProblemRecord(kind=p.kind, name=p.name, n_images=p.n_images, detail=p.detail)
+            for p in problems
+        ],
+        not_measured=_find_not_measured(protocol, placed),
+        digests=Digests(
+            protocol=protocol.digest(),
+            images=digest(
+                {f"{u.subject}/{u.prompt_id}/{u.k}": sha for u, sha in checked.sha256.items()}
+            ),
+            data=digest_subjects(wanted.subjects),
+        ),
+    )
+    return ImageSet(
+        folder=folder, protocol=protocol, subjects=list(wanted.subjects),
         plan=Plan((), tuple(placed.units)), manifest=manifest, files=checked.files,
     )  # fmt: skip
-    scorer = Scorer(entry, cache_dir=root, progress=progress, pace=pace)
-    with hold_run(run_dir):
-        _open_results(entry)
-        scores = scorer.score()
-        table = scorer.score_conventions(conventions) if conventions else None
-        summary = scorer.summarise()
-        scored, paths = write_report(entry, [])
-    return ExternalScores(
-        folder=run_dir, scores=scores, by_subject=mean_by_subject(scores),
-        means=_make_means(
-            ["metric"], [{"metric": name} | row for name, row in summary["metrics"].items()]
-        ),
-        measures=scored[0].measures,
-        measure_means=_make_means(["metric", "prompts"], _list_measures(summary)),
-        conventions=table,
-        problems=pd.DataFrame(
-            manifest["problems"], columns=[field.name for field in fields(Problem)]
-        ),
-        summary=summary, manifest=manifest, scored=scored, paths=paths,
-    )  # fmt: skip
 
 
-def _list_measures(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """The measures of a summary, one row each and part of the prompts."""
-    return [
-        {"metric": name, "prompts": prompts, **row, **(row[prompts] or {"n_subjects": 0})}
-        for name, row in summary["measures"].items()
-        for prompts in ("other prompts", "property prompts")
-    ]
+def open_results(images: ImageSet) -> ImageSet:
+    """Make the folder of the results, or clear it of older ones of external images.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    folder = images.folder
+    if has_manifest(folder):
+        if isinstance(read_manifest(folder), RunManifest):
+            raise UserError(
+                f"{folder} holds a run", hint="choose another --name or --out", code="other-run"
+            )
+    elif any(not found.name.startswith(".") for found in folder.iterdir()):
+        raise UserError(
+            f"{folder} is not empty and holds no scores",
+            hint="choose another --name or --out",
+            code="folder-not-empty",
+        )
+    with disk_errors(folder):
+        # Last of all the manifest is new: what is killed before has no numbers of other images.
+        for old in (
+            images.summary_path, images.scores_path, images.bounds_path, images.conventions_path
+        ):  # fmt: skip
+            old.unlink(missing_ok=True)
+        shutil.rmtree(images.report_dir, ignore_errors=True)
+    manifest = images.manifest.model_copy(update={"sessions": [describe_session()]})
+    write_manifest(folder, manifest)
+    return replace(images, manifest=manifest)
 
 
-def _make_means(keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Rows of a summary as a frame; NaN where one has no mean or no interval."""
-    numbers = ["mean", "low", "high"]
-    columns = [*keys, *numbers, "n_subjects", "n_scored", "n_expected", "signature"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numbers, float))
-
-
-def _find_wanted(
-    protocol: Protocol,
-    prompts: Sequence[str] | None,
-    names: Sequence[str] | None,
-    data_dir: Path | None,
-) -> Wanted:
-    subjects = load_chosen(protocol, data_dir=data_dir, names=names)
+def _find_wanted(request: ExternalRequest, prompts: Sequence[str] | None) -> Wanted:
+    protocol, data_dir = request.protocol, request.data_dir
+    subjects = load_chosen(protocol, data_dir=data_dir, names=list(request.subjects) or None)
     dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
     index = read_index(dataset, names=protocol.subjects or None)
     plan = make_plan(protocol.narrow(prompts), subjects, batch_size=1)
     return Wanted(protocol, subjects, [row["subject"] for row in index.subjects], plan.images)
+
+
+def _find_index(request: ExternalRequest) -> tuple[Path | None, Path | None]:
+    """Return the folder of the images and the index, either of which may be what was named."""
+    folder, index = request.folder, request.index
+    if folder.suffix.lower() == ".csv" and folder.is_file():
+        if index is not None:
+            raise UserError(
+                f"{folder} is an index, and so is {index}",
+                hint="name one of them",
+                code="two-indexes",
+            )
+        return None, folder
+    return folder, index
 
 
 def _is_narrowed(wanted: Wanted, prompts: Sequence[str] | None) -> bool:
@@ -203,108 +185,61 @@ def _is_narrowed(wanted: Wanted, prompts: Sequence[str] | None) -> bool:
     )
 
 
-def _describe(
-    wanted: Wanted,
-    prompts: Sequence[str] | None,
-    placed: Placed,
-    checked: Checked,
-    problems: Sequence[Problem],
-) -> dict[str, Any]:
-    """The part of the manifest that says which images these are; no path of this machine in it."""
-    protocol = wanted.protocol
-    return {
-        "protocol": protocol.model_dump(mode="json"),
-        "subjects": [subject.name for subject in wanted.subjects],
-        "prompts": list(prompts or [prompt.id for prompt in protocol.prompts]),
-        "images": {
-            "layout": placed.layout,
-            "n_scored": len(checked.files),
-            "n_expected": len(placed.units),
-            "n_lossy": checked.n_lossy,
-            "min_side_px": checked.min_side_px,
-            "notes": list(placed.notes),
-            "problems": {
-                kind: {
-                    "n_images": n_images,
-                    "names": [str(p) for p in problems if p.kind == kind][:N_NAMES],
-                }
-                for kind, n_images in count_problems(problems).items()
-            },
+def _describe_images(placed: Placed, checked: Checked, problems: Sequence[Problem]) -> ImageInfo:
+    """Return what the images are like, without a path of this machine."""
+    return ImageInfo(
+        layout=placed.layout,
+        n_scored=len(checked.files),
+        n_expected=len(placed.units),
+        n_lossy=checked.n_lossy,
+        min_side_px=checked.min_side_px,
+        notes=list(placed.notes),
+        problems={
+            kind: ProblemGroup(
+                n_images=n_images, names=[str(p) for p in problems if p.kind == kind][:N_NAMES]
+            )
+            for kind, n_images in count_problems(problems).items()
         },
-        "problems": [asdict(problem) for problem in problems],
-        "not_measured": _find_not_measured(protocol, placed),
-        "digests": {
-            "protocol": protocol.digest(),
-            "recipe": None,
-            "images": digest(
-                {f"{u.subject}/{u.prompt_id}/{u.k}": sha for u, sha in checked.sha256.items()}
-            ),
-            "data": digest_subjects(wanted.subjects),
-            "base_model": None,
-        },
-    }
+    )
 
 
 def _find_not_measured(protocol: Protocol, placed: Placed) -> dict[str, str]:
-    """PRES, where nobody made images of the plain class: most methods do not speak of them."""
+    """Return PRES where nobody made class images: most methods do not speak of them."""
     has_prior = any(unit.prompt_id == PRIOR_PROMPT_ID for unit in placed.units)
     if "pres" not in protocol.metrics or has_prior:
         return {}
-    return {"pres": "no images of the plain class"}
+    return {"pres": "no class images"}
 
 
-def _refuse_inside(run_dir: Path, folder: Path | None, placed: Placed) -> None:
-    """UserError when the results would be written among the images."""
+def _refuse_inside(results: Path, folder: Path | None, placed: Placed) -> None:
+    """Raise UserError when the results would be written among the images."""
     folders = {path.parent.resolve() for path in placed.files.values()}
     if folder is not None:
         folders.add(folder.resolve())
-    if any(run_dir.resolve().is_relative_to(path) for path in folders):
+    if any(results.resolve().is_relative_to(path) for path in folders):
         raise UserError(
-            f"{run_dir} would lie in the folder of the images, which nothing is written to",
-            hint="pick another folder with --out",
+            f"{results} would lie in the folder of the images, which nothing is written to",
+            hint="choose another folder with --out",
+            code="results-among-images",
         )
 
 
 def _refusal(
-    folder: str | Path, placed: Placed, checked: Checked, problems: Sequence[Problem]
+    folder: Path, placed: Placed, checked: Checked, problems: Sequence[Problem]
 ) -> ImageSetError:
-    """The error that names all that is wrong with a folder."""
+    """Return the error that names all that is wrong with a folder."""
     head = (
         f"{folder} ({LAYOUTS[placed.layout]}): {len(checked.files)} of {len(placed.units)} images "
         "can be scored"
     )
-    hint = "mend the folder, or score what is right, marked partial, with --partial"
+    hint = "fix the folder, or score what is right, marked partial, with --partial"
     if not checked.files:
         layouts = "; ".join(LAYOUTS.values())
         hint = f"the layouts that are known: {layouts}"
     error = ImageSetError.listed(
-        [head, *placed.notes, *list_problems(problems, n_names=N_NAMES)], hint=hint
+        [head, *placed.notes, *list_problems(problems, n_names=N_NAMES)],
+        hint=hint,
+        code="wrong-image-set",
     )
     error.problems = problems
     return error
-
-
-def _open_results(entry: ExternalImages) -> None:
-    """Makes the folder of the results, or clears it of older ones of images that were brought.
-
-    Raises UserError when it holds something else.
-    """
-    path = entry.run_dir / "run.json"
-    if path.exists():
-        old = read_json(path)
-        if not isinstance(old, dict) or old.get("kind") != EXTERNAL:
-            raise UserError(f"{entry.run_dir} holds a run", hint="pick another --name or --out")
-    elif any(not found.name.startswith(".") for found in entry.run_dir.iterdir()):
-        raise UserError(
-            f"{entry.run_dir} is not empty and holds no scores",
-            hint="pick another --name or --out",
-        )
-    with disk_errors(entry.run_dir):
-        # Last of all the manifest is new: what is killed before has no numbers of other images.
-        for old_path in (
-            entry.summary_path, entry.scores_path, entry.measures_path, entry.bounds_path,
-            entry.conventions_path,
-        ):  # fmt: skip
-            old_path.unlink(missing_ok=True)
-        shutil.rmtree(entry.report_dir, ignore_errors=True)
-    write_json(path, entry.manifest)

@@ -155,7 +155,7 @@ def subject_images(images: ImageSet, subject: Subject) -> list[tuple[ImageUnit, 
 
 
 def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subject]:
-    """Return the other subjects of its class; where there are none, of its kind; else all others."""
+    """Return the other subjects of its class; else those of its kind; else all others."""
     others = [other for other in subjects if other.name != subject.name]
     same_class = [other for other in others if other.class_name == subject.class_name]
     return same_class or [other for other in others if other.kind == subject.kind] or others

@@ -102,7 +102,10 @@ class Scorer:
                 convention,
                 images.subjects,
                 made,
-                {role: found.rows[loaded[s].identity] for role, s in specs[convention.name].items()},
+                {
+                    role: found.rows[loaded[s].identity]
+                    for role, s in specs[convention.name].items()
+                },
                 found.texts[convention.name],
                 black,
                 {role: loaded[spec].identity for role, spec in specs[convention.name].items()},

@@ -38,7 +38,10 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
         reason = images.manifest.not_measured.get(chosen.metric.name, "")
         infos.append(
             tools.describe(
-                chosen, n_expected=count_expected(images, chosen.metric), reason=reason
+                chosen,
+                listed=chosen.metric.name in images.protocol.metrics,
+                n_expected=count_expected(images, chosen.metric),
+                reason=reason,
             )
         )
         if chosen.metric.name in measured:

@@ -48,12 +48,16 @@ class Tools:
         """Return the metrics whose inputs are at hand."""
         return [one for one in self.metrics if set(one.metric.inputs) <= set(self.identities)]
 
-    def describe(self, chosen: ChosenMetric, *, n_expected: int, reason: str) -> MetricInfo:
+    def describe(
+        self, chosen: ChosenMetric, *, listed: bool, n_expected: int, reason: str
+    ) -> MetricInfo:
         """Return what results say of a metric; `reason` says why it was not measured."""
         info = chosen.metric.describe(self.identities, code=chosen.code)
         if info.signature is None:
             reason = self.why_no_mask
-        return info.model_copy(update={"n_expected": n_expected, "not_measured": reason})
+        return info.model_copy(
+            update={"listed": listed, "n_expected": n_expected, "not_measured": reason}
+        )
 
 
 def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list[ChosenMetric]:
@@ -135,4 +139,3 @@ def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, 
         why = f"segmenter '{name}' is not on this machine and could not be downloaded"
         return None, f"{why}; {spec.how_to_get}"
     return load_segmenter(name, device=device), ""
-

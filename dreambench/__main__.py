@@ -1,4 +1,4 @@
-"""`python -m dreambench.cli` is the command `dreambench`."""
+"""`python -m dreambench` is the command `dreambench`."""
 
 from dreambench.cli import main
 

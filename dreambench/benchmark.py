@@ -1,0 +1,244 @@
+"""The main job: methods on a protocol, from their names to a report; and external images alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from dreambench.analysis.comparison import Scored
+from dreambench.analysis.summary import summarise
+from dreambench.artifacts.image_set import ImageSet, hold_folder
+from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
+from dreambench.encoders.extraction import Pace
+from dreambench.encoders.feature_cache import read_max_bytes
+from dreambench.errors import UserError
+from dreambench.machine.devices import pick_device
+from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
+from dreambench.metrics.conventions import find_convention
+from dreambench.progress import Progress, no_progress
+from dreambench.report.writing import write_report
+from dreambench.runs.pipeline import Pipeline
+from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run
+from dreambench.scoring.external import ExternalRequest, load_external, open_results
+from dreambench.scoring.scorer import Scorer
+from dreambench.scoring.tools import encoder_identities
+from dreambench.storage.shipped import cache_dir as default_cache_dir
+
+ALONGSIDE = ("class-only", "copy-reference")
+"""The floor of every method, and what copying a photo earns."""
+PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What `dreambench run` takes; empty for all or for the default.
+
+    `methods` and `alongside` are names, recipes (.toml) or `FILE.py:Class`; `subjects`, `families`
+    and `prompts` narrow a protocol; `metrics` are beside those of the protocol.
+    """
+
+    methods: Sequence[str]
+    alongside: Sequence[str] = ALONGSIDE
+    protocol: str | None = None
+    subjects: Sequence[str] = ()
+    families: Sequence[str] = ()
+    prompts: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    base_model: str | None = None
+    out: Path = Path("runs")
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_size: int = 16
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command of one or more methods ended with.
+
+    `pipelines` are those of all methods, with what failed in them; `scored` and `paths` those of
+    the report, which has no row for a method that made no image at all.
+    """
+
+    pipelines: Sequence[Pipeline]
+    scored: Sequence[Scored]
+    paths: Sequence[Path]
+
+
+def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[Run]:
+    """Plan all runs of a command before the first is begun: a mistake in the last shows now.
+
+    Raises:
+        UserError: a name is unknown, or a folder holds another run.
+    """
+    names, optional = _check_names(options)
+    device = pick_device(options.device)
+    protocol = _choose_protocol(options, device)
+    read_max_bytes()  # A mistake in the environment shows now, too.
+    base_model = options.base_model or protocol.base_model
+    base_name = base_model.partition("=")[0]
+    recipes, skipped = find_recipes(names, base_name, optional=optional)
+    for name in skipped:
+        logger.warning("Left out: %s has no table for the base model '%s'", name, base_name)
+    _refuse_doubled([recipe.name for recipe in recipes])
+    encoders = encoder_identities(protocol, metrics=options.metrics, progress=progress)
+    prompts = choose_prompts(protocol, families=options.families, prompt_ids=options.prompts)
+    planned = [
+        plan_run(
+            options.out / protocol.name / recipe.name,
+            Request(
+                protocol=protocol,
+                recipe=recipe,
+                subjects=tuple(options.subjects) or None,
+                prompts=prompts,
+                base_model=base_model,
+                device=device,
+                precision=options.precision,
+                batch_size=options.batch_size,
+                encoders=encoders,
+                data_dir=options.data_dir,
+            ),
+        )
+        for recipe in recipes
+    ]
+    for run in planned:
+        check_recipe(run.recipe, run.base_model)
+        check_folder(run)
+    return planned
+
+
+def _check_names(options: RunOptions) -> tuple[list[str], Sequence[str]]:
+    """Check names before anything slow is imported.
+
+    What nobody named is left out where the base model does not know it.
+    """
+    optional = ALONGSIDE if tuple(options.alongside) == ALONGSIDE else ()
+    names = [*options.methods, *(name for name in options.alongside if name not in optional)]
+    if not options.methods:
+        raise UserError(
+            "no method is named",
+            hint="see what there is: dreambench list methods",
+            code="missing-option",
+        )
+    for name in names:
+        if name != ALL:
+            find_recipe(name)
+    if options.protocol is not None:
+        load_protocol(options.protocol)
+    return names, optional
+
+
+def _choose_protocol(options: RunOptions, device: str) -> Protocol:
+    """Return the protocol that was asked for; without one, mini where there is no GPU."""
+    if options.protocol is not None:
+        return load_protocol(options.protocol)
+    if device.startswith("cuda"):
+        return load_protocol("dreambench")
+    logger.warning(
+        "No CUDA device: running the embedded benchmark 'mini'. The paper's benchmark: %s",
+        PAPER_COMMAND.format(method=",".join(options.methods)),
+    )
+    return load_protocol("mini")
+
+
+def _refuse_doubled(names: Sequence[str]) -> None:
+    """Raise UserError for two rows of one name, which would share a folder."""
+    doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if doubled:
+        raise UserError(
+            f"two methods have the name '{doubled[0]}'",
+            hint="rename yours: the recipe's file, or the class's attribute `name`",
+            code="name-taken",
+        )
+
+
+def execute_runs(
+    planned: Sequence[Run],
+    options: RunOptions,
+    *,
+    progress: Progress = no_progress,
+    begin: Callable[[str, int, int], None] = no_progress,
+) -> Outcome:
+    """Train, generate, score and summarise each run, then write the report of the first.
+
+    `begin` is told of each method before it starts: name, its index from 0, number of methods.
+    """
+    pipelines = []
+    for index, run in enumerate(planned):
+        begin(run.name, index, len(planned))
+        with hold_folder(run.folder):
+            pipelines.append(_execute(open_run(run), options, progress))
+    runs = [one.run for one in pipelines if one.run.summary_path.is_file()]
+    scored, paths = write_report(runs[0], runs[1:]) if runs else ([], [])
+    return Outcome(pipelines, scored, paths)
+
+
+def _execute(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
+    """Run every stage up to the summary; where no image was made there is none."""
+    cache = options.cache_dir or default_cache_dir()
+    pipeline = Pipeline(run, cache_dir=cache, progress=progress)
+    pipeline.make_images()
+    if run.has_images():
+        scorer = Scorer(
+            run, metrics=options.metrics, cache_dir=cache, progress=progress,
+            pace=Pace(n_workers=options.workers),
+        )  # fmt: skip
+        scorer.score()
+        summarise(run, allow_incomplete=bool(pipeline.failures.found))
+    return pipeline
+
+
+@dataclass(frozen=True)
+class ExternalOutcome:
+    """What scoring external images gave; `conventions` is None unless asked for."""
+
+    images: ImageSet
+    scored: Scored
+    conventions: pd.DataFrame | None
+    paths: Sequence[Path]
+
+
+def score_external(
+    request: ExternalRequest,
+    *,
+    conventions: Sequence[str] = (),
+    out: Path = Path("scores"),
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    pace: Pace | None = None,
+    progress: Progress = no_progress,
+) -> ExternalOutcome:
+    """Score external images by a protocol, and write OUT/PROTOCOL/NAME as a run's results are.
+
+    `conventions` are other scorers' rules to score by as well.
+
+    Raises:
+        ImageSetError: the images are not exactly the protocol's set.
+        UserError: a name is unknown, or a folder cannot be read or written.
+    """
+    for name in conventions:
+        find_convention(name)
+    cache = cache_dir or default_cache_dir()
+    images = load_external(
+        request, out, device=pick_device(device), cache_dir=cache, progress=progress
+    )
+    with hold_folder(images.folder):
+        images = open_results(images)
+        scorer = Scorer(
+            images, metrics=request.metrics, cache_dir=cache, progress=progress,
+            pace=pace or Pace(),
+        )  # fmt: skip
+        scorer.score()
+        table = scorer.score_conventions(conventions) if conventions else None
+        summarise(images)
+        scored, paths = write_report(images, [])
+    return ExternalOutcome(images, scored[0], table, paths)

@@ -1,0 +1,116 @@
+"""What a reader must know of the numbers: notes, signatures, digests, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from dreambench.analysis.comparison import ALPHA, NO_PROPERTY, Scored
+from dreambench.analysis.stats import MAX_EXACT_SUBJECTS, N_FLIPS, smallest_p
+from dreambench.artifacts.failures import describe_failures
+from dreambench.artifacts.manifest import Digests
+from dreambench.errors import name_some
+from dreambench.report.formatting import NO_INTERVAL, format_p
+
+
+def make_image_notes(runs: Sequence[Scored]) -> list[str]:
+    """Return a line for each thing to know of failures, missing metrics and external images."""
+    lines = []
+    for run in runs:
+        summary = run.summary
+        lines += [f"{run.label}: {line}" for line in describe_failures(summary.failures)]
+        for entry in summary.metrics.values():
+            if entry.info.listed and entry.info.not_measured:
+                title, why = entry.info.title, entry.info.not_measured
+                lines.append(f"{run.label}: {title} not measured: {why}")
+        images = summary.images
+        if images is None:
+            continue
+        lossy = f", {images.n_lossy} of them with lossy compression" if images.n_lossy else ""
+        lines.append(
+            f"{run.label}: {images.n_scored} of {images.n_expected} external images "
+            f"({images.layout}){lossy}"
+        )
+        lines += [f"{run.label}: {note}" for note in images.notes]
+        for kind, group in images.problems.items():
+            names = name_some(group.names, separator="; ")
+            lines.append(f"{run.label}: {group.n_images} {kind}: {names}")
+    return lines
+
+
+def list_signatures(run: Scored) -> list[str]:
+    """Return the signature of each listed metric, in the order of the table."""
+    entries = run.summary.metrics.values()
+    return [e.info.signature or e.info.title for e in entries if e.info.listed]
+
+
+def list_other_signatures(runs: Sequence[Scored]) -> list[str]:
+    """Return the signature of each other metric, one for all runs; or why it was not measured."""
+    names = dict.fromkeys(n for run in runs for n, info in run.infos.items() if not info.listed)
+    lines: list[str] = []
+    for name in names:
+        infos = {run.label: run.infos[name] for run in runs if name in run.infos}
+        lines += dict.fromkeys(info.signature for info in infos.values() if info.signature)
+        without: dict[str, list[str]] = {}
+        for label, info in infos.items():
+            if not info.signature:
+                without.setdefault(info.not_measured, []).append(label)
+        title = next(iter(infos.values())).title
+        for reason, labels in without.items():
+            of = "" if len(labels) == len(infos) else f" of {name_some(labels)}"
+            lines.append(f"{title}: not measured{of}: {reason}")
+    return lines
+
+
+def describe_tracks(runs: Sequence[Scored]) -> str:
+    """Return what each row may use; empty where nothing is known of any."""
+    tracks: dict[str, list[str]] = {}
+    for run in runs:
+        if run.summary.track is not None:
+            tracks.setdefault(run.summary.track, []).append(run.name)
+    text = "; ".join(f"{track}: {', '.join(names)}" for track, names in tracks.items())
+    return f"Tracks: {text}." if text else ""
+
+
+def describe_digests(digests: Digests) -> str:
+    """Return what a row comes from; external images have no recipe and no base model."""
+    named = {"recipe": digests.recipe, "images": digests.images, "data": digests.data}
+    parts = [f"Protocol {digests.protocol}", *(f"{k} {v}" for k, v in named.items() if v)]
+    if digests.base_model:
+        parts.append(f"base model `{digests.base_model}`")
+    return ", ".join(parts)
+
+
+def make_comparison_notes(table: pd.DataFrame) -> list[str]:
+    """Return what a reader of a comparison has to know, and what its table cannot show."""
+    n_tests, n_subjects = int(table["n_comparisons"].max()), int(table["n_subjects"].max())
+    exact = n_subjects <= MAX_EXACT_SUBJECTS
+    flips = f"all 2^{n_subjects} flips" if exact else f"{N_FLIPS} sampled flips"
+    notes = [
+        "Means over subjects of differences paired by subject and prompt; each 95 % interval "
+        "(Student t over subjects) stands for itself.",
+        f"p: two-sided sign-flip test over subjects ({flips}). p Holm: adjusted over all {n_tests} "
+        "tests of this table, methods x metrics; the verdict goes by it, at "
+        f"{100 * ALPHA:.0f} %.",
+    ]
+    least = smallest_p(n_subjects)
+    if least * n_tests > ALPHA:
+        notes.append(
+            f"Too few subjects for so many tests: {n_subjects} subjects give no p below "
+            f"{format_p(least)}, so over {n_tests} tests no p Holm below "
+            f"{format_p(min(1.0, least * n_tests))}, however large a difference. Compare fewer "
+            "runs or fewer metrics."
+        )
+    if (table["prompts"] == NO_PROPERTY).any():
+        notes.append(
+            "Metrics that the paper does not have are compared without property prompts, in which "
+            "a right image must lose likeness; --family property compares these alone."
+        )
+    if (table["low"].isna() & (table["n_subjects"] > 0)).any():
+        notes.append(NO_INTERVAL)
+    if table["n_left_out"].any():
+        notes.append("Left out: cells (subject, prompt) that only one of the two runs has.")
+    if table[["partial_first", "partial_second"]].any(axis=None):
+        notes.append("Partial: a run that was narrowed or is not finished.")
+    return notes

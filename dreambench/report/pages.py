@@ -1,0 +1,140 @@
+"""The pages of a report as documents: of a run alongside others, and of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from dreambench.analysis.comparison import Scored
+from dreambench.report.model import Block, Bullets, Document, Heading, Paragraph, Table
+from dreambench.report.notes import (
+    describe_digests,
+    describe_tracks,
+    list_other_signatures,
+    list_signatures,
+    make_comparison_notes,
+    make_image_notes,
+)
+from dreambench.report.tables import (
+    OTHER_PROMPTS,
+    PROPERTY_PROMPTS,
+    make_bounds_table,
+    make_comparison_table,
+    make_difference_table,
+    make_family_table,
+    make_kind_table,
+    make_main_table,
+    make_metric_table,
+    make_subject_table,
+)
+
+
+def make_run_document(runs: Sequence[Scored]) -> Document:
+    """Return the page of the first run alongside the others."""
+    summary = runs[0].summary
+    blocks: list[Block] = [
+        Heading(f"{runs[0].label} on {summary.protocol}", 1),
+        Paragraph(
+            "Means over subjects with 95 % intervals (Student t over subjects, cut at the ends of "
+            "a metric's range)."
+        ),
+        make_main_table(runs),
+    ]
+    if tracks := describe_tracks(runs):
+        blocks.append(Paragraph(tracks))
+    if notes := make_image_notes(runs):
+        blocks += [Paragraph("Notes:"), Bullets(notes)]
+    blocks += [
+        Paragraph("Signatures:"),
+        Bullets(list_signatures(runs[0]), is_code=True),
+        Paragraph(f"{describe_digests(summary.digests)}, {summary.code}."),
+        *_other_metrics(runs),
+        Heading("Reference bounds, recomputed from the photos"),
+        make_bounds_table(runs),
+        Heading("Differences, paired by subject"),
+        make_difference_table(runs) if len(runs) > 1 else Paragraph("Nothing to compare with."),
+        Paragraph(
+            "Each interval stands for itself; `dreambench compare` tests them, and adjusts for how "
+            "many there are."
+        ),
+        Heading("By prompt category"),
+        Paragraph(
+            "A property prompt asks for another colour, surface or shape: there a right image "
+            "loses similarity to the photos, which is why these prompts stand apart."
+        ),
+        make_family_table(runs),
+        Heading("By kind of subject"),
+        make_kind_table(runs),
+        Heading("By subject"),
+        make_subject_table(runs),
+    ]
+    return Document(blocks)
+
+
+def _other_metrics(runs: Sequence[Scored]) -> list[Block]:
+    tables = [make_metric_table(runs, prompts) for prompts in (OTHER_PROMPTS, PROPERTY_PROMPTS)]
+    if not tables[0].rows:
+        return []
+    return [
+        Heading("Metrics that the paper does not have"),
+        Paragraph(
+            "Without property prompts, in which a right image must lose likeness; what each metric "
+            "is and cannot see: docs/metrics."
+        ),
+        tables[0],
+        Paragraph("Property prompts alone:"),
+        tables[1],
+        Bullets(list_other_signatures(runs), is_code=True),
+    ]
+
+
+def make_comparison_document(runs: Sequence[Scored], table: pd.DataFrame) -> Document:
+    """Return the page of a comparison (`compare_scored`) of runs."""
+    digests = runs[0].summary.digests
+    return Document(
+        [
+            Heading(f"{', '.join(run.label for run in runs)} on {runs[0].summary.protocol}", 1),
+            make_comparison_table(table, runs[0].infos),
+            Bullets(make_comparison_notes(table)),
+            Paragraph("Signatures:"),
+            Bullets(list(dict.fromkeys(table["signature"])), is_code=True),
+            Paragraph(f"Protocol {digests.protocol}, base model `{digests.base_model}`. Runs:"),
+            Bullets([f"{run.label}: {_describe_run(run)}" for run in runs]),
+        ]
+    )
+
+
+def _describe_run(run: Scored) -> str:
+    digests = run.summary.digests
+    return f"recipe {digests.recipe}, data {digests.data}, {run.summary.code}"
+
+
+def describe_comparison(runs: Sequence[Scored], table: pd.DataFrame) -> dict[str, Any]:
+    """Return a comparison with its recipe as JSON takes it, unrounded."""
+    every = table.drop(columns=["protocol", "base_model", "n_comparisons"])
+    every = every[[name for name in every if not name.startswith(("partial", "recipe", "data"))]]
+    rows = every.astype(object).where(every.notna(), None).to_dict("records")
+    keys = {"method", "partial", "n_images", "digests", "code"}
+    return {
+        "protocol": runs[0].summary.protocol,
+        "n_tests": int(table["n_comparisons"].max()),
+        "notes": make_comparison_notes(table),
+        "comparisons": rows,
+        "runs": [
+            {"name": run.name} | run.summary.model_dump(mode="json", include=keys) for run in runs
+        ],
+    }
+
+
+def list_csv_tables(runs: Sequence[Scored]) -> list[Table]:
+    """Return the tables of a run's report that are written as CSV as well."""
+    tables = [
+        make_bounds_table(runs), make_difference_table(runs), make_family_table(runs),
+        make_kind_table(runs), make_subject_table(runs),
+    ]  # fmt: skip
+    others: list[dict[str, Any]] = []
+    for prompts in (OTHER_PROMPTS, PROPERTY_PROMPTS):
+        others += [{**row, "prompts": prompts} for row in make_metric_table(runs, prompts).rows]
+    return [*tables, Table.from_rows("metrics", others)]

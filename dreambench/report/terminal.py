@@ -1,0 +1,42 @@
+"""Renders tables for a terminal, with rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from dreambench.report.formatting import format_rows
+from dreambench.report.model import Table
+
+PIPE_WIDTH = 120
+"""Columns of a table that is not printed on a terminal."""
+FOLDING = "verdict"
+"""The column that may be folded; all others keep their lines whole."""
+
+
+def print_table(title: str, table: Table, *, width: int = PIPE_WIDTH) -> None:
+    """Print a table as wide as the terminal, else `width`.
+
+    Interval, count and mark stand below what they belong to, so that a table fits.
+    """
+    rows = [[_stack(cell) for cell in row] for row in format_rows(table)]
+    print_rows(title, table.columns, rows, width=width)
+
+
+def print_rows(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = PIPE_WIDTH
+) -> None:
+    """Print rows of text as a table."""
+    shown = RichTable(title=title, title_justify="left")
+    for heading in headings:
+        shown.add_column(heading.replace(" (", "\n("), no_wrap=heading != FOLDING)
+    for row in rows:
+        shown.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else width).print(shown)
+
+
+def _stack(text: str) -> str:
+    return text.replace(" [", "\n[").replace(" (", "\n(").replace(" - ", "\n- ")

@@ -1,0 +1,120 @@
+"""Writes reports: tables, plots and grids of a run alongside others, and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dreambench.analysis.comparison import Scored, load_comparable
+from dreambench.analysis.stats import estimate_table, mean_by_subject
+from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.results import MetricInfo, write_table
+from dreambench.errors import UserError
+from dreambench.report.csv import render_csv
+from dreambench.report.figures import plot_families, plot_fidelity, plot_intervals
+from dreambench.report.image_grids import write_grid, write_side_by_side
+from dreambench.report.markdown import render_markdown
+from dreambench.report.pages import (
+    list_csv_tables,
+    make_comparison_document,
+    make_run_document,
+)
+from dreambench.report.tables import make_long_table
+from dreambench.storage.files import make_dir, write_bytes
+
+FIDELITY = ("dino", "clip-t")
+
+
+def write_report(
+    images: ImageSet, alongside: Sequence[ImageSet]
+) -> tuple[list[Scored], list[Path]]:
+    """Write tables, plots and grids of an image set alongside others, in its folder `report`.
+
+    Raises:
+        UserError: they are not of one protocol and dataset.
+    """
+    sets = [images, *alongside]
+    runs = load_comparable(sets)
+    out_dir = make_dir(images.report_dir)
+    paths = [*_write_tables(runs, out_dir), *_write_plots(runs, out_dir)]
+    return runs, [*paths, *_write_grids(list(zip(runs, sets, strict=True)), out_dir)]
+
+
+def _write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
+    contents = {"table.csv": render_csv(make_long_table(runs))}
+    contents |= {f"{table.name}.csv": render_csv(table) for table in list_csv_tables(runs)}
+    contents["report.md"] = render_markdown(make_run_document(runs))
+    for name, text in contents.items():
+        write_bytes(out_dir / name, text.encode())
+    return [out_dir / name for name in contents]
+
+
+def _write_plots(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
+    infos: dict[str, MetricInfo] = {}
+    for run in runs:
+        infos |= {name: info for name, info in run.infos.items() if info.listed}
+    bounds = {name: info.bounds for name, info in infos.items()}
+    frames = {
+        run.label: run.scores.frame[run.scores.frame["metric"].isin(list(infos))] for run in runs
+    }
+    estimates = pd.concat(
+        [estimate_table(s, bounds=bounds).assign(method=name) for name, s in frames.items()]
+    )
+    paths = [plot_intervals(estimates, out_dir / "intervals.png", infos=infos)]
+    families = pd.concat(
+        [
+            estimate_table(s[s["metric"].isin(FIDELITY)], by=["family"], bounds=bounds)
+            .assign(method=name)
+            for name, s in frames.items()
+        ]
+    )  # fmt: skip
+    if len(families):
+        paths.append(plot_families(families, out_dir / "families.png", infos=infos))
+    if all(set(FIDELITY) <= set(s["metric"]) for s in frames.values()):
+        by_subject = {name: mean_by_subject(s) for name, s in frames.items()}
+        paths.append(plot_fidelity(by_subject, out_dir / "fidelity.png"))
+    return paths
+
+
+def _write_grids(sets: Sequence[tuple[Scored, ImageSet]], out_dir: Path) -> list[Path]:
+    paths: list[Path] = []
+    first, grid = sets[0][1], out_dir / "grid.png"
+    if first.has_images():
+        paths.append(write_grid(first, grid))
+    elif grid.is_file():
+        # Where external images lie is written nowhere: their grid is from when they were scored.
+        paths.append(grid)
+    shown = [(run.label, images) for run, images in sets if images.has_images()]
+    grids_dir, grids = out_dir / "grids", []
+    if len(shown) > 1:
+        grids = [
+            write_grid(images, make_dir(grids_dir) / f"{label}.png")
+            for label, images in shown
+            if images is not first
+        ]
+        paths += [*grids, write_side_by_side(shown, out_dir / "side-by-side.png")]
+    # An earlier report had other rows.
+    for old in set(grids_dir.glob("*.png")) - set(grids):
+        old.unlink()
+    return paths
+
+
+def write_comparison(runs: Sequence[Scored], table: pd.DataFrame, path: Path) -> None:
+    """Write a comparison as .csv (unrounded, with what it depends on) or .md (as printed).
+
+    Raises:
+        UserError: the file has another suffix.
+    """
+    if path.suffix == ".csv":
+        write_table(path, table)
+    elif path.suffix == ".md":
+        text = render_markdown(make_comparison_document(runs, table))
+        write_bytes(path, text.encode())
+    else:
+        raise UserError(
+            f"{path} is neither .csv nor .md",
+            hint="name a file that ends in one of these",
+            code="unknown-format",
+        )
