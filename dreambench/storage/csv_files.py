@@ -65,8 +65,14 @@ def _invalid(path: Path, problem: str) -> UserError:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
     """Write a table atomically: UTF-8, a header, one line a row, each ended by a line feed."""
+    lines = [_format_row(columns)]
+    lines += [_format_row([row.get(name, "") for name in columns]) for row in rows]
+    write_bytes(path, "".join(lines).encode())
+
+
+def _format_row(cells: Sequence[str]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, stream.getvalue().encode())
+    # Quotes what has a character of the line's end: Python before 3.13 leaves a lone \r bare when
+    # that end is \n, and no reader takes it for a part of the cell.
+    csv.writer(stream, lineterminator="\r\n").writerow(cells)
+    return stream.getvalue().removesuffix("\r\n") + "\n"
