@@ -1,7 +1,8 @@
-"""Commands on data: fetch, verify, list and show the photos, add one's own, export."""
+"""Commands on photos: fetch, verify, list, show, add and export."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +15,109 @@ _dataset = click.option(
     "--dataset",
     default="dreambooth",
     show_default=True,
-    help="dreambooth, mini, or a folder with the two index files.",
+    help="dreambooth, mini, or a folder with subjects.csv and images.csv.",
 )
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def data() -> None:
-    """The photos: fetch, verify, list, show, add your own, export."""
+    """Fetch, verify, list, show, add and export photos."""
 
 
 @data.command()
-@click.option("--to", "to_dir", type=click.Path(path_type=Path), help="Same as --data.")
 @click.option(
     "--from",
     "source",
-    help="URL, zip or tar archive, folder, or 'hub'.  [default: the pinned commit on GitHub, "
-    "then the hub dataset google/dreambooth]",
+    help="URL of a zip archive, zip archive, folder, or 'hub'.  [default: the pinned commit on "
+    "GitHub, then the hub dataset google/dreambooth]",
 )
 @data_option
 @user_errors
-def fetch(to_dir: Path | None, source: str | None, data_dir: Path | None) -> None:
-    """Bring the paper's 158 photos here; each is checked before it is moved into place."""
+def fetch(source: str | None, data_dir: Path | None) -> None:
+    """Download the paper's 158 photos and check each one.
+
+    Photos that are there and right stay; the others are put in place when all have been found.
+    """
     from dreambench.datasets.fetch import fetch_photos  # noqa: PLC0415  (imports pyarrow)
     from dreambench.datasets.subjects import find_dataset, read_index  # noqa: PLC0415
 
-    dataset = find_dataset("dreambooth", photos_dir=to_dir or data_dir)
+    dataset = find_dataset("dreambooth", photos_dir=data_dir)
     with show_progress() as progress:
-        n_brought = fetch_photos(dataset, source=source, progress=progress)
+        n_fetched = fetch_photos(dataset, source=source, progress=progress)
     n_photos = len(read_index(dataset).files)
-    click.echo(f"{n_photos} of {n_photos} photos in {dataset.photos_dir} ({n_brought} brought)")
+    click.echo(f"{n_photos} of {n_photos} photos in {dataset.photos_dir} ({n_fetched} new)")
 
 
 @data.command()
 @_dataset
 @data_option
+@_json
 @user_errors
-def verify(dataset: str, data_dir: Path | None) -> None:
-    """Compare every photo with the index and report all that is wrong."""
-    from dreambench.datasets.subjects import check_files, find_dataset, read_index  # noqa: PLC0415
+def verify(dataset: str, data_dir: Path | None, as_json: bool) -> None:
+    """Check every photo on this machine against the index.
+
+    All that is missing or changed is listed; the exit code is then 2.
+    """
+    from dreambench.datasets.subjects import check_file, find_dataset, read_index  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     files = read_index(found).files
-    faults = check_files(found, files)
-    for fault in faults:
-        click.echo(fault)
-    n_right = len(files) - len(faults)
-    line = f"{n_right} of {len(files)} files in {found.photos_dir} are the pinned ones"
+    checked = [(file.file, check_file(found, file)) for file in files]
+    faults = [{"file": file, "problem": problem} for file, problem in checked if problem]
+    n_valid = len(files) - len(faults)
+    line = f"{n_valid} of {len(files)} files in {found.photos_dir} are the pinned ones"
+    if as_json:
+        content = {
+            "dataset": found.name,
+            "photos_dir": str(found.photos_dir),
+            "n_files": len(files),
+            "n_valid": n_valid,
+            "faults": faults,
+        }
+        click.echo(json.dumps(content, indent=2))
+    else:
+        for fault in faults:
+            click.echo(fault["problem"])
     if faults:
-        hint = "dreambench data fetch" if found.name == "dreambooth" else "restore the others"
-        raise UserError(line, hint=hint)
-    click.echo(line)
+        is_paper = found.name == "dreambooth"
+        hint = "download the others with: dreambench data fetch" if is_paper else "restore them"
+        raise UserError(line, hint=hint, code="changed-data")
+    if not as_json:
+        click.echo(line)
 
 
 @data.command("list")
 @_dataset
 @data_option
+@_json
 @user_errors
-def list_(dataset: str, data_dir: Path | None) -> None:
-    """Subjects with class noun, kind, number of photos, and how many of these are here."""
-    from dreambench.datasets.subjects import find_dataset, read_index  # noqa: PLC0415
+def list_(dataset: str, data_dir: Path | None, as_json: bool) -> None:
+    """List a dataset's subjects and how many photos are here.
+
+    One line per subject: class noun, kind, photos in the index, photos on this machine.
+    """
+    from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
-    index = read_index(found)
+    rows = [
+        {
+            "subject": subject.name,
+            "class_name": subject.class_name,
+            "kind": subject.kind,
+            "n_photos": len(subject.photos),
+            "n_here": sum(photo.is_file() for photo in subject.photos),
+        }
+        for subject in list_subjects(found)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
     click.echo(f"{'subject':20} {'class':16} {'kind':8} photos  here")
-    for row in index.subjects:
-        mine = [image["file"] for image in index.images if image["subject"] == row["subject"]]
-        n_here = sum((found.photos_dir / file).is_file() for file in mine)
+    for row in rows:
         click.echo(
-            f"{row['subject']:20} {row['class_name']:16} {row['kind']:8} {len(mine):6} {n_here:5}"
+            f"{row['subject']:20} {row['class_name']:16} {row['kind']:8} "
+            f"{row['n_photos']:6} {row['n_here']:5}"
         )
 
 
@@ -94,7 +130,7 @@ def list_(dataset: str, data_dir: Path | None) -> None:
 )
 @user_errors
 def show(subject: str, dataset: str, data_dir: Path | None, out: Path | None) -> None:
-    """Draw a contact sheet of SUBJECT."""
+    """Plot a contact sheet of one subject's photos."""
     from dreambench.datasets.subjects import find_dataset, load_subjects, read_index  # noqa: PLC0415
     from dreambench.report.figures import plot_sheet  # noqa: PLC0415  (imports matplotlib)
 
@@ -108,17 +144,23 @@ def show(subject: str, dataset: str, data_dir: Path | None, out: Path | None) ->
     title = f"{chosen.name}: a {chosen.class_name} ({chosen.kind}), {len(cells)} photos"
     path = out or Path(f"{subject}.png")
     if path.suffix != ".png":
-        raise UserError(f"{path} is no .png", hint="name the sheet NAME.png")
+        raise UserError(
+            f"{path} is not a .png file", hint="name the sheet NAME.png", code="invalid-value"
+        )
     click.echo(plot_sheet(title, cells, path))
 
 
 @data.command()
 @click.argument("name")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--class", "class_name", required=True, help="Class noun, or auto for a classifier.")
-@click.option("--kind", type=click.Choice(["live", "object"]), help="[default: by the class noun]")
+@click.option("--class", "class_name", required=True, help="Class noun, or auto: by CLIP.")
 @click.option(
-    "--encoder", default="clip-vit-b-32", show_default=True, help="CLIP for --class auto."
+    "--kind",
+    type=click.Choice(["live", "object"]),
+    help="Kind of subject.  [default: that of the class noun]",
+)
+@click.option(
+    "--encoder", default="clip-vit-b-32", show_default=True, help="CLIP encoder of --class auto."
 )
 @click.option(
     "--to",
@@ -141,15 +183,19 @@ def add(
     name: str, photos: tuple[Path, ...], class_name: str, kind: Any, encoder: str, to_dir: Path,
     credit: str, min_side_px: int,
 ) -> None:  # fmt: skip
-    """Make a subject NAME of your own PHOTOS: turned upright, RGB, checked, and pinned."""
+    """Add a custom subject, made of your own photos.
+
+    PHOTOS are checked, turned upright, converted to RGB, and written with their SHA-256 to a
+    dataset folder, to the subjects that it already has.
+    """
     from dreambench.datasets.custom_subjects import (  # noqa: PLC0415  (imports scipy)
         add_subject,
         find_kind,
         load_class_nouns,
-        read_photos,
+        load_photos,
     )
 
-    images = read_photos(photos, min_side_px=min_side_px)
+    images = load_photos(photos, min_side_px=min_side_px)
     if class_name == "auto":
         from dreambench.encoders.classification import classify_photos  # noqa: PLC0415  (imports torch)
         from dreambench.encoders.encoder import load_encoder  # noqa: PLC0415
@@ -171,7 +217,7 @@ def add(
     for note in added.notes:
         click.echo(f"note: {note}")
     click.echo(f"{name}, a {class_name}, with {len(added.files)} photos, is in {to_dir}")
-    click.echo(f'use it in a protocol of yours: dataset = "{to_dir}"')
+    click.echo(f'to use it, write a protocol with: dataset = "{to_dir}"')
 
 
 @data.command()
@@ -184,15 +230,22 @@ def add(
 def export(
     dataset: str, data_dir: Path | None, to_dir: Path | None, push: str | None, token: str | None
 ) -> None:
-    """Write the dataset as image folder, parquet and Croissant, or upload it to the hub."""
+    """Export a dataset as image folder, parquet and Croissant.
+
+    With --push, upload it to the hub instead.
+    """
     from dreambench.datasets.export import export_dataset, push_dataset  # noqa: PLC0415
     from dreambench.datasets.subjects import find_dataset  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
-    if (to_dir is None) == (push is None):
-        raise UserError("say where to export", hint="either --to FOLDER or --push OWNER/NAME")
-    if push is not None:
+    if to_dir is not None and push is None:
+        for path in export_dataset(found, to_dir):
+            click.echo(path)
+    elif push is not None and to_dir is None:
         click.echo(push_dataset(found, push, token=token))
-        return
-    for path in export_dataset(found, to_dir):  # type: ignore[arg-type]
-        click.echo(path)
+    else:
+        raise UserError(
+            "export needs one target",
+            hint="either --to FOLDER or --push OWNER/NAME",
+            code="usage",
+        )

@@ -1,8 +1,7 @@
-"""Somebody's own photos as a subject: checked, turned upright, and pinned in index files."""
+"""Custom subjects: photos of your own, checked, turned upright, and pinned in index files."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import itertools
@@ -10,13 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import imagehash
 from filelock import FileLock
 from PIL import Image
 
-from dreambench.datasets.subjects import Kind
+from dreambench.datasets.subjects import IMAGE_COLUMNS, SUBJECT_COLUMNS, Kind
 from dreambench.errors import UserError
+from dreambench.storage.csv_files import read_csv, write_csv
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import load_image
 from dreambench.storage.shipped import shipped_path
@@ -26,12 +27,10 @@ ADVISED_SIDE_PX = 512
 # Re-encoded, resized and slightly edited copies lie within this distance (of 64 bits); the nearest
 # pair among the paper's 158 photos is at 14.
 NEAR_DUPLICATE_BITS = 10
-SUBJECT_COLUMNS = ("subject", "class_name", "kind", "n_images")
-IMAGE_COLUMNS = ("subject", "file", "sha256", "bytes", "width", "height", "source", "credit")
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedSubject:
     """What `add_subject` did: files written, and what its user should know about the photos."""
 
     files: list[Path]
@@ -39,26 +38,29 @@ class Added:
 
 
 def load_class_nouns() -> dict[str, Kind]:
-    """The shipped vocabulary of class nouns, each live or object."""
-    with shipped_path("dataset", "class-nouns.csv").open(newline="", encoding="utf-8") as stream:
-        return {row["class_name"]: row["kind"] for row in csv.DictReader(stream)}  # type: ignore[misc]
+    """Load the shipped vocabulary of class nouns, each with its kind."""
+    rows = read_csv(shipped_path("dataset", "class-nouns.csv"), ("class_name", "kind"))
+    return {row["class_name"]: cast(Kind, row["kind"]) for row in rows}
 
 
 def find_kind(class_name: str) -> Kind:
-    """Live or object, by the vocabulary; UserError for a noun that is not in it."""
+    """Return the kind of a class noun; UserError (`unknown-name`) when the vocabulary lacks it."""
     nouns = load_class_nouns()
     if class_name not in nouns:
         raise UserError(
             f"'{class_name}' is not in the vocabulary of class nouns, so its kind is not known",
-            hint="say --kind live or --kind object",
+            hint="add --kind live or --kind object",
+            code="unknown-name",
         )
     return nouns[class_name]
 
 
-def read_photos(paths: Sequence[Path], *, min_side_px: int) -> list[Image.Image]:
-    """The photos upright and in RGB.
+def load_photos(paths: Sequence[Path], *, min_side_px: int) -> list[Image.Image]:
+    """Load photos upright and in RGB.
 
-    Raises one UserError that names every photo that cannot be read or is below `min_side_px`.
+    Raises:
+        UserError: `unusable-image`, which names every photo that cannot be read or whose short
+            side is below `min_side_px`.
     """
     photos, faults = [], []
     for path in paths:
@@ -72,17 +74,20 @@ def read_photos(paths: Sequence[Path], *, min_side_px: int) -> list[Image.Image]
         photos.append(photo)
     if faults:
         raise UserError(
-            "; ".join(faults), hint=f"photos are to be readable and at least {min_side_px} px wide"
+            "; ".join(faults),
+            hint=f"photos must be readable and at least {min_side_px} px wide and high",
+            code="unusable-image",
         )
     return photos
 
 
 def review_photos(names: Sequence[str], photos: Sequence[Image.Image]) -> list[str]:
-    """Advice on a set of photos: how many, how large, how square, near-duplicates by name."""
+    """Return advice on a set of photos: their number, size and shape, and near-duplicates."""
     notes = []
     low, high = ADVISED_PHOTOS
     if not low <= len(photos) <= high:
-        notes.append(f"{len(photos)} photos; {low} to {high} are advised")
+        count = "1 photo" if len(photos) == 1 else f"{len(photos)} photos"
+        notes.append(f"{count}; {low} to {high} are advised")
     for name, photo in zip(names, photos, strict=True):
         if min(photo.size) < ADVISED_SIDE_PX:
             notes.append(f"{name} is below {ADVISED_SIDE_PX} px: it will be enlarged")
@@ -98,69 +103,71 @@ def review_photos(names: Sequence[str], photos: Sequence[Image.Image]) -> list[s
 def add_subject(
     folder: Path, name: str, *, photos: Sequence[Image.Image], names: Sequence[str],
     class_name: str, kind: Kind, credit: str = "",
-) -> Added:  # fmt: skip
-    """Writes a subject as PNG files into a dataset folder, and its rows into the index files.
+) -> AddedSubject:  # fmt: skip
+    """Write a subject as PNG files into a dataset folder, and its rows into the index files.
 
-    The folder becomes a dataset that `find_dataset` takes by its path; others that it holds stay.
-    Raises UserError for a name that is taken or cannot be a folder.
+    `names` are the file names that the photos had. The folder becomes a dataset that
+    `find_dataset` takes by its path; the subjects that it already holds stay.
+
+    Raises:
+        UserError: `invalid-value` for a name that cannot be a folder's, `name-taken`, and what
+            `read_csv` raises for index files that are there and are not valid.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise UserError(
-            f"'{name}' cannot be a subject's name", hint="use a-z, 0-9, - and _, e.g. my_dog"
+            f"'{name}' is not a valid subject name",
+            hint="use a-z, 0-9, - and _, e.g. my_dog",
+            code="invalid-value",
         )
     make_dir(folder)
     with FileLock(folder / ".lock"):
-        subjects = _read_rows(folder / "subjects.csv")
-        # Rows of a subject that is not there are what a killed call left.
-        images = [row for row in _read_rows(folder / "images.csv") if row["subject"] != name]
+        subjects = _read_if_there(folder / "subjects.csv", SUBJECT_COLUMNS)
+        images = _read_if_there(folder / "images.csv", IMAGE_COLUMNS[:3])
         if any(row["subject"] == name for row in subjects):
             raise UserError(
-                f"{folder} already has a subject '{name}'", hint="take another name or folder"
+                f"{folder} already has a subject '{name}'",
+                hint="choose another name or folder",
+                code="name-taken",
             )
+        # Rows of a subject that is not there are what a killed call left.
+        images = [row for row in images if row["subject"] != name]
         written = []
         for index, (photo, source) in enumerate(zip(photos, names, strict=True)):
             file = f"{name}/{index:02d}.png"
-            buffer = io.BytesIO()
-            photo.save(buffer, "PNG")
-            content = buffer.getvalue()
-            write_bytes(folder / file, content)
+            row = _write_photo(folder / file, photo)
             images.append(
-                {
-                    "subject": name,
-                    "file": file,
-                    "sha256": hashlib.sha256(content).hexdigest(),
-                    "bytes": str(len(content)),
-                    "width": str(photo.width),
-                    "height": str(photo.height),
-                    "source": source,
-                    "credit": credit,
-                }
+                {"subject": name, "file": file, **row, "source": source, "credit": credit}
             )
             written.append(folder / file)
-        row = {
-            "subject": name,
-            "class_name": class_name,
-            "kind": kind,
-            "n_images": str(len(photos)),
-        }
+        n_images = str(len(photos))
+        subjects.append(
+            {"subject": name, "class_name": class_name, "kind": kind, "n_images": n_images}
+        )
         # The subject's row last: before it is there, its photos belong to no subject.
         _write_rows(folder / "images.csv", IMAGE_COLUMNS, images)
-        _write_rows(folder / "subjects.csv", SUBJECT_COLUMNS, [*subjects, row])
-    return Added(written, review_photos(names, photos))
+        _write_rows(folder / "subjects.csv", SUBJECT_COLUMNS, subjects)
+    return AddedSubject(written, review_photos(names, photos))
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def _write_photo(path: Path, photo: Image.Image) -> dict[str, str]:
+    """Write a photo as PNG and return what the index says about its content."""
+    buffer = io.BytesIO()
+    photo.save(buffer, "PNG")
+    content = buffer.getvalue()
+    write_bytes(path, content)
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": str(len(content)),
+        "width": str(photo.width),
+        "height": str(photo.height),
+    }
+
+
+def _read_if_there(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    return read_csv(path, columns) if path.exists() else []
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
-    stream = io.StringIO()
-    # Columns that somebody added to a folder of theirs stay.
+    # Columns that somebody added to their folder stay.
     extra = [key for row in rows for key in row if key not in columns]
-    writer = csv.DictWriter(stream, [*columns, *dict.fromkeys(extra)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(path, stream.getvalue().encode())
+    write_csv(path, [*columns, *dict.fromkeys(extra)], rows)

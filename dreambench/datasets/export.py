@@ -1,9 +1,7 @@
-"""A dataset in the forms that other tools read: parquet, image folder, Croissant, the hub."""
+"""Export a dataset to the formats of other tools: parquet, image folder, Croissant, the hub."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
@@ -14,12 +12,22 @@ from typing import TYPE_CHECKING, Any
 from dreambench import __version__
 from dreambench.datasets.subjects import Dataset, Subject, load_subjects, read_index
 from dreambench.errors import UserError, disk_errors
+from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, sha256_file, write_bytes
 
 if TYPE_CHECKING:
     import datasets
 
-COLUMNS = ("subject", "class_name", "kind", "sha256", "source", "credit")
+PARQUET_NAME = "photos.parquet"
+COLUMNS = {
+    "subject": "Name of the individual",
+    "class_name": "Its class noun",
+    "kind": "live or object",
+    "sha256": "SHA-256 of the photo's bytes",
+    "source": "Where the photo comes from",
+    "credit": "Who made it",
+}
+"""What an exported table says about each photo, with the descriptions for Croissant."""
 ABOUT = {
     "dreambooth": {
         "description": "30 subjects, 158 photos, of the DreamBooth paper, as pinned by dreambench.",
@@ -38,28 +46,35 @@ ABOUT = {
 
 
 def export_dataset(dataset: Dataset, out_dir: Path) -> list[Path]:
-    """Writes images/ with metadata.csv, photos.parquet and croissant.json; returns the files.
+    """Write images/ with metadata.csv, photos.parquet and croissant.json; return their paths.
 
-    The photos keep their bytes in both forms. Raises UserError when `out_dir` holds something else
-    or a photo is not the pinned one.
+    The photos keep their bytes in both forms.
+
+    Raises:
+        UserError: `folder-not-empty`, `changed-data` when a photo is not the pinned one, and
+            `missing-package` without the optional packages.
     """
     make_dir(out_dir)
     if any(not entry.name.startswith(".") for entry in out_dir.iterdir()):
-        raise UserError(f"{out_dir} is not empty", hint="name another folder with --to")
+        raise UserError(
+            f"{out_dir} is not empty",
+            hint="name another folder with --to",
+            code="folder-not-empty",
+        )
     subjects = load_subjects(dataset)
     rows = make_rows(dataset, subjects)
     with disk_errors(out_dir):
         _write_image_folder(rows, out_dir / "images")
-        make_table(rows).to_parquet(str(out_dir / "photos.parquet"))
+        make_table(rows).to_parquet(str(out_dir / PARQUET_NAME))
     _write_croissant(dataset, rows, out_dir)
-    return [out_dir / name for name in ("images", "photos.parquet", "croissant.json")]
+    return [out_dir / name for name in ("images", PARQUET_NAME, "croissant.json")]
 
 
 def push_dataset(dataset: Dataset, repository: str, *, token: str | None) -> str:
-    """Uploads a dataset to the hub as `OWNER/NAME` and returns its address.
+    """Upload a dataset to the hub as `OWNER/NAME` and return its address.
 
-    The token is `token`, else HF_TOKEN, else that of `hf auth login`. Raises UserError when the
-    hub cannot be reached or refuses.
+    The token is `token`, else HF_TOKEN, else that of `hf auth login`. UserError (`upload-failed`)
+    when the hub cannot be reached or refuses.
     """
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415  (slow import)
 
@@ -71,12 +86,13 @@ def push_dataset(dataset: Dataset, repository: str, *, token: str | None) -> str
         raise UserError(
             f"cannot upload to {repository}: {reason}",
             hint="check the network, the name OWNER/NAME and the token (hf auth login)",
+            code="upload-failed",
         ) from error
     return f"https://huggingface.co/datasets/{repository}"
 
 
 def make_rows(dataset: Dataset, subjects: list[Subject]) -> list[dict[str, Any]]:
-    """One row a photo: its file with path, and all that the index says about it."""
+    """Return one row per photo: its file with path, and all that the index says about it."""
     about = {row["file"]: row for row in read_index(dataset).images}
     rows = []
     for subject in subjects:
@@ -98,7 +114,7 @@ def make_rows(dataset: Dataset, subjects: list[Subject]) -> list[dict[str, Any]]
 
 
 def make_table(rows: list[dict[str, Any]]) -> datasets.Dataset:
-    """The photos as a table of the `datasets` library, image bytes inside."""
+    """Return the photos as a table of the `datasets` library, image bytes inside."""
     try:
         import datasets  # noqa: PLC0415  (slow import)
     except ImportError as error:
@@ -114,64 +130,32 @@ def make_table(rows: list[dict[str, Any]]) -> datasets.Dataset:
 
 def _not_installed(package: str) -> UserError:
     return UserError(
-        f"the package '{package}' is not installed", hint='pip install "dreambench[export]"'
+        f"the package '{package}' is not installed",
+        hint='pip install "dreambench[export]"',
+        code="missing-package",
     )
 
 
 def _write_image_folder(rows: list[dict[str, Any]], folder: Path) -> None:
-    """The layout that `datasets` loads as "imagefolder"."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["file_name", *COLUMNS])
+    """Write the layout that `datasets` loads as "imagefolder"."""
     for row in rows:
         target = folder / row["file"]
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(row["path"], target)
-        writer.writerow([row["file"], *[row[name] for name in COLUMNS]])
-    write_bytes(folder / "metadata.csv", stream.getvalue().encode())
+    table = [{"file_name": row["file"], **{name: row[name] for name in COLUMNS}} for row in rows]
+    write_csv(folder / "metadata.csv", ["file_name", *COLUMNS], table)
 
 
 def _write_croissant(dataset: Dataset, rows: list[dict[str, Any]], out_dir: Path) -> None:
-    """A Croissant 1.0 description of the parquet file, validated by mlcroissant."""
+    """Write a Croissant 1.0 description of the parquet file, validated by mlcroissant."""
     try:
         import mlcroissant as mlc  # noqa: PLC0415  (slow import)
     except ImportError as error:
         raise _not_installed("mlcroissant") from error
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    file = out_dir / "photos.parquet"
     about = ABOUT.get(dataset.name, {"description": f"Subjects of the dataset {dataset.name}."})
-    texts = {
-        "subject": "Name of the individual",
-        "class_name": "Its class noun",
-        "kind": "live or object",
-        "sha256": "SHA-256 of the photo's bytes",
-        "source": "Where the photo comes from",
-        "credit": "Who made it",
-    }
-    fields = [
-        mlc.Field(
-            id=f"photos/{name}",
-            name=name,
-            description=text,
-            data_types=mlc.DataType.TEXT,
-            source=mlc.Source(file_object="photos.parquet", extract=mlc.Extract(column=name)),
-        )
-        for name, text in texts.items()
-    ]
-    fields.append(
-        mlc.Field(
-            id="photos/image",
-            name="image",
-            description="The photo",
-            data_types=mlc.DataType.IMAGE_OBJECT,
-            source=mlc.Source(
-                file_object="photos.parquet",
-                extract=mlc.Extract(column="image"),
-                transforms=[mlc.Transform(json_path="bytes")],
-            ),
-        )
-    )
+    n_subjects = len({row["subject"] for row in rows})
     metadata = mlc.Metadata(
         name=dataset.name,
         description=about["description"],
@@ -181,20 +165,19 @@ def _write_croissant(dataset: Dataset, rows: list[dict[str, Any]], out_dir: Path
         version=__version__,
         distribution=[
             mlc.FileObject(
-                id="photos.parquet",
-                name="photos.parquet",
-                content_url="photos.parquet",
+                id=PARQUET_NAME,
+                name=PARQUET_NAME,
+                content_url=PARQUET_NAME,
                 encoding_formats=["application/x-parquet"],
-                sha256=sha256_file(file),
+                sha256=sha256_file(out_dir / PARQUET_NAME),
             )
         ],
         record_sets=[
             mlc.RecordSet(
                 id="photos",
                 name="photos",
-                description=f"{len(rows)} photos of "
-                f"{len({row['subject'] for row in rows})} subjects.",
-                fields=fields,
+                description=f"{len(rows)} photos of {n_subjects} subjects.",
+                fields=_make_croissant_fields(mlc),
             )
         ],
     )
@@ -203,3 +186,29 @@ def _write_croissant(dataset: Dataset, rows: list[dict[str, Any]], out_dir: Path
     issues = mlc.Dataset(str(out_dir / "croissant.json")).metadata.issues
     if issues.errors:
         raise RuntimeError(f"the Croissant description is not valid: {issues.errors}")
+
+
+def _make_croissant_fields(mlc: Any) -> list[Any]:
+    """Return the columns of the parquet file as fields of `mlc`, the module mlcroissant."""
+    fields = [
+        mlc.Field(
+            id=f"photos/{name}",
+            name=name,
+            description=text,
+            data_types=mlc.DataType.TEXT,
+            source=mlc.Source(file_object=PARQUET_NAME, extract=mlc.Extract(column=name)),
+        )
+        for name, text in COLUMNS.items()
+    ]
+    image = mlc.Field(
+        id="photos/image",
+        name="image",
+        description="The photo",
+        data_types=mlc.DataType.IMAGE_OBJECT,
+        source=mlc.Source(
+            file_object=PARQUET_NAME,
+            extract=mlc.Extract(column="image"),
+            transforms=[mlc.Transform(json_path="bytes")],
+        ),
+    )
+    return [*fields, image]

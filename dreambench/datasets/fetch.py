@@ -1,8 +1,8 @@
-"""Brings the pinned photos of a dataset to this machine, from wherever they can be had.
+"""Fetch the pinned photos of a dataset from an address, an archive, a folder or the hub.
 
-A file is known by its content: whatever a source calls it, bytes with a pinned SHA-256 are the
-photo, and no others are. So any layout of archive or folder serves, and no name of a stranger
-ever becomes a path.
+A file is identified by its content: whatever a source calls it, bytes with a pinned SHA-256 are the
+photo, and no others are. So any layout of archive or folder is accepted, and no name that a source
+gives ever becomes a path.
 """
 
 from __future__ import annotations
@@ -32,16 +32,22 @@ HUB = "hub"
 MAX_ARCHIVE_BYTES = 2_000_000_000
 
 Wanted = Callable[[int], bool]
-"""Whether a file of so many bytes is worth reading."""
+"""Return whether a file of so many bytes may be a photo that is missing."""
+
+_BY_HAND = "download the photos yourself and name their folder or zip archive with --from"
 
 
 def fetch_photos(dataset: Dataset, *, source: str | None, progress: Progress) -> int:
-    """Completes the photos of `dataset` and returns how many files it brought.
+    """Fetch the missing and changed photos of `dataset` and return how many files these were.
 
-    `source` is an address, an archive, a folder, or HUB; None tries the pinned commit's archive
+    `source` is an address, a zip archive, a folder, or HUB; None tries the pinned commit's archive
     on GitHub, then the hub dataset. Files that are in place with the right bytes stay. The others
-    are collected and checked beside the folder first: unless the source has all that is missing,
-    UserError is raised and the photos are as they were before.
+    are collected and checked in a folder next to it first; the photos change only when all that
+    was missing has been found.
+
+    Raises:
+        UserError: `incomplete-source` when the source lacks photos, and what reading it raises
+            (see `storage.downloads`, `storage.archives`).
     """
     files = read_index(dataset).files
     missing = [file for file in files if check_file(dataset, file) is not None]
@@ -66,21 +72,18 @@ def fetch_photos(dataset: Dataset, *, source: str | None, progress: Progress) ->
 def _collect_from_first(
     missing: Iterable[PinnedFile], sources: Sequence[str], staging: Path, progress: Progress
 ) -> None:
-    """`_collect` from the first source that serves; UserError with what each one lacked."""
+    """Collect from the first source that has everything; else raise what each one lacked."""
     problems = []
     for source in sources:
         try:
             return _collect(missing, source, staging, progress)
         except UserError as error:
             problems.append(error.problem)
-    raise UserError(
-        "; ".join(problems),
-        hint="bring the photos by hand and name their folder or archive with --from",
-    )
+    raise UserError("; ".join(problems), hint=_BY_HAND, code="download-failed")
 
 
 def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress: Progress) -> None:
-    """Puts the missing files into `staging`, each under its SHA-256; UserError if some stay out."""
+    """Put the missing files into `staging`, each under its SHA-256; UserError if any is lacking."""
     names = {file.sha256: file.file for file in missing}
     sizes = {file.n_bytes for file in missing}
     found = {sha256 for sha256 in names if _is_whole(staging / sha256, sha256)}
@@ -96,11 +99,12 @@ def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress
             f"{source} lacks {len(lacking)} of {len(names)} photos with the pinned bytes: "
             f"{name_some(lacking)}",
             hint="nothing was changed; name another source with --from",
+            code="incomplete-source",
         )
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
-    """Whether an earlier, killed call has left this file whole."""
+    """Return whether an earlier, killed call has left this file complete."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
@@ -122,8 +126,9 @@ def _read_source(source: str, wanted: Wanted, progress: Progress) -> Iterator[tu
     if path.is_file():
         return read_members(path, wanted)
     raise UserError(
-        f"{source} is no folder, no zip or tar archive, and no http(s) address",
+        f"{source} is not a folder, a zip archive or an http(s) address",
         hint="name one of these with --from",
+        code="invalid-value",
     )
 
 
@@ -133,10 +138,12 @@ def _read_url(url: str, wanted: Wanted, progress: Progress) -> Iterator[tuple[st
     try:
         yield from read_members(path, wanted)
     except UserError as error:
-        # What came whole and is of no use would be of no use again.
+        # What was downloaded completely and is of no use would be of no use again.
         forget_download(url, folder)
         raise UserError(
-            error.problem.replace(str(path), url), hint="name another source with --from"
+            error.problem.replace(str(path), url),
+            hint="name another source with --from",
+            code=error.code,
         ) from error
     forget_download(url, folder)
 
@@ -150,8 +157,9 @@ def _download_from_hub() -> Path:
         return Path(snapshot_download(HUB_DATASET, repo_type="dataset", allow_patterns=patterns))
     except (OSError, HfHubHTTPError, ValueError) as error:
         raise UserError(
-            f"the hub dataset {HUB_DATASET} cannot be fetched",
-            hint="bring the photos by hand and name their folder or archive with --from",
+            f"the hub dataset {HUB_DATASET} cannot be downloaded",
+            hint=_BY_HAND,
+            code="hub-unreachable",
         ) from error
 
 
@@ -166,12 +174,14 @@ def _read_folder(folder: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                     yield path.relative_to(folder).as_posix(), path.read_bytes()
             except OSError as error:
                 raise UserError(
-                    f"{path} cannot be read ({error.strerror or error})", hint="mend or remove it"
+                    f"{path} cannot be read ({error.strerror or error})",
+                    hint="fix or remove it",
+                    code="unreadable-file",
                 ) from error
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
-    """Image bytes in a parquet file as `datasets` writes it: structs with bytes and path."""
+    """Yield images in a parquet file as `datasets` writes it: structs with bytes and path."""
     try:
         with pq.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=16):
@@ -183,4 +193,6 @@ def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                         if isinstance(content, bytes) and wanted(len(content)):
                             yield str(row.get("path")), content
     except pa.ArrowException as error:
-        raise UserError(f"{path} cannot be read as parquet", hint="mend or remove it") from error
+        raise UserError(
+            f"{path} cannot be read as parquet", hint="fix or remove it", code="unreadable-file"
+        ) from error

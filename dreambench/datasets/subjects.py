@@ -7,23 +7,27 @@ exist), and the photos, in the same folder or elsewhere.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, cast
 
 from dreambench.errors import UserError, name_some, unknown_name
+from dreambench.storage.csv_files import read_csv
 from dreambench.storage.files import digest, sha256_file
 from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
 
 Kind = Literal["live", "object"]
 
+SUBJECT_COLUMNS = ("subject", "class_name", "kind", "n_images")
+IMAGE_COLUMNS = ("subject", "file", "sha256", "bytes", "width", "height", "source", "credit")
+"""The columns that dreambench writes; of these a table must have the first three."""
+
 
 @dataclass(frozen=True)
 class Subject:
-    """One individual. `masks` is empty or holds one mask file a photo, in the same order."""
+    """One individual. `masks` is empty or holds one mask file per photo, in the same order."""
 
     name: str
     class_name: str
@@ -62,10 +66,11 @@ class Index:
 
 
 def find_dataset(name: str, *, photos_dir: Path | None = None) -> Dataset:
-    """A dataset by name (`mini`, `dreambooth`) or the path of a folder with the two index files.
+    """Return a dataset by name (`mini`, `dreambooth`) or by the path of its folder.
 
-    The photos of `dreambooth` are looked for in `photos_dir`, else in `DREAMBENCH_DATA`, else in
-    the user's cache folder.
+    The folder holds the two index files. The photos of `dreambooth` are looked for in
+    `photos_dir`, else in DREAMBENCH_DATA, else in the user's cache folder. UserError
+    (`unknown-name`) for anything else.
     """
     if name == "mini":
         folder = PACKAGE_DIR / "mini" / "subjects"
@@ -80,53 +85,78 @@ def find_dataset(name: str, *, photos_dir: Path | None = None) -> Dataset:
     raise unknown_name("dataset", name, ["mini", "dreambooth"])
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            missing = set(columns) - set(reader.fieldnames or ())
-            if missing:
-                raise UserError(
-                    f"{path} lacks the column {', '.join(sorted(missing))}", hint="restore the file"
-                )
-            return list(reader)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there", hint="restore it from the release") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text", hint="restore the file") from error
-
-
 def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index:
-    """The index files of a dataset, all subjects or those in `names`, in the order of the index.
+    """Read the index files of a dataset: all subjects or those in `names`, in the index's order.
 
-    Raises UserError for an unknown subject, a path out of the folder, and rows that contradict
-    each other.
+    Raises:
+        UserError: `unknown-name` for a subject that is not there, `unsafe-path` for a file out of
+            the folder, `invalid-table` for rows that are not valid or contradict each other, and
+            what `read_csv` raises.
     """
-    columns = ("subject", "class_name", "kind", "n_images")
-    subjects = _read_csv(dataset.index_dir / "subjects.csv", columns)
+    subjects = read_csv(dataset.index_dir / "subjects.csv", SUBJECT_COLUMNS)
     known = [row["subject"] for row in subjects]
     for name in names or ():
         if name not in known:
             raise unknown_name("subject", name, known)
     chosen = known if names is None else list(names)
     subjects = [row for row in subjects if row["subject"] in chosen]
-    images = _read_csv(dataset.index_dir / "images.csv", ("subject", "file", "sha256"))
+    images = read_csv(dataset.index_dir / "images.csv", IMAGE_COLUMNS[:3])
     images = [row for row in images if row["subject"] in chosen]
-    files = []
-    for row in images:
-        size = row.get("bytes") or ""
-        n_bytes = int(size) if size.isdigit() else None
-        files.append(PinnedFile(row["subject"], row["file"], row["sha256"], n_bytes))
-        if row.get("mask"):
-            files.append(PinnedFile(row["subject"], row["mask"], row["mask_sha256"], None))
-    faults = [f"{f.file!r} leads out of the folder" for f in files if not _stays_inside(f.file)]
-    for row in subjects:
-        n_images = sum(image["subject"] == row["subject"] for image in images)
-        if str(n_images) != row["n_images"] or row["kind"] not in ("live", "object"):
-            faults.append(f"the index rows of {row['subject']} contradict each other")
+    faults = _check_subject_rows(subjects, images) + _check_image_rows(images)
     if faults:
-        raise UserError(f"{dataset.index_dir}: {name_some(faults)}", hint="restore the index files")
+        raise UserError(
+            f"{dataset.index_dir}: {name_some(faults)}",
+            hint="fix or restore the index files",
+            code="invalid-table",
+        )
+    files = [file for row in images for file in _list_pinned(row)]
+    outside = [f"{f.file!r} leads out of the folder" for f in files if not _stays_inside(f.file)]
+    if outside:
+        raise UserError(
+            f"{dataset.index_dir}: {name_some(outside)}",
+            hint="fix or restore the index files",
+            code="unsafe-path",
+        )
     return Index(subjects, images, files)
+
+
+def _check_subject_rows(
+    subjects: Sequence[dict[str, str]], images: Sequence[dict[str, str]]
+) -> list[str]:
+    """Return what is wrong with the rows of subjects, given those of their images."""
+    faults = []
+    names = [row["subject"] for row in subjects]
+    for row in subjects:
+        name = row["subject"]
+        n_images = sum(image["subject"] == name for image in images)
+        if names.count(name) > 1:
+            faults.append(f"the subject {name} is listed more than once")
+        if row["kind"] not in ("live", "object"):
+            faults.append(f"{row['kind']!r} is not a valid kind of {name}: live or object")
+        if str(n_images) != row["n_images"]:
+            faults.append(f"{name} has {n_images} photos in images.csv, not {row['n_images']}")
+    return faults
+
+
+def _check_image_rows(images: Sequence[dict[str, str]]) -> list[str]:
+    """Return what is wrong with rows of images by themselves."""
+    faults = []
+    for row in images:
+        n_bytes = row.get("bytes", "")
+        if n_bytes and not (n_bytes.isascii() and n_bytes.isdecimal()):
+            faults.append(f"{n_bytes!r} is not a valid number of bytes of {row['file']}")
+        if row.get("mask") and not row.get("mask_sha256"):
+            faults.append(f"the mask of {row['file']} lacks its mask_sha256")
+    return faults
+
+
+def _list_pinned(row: dict[str, str]) -> list[PinnedFile]:
+    """Return the photo of an image row, and its mask where it has one."""
+    n_bytes = int(row["bytes"]) if row.get("bytes") else None
+    photo = PinnedFile(row["subject"], row["file"], row["sha256"], n_bytes)
+    if not row.get("mask"):
+        return [photo]
+    return [photo, PinnedFile(row["subject"], row["mask"], row["mask_sha256"], None)]
 
 
 def _stays_inside(file: str) -> bool:
@@ -135,7 +165,7 @@ def _stays_inside(file: str) -> bool:
 
 
 def check_file(dataset: Dataset, pinned: PinnedFile) -> str | None:
-    """What is wrong with a pinned file on this machine; None when its bytes are the pinned ones."""
+    """Return what is wrong with a pinned file on this machine; None when it has the right bytes."""
     path = dataset.photos_dir / pinned.file
     try:
         n_bytes = path.stat().st_size
@@ -151,31 +181,33 @@ def check_file(dataset: Dataset, pinned: PinnedFile) -> str | None:
 
 
 def check_files(dataset: Dataset, files: Sequence[PinnedFile]) -> list[str]:
-    """All that is wrong with pinned files on this machine."""
+    """Return all that is wrong with pinned files on this machine."""
     return [fault for fault in (check_file(dataset, file) for file in files) if fault]
 
 
 def load_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> list[Subject]:
-    """Reads the index and checks that each file is there with the pinned bytes.
+    """Load subjects, each of whose files is there with the pinned bytes.
 
-    `names` picks subjects, in the order of the index. All missing or changed files are named in
-    one UserError.
+    `names` picks subjects; they come in the order of the index. One UserError (`changed-data`)
+    counts the missing and changed files and names the first; see also `read_index`.
     """
     index = read_index(dataset, names=names)
     faults = check_files(dataset, index.files)
     if faults:
-        hint = "restore them"
+        hint = "restore the files"
         if dataset.name == "dreambooth":
             hint = (
-                "get them with: dreambench data fetch, or point DREAMBENCH_DATA at the folder that "
-                "has them"
+                "download them with: dreambench data fetch, or set DREAMBENCH_DATA to the folder "
+                "that has them"
             )
-        raise UserError(f"{dataset.photos_dir}: {name_some(faults)}", hint=hint)
+        raise UserError(
+            f"{dataset.photos_dir}: {name_some(faults)}", hint=hint, code="changed-data"
+        )
     return _make_subjects(dataset, index)
 
 
 def list_subjects(dataset: Dataset, *, names: Sequence[str] | None = None) -> list[Subject]:
-    """The subjects of the index, whether or not their photos are on this machine."""
+    """Return the subjects of the index, whether or not their photos are on this machine."""
     return _make_subjects(dataset, read_index(dataset, names=names))
 
 
@@ -188,7 +220,7 @@ def _make_subjects(dataset: Dataset, index: Index) -> list[Subject]:
             Subject(
                 row["subject"],
                 row["class_name"],
-                row["kind"],  # type: ignore[arg-type]
+                cast(Kind, row["kind"]),  # checked by read_index
                 tuple(dataset.photos_dir / image["file"] for image in mine),
                 tuple(image["sha256"] for image in mine),
                 tuple(masks) if len(masks) == len(mine) else (),
@@ -198,5 +230,5 @@ def _make_subjects(dataset: Dataset, index: Index) -> list[Subject]:
 
 
 def digest_subjects(subjects: Sequence[Subject]) -> str:
-    """Digest of names, class nouns and photo contents; no path goes into it."""
+    """Return a digest of names, class nouns, kinds and photo contents; no path is part of it."""
     return digest([[s.name, s.class_name, s.kind, list(s.sha256)] for s in subjects])

@@ -1,4 +1,4 @@
-"""Files: writes that are whole or not there, hashes, JSON."""
+"""Files: writes that are complete or not there at all, hashes, JSON."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dreambench.errors import UserError, disk_errors
 
 
 def make_dir(path: Path) -> Path:
-    """Creates a folder with its parents; UserError if that is not possible."""
+    """Create a folder with its parents and return it; DiskError if that is not possible."""
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the whole new one, even after a kill."""
+    """Write a file so that a reader sees the old one or all of the new one, even after a kill."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_errors(path):
         try:
@@ -37,26 +37,32 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_bytes` of indented JSON; NaN is refused, since JSON has none."""
+    """Write indented JSON as `write_bytes` does; ValueError for NaN, since JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, text.encode() + b"\n")
 
 
 def read_json(path: Path) -> Any:
-    """Parsed JSON; UserError when the file is not there or not JSON."""
+    """Return parsed JSON; UserError (`missing-file`, `unreadable-file`) when there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not there", hint="is this a run folder?") from error
+        raise UserError(
+            f"{path} is not there", hint="is this a run folder?", code="missing-file"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not JSON ({error})", hint="restore or delete it") from error
+        raise UserError(
+            f"{path} is not valid JSON ({error})",
+            hint="restore or delete it",
+            code="unreadable-file",
+        ) from error
 
 
 def write_together(staging_dir: Path, name: str, files: Mapping[Path, bytes]) -> None:
-    """Writes several files of one disk as one step: after a kill there are all or none of them.
+    """Write several files of one disk as one step: after a kill there are all or none of them.
 
-    They are made in `staging_dir/name.part`, which becomes `name.ready` when whole; then each is
-    moved to its place. `finish_together` completes what a kill interrupted.
+    They are written to `staging_dir/name.part`, which becomes `name.ready` when complete; then each
+    is moved to its place. `finish_together` completes what a kill interrupted.
     """
     with disk_errors(staging_dir):
         staging_dir.mkdir(parents=True, exist_ok=True)
@@ -86,7 +92,7 @@ def _move_ready(staging_dir: Path, ready: Path) -> None:
 
 
 def finish_together(staging_dir: Path) -> None:
-    """Moves what `write_together` had ready before a kill, and drops what it had not."""
+    """Move what `write_together` had ready before a kill, and remove what it had not."""
     if not staging_dir.is_dir():
         return
     with disk_errors(staging_dir):
@@ -101,18 +107,18 @@ def finish_together(staging_dir: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(content: Any) -> str:
-    """First 16 hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces)."""
+    """Return the first 16 hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def digest_folder(folder: Path, *, suffixes: Sequence[str]) -> str:
-    """Digest over relative names and contents of a folder's files with the given suffixes."""
+    """Return a digest of relative names and contents of a folder's files with these suffixes."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
     return digest({path.relative_to(folder).as_posix(): sha256_file(path) for path in files})

@@ -29,18 +29,20 @@ class ImageError(UserError):
     """The image file `path` cannot be used; `reason` says why without saying where it is."""
 
     def __init__(self, path: Path, reason: str, *, hint: str = "replace the file") -> None:
-        super().__init__(f"{path} {reason}", hint=hint, code="image")
+        super().__init__(f"{path} {reason}", hint=hint, code="unusable-image")
         self.path = path
         self.reason = " ".join(reason.split())
 
 
 def load_image(path: Path) -> Image.Image:
-    """Opens an image of unknown origin as 8-bit RGB, upright.
+    """Load an image of unknown origin as 8-bit RGB, upright.
 
-    PNG, JPEG and WebP, told by content. What is see-through lies on white; of 16 bits a channel the
-    high 8 stay; CMYK goes by the plain formula, since no colour profile is applied to any image. A
-    JPEG that holds several pictures (MPO) gives its first. Raises ImageError for a file that is
-    missing, no image, damaged, animated or too large.
+    PNG, JPEG and WebP, detected by content. Transparency is composited on white; of 16 bits a
+    channel the high 8 stay; CMYK is converted by the plain formula, since no colour profile is
+    applied to any image. A JPEG that holds several pictures (MPO) gives its first.
+
+    Raises:
+        ImageError: for a file that is missing, not an image, damaged, animated or too large.
     """
     smaller = "use a smaller file"
     try:
@@ -51,28 +53,28 @@ def load_image(path: Path) -> Image.Image:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 size = f"{image.width} x {image.height}"
-                raise ImageError(path, f"has {size} pixels", hint=smaller)
+                raise ImageError(path, f"has {size} pixels, over {MAX_IMAGE_PIXELS}", hint=smaller)
             n_frames = getattr(image, "n_frames", 1)
             if n_frames > 1 and image.format != "MPO":
-                one = "save the frame that is meant as a file of its own"
+                one = "save the frame that you mean as a file of its own"
                 raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
             if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
                 # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
-                raise ImageError(path, "has a see-through 16-bit colour", hint="save it as RGBA")
+                raise ImageError(path, "has a transparent 16-bit colour", hint="save it as RGBA")
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        reason = "cannot be read as an image (it is no PNG, JPEG or WebP)"
+        reason = "cannot be read as an image (it is not a PNG, JPEG or WebP file)"
         raise ImageError(path, reason) from error
     except _DAMAGE as error:
-        # An error of the system's holds the path; its text alone does not.
+        # An error of the operating system holds the path; its text alone does not.
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ImageError(path, f"cannot be read as an image ({text})") from error
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file stores its pixels, in PIL's names, before they are read."""
+    """Return how the file stores its pixels, in PIL's names, before they are read."""
     tiles = getattr(image, "tile", [])
     arguments = tiles[0][3] if tiles else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
@@ -97,7 +99,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def is_lossy(path: Path) -> bool:
-    """Whether an image that `load_image` takes was compressed with loss: JPEG, and most WebP."""
+    """Return whether an image that `load_image` takes is lossy: JPEG, and most WebP."""
     with path.open("rb") as stream:
         head = stream.read(12)
         if not (head.startswith(b"RIFF") and head.endswith(b"WEBP")):
@@ -111,7 +113,7 @@ def is_lossy(path: Path) -> bool:
 
 
 def encode_generated(image: Image.Image, note: Mapping[str, Any]) -> bytes:
-    """PNG bytes with a note that travels with the picture: it was generated, and from what.
+    """Return PNG bytes with a note in them that says that, and from what, it was generated.
 
     The note must hold no path and no name of a machine or a person.
     """

@@ -11,13 +11,13 @@ PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
 
 def shipped_path(*parts: str) -> Path:
-    """A file of the top-level data folders: inside an installed wheel, or in the checkout."""
+    """Return a path in the top-level data folders: in an installed wheel, or in the checkout."""
     inside = PACKAGE_DIR / "_data"
     root = inside if inside.is_dir() else PACKAGE_DIR.parent
     return root.joinpath(*parts)
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again: `DREAMBENCH_CACHE`, or the user's cache folder."""
+    """Return the folder for what can be made again: DREAMBENCH_CACHE, or the user's cache."""
     named = os.environ.get("DREAMBENCH_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("dreambench"))

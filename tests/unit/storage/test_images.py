@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from dreambench.errors import UserError
 from dreambench.storage import images
 
 
@@ -59,7 +58,7 @@ def test_an_opaque_alpha_changes_no_bit(tmp_path, mode):
     assert np.array_equal(pixels_of(path), np.asarray(image.convert("RGB")))
 
 
-def test_what_is_see_through_lies_on_white(tmp_path):
+def test_transparency_is_composited_on_white(tmp_path):
     for mode in ("RGBA", "LA"):
         image = Image.fromarray(noise(40, 30, 4)).convert(mode)
         path = save(tmp_path / f"{mode}.png", image)
@@ -71,7 +70,7 @@ def test_what_is_see_through_lies_on_white(tmp_path):
     assert np.array_equal(pixels_of(tmp_path / "lossless.webp"), pixels_of(tmp_path / "LA.png"))
 
 
-def test_a_see_through_colour_of_a_palette_or_a_key_is_white(tmp_path):
+def test_a_transparent_colour_of_a_palette_or_a_key_is_white(tmp_path):
     image = Image.fromarray(noise(40, 30, 3)).quantize(4)
     path = save(tmp_path / "palette.png", image, transparency=2)
     clear = np.asarray(image) == 2
@@ -108,7 +107,7 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path):
         assert np.array_equal(pixels_of(tmp_path / "wide.png")[..., 0], eight)
 
 
-def test_sixteen_bits_with_a_see_through_value(tmp_path):
+def test_sixteen_bits_with_a_transparent_value(tmp_path):
     grey, colour = noise(20, 10, dtype=np.uint16), noise(20, 10, 3, dtype=np.uint16)
     key = (b"tRNS", struct.pack(">H", int(grey[3, 3])))
     (tmp_path / "grey.png").write_bytes(png_of(grey, 0, key))
@@ -116,8 +115,10 @@ def test_sixteen_bits_with_a_see_through_value(tmp_path):
     assert np.array_equal(shown, np.where(grey == grey[3, 3], 255, grey >> 8))
     key = (b"tRNS", struct.pack(">HHH", *map(int, colour[3, 3])))
     (tmp_path / "colour.png").write_bytes(png_of(colour, 2, key))
-    with pytest.raises(UserError, match="see-through 16-bit colour"):
+    with pytest.raises(images.ImageError) as caught:
         images.load_image(tmp_path / "colour.png")
+    assert caught.value.code == "unusable-image"
+    assert "transparent 16-bit" in caught.value.reason
 
 
 def test_a_cmyk_jpeg_has_its_colours(tmp_path):
@@ -130,15 +131,17 @@ def test_animations_are_refused_and_a_phones_jpeg_gives_its_first_picture(tmp_pa
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
     for name in ("x.png", "x.webp"):
         save(tmp_path / name, frames[0], save_all=True, append_images=frames[1:])
-        with pytest.raises(UserError, match=r"is animated \(3 frames\)"):
+        with pytest.raises(images.ImageError) as caught:
             images.load_image(tmp_path / name)
+        assert caught.value.code == "unusable-image"
+        assert "3 frames" in caught.value.reason
     path = save(
         tmp_path / "x.jpg", frames[0], format="MPO", save_all=True, append_images=frames[1:]
     )
     assert images.load_image(path).getpixel((4, 4))[0] > 240
 
 
-def test_lossy_files_are_told_by_content(tmp_path):
+def test_lossy_files_are_detected_by_content(tmp_path):
     image = Image.fromarray(noise(16, 16, 4))
     lossy = {
         "a.png": ({}, False), "b.webp": ({"lossless": True}, False), "c.webp": ({}, True),
@@ -152,7 +155,7 @@ def test_lossy_files_are_told_by_content(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:::PIL")
 def test_damaged_files_never_end_in_a_traceback(tmp_path):
-    """Bytes changed, cut and put in at random: an image or a UserError, and nothing else."""
+    """Bytes changed, cut and put in at random: an image or an ImageError, and nothing else."""
     rng = np.random.default_rng(0)
     pixels = Image.fromarray(noise(12, 12, 4))
     exif = Image.Exif()
@@ -172,16 +175,16 @@ def test_damaged_files_never_end_in_a_traceback(tmp_path):
         if index % 5 == 0:
             del content[int(rng.integers(len(content))) :]
         if content.startswith(b"\x89PNG"):
-            content = mended(bytes(content))
+            content = with_right_checksums(bytes(content))
         (tmp_path / "damaged").write_bytes(content)
         try:
             assert images.load_image(tmp_path / "damaged").mode == "RGB"
-        except UserError:
+        except images.ImageError:
             n_faults += 1
     assert 100 < n_faults < 1500
 
 
-def mended(content):
+def with_right_checksums(content):
     """A PNG with right checksums, so that what is wrong gets further than the first check."""
     place, parts = 8, [content[:8]]
     while place + 8 <= len(content):
@@ -197,8 +200,9 @@ def test_a_text_bomb_is_refused(tmp_path):
     info.add_text("x", "a" * 200_000_000, zip=True)
     path = save(tmp_path / "x.png", Image.new("RGB", (8, 8)), pnginfo=info)
     assert path.stat().st_size < 1_000_000
-    with pytest.raises(UserError, match="cannot be read as an image"):
+    with pytest.raises(images.ImageError) as caught:
         images.load_image(path)
+    assert caught.value.code == "unusable-image"
 
 
 def test_a_fault_says_why_without_saying_where(tmp_path):
@@ -231,26 +235,30 @@ def test_bomb_is_refused_without_unpacking(tmp_path):
         + png_chunk(b"IDAT", b"")
         + png_chunk(b"IEND", b"")
     )
-    with pytest.raises(UserError, match=r"bomb\.png"):
+    with pytest.raises(images.ImageError) as caught:
         images.load_image(path)
+    assert caught.value.code == "unusable-image"
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"GIF89a" + b"\0" * 30])
 def test_what_is_no_image_is_one_line(tmp_path, content):
     path = tmp_path / "x.png"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.png cannot be read as an image"):
+    with pytest.raises(images.ImageError) as caught:
         images.load_image(path)
+    assert caught.value.code == "unusable-image"
 
 
 def test_cut_image_is_one_line(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     path = save(tmp_path / "cut.png", Image.fromarray(pixels))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(images.ImageError) as caught:
         images.load_image(path)
+    assert caught.value.code == "unusable-image"
 
 
 def test_missing_image_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(images.ImageError) as caught:
         images.load_image(tmp_path / "none.png")
+    assert caught.value.code == "unusable-image"

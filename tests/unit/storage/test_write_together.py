@@ -1,0 +1,133 @@
+"""Several files written as one step, by real code that is really killed at each of its steps."""
+
+import itertools
+import os
+import signal
+import sys
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dreambench.storage import files
+
+STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+"""Audit events that the interpreter raises just before it changes or opens something on disk."""
+
+
+def killed_at(step, function, *arguments):
+    """Run a function in a child that is killed just before its n-th step on disk, from 0.
+
+    Returns whether it was killed; False means that it got to its end in fewer steps.
+    """
+    child = os.fork()
+    if child == 0:
+        left = itertools.count(step, -1)
+
+        def kill(event, _):
+            if event in STEPS and next(left) == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.addaudithook(kill)
+            function(*arguments)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert os.WEXITSTATUS(status) == 0
+    return False
+
+
+def read_targets(paths):
+    return {path: path.read_bytes() if path.exists() else None for path in paths}
+
+
+def make_case(folder):
+    """Return (staging folder, new content by path, old content by path); one file is replaced."""
+    new = {folder / "out" / str(i) / f"{i}.txt": bytes([i]) * 9 for i in range(3)}
+    old = dict.fromkeys(new)
+    replaced = next(iter(new))
+    old[replaced] = b"old"
+    replaced.parent.mkdir(parents=True)
+    replaced.write_bytes(b"old")
+    return folder / "staging", new, old
+
+
+def test_a_kill_at_any_step_leaves_all_or_none_once_it_is_finished(tmp_path):
+    outcomes = []
+    for step in itertools.count():
+        staging, new, old = make_case(tmp_path / str(step))
+        killed = killed_at(step, files.write_together, staging, "group", new)
+        if not killed:
+            assert read_targets(new) == new
+        files.finish_together(staging)
+        found = read_targets(new)
+        assert found in (old, new)
+        assert not staging.exists() or list(staging.iterdir()) == []
+        outcomes.append(found == new)
+        if not killed:
+            break
+    # From one step on the group is there; before it, it is not.
+    assert outcomes == sorted(outcomes)
+    assert outcomes.count(False) > 4
+    assert outcomes.count(True) > 4
+
+
+def test_a_kill_of_the_recovery_itself_loses_nothing(tmp_path):
+    n_recoveries = 0
+    for first, step in ((first, step) for first in itertools.count() for step in range(0, 20, 3)):
+        staging, new, _ = make_case(tmp_path / f"{first}-{step}")
+        if not killed_at(first, files.write_together, staging, "group", new):
+            break
+        if not list(staging.glob("*.ready")):
+            continue
+        n_recoveries += killed_at(step, files.finish_together, staging)
+        files.finish_together(staging)
+        assert read_targets(new) == new
+        assert list(staging.iterdir()) == []
+    assert n_recoveries > 20
+
+
+def test_what_was_not_ready_is_removed_and_other_groups_are_finished(tmp_path):
+    staging, new, _ = make_case(tmp_path)
+    ready = {path: content for path, content in new.items() if path.exists()}
+    first = 0
+    while not list(staging.glob("*.ready")):
+        assert killed_at(first, files.write_together, staging, "group", ready)
+        first += 1
+    others = {path: content for path, content in new.items() if path not in ready}
+    assert killed_at(6, files.write_together, staging, "other", others)
+    assert list(staging.glob("other.part/*"))
+    files.finish_together(staging)
+    assert read_targets(new) == ready | dict.fromkeys(others)
+    assert list(staging.iterdir()) == []
+
+
+def test_an_interrupted_group_can_be_written_again_without_recovery(tmp_path):
+    staging, new, _ = make_case(tmp_path)
+    assert killed_at(6, files.write_together, staging, "group", new)
+    assert list(staging.glob("group.part/*"))
+    files.write_together(staging, "group", new)
+    assert read_targets(new) == new
+
+
+segments = st.text("abc._- é", min_size=1, max_size=6).filter(lambda s: s.strip(".") != "")
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
+)
+@given(st.dictionaries(segments, st.binary(max_size=20), max_size=4))
+def test_any_names_and_contents_arrive(tmp_path, contents):
+    new = {tmp_path / "out" / name: content for name, content in contents.items()}
+    files.write_together(tmp_path / "deep" / "staging", "group", new)
+    assert read_targets(new) == new
+    assert list((tmp_path / "deep" / "staging").iterdir()) == []
+
+
+def test_nothing_to_finish(tmp_path):
+    files.finish_together(tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
