@@ -1,0 +1,181 @@
+"""Digests of what is shipped: a change of one changes which published numbers it stands for.
+
+A comment or a shorter spelling in a TOML file changes none. Whoever changes one on purpose raises the
+version of the protocol, or says in CHANGELOG.md which rows of a leaderboard are no longer comparable.
+"""
+
+import pytest
+
+from dreambench.config.protocol import list_protocols, load_protocol
+from dreambench.config.recipe import list_recipes, load_recipe
+
+PROTOCOLS = {
+    "applications": "cac0f1dd0f2520c5",
+    "dreambench": "8d7833830087ef20",
+    "mini": "b04b57ad0df4256b",
+}
+RECIPES = {
+    "class-only": {
+        "mini": "80db3e2098f04f1a",
+        "sd15": "80db3e2098f04f1a",
+        "sd21": "80db3e2098f04f1a",
+        "sdxl": "80db3e2098f04f1a",
+    },
+    "composition": {
+        "mini": "9d07a181a2ca6f26",
+        "sd15": "d139f8f47fa4ca7b",
+        "sd21": "d139f8f47fa4ca7b",
+        "sdxl": "d139f8f47fa4ca7b",
+    },
+    "copy-reference": {
+        "mini": "4b1956dff5eb55c1",
+        "sd15": "4b1956dff5eb55c1",
+        "sd21": "4b1956dff5eb55c1",
+        "sd21-unclip": "4b1956dff5eb55c1",
+        "sdxl": "4b1956dff5eb55c1",
+    },
+    "custom-diffusion": {
+        "mini": "fad4a7fb55dbf8a0",
+        "sd15": "016e919130917e2a",
+        "sd21": "016e919130917e2a",
+        "sdxl": "016e919130917e2a",
+    },
+    "cut-and-paste": {
+        "mini": "3cb8adf814b300ad",
+        "sd15": "3cb8adf814b300ad",
+        "sd21": "3cb8adf814b300ad",
+        "sdxl": "3cb8adf814b300ad",
+    },
+    "ddim-inversion": {
+        "mini": "928ccf6757b890c8",
+        "sd15": "4b6372024dee3334",
+        "sd21": "4b6372024dee3334",
+        "sdxl": "4b6372024dee3334",
+    },
+    "dreambooth": {
+        "mini": "25dfa54f48da8004",
+        "sd15": "c81c385f1b3d46fc",
+        "sd21": "c81c385f1b3d46fc",
+        "sdxl": "c81c385f1b3d46fc",
+    },
+    "dreambooth-1-photo": {
+        "mini": "fcd7d2f55466fc71",
+        "sd15": "567701f8885c0fde",
+    },
+    "dreambooth-2-photos": {
+        "mini": "1d2c620b4c2e6e9b",
+        "sd15": "99629bded43f5ee4",
+    },
+    "dreambooth-3-photos": {
+        "mini": "9b96f4445887c0c4",
+        "sd15": "36798c73ebb12872",
+    },
+    "dreambooth-4-photos": {
+        "mini": "9c2d972fde90aee3",
+        "sd15": "6d02e401e2e0f597",
+    },
+    "dreambooth-lora": {
+        "mini": "812b486780e41a9c",
+        "sd15": "196f54cbe1a1f526",
+        "sd21": "196f54cbe1a1f526",
+        "sdxl": "b41cc2d622708b10",
+    },
+    "dreambooth-no-noun": {
+        "mini": "0d661a6af8704258",
+        "sd15": "84d29918f7b1ab6d",
+    },
+    "dreambooth-no-prior": {
+        "mini": "374153f24a270fca",
+        "sd15": "0449e2631d505a74",
+        "sd21": "0449e2631d505a74",
+        "sdxl": "0449e2631d505a74",
+    },
+    "dreambooth-text-encoder": {
+        "mini": "d675ec7f29443a8d",
+        "sd15": "1825a90adce64a89",
+        "sd21": "1825a90adce64a89",
+        "sdxl": "1825a90adce64a89",
+    },
+    "dreambooth-wrong-noun": {
+        "mini": "1f2e4c9219c13b7c",
+        "sd15": "469335abec641f4a",
+    },
+    "image-variation": {
+        "mini": "ba711f81a5e98559",
+        "sd15": "31b838bd3f82474b",
+        "sdxl": "35eba95b284cd72b",
+        "sd21-unclip": "6e28915d0f8fefc2",
+    },
+    "inpainting": {
+        "mini": "cfe3ed3412a4a9af",
+        "sd15": "cfe3ed3412a4a9af",
+        "sd21": "cfe3ed3412a4a9af",
+        "sdxl": "cfe3ed3412a4a9af",
+    },
+    "ip-adapter": {
+        "mini": "fc743617d133bffc",
+        "sd15": "a51994c337ca2708",
+        "sdxl": "a92aa5840649e30f",
+    },
+    "ip-adapter-plus": {
+        "sd15": "5234e6398d1e0834",
+    },
+    "real-images": {
+        "mini": "3711896e1abc63eb",
+        "sd15": "fa6a7c11e84237af",
+        "sd21": "fa6a7c11e84237af",
+        "sd21-unclip": "fa6a7c11e84237af",
+        "sdxl": "fa6a7c11e84237af",
+    },
+    "sdedit": {
+        "mini": "bea4cd1c85b716e5",
+        "sd15": "8536f9b3a24709ff",
+        "sd21": "8536f9b3a24709ff",
+        "sdxl": "8536f9b3a24709ff",
+    },
+    "textual-inversion": {
+        "mini": "c2e2c14ba14b290c",
+        "sd15": "cb945629f6c96a7d",
+        "sd21": "cb945629f6c96a7d",
+        "sdxl": "cb945629f6c96a7d",
+    },
+}
+BASE_MODEL = "mini:folder@ef0b3cb9094ed257"
+DATA = "ccfd86aa5e8e1d69"
+PLAN = "d6c2e2e7421db283"
+ENCODERS = {
+    "dino": "timm:mini-vit-two-view@546a9e5398f75939"
+    "|resize64-bicubic,crop64,norm(0.5,0.5,0.5,0.5,0.5,0.5)|cls|fp32",
+    "clip": "open_clip:mini-clip@a3aab625299d9322"
+    "|resize64-bicubic,crop64,norm(0.5,0.5,0.5,0.5,0.5,0.5)|projected|fp32",
+    "perceptual": "timm:mini-vit-two-view@546a9e5398f75939"
+    "|resize64-bicubic,crop64,norm(0.5,0.5,0.5,0.5,0.5,0.5)|patches:blocks2,4|fp32",
+}
+
+
+def test_protocols_have_their_published_digests():
+    assert {name: load_protocol(name).digest() for name in list_protocols()} == PROTOCOLS
+
+
+@pytest.mark.parametrize("name", sorted({*list_recipes(), *RECIPES}))
+def test_recipes_have_their_published_digests(name):
+    recipe = load_recipe(name)
+    assert {base: recipe.digest(base) for base in recipe.tables} == RECIPES[name]
+
+
+def test_mini_is_made_of_the_published_base_model_photos_and_plan():
+    from dreambench.artifacts.plan import make_plan
+    from dreambench.base_models.registry import find_base_model
+    from dreambench.datasets.subjects import digest_subjects, find_dataset, load_subjects
+
+    protocol = load_protocol("mini")
+    subjects = load_subjects(find_dataset(protocol.dataset), names=protocol.subjects or None)
+    assert find_base_model("mini").identity() == BASE_MODEL
+    assert digest_subjects(subjects) == DATA
+    assert make_plan(protocol, subjects, batch_size=16).digest() == PLAN
+
+
+def test_encoders_of_mini_have_their_published_identities():
+    from dreambench.scoring.scores import encoder_identities
+
+    assert encoder_identities(load_protocol("mini")) == ENCODERS
