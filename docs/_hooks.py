@@ -21,6 +21,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 WEB = "https://github.com/dreambench/dreambench/blob/main"
 ERRORS = "<!-- table of errors -->"
+TREE = "<!-- tree -->"
 SHOWN = {".md", ".png", ".csv", ".json"}
 LINK = re.compile(r"(\]\()((?:\.\./)+[^)\s#]+)")
 log = logging.getLogger("mkdocs.hooks.dreambench")
@@ -32,17 +33,34 @@ def on_files(files: Files, config: Any) -> Files:
         if path.suffix in SHOWN:
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
+    _check_pages()
     return files
+
+
+def _check_pages() -> None:
+    """Warn of pages that messages name ("docs: how-to/add-a-metric") and that are not there."""
+    for path in sorted((ROOT / "dreambench").rglob("*.py")):
+        for page in re.findall(r"docs: ([a-z-]+(?:/[a-z0-9-]+)?)", path.read_text()):
+            if not (ROOT / "docs" / f"{page}.md").is_file():
+                log.warning("%s names docs/%s.md, which is not there", path.relative_to(ROOT), page)
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fill in the table of errors, and lead links out of docs/ to where they exist."""
     if ERRORS in markdown:
         markdown = markdown.replace(ERRORS, "\n".join(make_error_lines()))
+    if TREE in markdown:
+        _check_rooms(markdown, page)
+        markdown = markdown.replace(TREE, "\n".join(["```text", *make_tree_lines(), "```"]))
     if page.file.src_uri.startswith("reports/"):
         return markdown
     folder = Path("docs", page.file.src_uri).parent
     return LINK.sub(lambda match: match[1] + _lead(match[2], folder, page), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Leave out Click's name for an option without a default."""
+    return html.replace("<code>Sentinel.UNSET</code>", "")
 
 
 def _lead(target: str, folder: Path, page: Any) -> str:
@@ -57,6 +75,35 @@ def _lead(target: str, folder: Path, page: Any) -> str:
     return f"{WEB}/{path.as_posix()}"
 
 
+def _check_rooms(markdown: str, page: Any) -> None:
+    """Warn of a folder or module at the top of the package that the page does not name."""
+    for path in sorted((ROOT / "dreambench").iterdir()):
+        name = f"{path.name}/" if (path / "__init__.py").is_file() else path.name
+        is_room = name.endswith((".py", "/")) and name != "__init__.py"
+        if is_room and f"`{name}`" not in markdown:
+            log.warning("%s does not name dreambench/%s", page.file.src_uri, name)
+
+
+def make_tree_lines() -> list[str]:
+    """Return the package as a tree, each file with the first sentence of its docstring."""
+    package = ROOT / "dreambench"
+    lines = ["dreambench/"]
+    # Files of a folder stand before the folders in it.
+    paths = sorted(
+        package.rglob("*.py"), key=lambda path: [(p != path.name, p) for p in path.parts]
+    )
+    for path in paths:
+        parts = path.relative_to(package).parts
+        about = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+        sentence = re.split(r"(?<=[.?!])\s|[.:]$", " ".join(about.split()))[0].rstrip(".")
+        if path.name == "__init__.py":
+            if len(parts) > 1:
+                lines.append(f"{'    ' * (len(parts) - 1)}{parts[-2]}/".ljust(34) + sentence)
+        else:
+            lines.append(f"{'    ' * len(parts)}{path.name}".ljust(34) + sentence)
+    return lines
+
+
 def make_error_lines() -> list[str]:
     """Return Markdown with a heading for each error code and a table of its messages."""
     found: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
@@ -67,7 +114,9 @@ def make_error_lines() -> list[str]:
     for code in sorted(found):
         lines += ["", f"## `{code}` {{ #{code} }}", "", "| message | what to do | raised in |"]
         lines += ["|:--|:--|:--|"]
-        lines += [f"| {problem} | {hint} | `{room}` |" for problem, hint, room in sorted(found[code])]
+        lines += [
+            f"| {problem} | {hint} | `{room}` |" for problem, hint, room in sorted(found[code])
+        ]
     return lines
 
 
@@ -93,10 +142,9 @@ def _show(node: ast.expr) -> str:
         return f"*{_name(node.value)}*"
     if isinstance(node, ast.BinOp):
         return _show(node.left) + _show(node.right)
-    if isinstance(node, ast.IfExp):
-        return f"{_show(node.body)} / {_show(node.orelse)}"
-    if isinstance(node, ast.BoolOp):
-        return " / ".join(_show(value) for value in node.values)
+    if isinstance(node, ast.IfExp | ast.BoolOp):
+        either = node.values if isinstance(node, ast.BoolOp) else [node.body, node.orelse]
+        return " / ".join(_show(value) for value in either)
     return f"*{_name(node)}*"
 
 
