@@ -115,7 +115,7 @@ def _run_file(path: Path, content: bytes) -> ModuleType:
         if missing and ((path.parent / f"{top}.py").is_file() or (path.parent / top).is_dir()):
             raise UserError(
                 f"{path} imports '{top}', which lies next to it: a plug-in in one file is one file",
-                hint="make a package of several files, with an entry point (docs: add a method)",
+                hint="several files make a package with an entry point (docs: how-to/add-a-method)",
                 code="plugin-fails",
             ) from error
         raise plugin_error(str(path), error) from error

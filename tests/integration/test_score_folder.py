@@ -780,15 +780,14 @@ def test_the_package_imports_nothing_slow_before_it_scores():
         dreambench.scor  # noqa: B018
 
 
-def test_the_readmes_section_runs_as_written(tmp_path, shared_cache):
-    text = (REPOSITORY / "README.md").read_text()
-    section = text.split("## Score your own images")[1].split("\n## ")[0]
-    blocks = [block.strip("\n") for block in re.findall(r"(?:^    .*\n|^\n)+", section, re.M)]
-    lines = [line[4:] for block in blocks for line in block.splitlines()]
+def test_the_page_on_scoring_a_folder_runs_as_written(tmp_path, shared_cache):
+    text = (REPOSITORY / "docs" / "how-to" / "score-a-folder.md").read_text()
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
     commands = [line for line in lines if line.startswith(("dreambench ", "cp "))]
     table = [line for line in lines if line.startswith(("file,subject", "my-images/"))]
     python = [line for line in lines if line.startswith(("import ", "found = ", "print("))]
-    assert (len(commands), len(table), len(python)) == (7, 3, 6)
+    assert (len(commands), len(table), len(python)) == (7, 3, 5)
     place = {**os.environ, "DREAMBENCH_CACHE": str(shared_cache)}
     first = commands.index("dreambench score my-images.csv --protocol mini --name my-method")
     function = f'dreambench() {{ "{sys.executable}" -m dreambench.cli "$@"; }}; set -e\n'
@@ -802,7 +801,7 @@ def test_the_readmes_section_runs_as_written(tmp_path, shared_cache):
         return done.stdout
 
     shell("\n".join(commands[:first]))
-    # The index of the section, written on to its end.
+    # The index of the page, written on to its end.
     images = sorted((tmp_path / "my-images").glob("*/*/*.png"))
     rows = [
         [path.relative_to(tmp_path).as_posix(), *path.parts[-3:-1], path.stem] for path in images

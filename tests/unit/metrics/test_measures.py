@@ -325,12 +325,12 @@ def test_a_segmenter_of_the_hub_is_fetched_at_its_pinned_revision(
 
 
 def test_every_measure_has_a_page_with_what_it_cannot_see():
-    folder = REPOSITORY / "docs" / "measures"
+    folder = REPOSITORY / "docs" / "metrics"
     names = {*METRICS, *m.MEASURES}
-    assert {path.stem for path in folder.glob("*.md")} == names
+    assert {path.stem for path in folder.glob("*.md")} == {*names, "index"}
     for name in names:
         text = (folder / f"{name}.md").read_text()
-        for part in ("Formula.", "Source.", "Range.", "What it cannot see."):
+        for part in ("Formula.", "Source.", "Range.", "Version.", "What it cannot see."):
             assert f"**{part}**" in text, f"{name} lacks {part}"
 
 
