@@ -266,9 +266,7 @@ class LoadedModel(ABC):
         """Put the adapters of `save_lora` into their networks."""
         # It warns when a text encoder has no adapters, which the recipe decides.
         with only_errors():
-            self.pipeline.load_lora_weights(
-                folder, weight_name="pytorch_lora_weights.safetensors"
-            )
+            self.pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
 
     def unload_lora(self) -> None:
         """Take all adapters out."""

@@ -231,9 +231,7 @@ class StableDiffusion(LoadedModel):
                 return {"latents": change(step, tensors["latents"])}
 
             options["callback_on_step_end"] = at_step_end
-        return self._run_pipeline(
-            self.pipeline, prompts, seeds, height=side, width=side, **options
-        )
+        return self._run_pipeline(self.pipeline, prompts, seeds, height=side, width=side, **options)
 
     @cached_property
     def _img2img(self) -> Any:
@@ -326,7 +324,7 @@ class StableDiffusion(LoadedModel):
 
     @torch.inference_mode()
     def encode_image_prompt(self, photo: Image.Image) -> tuple[Tensor, Tensor]:
-        """Return what the adapter is shown of a photo, and of none: (1, 1, ...), image and photo."""
+        """Return what the adapter is shown of a photo, and of none: both (1, 1, ...)."""
         from diffusers.models.embeddings import ImageProjection  # noqa: PLC0415  (slow import)
 
         (layer,) = self.pipeline.unet.encoder_hid_proj.image_projection_layers

@@ -28,9 +28,10 @@ from dreambench.encoders.parts import HashExtractor
 from dreambench.encoders.segmentation import Segmenter
 from dreambench.errors import UserError
 from dreambench.machine.throughput import Setting, name_device, note_speed
-from dreambench.methods.base import Context, Method, Work, describe_track, find_class, make_method
+from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.guard import Guard
 from dreambench.methods.plugins import check_recipe
+from dreambench.methods.registry import describe_track, find_class, make_method
 from dreambench.metrics.conventions import find_convention, score_convention
 from dreambench.metrics.metrics import METRICS
 from dreambench.metrics.reference_bounds import compute_reference_bounds, mean_reference_bounds
@@ -203,7 +204,8 @@ class Job(Scorer):
         self.failures = Failures(run.run_dir, run.name)
         self.refusal: UserError | None = None
         is_plugin = isinstance(run.request.recipe, PluginRecipe)
-        self._guard = Guard(run, cache_dir=self.cache_dir) if is_plugin else None
+        photos = [path for subject in run.subjects for path in subject.photos]
+        self._guard = Guard(run.run_dir, photos) if is_plugin else None
 
     @cached_property
     def _method(self) -> Method | None:
@@ -257,10 +259,10 @@ class Job(Scorer):
                 self.run, method, self.progress, failures=self.failures, guard=self._guard
             )
             made = set(missing) - set(self.run.missing_images())
-            if made and self._work.draws:
+            if made and self._work.samples:
                 seconds = time.monotonic() - started
                 n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in made)
-                n_drawn = n_prior + (len(made) - n_prior) * self._work.drawing
+                n_drawn = n_prior + (len(made) - n_prior) * self._work.calls_per_image
                 n_calls = n_drawn * self.run.request.protocol.sampler.n_calls
                 self._note_speed("network_call", seconds / n_calls)
 
