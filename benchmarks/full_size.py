@@ -12,7 +12,7 @@ and the memory of real ones.
     python benchmarks/full_size.py --count
 
 Counts, on tensors without content, the parameters and the activations of a training step for each
-base model: the figures of `dreambench/base_models.py`, which `dreambench doctor` works with.
+base model: the figures of `dreambench/base_models/registry.py`, which `dreambench doctor` uses.
 """
 
 import argparse
@@ -39,12 +39,13 @@ from transformers import (
 )
 
 from dreambench.base_models.registry import BASE_MODELS, BaseModel
+from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, list_subjects, load_subjects
 from dreambench.machine.cost_estimate import make_estimate
-from dreambench.methods.base import Context, find_method, read_settings
-from dreambench.methods.finetuning.dreambooth_lora import UNET_LAYERS
+from dreambench.methods.base import Context
+from dreambench.methods.registry import find_method, read_settings
 from dreambench.storage.files import write_bytes, write_json
 
 # From the config files of the models on the hub.
@@ -148,7 +149,7 @@ def run_part(recipe_name: str, base: BaseModel, work_dir: Path) -> dict[str, flo
     (work_dir / recipe_name).mkdir()
     started = time.monotonic()
     method.fit(subject, work_dir / recipe_name, seed=0)
-    steps = [moment for what, moment in told if what.startswith("tuning")]
+    steps = [moment for what, moment in told if what.startswith("training")]
     if tunes:
         seconds = steps[1] - steps[0]
     else:
@@ -254,7 +255,7 @@ def count(name: str) -> dict[str, int]:
     ]
     return {
         "n_download_bytes": BASE_MODELS[name].n_download_bytes,
-        "n_unet_parameters": sum(p.numel() for p in unet.parameters()),
+        "n_denoiser_parameters": sum(p.numel() for p in unet.parameters()),
         "n_other_parameters": sum(p.numel() for part in others for p in part.parameters()),
         "n_text_parameters": sum(p.numel() for part in texts for p in part.parameters()),
         "n_lora_parameters_per_rank": sum(m.in_features + m.out_features for m in layers),

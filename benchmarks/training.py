@@ -100,7 +100,7 @@ def run_ours(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     load_libraries()
     started = time.perf_counter()
     job = Job(run, cache_dir=root / "cache", progress=no_progress)
-    with counted(job._method.pipeline) as counts:  # type: ignore[attr-defined]
+    with counted(job._method.model.pipeline) as counts:  # type: ignore[attr-defined]
         loaded = time.perf_counter()
         job.train()
         tuned = time.perf_counter()
@@ -119,9 +119,9 @@ class Workshop:
     """What the bare loop and peers' shape need of a run: recipe, plan, pipeline, text states."""
 
     def __init__(self, root: Path, subjects: Sequence[str]) -> None:
-        from dreambench.methods.base import Context, read_settings  # noqa: PLC0415
-        from dreambench.methods.diffusion import load_base  # noqa: PLC0415
+        from dreambench.methods.base import Context  # noqa: PLC0415
         from dreambench.methods.finetuning.identifier import choose_identifier  # noqa: PLC0415
+        from dreambench.methods.registry import read_settings  # noqa: PLC0415
         from dreambench.progress import no_progress  # noqa: PLC0415
 
         self.run = make_run(root, subjects)
@@ -132,7 +132,8 @@ class Workshop:
             base_model=self.run.base_model, sampler=self.sampler, device="cpu", precision="fp32",
             batch_size=request.batch_size, cache_dir=root / "cache", progress=no_progress,
         )  # fmt: skip
-        self.pipeline = load_base(self.context)
+        self.model = self.context.load_base_model()
+        self.pipeline = self.model.pipeline
         self.identifier = choose_identifier(self.pipeline.tokenizer, self.settings.identifier)
 
     def batches(self, subject: str) -> list[list[str]]:
@@ -152,8 +153,6 @@ def run_bare(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     import torch.nn.functional as F  # noqa: PLC0415
     from diffusers import DDPMScheduler  # noqa: PLC0415
 
-    from dreambench.methods.diffusion import encode_texts  # noqa: PLC0415
-
     shop = Workshop(root, subjects)
     pipeline, settings, sampler = shop.pipeline, shop.settings, shop.sampler
     unet, vae, scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
@@ -166,7 +165,7 @@ def run_bare(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
 
     def encode(texts: list[str]) -> Any:
         with torch.no_grad():
-            return encode_texts(pipeline, texts).states
+            return shop.model.encode_prompts(texts).tensors["states"]
 
     def draw(texts: Any) -> Any:
         """Images of text states (n, length, d), the empty text's states after them."""
@@ -493,7 +492,7 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         "activations": f"{base.checkpointed_bytes / 1e9:.1f} in place of "
         f"{base.activation_bytes / 1e9:.1f}",
         "lora_m": f"{4 * base.n_lora_parameters_per_rank / 1e6:.1f}",
-        "unet_m": f"{base.n_unet_parameters / 1e6:.0f}",
+        "unet_m": f"{base.n_denoiser_parameters / 1e6:.0f}",
     }
     path.write_text(PAGE.format_map(values))
 
@@ -517,7 +516,7 @@ def main() -> None:
     import torch  # noqa: PLC0415
 
     from dreambench.config.recipe import load_recipe  # noqa: PLC0415
-    from dreambench.methods.base import read_settings  # noqa: PLC0415
+    from dreambench.methods.registry import read_settings  # noqa: PLC0415
 
     rounds = measure_rounds(args.rounds)
     shares = [found[part]["others_share"] for found in rounds for part in PARTS]

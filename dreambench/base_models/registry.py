@@ -1,11 +1,16 @@
-"""Base models: Stable-Diffusion-shaped pipelines by name, pinned revision or local folder."""
+"""Names of base models, with pinned revisions, facts, and families. Imports no torch.
+
+Counts are pinned and not taken from empty weights on the meta device (accelerate's
+`init_empty_weights`): `plan` and `list` need them before a model's config is on this machine, and
+without torch; `python benchmarks/full_size.py --count` counts them that way.
+"""
 
 from __future__ import annotations
 
-import logging
+import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dreambench.config.protocol import Sampler
 from dreambench.errors import UserError, unknown_name
@@ -14,31 +19,41 @@ from dreambench.storage.files import digest_folder
 from dreambench.storage.shipped import PACKAGE_DIR
 
 if TYPE_CHECKING:
-    import torch
-    from diffusers import StableDiffusionPipeline
-    from transformers import CLIPTokenizer
+    from dreambench.base_models.base import LoadedModel
 
-UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
+Precision = Literal["fp32", "bf16"]
+Family = Literal["stable-diffusion", "sdxl", "unclip"]
+
+FAMILIES: dict[Family, str] = {
+    "stable-diffusion": "dreambench.base_models.stable_diffusion:StableDiffusion",
+    "sdxl": "dreambench.base_models.sdxl:StableDiffusionXL",
+    "unclip": "dreambench.base_models.unclip:StableUnCLIP",
+}
+"""The class of each family, imported when a model is loaded, since torch is slow to import."""
+
 WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model. `name` picks the table in a recipe; `location` is a folder or a hub id."""
+    """A base model. `name` picks the table in a recipe; `location` is a folder or a hub id.
+
+    `weights_file` is the denoising network's file of weights in the pipeline's folder. The counts
+    are of parameters: `n_denoiser` of that network, `n_other` of autoencoder and text encoders,
+    `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
+    `n_cross_attention` of the keys and values of cross-attention; `text_width` of a word's vector.
+    A training step in fp32 keeps `activation_bytes` for each image of `size_px`, and
+    `checkpointed_bytes` with gradient checkpointing.
+    """
 
     name: str
     location: str
     revision: str | None = None
-    pipeline: Literal[
-        "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableUnCLIPImg2ImgPipeline"
-    ] = "StableDiffusionPipeline"
-    # Counted by `python benchmarks/full_size.py --count`: parameters of UNet, of autoencoder and
-    # text encoders, of text encoders alone, of adapters of rank 1, of keys and values of
-    # cross-attention, and of a word; and what a training step in fp32 keeps for each image of
-    # size_px, without and with gradient checkpointing.
+    family: Family = "stable-diffusion"
     size_px: int = 512
+    weights_file: str = "unet/diffusion_pytorch_model.safetensors"
     n_download_bytes: int = 0
-    n_unet_parameters: int = 0
+    n_denoiser_parameters: int = 0
     n_other_parameters: int = 0
     n_text_parameters: int = 0
     n_lora_parameters_per_rank: int = 0
@@ -52,19 +67,20 @@ class BaseModel:
         """Whether the location is a folder on this machine."""
         return Path(self.location).is_dir()
 
-    def find_unet(self) -> Path | None:
-        """The UNet's one file of weights on this machine, local or in the hub's cache."""
+    def find_weights(self) -> Path | None:
+        """Return the denoising network's weights on this machine, local or in the hub's cache."""
         if self.is_local:
-            path = Path(self.location) / UNET_FILE
+            path = Path(self.location) / self.weights_file
             return path if path.is_file() else None
-        return next(iter(find_cached(self.location, [UNET_FILE], revision=self.revision)), None)
+        found = find_cached(self.location, [self.weights_file], revision=self.revision)
+        return next(iter(found), None)
 
     def is_here(self) -> bool:
-        """Whether its weights are on this machine: a local folder, or in the hub's cache."""
-        return self.is_local or self.find_unet() is not None
+        """Return whether its weights are on this machine: a local folder, or the hub's cache."""
+        return self.is_local or self.find_weights() is not None
 
     def identity(self) -> str:
-        """Name with the digest of the local folder's weights and configs, or with hub revision."""
+        """Return the name with the digest of a local folder's weights, or with hub revision."""
         if self.is_local:
             content = digest_folder(Path(self.location), suffixes=WEIGHT_SUFFIXES)
             return f"{self.name}:folder@{content}"
@@ -78,7 +94,7 @@ BASE_MODELS = {
         BaseModel(
             "mini",
             str(PACKAGE_DIR / "mini" / "weights" / "base"),
-            n_unet_parameters=9_310_568,
+            n_denoiser_parameters=9_310_568,
             n_other_parameters=2_856_867,
             n_text_parameters=1_396_416,
             size_px=64,
@@ -93,7 +109,7 @@ BASE_MODELS = {
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
             n_download_bytes=4_270_000_000,
-            n_unet_parameters=859_520_964,
+            n_denoiser_parameters=859_520_964,
             n_other_parameters=206_714_343,
             n_text_parameters=123_060_480,
             n_lora_parameters_per_rank=199_296,
@@ -108,7 +124,7 @@ BASE_MODELS = {
             "5cae40e6a2745ae2b01ad92ae5043f95f23644d6",
             n_download_bytes=5_160_000_000,
             size_px=768,
-            n_unet_parameters=865_910_724,
+            n_denoiser_parameters=865_910_724,
             n_other_parameters=424_041_703,
             n_text_parameters=340_387_840,
             n_lora_parameters_per_rank=207_488,
@@ -122,10 +138,10 @@ BASE_MODELS = {
             "sd21-unclip",
             "stabilityai/stable-diffusion-2-1-unclip",
             "e99f66a92bdcd1b0fb0d4b6a9b81b3b37d8bea44",
-            "StableUnCLIPImg2ImgPipeline",
+            "unclip",
             n_download_bytes=7_750_000_000,
             size_px=768,
-            n_unet_parameters=870_173_124,
+            n_denoiser_parameters=870_173_124,
             n_other_parameters=1_056_118_503,
             n_lora_parameters_per_rank=207_488,
             n_cross_attention_parameters=25_559_040,
@@ -137,10 +153,10 @@ BASE_MODELS = {
             "sdxl",
             "stabilityai/stable-diffusion-xl-base-1.0",
             "462165984030d82259a11f4367a4eed129e94a7b",
-            "StableDiffusionXLPipeline",
+            "sdxl",
             n_download_bytes=13_880_000_000,
             size_px=1024,
-            n_unet_parameters=2_567_463_684,
+            n_denoiser_parameters=2_567_463_684,
             n_other_parameters=901_374_183,
             n_text_parameters=817_720_320,
             n_lora_parameters_per_rank=1_451_520,
@@ -154,7 +170,11 @@ BASE_MODELS = {
 
 
 def find_base_model(name: str) -> BaseModel:
-    """A base model by name, or `NAME=FOLDER`: a local folder that takes that name's settings."""
+    """Return a base model by its name, or by `NAME=FOLDER`: a folder with that name's settings.
+
+    Raises:
+        UserError: the name is unknown, or the folder is not a diffusers pipeline.
+    """
     key, _, folder = name.partition("=")
     if key not in BASE_MODELS:
         raise unknown_name("base model", key, BASE_MODELS)
@@ -162,79 +182,26 @@ def find_base_model(name: str) -> BaseModel:
         return BASE_MODELS[key]
     if not (Path(folder) / "model_index.json").is_file():
         raise UserError(
-            f"{folder} holds no model_index.json", hint="name the folder of a diffusers pipeline"
+            f"{folder} has no model_index.json",
+            hint="name the folder of a diffusers pipeline",
+            code="not-a-base-model",
         )
     return replace(BASE_MODELS[key], location=folder, revision=None)
 
 
-def load_pipeline(
-    model: BaseModel, *, device: torch.device, dtype: torch.dtype
-) -> StableDiffusionPipeline:
-    """Loads the pipeline from safetensors, without safety checker and without progress bars.
+def find_family(family: Family) -> type[LoadedModel]:
+    """Import and return the class of a family."""
+    module, _, attribute = FAMILIES[family].partition(":")
+    found: type[LoadedModel] = getattr(importlib.import_module(module), attribute)
+    return found
 
-    Raises UserError that names the folder to bring when the hub cannot be reached.
+
+def load_base_model(
+    model: BaseModel, sampler: Sampler, *, device: str = "cpu", precision: Precision = "fp32"
+) -> LoadedModel:
+    """Load a base model that samples as a protocol says.
+
+    Raises:
+        UserError: its files are not on this machine and the hub cannot be reached.
     """
-    # Diffusers imports it wherever it is installed; it warns of kernels that nothing here calls.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    import diffusers  # noqa: PLC0415  (slow import)
-    import transformers  # noqa: PLC0415
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-    if not model.is_local:
-        options["revision"] = model.revision
-    options |= {
-        "StableDiffusionPipeline": {
-            "feature_extractor": None, "image_encoder": None, "safety_checker": None,
-            "requires_safety_checker": False,
-        },
-        "StableDiffusionXLPipeline": {
-            "feature_extractor": None, "image_encoder": None, "add_watermarker": False,
-        },
-        "StableUnCLIPImg2ImgPipeline": {},
-    }[model.pipeline]  # fmt: skip
-    try:
-        pipeline = getattr(diffusers, model.pipeline).from_pretrained(model.location, **options)
-    except OSError as error:
-        raise UserError(
-            f"base model '{model.name}' ({model.location}, revision {model.revision}) is not on "
-            "this machine and the hub cannot be reached",
-            hint=f"bring its diffusers folder and pass --base-model {model.name}=FOLDER",
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
-
-
-def load_tokenizer(model: BaseModel) -> CLIPTokenizer:
-    """The tokenizer of a base model alone; UserError when it cannot be had."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-    from transformers import CLIPTokenizer  # noqa: PLC0415
-
-    folder = model.location
-    try:
-        if not model.is_local:
-            # from_pretrained would make an empty tokenizer where the files are not to be had.
-            folder = snapshot_download(
-                folder, revision=model.revision, allow_patterns=["tokenizer/*"]
-            )
-        return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-    except (OSError, HfHubHTTPError) as error:
-        raise UserError(
-            f"the tokenizer of '{model.name}' ({model.location}) is not on this machine and the "
-            "hub cannot be reached",
-            hint=f"bring its diffusers folder and pass --base-model {model.name}=FOLDER",
-        ) from error
-
-
-def make_scheduler(pipeline: StableDiffusionPipeline, sampler: Sampler) -> Any:
-    """The protocol's scheduler with the base model's own noise schedule and prediction type."""
-    import diffusers  # noqa: PLC0415  (slow import)
-
-    classes = {
-        "ddim": diffusers.DDIMScheduler,
-        "ddpm": diffusers.DDPMScheduler,
-        "dpm-solver": diffusers.DPMSolverMultistepScheduler,
-    }
-    return classes[sampler.scheduler].from_config(pipeline.scheduler.config)
+    return find_family(model.family)(model, sampler, device=device, precision=precision)

@@ -142,14 +142,15 @@ def _find_hours(
 @user_errors
 def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     """List rare tokens of a base model's tokenizer, for `identifier` in a recipe."""
-    from dreambench.base_models.registry import find_base_model, load_tokenizer  # noqa: PLC0415
+    from dreambench.base_models.registry import find_base_model, find_family  # noqa: PLC0415
     from dreambench.methods.finetuning.identifier import (  # noqa: PLC0415
         choose_identifier,
         find_rare_tokens,
         sample_tokens,
     )
 
-    tokenizer = load_tokenizer(find_base_model(base_model))
+    base = find_base_model(base_model)
+    tokenizer = find_family(base.family).load_tokenizer(base)
     found = find_rare_tokens(tokenizer)
     click.echo(f"{len(found)} rare tokens; 'auto' is {choose_identifier(tokenizer, 'auto')}")
     for word in sample_tokens(found, n_tokens, seed=seed):

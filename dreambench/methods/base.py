@@ -1,31 +1,32 @@
-"""Methods: code that makes images of a subject. The interface, and the table of all of them."""
+"""The interface of a method, and what it is told of its run."""
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
+import pydantic
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dreambench.base_models.registry import BaseModel as DiffusionModel
+from dreambench.base_models.registry import BaseModel, Precision, find_family, load_base_model
 from dreambench.config.protocol import Sampler
-from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.datasets.subjects import Subject
-from dreambench.errors import UserError, unknown_name
+from dreambench.errors import UserError
 from dreambench.progress import Progress
 
-Precision = Literal["fp32", "bf16"]
+if TYPE_CHECKING:
+    from dreambench.base_models.base import LoadedModel
+
+Model = TypeVar("Model", bound="LoadedModel")
 
 
-class Settings(BaseModel):
+class Settings(pydantic.BaseModel):
     """Numbers of a recipe's table; a method lists its own in a subclass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
 class NoSettings(Settings):
@@ -36,7 +37,7 @@ class NoSettings(Settings):
 class Context:
     """Where and under which protocol a method works."""
 
-    base_model: DiffusionModel
+    base_model: BaseModel
     sampler: Sampler
     device: str
     precision: Precision
@@ -44,20 +45,50 @@ class Context:
     cache_dir: Path
     progress: Progress
 
+    @overload
+    def load_base_model(self) -> LoadedModel: ...
+    @overload
+    def load_base_model(self, family: type[Model]) -> Model: ...
+    def load_base_model(self, family: type[Any] | None = None) -> Any:
+        """Load the base model with the protocol's sampler, on the run's device.
+
+        A method that works on one family alone names its class.
+
+        Raises:
+            UserError: the base model is of another family, or its files cannot be had.
+        """
+        if family is not None and not issubclass(find_family(self.base_model.family), family):
+            raise UserError(
+                f"the base model '{self.base_model.name}' is not of the family {family.__name__}, "
+                "which this method needs",
+                hint="pass another --base-model: dreambench list base-models",
+                code="unsupported-base-model",
+            )
+        return load_base_model(
+            self.base_model, self.sampler, device=self.device, precision=self.precision
+        )
+
 
 @dataclass(frozen=True)
 class Work:
-    """What a method does besides drawing its images, as far as it can be counted beforehand."""
+    """What a method does besides generating its images, as far as it can be counted beforehand.
 
-    optimizer_steps: int = 0  # of each subject
-    images_per_step: int = 0  # noisy images that a step learns from
-    class_images: int = 0  # of each class noun
+    `optimizer_steps` and `saved_bytes` are for each subject, `class_images` for each class noun;
+    `images_per_step` are the noisy images that a step learns from; `other_parameters` those of
+    networks besides the base model's own. `samples` says whether images come out of the denoising
+    network, `calls_per_image` how many network calls an image of the subject takes, where plain
+    sampling takes 1. `missing` are weights besides the base model's that are not on this machine,
+    with their bytes (0: unknown).
+    """
+
+    optimizer_steps: int = 0
+    images_per_step: int = 0
+    class_images: int = 0
     trained_parameters: int = 0
-    saved_bytes: int = 0  # of each subject
-    other_parameters: int = 0  # of networks beside the base model's own
-    draws: bool = False  # whether its images come out of the denoising network
-    drawing: float = 1.0  # network calls of an image of the subject, where plain drawing takes 1
-    # Weights beside the base model's that are not on this machine, with their bytes (0: unknown).
+    saved_bytes: int = 0
+    other_parameters: int = 0
+    samples: bool = False
+    calls_per_image: float = 1.0
     missing: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -65,7 +96,7 @@ class Generator(Protocol):
     """Makes images of one subject."""
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """One RGB image a prompt. Image i depends on (prompts[i], seeds[i]) alone.
+        """Return one RGB image a prompt. Image i depends on (prompts[i], seeds[i]) alone.
 
         A prompt may hold the slot {subject}, which stands for what the method calls its subject.
         """
@@ -90,88 +121,14 @@ class Method(ABC):
         self.context = context
 
     @classmethod
-    def count_work(cls, settings: Any, base_model: DiffusionModel) -> Work:
-        """What is to be done, without loading anything."""
+    def count_work(cls, settings: Any, base_model: BaseModel) -> Work:
+        """Return what there is to do, without loading anything."""
         return Work()
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Leaves in `out_dir` (which exists and is empty) all that `load` needs."""
+        """Leave in `out_dir` (which exists and is empty) all that `load` needs."""
         return
 
     @abstractmethod
     def load(self, subject: Subject, out_dir: Path) -> Generator:
-        """Makes a generator from what `fit` left."""
-
-
-METHODS = {
-    "dreambooth": "dreambench.methods.finetuning.dreambooth:DreamBooth",
-    "dreambooth-lora": "dreambench.methods.finetuning.dreambooth_lora:DreamBoothLora",
-    "textual-inversion": "dreambench.methods.finetuning.textual_inversion:TextualInversion",
-    "custom-diffusion": "dreambench.methods.finetuning.custom_diffusion:CustomDiffusion",
-    "ip-adapter": "dreambench.methods.image_prompting.ip_adapter:IPAdapter",
-    "image-variation": "dreambench.methods.image_prompting.image_variation:ImageVariation",
-    "composition": "dreambench.methods.editing.composition:Composition",
-    "cut-and-paste": "dreambench.methods.editing.composition:CutAndPaste",
-    "sdedit": "dreambench.methods.editing.sdedit:SDEdit",
-    "inpainting": "dreambench.methods.editing.inpainting:Inpainting",
-    "ddim-inversion": "dreambench.methods.editing.ddim_inversion:DDIMInversion",
-    "class-only": "dreambench.methods.reference.class_only:ClassOnly",
-    "copy-reference": "dreambench.methods.reference.copy_reference:CopyReference",
-    # On mini it draws with the world's program, which stands far below the methods.
-    "real-images": "dreambench.mini.real_images:RealImages",
-}
-
-
-def find_method(name: str) -> type[Method]:
-    """The class behind a name in METHODS; imports it only now, since torch is slow to import."""
-    if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
-    module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def find_class(recipe: Recipe) -> type[Method]:
-    """The class that a recipe is of; UserError where the code of somebody's own is not at hand."""
-    if not isinstance(recipe, PluginRecipe):
-        return find_method(recipe.method)
-    if recipe.method_class is None:
-        raise UserError(
-            f"the code of '{recipe.name}' ({recipe.method}) is not known here",
-            hint=f"say where it is: --method path/to/{recipe.method}",
-        )
-    return recipe.method_class
-
-
-def read_settings(recipe: Recipe, base_model: str) -> Settings:
-    """A recipe's numbers for a base model; UserError for one that the method does not take."""
-    method = find_class(recipe)
-    table = recipe.settings_for(base_model)
-    try:
-        return method.Settings.model_validate(table)
-    except ValidationError as error:
-        found = "; ".join(
-            ": ".join([*(str(part) for part in item["loc"][:1]), item["msg"]])
-            for item in error.errors()
-        )
-        raise UserError(
-            f"baseline '{recipe.name}', table [{base_model}]: {found}",
-            hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
-        ) from error
-
-
-def make_method(recipe: Recipe, context: Context) -> Method:
-    """A method with a recipe's numbers; UserError for a number that the method does not take."""
-    return find_class(recipe)(read_settings(recipe, context.base_model.name), context)
-
-
-def describe_track(recipe: Recipe, base_model: str) -> str:
-    """What a baseline may use, e.g. "tuned, all photos"; only rows of one track are rivals."""
-    known = recipe if isinstance(recipe, PluginRecipe) else find_method(recipe.method)
-    if getattr(known, "is_oracle", False):
-        return "oracle"
-    chosen = recipe.settings_for(base_model).get("n_photos")
-    n_photos = chosen if isinstance(chosen, int) and chosen > 0 else known.n_references
-    if n_photos == 0:
-        return "no photos"
-    seen = "all photos" if n_photos is None else f"{n_photos} photo{'s' if n_photos > 1 else ''}"
-    return f"{'tuned' if known.tunes else 'tuning-free'}, {seen}"
+        """Return a generator, made from what `fit` left."""

@@ -1,73 +1,73 @@
-"""Somebody's own method as a recipe: `FILE.py:Class`, or a package's entry point."""
+"""Recipes of methods from anywhere: shipped ones, `FILE.py:Class`, or a package's entry point."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.metadata
-import importlib.util
 import inspect
 import re
-import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from dreambench.base_models.registry import BASE_MODELS, BaseModel
 from dreambench.config.recipe import PluginRecipe, Recipe, list_recipes, load_recipe
-from dreambench.errors import UserError, suggest, unknown_name
-from dreambench.methods.base import (
-    METHODS,
-    Method,
-    Settings,
-    Work,
+from dreambench.errors import UserError, unknown_name
+from dreambench.methods.base import Method, Settings, Work
+from dreambench.methods.registry import (
+    GROUP,
     describe_track,
     find_class,
+    list_shipped,
     read_settings,
 )
-from dreambench.storage.files import digest_folder, sha256_file
-from dreambench.storage.shipped import PACKAGE_DIR
+from dreambench.plugins import (
+    LoadedClass,
+    is_reference,
+    list_entry_points,
+    load_entry_point,
+    load_reference,
+    plugin_error,
+    to_kebab_case,
+)
 
-GROUP = "dreambench.methods"
-"""ImageSet point group of packages that bring methods: name -> class."""
 ALL = "all"
+"""Stands for one recipe of each shipped method."""
 
-_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<attribute>[^:/\\]*)")
 _ROW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def find_recipe(name: str) -> Recipe:
-    """A recipe by what `--method` takes, with the code of somebody's own method loaded.
+    """Return a recipe by what `--method` takes, with the code of a method from outside loaded.
 
     That is a shipped recipe's name, the path of a TOML file, `FILE.py:Class`, or the name of an
     entry point in the group `dreambench.methods`. The code of the latter two is executed.
 
-    Raises UserError for what is not there or is no method.
+    Raises:
+        UserError: there is no such recipe or method, or its code fails or is not a method.
     """
-    if _REFERENCE.fullmatch(name) or name.endswith(".py"):
-        return _make_recipe(*_load_reference(name, Path()))
+    if is_reference(name):
+        return _make_recipe(load_reference(name, option="--method"))
     if name in list_recipes() or name.endswith(".toml"):
         recipe = load_recipe(name)
-        if recipe.method in METHODS:
+        if recipe.method in list_shipped():
             return recipe
-        if _REFERENCE.fullmatch(recipe.method) or recipe.method.endswith(".py"):
-            found = _load_reference(recipe.method, Path(name).parent)
-        else:
-            found = _load_entry_point(recipe.method)
-        return _make_recipe(*found, recipe=recipe)
-    if name in list_entry_points():
-        return _make_recipe(*_load_entry_point(name))
-    raise unknown_name("method", name, [*list_recipes(), *list_entry_points(), ALL])
+        return _make_recipe(_load_class(recipe.method, Path(name).parent), recipe=recipe)
+    if name in list_entry_points(GROUP):
+        return _make_recipe(_load_class(name))
+    raise unknown_name("method", name, [*list_recipes(), *list_entry_points(GROUP), ALL])
+
+
+def _load_class(method: str, folder: Path = Path()) -> LoadedClass:
+    if is_reference(method):
+        return load_reference(method, option="--method", folder=folder)
+    return load_entry_point(GROUP, method, kind="method", known=tuple(list_shipped()))
 
 
 def find_recipes(
     names: Sequence[str], base_model: str, *, optional: Sequence[str] = ()
 ) -> tuple[list[Recipe], list[str]]:
-    """Recipes in the order of their names, each once; "all" stands for one of each shipped method.
+    """Return recipes in the order of their names, each once; see `ALL`.
 
     The second list names what of "all" and of `optional`, which come last, is left out because it
     has no numbers for the base model.
@@ -78,7 +78,7 @@ def find_recipes(
         if name != ALL:
             recipes.setdefault(name, find_recipe(name))
             continue
-        extra = [method for method in METHODS if method in list_recipes()]
+        extra = [method for method in list_shipped() if method in list_recipes()]
         _add_defined(recipes, extra, base_model, skipped)
     _add_defined(recipes, optional, base_model, skipped)
     return list(recipes.values()), skipped
@@ -96,9 +96,10 @@ def _add_defined(
 
 
 def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:
-    """What a recipe will do; UserError for numbers that its method does not take.
+    """Return what a recipe will do, without loading a network.
 
-    Loads no network.
+    Raises:
+        UserError: its method does not take its numbers, or `count_work` fails.
     """
     settings = read_settings(recipe, base_model.name)
     method = find_class(recipe)
@@ -107,24 +108,30 @@ def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:
     try:
         work = method.count_work(settings, base_model)
     except Exception as error:
-        raise _broken(f"count_work() of {recipe.method}", error) from error
+        raise plugin_error(f"count_work() of {recipe.method}", error) from error
     if not isinstance(work, Work):
         raise UserError(
-            f"count_work() of {recipe.method} gives no Work", hint="return dreambench.methods.Work"
+            f"count_work() of {recipe.method} does not return a Work",
+            hint="return dreambench.methods.Work",
+            code="not-a-method",
         )
     return work
 
 
 def attach_code(recipe: Recipe, reference: str | None) -> Recipe:
-    """A recipe that was read from a run folder, with its code found again.
+    """Return a recipe that was read from a run folder, with its code found again.
 
-    `reference` is what `--method` says; a package's method is found without it. Raises UserError
-    when the code is not that of the run.
+    `reference` is what `--method` says; a package's method is found without it.
+
+    Raises:
+        UserError: the code is not that of the run.
     """
     if not isinstance(recipe, PluginRecipe):
         if reference is not None and find_recipe(reference).method != recipe.method:
             raise UserError(
-                f"the run is of '{recipe.method}' and not of {reference}", hint="leave --method out"
+                f"the run is of '{recipe.method}' and not of {reference}",
+                hint="leave --method out",
+                code="other-code",
             )
         return recipe
     if reference is None and "distribution" in recipe.code:
@@ -134,210 +141,126 @@ def attach_code(recipe: Recipe, reference: str | None) -> Recipe:
     found = find_recipe(reference)
     if not isinstance(found, PluginRecipe) or found.code != recipe.code:
         raise UserError(
-            f"{reference} is not the code that this run was begun with ({recipe.method})",
-            hint="bring that code back, or begin another run with --out",
+            f"{reference} is not the code that this run was started with ({recipe.method})",
+            hint="restore that code, or start another run with --out",
+            code="other-code",
         )
     return recipe.model_copy(update={"method_class": found.method_class})
 
 
-def list_entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    """The methods that installed packages bring, by name; nothing of them is imported."""
-    points = importlib.metadata.entry_points(group=GROUP)
-    return {point.name: point for point in sorted(points, key=lambda point: point.name)}
-
-
 def list_methods(base_model: BaseModel) -> list[dict[str, Any]]:
-    """Every shipped recipe and every method of an installed package, as a row.
+    """Return every shipped recipe and every method of an installed package, as a row.
 
-    `trained_parameters` is None where there are no numbers for the base model, as is `track`'s
-    number of photos then the method's own. A package that cannot be loaded says so as its title.
+    `trained_parameters` is None where there are no numbers for the base model; the number of photos
+    in `track` is then the method's own. A package that cannot be loaded says so as its title.
     """
-    names = [name for name in METHODS if name in list_recipes()]
-    names += [name for name in list_recipes() if name not in names]
-    rows = []
-    for name in [*names, *(name for name in list_entry_points() if name not in names)]:
-        row: dict[str, Any] = {"name": name, "title": "", "track": "", "trained_parameters": None,
-                               "base_models": [], "source": ""}  # fmt: skip
-        rows.append(row)
-        try:
-            recipe = find_recipe(name)
-            row |= {"title": recipe.title, "base_models": list(recipe.tables)}
-            row["source"] = recipe.source
-            if isinstance(recipe, PluginRecipe):
-                package = " ".join([recipe.code["distribution"], recipe.code["version"]])
-                row["source"] += f" (installed: {package})"
-            has_table = base_model.name in recipe.tables
-            row["track"] = describe_track(
-                recipe, base_model.name if has_table else row["base_models"][0]
-            )
-            if has_table:
-                row["trained_parameters"] = check_recipe(recipe, base_model).trained_parameters
-        except UserError as error:
-            row["title"] = f"cannot be loaded: {error.problem}"
-    return rows
+    recipes, points = list_recipes(), list_entry_points(GROUP)
+    names = [name for name in list_shipped() if name in recipes]
+    return [_describe(name, base_model) for name in dict.fromkeys([*names, *recipes, *points])]
 
 
-def _load_reference(reference: str, folder: Path) -> tuple[type[Method], str, dict[str, str]]:
-    """The class of `FILE.py:Class`, what the recipe calls it, and which code it is."""
-    found = _REFERENCE.fullmatch(reference)
-    path = folder / (found["file"] if found else reference)
+def _describe(name: str, base_model: BaseModel) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": name, "title": "", "track": "", "trained_parameters": None, "base_models": [],
+        "source": "",
+    }  # fmt: skip
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}", hint="name a file as FILE.py:Class"
-        ) from error
-    classes = re.findall(rb"^class (\w+)", content, flags=re.MULTILINE)
-    known = [name.decode() for name in classes]
-    if found is None or not found["attribute"]:
-        raise UserError(
-            f"{reference} names no class",
-            hint=f"e.g. --method {path}:{known[-1] if known else 'MyMethod'}",
+        recipe = find_recipe(name)
+        row |= {"title": recipe.title, "base_models": list(recipe.tables)}
+        row["source"] = recipe.source
+        if isinstance(recipe, PluginRecipe):
+            package = " ".join([recipe.code["distribution"], recipe.code["version"]])
+            row["source"] += f" (installed: {package})"
+        has_table = base_model.name in recipe.tables
+        row["track"] = describe_track(
+            recipe, base_model.name if has_table else row["base_models"][0]
         )
-    attribute = found["attribute"]
-    module = _run_file(path.resolve(), content)
-    method_class = getattr(module, attribute, None)
-    if method_class is None:
-        hint = suggest(attribute, known) or f"its classes: {', '.join(known) or 'none'}"
-        raise UserError(f"{path} has no class '{attribute}'", hint=hint)
-    method = f"{path.name}:{attribute}"
-    code = {
-        "file": path.name,
-        "class": attribute,
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    return _check_class(method_class, f"{path}:{attribute}"), method, code
+        if has_table:
+            row["trained_parameters"] = check_recipe(recipe, base_model).trained_parameters
+    except UserError as error:
+        row["title"] = f"cannot be loaded: {error.problem}"
+    return row
 
 
-@functools.lru_cache
-def _run_file(path: Path, content: bytes) -> ModuleType:
-    """Executes these very bytes, which the digest is of, and no file of compiled code."""
-    name = f"dreambench_plugin_{path.stem}_{hashlib.sha256(bytes(path) + content).hexdigest()[:8]}"
-    module = ModuleType(name)
-    module.__file__ = str(path)
-    sys.modules[name] = module
-    try:
-        exec(compile(content, str(path), "exec"), module.__dict__)
-    except Exception as error:
-        del sys.modules[name]
-        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-        top = str(missing).partition(".")[0]
-        if missing and ((path.parent / f"{top}.py").is_file() or (path.parent / top).is_dir()):
-            raise UserError(
-                f"{path} imports '{top}', which lies beside it: a method in one file is one file",
-                hint="make a package of several, with an entry point (README, Your own method)",
-            ) from error
-        raise _broken(str(path), error) from error
-    return module
+def _check_class(loaded: LoadedClass) -> type[Method]:
+    """Return a class that has all that a method needs.
 
-
-def _broken(what: str, error: Exception) -> UserError:
-    """One line for an exception of somebody's code, with the line that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not Path(f.filename).is_relative_to(PACKAGE_DIR)] or frames
-    line = f", line {own[-1].lineno} of {Path(own[-1].filename).name}"
-    if isinstance(error, SyntaxError):
-        line = f", line {error.lineno}"
-    return UserError(
-        f"{what} does not work{line}: {type(error).__name__}: {error}", hint="mend it and run again"
-    )
-
-
-def _load_entry_point(name: str) -> tuple[type[Method], str, dict[str, str]]:
-    points = list_entry_points()
-    if name not in points:
-        raise unknown_name("method", name, [*METHODS, *points])
-    if sum(p.name == name for p in importlib.metadata.entry_points(group=GROUP)) > 1:
-        raise UserError(
-            f"several installed packages bring a method '{name}'", hint="uninstall all but one"
-        )
-    point = points[name]
-    try:
-        method_class = point.load()
-    except Exception as error:
-        raise _broken(f"the method '{name}' ({point.value})", error) from error
-    code = {
-        "distribution": point.dist.name if point.dist else "",
-        "version": point.dist.version if point.dist else "",
-        "class": point.value,
-        "sha256": _digest_package(point.module),
-    }
-    return _check_class(method_class, f"the method '{name}' ({point.value})"), name, code
-
-
-def _digest_package(module: str) -> str:
-    """Digest of all modules of the top-level package, or of its one file."""
-    spec = importlib.util.find_spec(module.partition(".")[0])
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    if folders:
-        return digest_folder(Path(folders[0]), suffixes=[".py"])
-    return sha256_file(Path(str(spec.origin))) if spec else ""
-
-
-def _check_class(found: Any, where: str) -> type[Method]:
-    """UserError unless it is a method's class."""
-    hint = "inherit from dreambench.methods.Method (README, Your own method)"
+    Raises:
+        UserError: it has not.
+    """
+    found, where = loaded.value, loaded.where
     if not inspect.isclass(found):
-        raise UserError(f"{where} is no class", hint=hint)
+        raise _not_a_method(f"{where} is not a class")
     for name in ("load", "fit", "count_work"):
         one = getattr(found, name, None)
         if not callable(one) or getattr(one, "__isabstractmethod__", False):
-            raise UserError(f"{where} has no {name}()", hint=hint)
+            raise _not_a_method(f"{where} has no {name}()")
     settings = getattr(found, "Settings", None)
     if not (inspect.isclass(settings) and issubclass(settings, Settings)):
-        raise UserError(
-            f"the Settings of {where} are no dreambench.methods.Settings", hint="inherit from it"
+        raise _not_a_method(
+            f"the Settings of {where} are not a dreambench.methods.Settings", "inherit from it"
         )
+    _check_attributes(found, where)
+    return cast(type[Method], found)
+
+
+def _check_attributes(found: Any, where: str) -> None:
+    """Raise UserError unless a class says what its track is."""
     if not isinstance(getattr(found, "tunes", None), bool):
-        raise UserError(f"{where} does not say whether it tunes", hint="tunes = True or False")
+        raise _not_a_method(f"{where} does not say whether it tunes", "tunes = True or False")
     n_references = getattr(found, "n_references", 0.5)
     is_number = isinstance(n_references, int) and not isinstance(n_references, bool)
     if not (n_references is None or (is_number and n_references >= 0)):
-        raise UserError(
-            f"n_references of {where} is no number of photos", hint="None for all, or a number"
+        raise _not_a_method(
+            f"n_references of {where} is not a number of photos", "None for all, or a number"
         )
-    method_class = cast(type[Method], found)
-    if method_class.tunes and method_class.fit is Method.fit:
-        raise UserError(
-            f"{where} says that it tunes and has no fit()", hint="write it, or tunes = False"
+    if found.tunes and found.fit is Method.fit:
+        raise _not_a_method(
+            f"{where} says that it tunes and has no fit()", "write it, or tunes = False"
         )
-    return method_class
 
 
-def _make_recipe(
-    method_class: type[Method], method: str, code: dict[str, str], *, recipe: Recipe | None = None
-) -> PluginRecipe:
-    """A recipe for a class; without a file of its own it has the defaults of the class's Settings.
+def _not_a_method(problem: str, hint: str = "") -> UserError:
+    hint = hint or "inherit from dreambench.methods.Method (docs: add a method)"
+    return UserError(problem, hint=hint, code="not-a-method")
 
-    The row's name, title and source are the class's attributes, else come from its name and
-    docstring.
-    """
+
+def _make_recipe(loaded: LoadedClass, *, recipe: Recipe | None = None) -> PluginRecipe:
+    """Return a recipe for a class, with the numbers of `recipe`, else with its own defaults."""
+    method_class = _check_class(loaded)
     if recipe is None:
-        title = (method_class.__doc__ or method_class.__name__).strip().splitlines()[0]
-        name = method if "distribution" in code else _to_kebab_case(method_class.__name__)
-        head = {
-            "name": getattr(method_class, "name", None) or name,
-            "title": getattr(method_class, "title", None) or title.rstrip("."),
-            "source": getattr(method_class, "source", None) or method,
-        }
-        if not _ROW_NAME.fullmatch(str(head["name"])):
-            raise UserError(
-                f"{method} cannot be called '{head['name']}'",
-                hint='give the class an attribute: name = "my-method"',
-            )
-        tables = dict.fromkeys(BASE_MODELS, _read_defaults(method_class, method))
+        head = _describe_class(method_class, loaded)
+        tables = dict.fromkeys(BASE_MODELS, _read_defaults(method_class, loaded.name))
     else:
-        head, tables = (
-            {key: getattr(recipe, key) for key in ("name", "title", "source")},
-            recipe.tables,
-        )
+        head = {"name": recipe.name, "title": recipe.title, "source": recipe.source}
+        tables = recipe.tables
     return PluginRecipe(
-        **{key: str(value) for key, value in head.items()}, method=method, tables=tables, code=code,
-        tunes=method_class.tunes, n_references=method_class.n_references, method_class=method_class,
+        **head, method=loaded.name, tables=tables, code=loaded.code, tunes=method_class.tunes,
+        n_references=method_class.n_references, method_class=method_class,
     )  # fmt: skip
 
 
+def _describe_class(method_class: type[Method], loaded: LoadedClass) -> dict[str, str]:
+    """Return a row's name, title and source: attributes, else from the name and docstring."""
+    title = (method_class.__doc__ or method_class.__name__).strip().splitlines()[0]
+    is_file = "file" in loaded.code
+    name = to_kebab_case(method_class.__name__) if is_file else loaded.name
+    head = {
+        "name": getattr(method_class, "name", None) or name,
+        "title": getattr(method_class, "title", None) or title.rstrip("."),
+        "source": getattr(method_class, "source", None) or loaded.name,
+    }
+    if not _ROW_NAME.fullmatch(str(head["name"])):
+        raise UserError(
+            f"{loaded.name} cannot be called '{head['name']}'",
+            hint='give the class an attribute: name = "my-method"',
+            code="invalid-name",
+        )
+    return {key: str(value) for key, value in head.items()}
+
+
 def _read_defaults(method_class: type[Method], method: str) -> dict[str, Any]:
+    """Return the defaults of a class's Settings; UserError where one is missing or invalid."""
     fields = method_class.Settings.model_fields
     missing = [name for name, field in fields.items() if field.is_required()]
     if missing:
@@ -345,13 +268,9 @@ def _read_defaults(method_class: type[Method], method: str) -> dict[str, Any]:
             f"the Settings of {method} have no default for {', '.join(missing)}",
             hint=f'give one, or write a recipe: method = "{method}", title, source, and a table '
             "[mini] with the numbers in a file my-recipe.toml, then --method my-recipe.toml",
+            code="missing-value",
         )
     try:
         return method_class.Settings().model_dump(mode="json")
     except ValidationError as error:
-        raise _broken(f"the defaults of {method}", error) from error
-
-
-def _to_kebab_case(name: str) -> str:
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name)
-    return words.replace("_", "-").strip("-").lower()
+        raise plugin_error(f"the defaults of {method}", error) from error

@@ -1,4 +1,4 @@
-"""Oracle: real pictures of the subject, the row "Real images" of the paper's table 1."""
+"""Oracle: real images of the subject, the row "Real images" of the paper's table 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Generator, Method, Settings, Work
-from dreambench.methods.editing.editing import load_square
+from dreambench.methods.photos import load_photo
 from dreambench.mini.training.benchmark import SUBJECTS
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.world.identities import ACCESSORIES, CLASSES, Identity, sample_identity
@@ -24,7 +24,7 @@ from dreambench.mini.world.styles import STYLES
 
 
 class RealImagesSettings(Settings):
-    """What a real picture is."""
+    """What a real image is."""
 
     pictures: Literal["drawn", "photos"] = Field(
         description="drawn: new ones of what the prompt asks for, by the program of the small "
@@ -33,10 +33,10 @@ class RealImagesSettings(Settings):
 
 
 class RealImages(Method):
-    """No model: pictures that are the subject beyond doubt.
+    """No model: images that are the subject beyond doubt.
 
-    On mini, `pictures = "drawn"`: the program that took the photos takes a new picture of the same
-    individual as the prompt says; for the plain class one of another individual. This is the true
+    On mini, `pictures = "drawn"`: the program that took the photos takes a new one of the same
+    individual as the prompt says; for a class image one of another individual. This is the true
     answer, so what it scores is the most that a metric can give for being right. A photo of
     anything else cannot be had anew: there, `pictures = "photos"` gives the photos themselves, cut
     square as the other methods see them, where `copy-reference` squeezes a whole photo into the
@@ -56,27 +56,40 @@ class RealImages(Method):
         return Work()
 
     def load(self, subject: Subject, out_dir: Path) -> Generator:
-        """UserError for a subject that the small world's program does not know."""
+        """Return what renders the subject, or has its photos.
+
+        Raises:
+            UserError: the small world's program does not know the subject.
+        """
         if self.settings.pictures == "photos":
-            return _Photos([load_square(path, self.size_px) for path in subject.photos])
+            return _Photos([load_photo(path, size_px=self.size_px) for path in subject.photos])
         return _Camera(find_identity(subject), self.size_px)
 
 
 def find_identity(subject: Subject) -> Identity:
-    """The individual on a subject's photos; UserError when these are not mini's own."""
+    """Return the individual on a subject's photos.
+
+    Raises:
+        UserError: the photos are not mini's own.
+    """
     if subject.name in SUBJECTS:
         (own,) = load_subjects(find_dataset("mini"), names=[subject.name])
         if own.sha256 == subject.sha256:
             class_name, nth = SUBJECTS[subject.name]
             return make_identity("benchmark", list(CLASSES).index(class_name) + nth * len(CLASSES))
     raise UserError(
-        f"'{subject.name}' is no subject of mini, so that no program can draw it",
+        f"'{subject.name}' is not a subject of mini, so that no program can draw it",
         hint="set pictures = 'photos' in a copy of the recipe",
+        code="unsupported-subject",
     )
 
 
 def read_prompt(prompt: str, identity: Identity, *, seed: int) -> Shot:
-    """What a prompt of the small world asks for; UserError for words that it does not have."""
+    """Return what a prompt of the small world asks for.
+
+    Raises:
+        UserError: it has words that the small world does not have.
+    """
     text = prompt.replace("{subject}", identity.class_name)
     changes: list[dict[str, str]] = [{}]
     for field, words in (
@@ -92,6 +105,7 @@ def read_prompt(prompt: str, identity: Identity, *, seed: int) -> Shot:
     raise UserError(
         f"the small world cannot draw '{prompt}'",
         hint="set pictures = 'photos' in a copy of the recipe, or use the prompts of mini",
+        code="unsupported-prompt",
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dreambench.artifacts.plan import make_plan
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.registry import BaseModel, Precision
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.config.recipe import Recipe
 from dreambench.datasets.subjects import Subject
-from dreambench.methods.base import Precision, Settings, Work, find_class, read_settings
+from dreambench.methods.base import Settings, Work
+from dreambench.methods.registry import find_class, read_settings
 
 # A PNG of a photograph-like picture, in bytes a pixel (measured on Stable Diffusion's at 512 px by
 # its users: about 0.4 to 0.5 MB).
@@ -58,7 +59,7 @@ def make_estimate(
     steps = work.optimizer_steps * len(subjects)
     sampler = protocol.sampler
     # Images of the plain class are drawn plainly whatever the method does for its subject.
-    n_drawn = n_class + work.draws * (n_prior + (len(units) - n_prior) * work.drawing)
+    n_drawn = n_class + work.samples * (n_prior + (len(units) - n_prior) * work.calls_per_image)
     return Estimate(
         n_subjects=len(subjects),
         n_prompts=len({(u.subject, u.prompt_id) for u in units if u.prompt_id != PRIOR_PROMPT_ID}),
@@ -90,7 +91,7 @@ def estimate_memory(
     whole of it for Stable Diffusion 1.5 as well).
     """
     weights = 4 * (
-        base_model.n_unet_parameters + base_model.n_other_parameters + work.other_parameters
+        base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )
     state = 0
     if work.trained_parameters:
@@ -102,5 +103,5 @@ def estimate_memory(
     activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
-        weights += AUTOCAST_WEIGHT_BYTES * base_model.n_unet_parameters
+        weights += AUTOCAST_WEIGHT_BYTES * base_model.n_denoiser_parameters
     return round((weights + state + activations) * SLACK + RUNTIME_BYTES)

@@ -13,15 +13,15 @@ from pathlib import Path
 import psutil
 import torch
 
-from dreambench.base_models.registry import BASE_MODELS, BaseModel
+from dreambench.base_models.registry import BASE_MODELS, BaseModel, Precision
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.datasets.subjects import check_files, find_dataset, read_index
 from dreambench.encoders.encoder import ENCODERS, EncoderSpec
 from dreambench.encoders.segmentation import SEGMENTERS, SegmenterSpec
 from dreambench.machine.cost_estimate import estimate_memory
-from dreambench.methods.base import Precision, find_method, read_settings
 from dreambench.methods.image_prompting.adapters import ADAPTERS, Adapter
+from dreambench.methods.registry import find_method, read_settings
 from dreambench.runs.run_folder import PACKAGES
 from dreambench.storage.shipped import cache_dir
 
@@ -86,7 +86,7 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     """Whether one baseline fits with one base model; if not, what in its recipe to lower."""
     settings = read_settings(recipe, base.name)
     work = find_method(recipe.method).count_work(settings, base)
-    if not (work.draws or work.trained_parameters):
+    if not (work.samples or work.trained_parameters):
         return f"{base.name} needs none", True
     size_px = load_protocol("mini" if base.name == "mini" else "dreambench").sampler.size_px
 

@@ -1,4 +1,4 @@
-"""Composition: the subject is cut out of a photo and set into a scene that the model draws.
+"""Composition: the subject is cut out of a photo and set into a scene that the model generates.
 
 As such it is the method `cut-and-paste`; `composition` harmonises the whole by partial denoising,
 as SDEdit does for image compositing (Meng et al., ICLR 2022, arXiv 2108.01073).
@@ -9,22 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from dreambench.artifacts.plan import derive_seed
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
-from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing.editing import EditingGenerator, check_strength, load_masks
+from dreambench.methods.editing.generator import EditingGenerator, check_strength
+from dreambench.methods.editing.masks import load_masks
 from dreambench.types import Mask
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 class CompositionSettings(Settings):
@@ -34,7 +32,7 @@ class CompositionSettings(Settings):
 
 
 def remove_subject(prompt: str) -> str:
-    """A prompt without its subject: the place and the manner that it asks for.
+    """Return a prompt without its subject: the place and the manner that it asks for.
 
     "a red {subject} on the beach" gives "on the beach", "an oil painting of a {subject}" gives
     "an oil painting". What a prompt says of the subject itself, of what it wears or is made of, is
@@ -46,29 +44,29 @@ def remove_subject(prompt: str) -> str:
 
 
 def paste(photo: Image.Image, mask: Mask, scene: Image.Image) -> Image.Image:
-    """The masked pixels of a photo on a scene of the same size."""
+    """Return the masked pixels of a photo on a scene of the same size."""
     return Image.fromarray(np.where(mask[..., None], np.asarray(photo), np.asarray(scene)))
 
 
 class CutAndPaste(Method):
-    """Pastes the subject of a photo, at its place and size there, into a drawn scene.
+    """Pastes the subject of a photo, at its place and size there, into a generated scene.
 
-    A photographer has put it where a subject stands well, which is also where the model draws what
+    A photographer has put it where a subject stands well, which is also where the model puts what
     no prompt asked for. The seed picks the photo among all.
     """
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
-        self.pipeline = load_base(context)
+        self.model = context.load_base_model()
 
     @classmethod
     def count_work(cls, settings: Any, base_model: BaseModel) -> Work:
         """See `methods.Method`. A scene for each image, though some prompts ask for none."""
-        return Work(draws=True)
+        return Work(samples=True)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
-        """Reads the photos and masks."""
-        return _Pasted(self.pipeline, self.context, subject=subject)
+        """Load the photos and masks."""
+        return _Pasted(self.model, subject=subject)
 
 
 class Composition(CutAndPaste):
@@ -83,28 +81,19 @@ class Composition(CutAndPaste):
     @classmethod
     def count_work(cls, settings: CompositionSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`. A scene for each image, though some prompts ask for none."""
-        return Work(draws=True, drawing=1 + settings.strength)
+        return Work(samples=True, calls_per_image=1 + settings.strength)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
-        """Reads the photos and masks."""
-        return _Harmonised(
-            self.pipeline, self.context, subject=subject, strength=self.settings.strength
-        )
+        """Load the photos and masks."""
+        return _Harmonised(self.model, subject=subject, strength=self.settings.strength)
 
 
 class _Pasted(EditingGenerator):
-    def __init__(
-        self,
-        pipeline: StableDiffusionPipeline,
-        context: Context,
-        *,
-        subject: Subject,
-        strength: float | None = None,
-    ) -> None:
-        super().__init__(pipeline, context, subject=subject, strength=strength)
-        self.masks = load_masks(subject, context.sampler.size_px)
+    def __init__(self, model: LoadedModel, *, subject: Subject) -> None:
+        super().__init__(model, subject=subject)
+        self.masks = load_masks(subject, model.sampler.size_px)
 
-    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         texts = [remove_subject(prompt) for prompt in prompts]
         picks = self._pick(seeds)
         images = [self.photos[index] for index in picks]
@@ -113,15 +102,19 @@ class _Pasted(EditingGenerator):
         # than the photo's own.
         rows = [row for row, text in enumerate(texts) if text]
         if rows:
-            scenes = self._draw([texts[row] for row in rows], [seeds[row] for row in rows])
+            scenes = self.model.sample([texts[row] for row in rows], [seeds[row] for row in rows])
             for row, scene in zip(rows, scenes, strict=True):
                 images[row] = paste(images[row], self.masks[picks[row]], scene)
         return images
 
 
 class _Harmonised(_Pasted):
-    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        images = super()._draw_subject(prompts, seeds)
-        # Other noise than the scene was drawn from, which it would bring out again.
+    def __init__(self, model: LoadedModel, *, subject: Subject, strength: float) -> None:
+        super().__init__(model, subject=subject)
+        self.strength = strength
+
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        images = super()._generate_subject(prompts, seeds)
+        # Other noise than the scene was sampled from, which would bring that scene out again.
         fresh = [derive_seed("harmonise", seed) for seed in seeds]
-        return self._redraw(prompts, fresh, images)
+        return self._redraw(prompts, fresh, images, strength=self.strength)

@@ -1,24 +1,23 @@
-"""DDIM inversion of a photo, redrawn with Prompt-to-Prompt attention control.
+"""DDIM inversion of a photo, generated again with Prompt-to-Prompt attention control.
 
 A photo is inverted to noise with the caption "a [class]" (Song et al., ICLR 2021, arXiv 2010.02502,
-section 4.3), and drawn from that noise twice at once: with the caption, which gives the photo back,
-and with the prompt, which takes the attention maps of the former (Hertz et al., ICLR 2023,
+section 4.3), and sampled from that noise twice at once: with the caption, which gives the photo
+back, and with the prompt, which takes the attention maps of the former (Hertz et al., ICLR 2023,
 arXiv 2208.01626, section 3.2: adding a new phrase).
 
 Under guidance plain inversion does not give the photo back (Mokady et al., CVPR 2023, "null-text
 inversion"). Here the caption stands in the place of the empty text, which needs no optimization
-(Miyake et al., "negative-prompt inversion", arXiv 2305.16807): the caption's own drawing is then
+(Miyake et al., "negative-prompt inversion", arXiv 2305.16807): the caption's own sample is then
 the same at any guidance, and guidance goes from the caption towards the prompt.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -26,16 +25,14 @@ from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from dreambench.base_models.base import Conditioning
 from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
-from dreambench.methods.diffusion import Conditioning, autocast, encode_texts, load_base, predict
-from dreambench.methods.editing.editing import EditingGenerator, load_square
-from dreambench.methods.finetuning.training import encode_images
+from dreambench.methods.editing.generator import EditingGenerator
+from dreambench.methods.photos import load_photo
 from dreambench.storage.files import write_bytes
-
-if TYPE_CHECKING:
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 FILE = "inverted.safetensors"
 # The public code of Prompt-to-Prompt leaves the maps of larger layers alone, which are also the
@@ -68,83 +65,60 @@ class DDIMInversion(Method):
 
     def __init__(self, settings: DDIMInversionSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.pipeline = load_base(context)
+        self.model = context.load_base_model(StableDiffusion)
 
     @classmethod
     def count_work(cls, settings: DDIMInversionSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`. Three rows a step: photo, caption and prompt."""
-        return Work(draws=True, drawing=1.5)
+        return Work(samples=True, calls_per_image=1.5)
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Writes the noise that each photo comes from."""
+        """Write the noise that each photo comes from."""
         side = self.context.sampler.size_px
-        photos = [load_square(path, side) for path in subject.photos]
-        mean, _ = encode_images(self.pipeline, self.context, photos)
+        photos = [load_photo(path, size_px=side) for path in subject.photos]
+        caption, n_corrections = f"a {subject.class_name}", self.settings.n_corrections
         # One after another, so that a photo's noise does not depend on how many there are.
         noise = torch.cat(
             [
-                invert(
-                    self.pipeline, self.context, latents * self.pipeline.vae.config.scaling_factor,
-                    caption=f"a {subject.class_name}", n_corrections=self.settings.n_corrections,
-                )
-                for latents in mean.split(1)
+                invert(self.model, latents, caption=caption, n_corrections=n_corrections)
+                for latents in self.model.encode_images(photos).means().split(1)
             ]
-        )  # fmt: skip
+        )
         content = save({"noise": noise.float().cpu().contiguous()}, metadata={"format": "pt"})
         write_bytes(out_dir / FILE, content)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
-        """Reads what the photos were inverted to."""
+        """Load what the photos were inverted to."""
         noise = load_file(out_dir / FILE)["noise"].to(self.context.device)
-        return _Controlled(
-            self.pipeline, self.context, subject=subject, noise=noise, settings=self.settings
-        )
-
-
-def _make_schedule(pipeline: StableDiffusionPipeline, name: str, n_steps: int) -> Any:
-    import diffusers  # noqa: PLC0415  (slow import)
-
-    # Latents have no fixed range to be clipped to, and a clipped step has no inverse.
-    made = getattr(diffusers, name).from_config(pipeline.scheduler.config, clip_sample=False)
-    made.set_timesteps(n_steps, device=pipeline.device)
-    return made
+        return _Controlled(self.model, subject=subject, noise=noise, settings=self.settings)
 
 
 @torch.inference_mode()
-def invert(
-    pipeline: StableDiffusionPipeline,
-    context: Context,
-    latents: Tensor,
-    *,
-    caption: str,
-    n_corrections: int,
-) -> Tensor:
-    """The noise (n, c, h, w) that DDIM without guidance draws scaled latents (n, c, h, w) from.
+def invert(model: StableDiffusion, latents: Tensor, *, caption: str, n_corrections: int) -> Tensor:
+    """Return the noise (n, c, h, w) that DDIM without guidance samples latents (n, c, h, w) from.
 
     A step is undone with the network's answer at the latents before it, since those after it are
-    not known yet. Each of `n_corrections` then draws the step from what was found and adds what it
+    not known yet. Each of `n_corrections` then takes the step from what was found and adds what it
     misses, which is a fixed-point iteration as in Pan et al. ("AIDI", ICCV 2023).
     """
-    n_steps = context.sampler.n_steps
-    back = _make_schedule(pipeline, "DDIMInverseScheduler", n_steps)
-    forth = _make_schedule(pipeline, "DDIMScheduler", n_steps)
-    with autocast(context):
-        text = encode_texts(pipeline, [caption]).repeat(0, len(latents))
+    back, forth = model.make_ddim(inverse=True), model.make_ddim()
+    with model.autocast():
+        text = model.encode_prompts([caption]).repeat(0, len(latents))
         for time in back.timesteps:
             wanted, times = latents, time.expand(len(latents))
-            answer = predict(pipeline, latents, times, text).float()
+            answer = model.predict(latents, times, text).float()
             latents = back.step(answer, time, latents).prev_sample
             for _ in range(n_corrections):
-                answer = predict(pipeline, latents, times, text).float()
+                answer = model.predict(latents, times, text).float()
                 latents = latents + wanted - forth.step(answer, time, latents).prev_sample
     return latents
 
 
 def match_tokens(source: Sequence[int], target: Sequence[int], n_tokens: int) -> Tensor:
-    """For each of `n_tokens` places of the target text the place of the same token in the source.
+    """Return for each of `n_tokens` places of the target the same token's place in the source.
 
-    -1 for a token that the source lacks. What follows both texts is padding, which they have in
-    common.
+    It is -1 for a token that the source lacks. What follows both texts is padding, which they have
+    in common.
     """
     places = torch.full((n_tokens,), -1)
     end = max(len(source), len(target))
@@ -167,7 +141,7 @@ class _Control:
     replace_cross: bool = True
 
     def mix(self, maps: Tensor, *, is_cross: bool) -> Tensor:
-        """Attention maps (3n, heads, queries, keys), with those of the photos put in."""
+        """Return attention maps (3n, heads, queries, keys) with those of the photos put in."""
         photo, caption, prompt = maps.chunk(3)
         if not is_cross:
             return torch.cat([photo, caption, photo]) if self.replace_self else maps
@@ -213,62 +187,52 @@ class _ControlledAttention:
         return attn.to_out[1](attn.to_out[0](found)) / attn.rescale_output_factor
 
 
-@contextmanager
-def _controlled(pipeline: StableDiffusionPipeline, control: _Control) -> Iterator[None]:
-    """The UNet's attention layers under a control, and as they were afterwards."""
-    before = dict(pipeline.unet.attn_processors)
-    pipeline.unet.set_attn_processor(_ControlledAttention(control))
-    try:
-        yield
-    finally:
-        pipeline.unet.set_attn_processor(before)
-
-
 class _Controlled(EditingGenerator):
+    model: StableDiffusion
+
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
-        context: Context,
+        model: StableDiffusion,
         *,
         subject: Subject,
         noise: Tensor,
         settings: DDIMInversionSettings,
     ) -> None:
-        super().__init__(pipeline, context, subject=subject)
+        super().__init__(model, subject=subject)
         self.noise = noise
         self.settings = settings
         self.caption = f"a {subject.class_name}"
 
-    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        pipeline, n = self.pipeline, len(prompts)
-        texts = self._fill(prompts)
-        start = self.noise[self._pick(seeds)]
-        sampler = self.context.sampler
-        schedule = _make_schedule(pipeline, "DDIMScheduler", sampler.n_steps)
-        tokens = [pipeline.tokenizer(text, truncation=True).input_ids for text in texts]
-        source = pipeline.tokenizer(self.caption, truncation=True).input_ids
-        with autocast(self.context):
-            captions = encode_texts(pipeline, [self.caption]).repeat(0, 2 * n)
-            text = captions.join(encode_texts(pipeline, texts))
-            n_tokens = text.states.shape[1]
-            places = torch.stack([match_tokens(source, found, n_tokens) for found in tokens])
-            control = _Control(places.to(start.device))
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        model, n, texts = self.model, len(prompts), self._fill(prompts)
+        start, n_steps = self.noise[self._pick(seeds)], model.sampler.n_steps
+        schedule = model.make_ddim()
+        with model.autocast():
+            captions = model.encode_prompts([self.caption]).repeat(0, 2 * n)
+            text = captions.join(model.encode_prompts(texts))
+            n_tokens = text.tensors["states"].shape[1]
+            control = _Control(self._match(texts, n_tokens).to(start.device))
             latents = start.repeat(2, 1, 1, 1)
-            with _controlled(pipeline, control):
+            with model.attention_through(_ControlledAttention(control)):
                 for step, time in enumerate(schedule.timesteps):
-                    control.replace_self = step < self.settings.self_share * sampler.n_steps
-                    control.replace_cross = step < self.settings.cross_share * sampler.n_steps
+                    control.replace_self = step < self.settings.self_share * n_steps
+                    control.replace_cross = step < self.settings.cross_share * n_steps
                     latents = self._step(schedule, time, latents, text)
-            images = pipeline.vae.decode(latents[n:] / pipeline.vae.config.scaling_factor).sample
-        return pipeline.image_processor.postprocess(images.float(), output_type="pil")
+        return model.decode_latents(latents[n:])
 
-    def _step(
-        self, schedule: DDIMScheduler, time: Tensor, latents: Tensor, text: Conditioning
-    ) -> Tensor:
-        """One step of n photos and n images, (2n, c, h, w)."""
+    def _match(self, texts: Sequence[str], n_tokens: int) -> Tensor:
+        """Return the places (n, n_tokens) of the prompts' tokens in the caption."""
+        source, *targets = (
+            self.model.tokenizer(text, truncation=True).input_ids for text in (self.caption, *texts)
+        )
+        return torch.stack([match_tokens(source, target, n_tokens) for target in targets])
+
+    def _step(self, schedule: Any, time: Tensor, latents: Tensor, text: Conditioning) -> Tensor:
+        """Take one step of n photos and n images, (2n, c, h, w)."""
         photo, image = latents.chunk(2)
         rows = torch.cat([photo, image, image])
-        answers = predict(self.pipeline, rows, time.expand(len(rows)), text).float()
+        answers = self.model.predict(rows, time.expand(len(rows)), text).float()
         of_photo, of_caption, of_prompt = answers.chunk(3)
-        guided = of_caption + self.context.sampler.guidance_scale * (of_prompt - of_caption)
-        return schedule.step(torch.cat([of_photo, guided]), time, latents).prev_sample
+        guided = of_caption + self.model.sampler.guidance_scale * (of_prompt - of_caption)
+        stepped: Tensor = schedule.step(torch.cat([of_photo, guided]), time, latents).prev_sample
+        return stepped

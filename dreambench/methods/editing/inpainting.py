@@ -1,4 +1,4 @@
-"""Inpainting: the subject of a photo is kept and everything around it is drawn anew.
+"""Inpainting: the subject of a photo is kept and everything around it is generated.
 
 Blended Latent Diffusion (Avrahami et al., SIGGRAPH 2023, arXiv 2206.02779, section 4.1). diffusers'
 inpainting pipelines do the same for UNets of 4 input channels, but refuse any other number that is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,16 +17,13 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
-from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing.editing import EditingGenerator, load_masks
-from dreambench.methods.finetuning.training import encode_images
+from dreambench.methods.editing.generator import EditingGenerator
+from dreambench.methods.editing.masks import load_masks
 from dreambench.types import Mask
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 class InpaintingSettings(Settings):
@@ -44,7 +41,7 @@ class InpaintingSettings(Settings):
 
 
 class Inpainting(Method):
-    """Draws the prompt with the class noun around the subject of a photo.
+    """Generates the prompt with the class noun around the subject of a photo.
 
     Each image is made of one photo, but the seed picks it among all.
     """
@@ -53,35 +50,30 @@ class Inpainting(Method):
 
     def __init__(self, settings: InpaintingSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.pipeline = load_base(context)
+        self.model = context.load_base_model()
 
     @classmethod
     def count_work(cls, settings: InpaintingSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
-        return Work(draws=True)
+        return Work(samples=True)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
-        """Reads the photos and masks, and encodes the photos."""
-        return _Around(self.pipeline, self.context, subject=subject, settings=self.settings)
+        """Load the photos and masks, and encode the photos."""
+        return _Around(self.model, subject=subject, settings=self.settings)
 
 
 class _Around(EditingGenerator):
     def __init__(
-        self,
-        pipeline: StableDiffusionPipeline,
-        context: Context,
-        *,
-        subject: Subject,
-        settings: InpaintingSettings,
+        self, model: LoadedModel, *, subject: Subject, settings: InpaintingSettings
     ) -> None:
-        super().__init__(pipeline, context, subject=subject)
-        mean, _ = encode_images(pipeline, context, self.photos)
-        self.latents = mean * pipeline.vae.config.scaling_factor
-        masks = load_masks(subject, context.sampler.size_px)
-        self.kept = shrink_masks(masks, mean.shape[-1], settings.min_share).to(mean.device)
-        self.n_kept_steps = round(settings.kept_steps * context.sampler.n_steps)
+        super().__init__(model, subject=subject)
+        self.latents = model.encode_images(self.photos).means()
+        masks = load_masks(subject, model.sampler.size_px)
+        side = self.latents.shape[-1]
+        self.kept = shrink_masks(masks, side, settings.min_share).to(self.latents.device)
+        self.n_kept_steps = round(settings.kept_steps * model.sampler.n_steps)
 
-    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         rows = self._pick(seeds)
         clean, kept = self.latents[rows], self.kept[rows]
         noise = torch.cat(
@@ -91,20 +83,16 @@ class _Around(EditingGenerator):
             ]
         ).to(clean.device)
 
-        def put_back(pipeline: Any, step: int, time: Any, tensors: dict[str, Tensor]) -> dict:
+        def put_back(step: int, latents: Tensor) -> Tensor:
             if step >= self.n_kept_steps:
-                return {}
-            times = pipeline.scheduler.timesteps
-            known = clean
-            if step + 1 < len(times):
-                at = times[step + 1].expand(len(clean))
-                known = pipeline.scheduler.add_noise(clean, noise, at)
-            return {"latents": torch.where(kept, known, tensors["latents"]).to(noise.dtype)}
+                return latents
+            known = self.model.add_noise(clean, noise, step=step)
+            return torch.where(kept, known, latents).to(noise.dtype)
 
-        return self._draw(self._fill(prompts), seeds, latents=noise, callback_on_step_end=put_back)
+        return self.model.sample(self._fill(prompts), seeds, start=noise, after_step=put_back)
 
 
 def shrink_masks(masks: Sequence[Mask], side: int, min_share: float) -> Tensor:
-    """Masks of n photos at the latents' size, (n, 1, side, side): true where a share is in them."""
+    """Return masks of n photos at the latents' size: bool (n, 1, side, side)."""
     pixels = torch.from_numpy(np.stack(masks)).float()[:, None]
     return torch.nn.functional.adaptive_avg_pool2d(pixels, side) >= min_share

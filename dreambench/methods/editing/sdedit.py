@@ -9,11 +9,11 @@ from typing import ClassVar
 from PIL import Image
 from pydantic import Field
 
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
-from dreambench.methods.diffusion import load_base
-from dreambench.methods.editing.editing import EditingGenerator, check_strength
+from dreambench.methods.editing.generator import EditingGenerator, check_strength
 
 
 class SDEditSettings(Settings):
@@ -35,20 +35,23 @@ class SDEdit(Method):
     def __init__(self, settings: SDEditSettings, context: Context) -> None:
         check_strength(settings.strength, context)
         super().__init__(settings, context)
-        self.pipeline = load_base(context)
+        self.model = context.load_base_model()
 
     @classmethod
     def count_work(cls, settings: SDEditSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
-        return Work(draws=True, drawing=settings.strength)
+        return Work(samples=True, calls_per_image=settings.strength)
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
-        """Reads the photos."""
-        return _Redrawn(
-            self.pipeline, self.context, subject=subject, strength=self.settings.strength
-        )
+        """Load the photos."""
+        return _Redrawn(self.model, subject=subject, strength=self.settings.strength)
 
 
 class _Redrawn(EditingGenerator):
-    def _draw_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        return self._redraw(prompts, seeds, [self.photos[index] for index in self._pick(seeds)])
+    def __init__(self, model: LoadedModel, *, subject: Subject, strength: float) -> None:
+        super().__init__(model, subject=subject)
+        self.strength = strength
+
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        photos = [self.photos[index] for index in self._pick(seeds)]
+        return self._redraw(prompts, seeds, photos, strength=self.strength)

@@ -14,20 +14,19 @@ from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work
-from dreambench.methods.diffusion import PipelineGenerator, encode_texts
+from dreambench.methods.finetuning.class_images import ClassImages
 from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.methods.finetuning.training import (
     Batch,
-    ClassImages,
     TrainingSettings,
     check_prior,
-    draw_latents,
-    encode_images,
+    freeze,
     keep_weights,
-    load_frozen,
     load_photos,
-    tune,
+    pick_rows,
+    train,
 )
+from dreambench.methods.generators import TextGenerator
 from dreambench.storage.files import write_bytes, write_json
 
 
@@ -44,13 +43,13 @@ class DreamBoothSettings(TrainingSettings):
 
 
 def choose_noun(subject: Subject, class_noun: str) -> str:
-    """The noun that stands behind the identifier; the wrong one is of the other kind."""
+    """Return the noun that stands behind the identifier; the wrong one is of the other kind."""
     wrong = "teapot" if subject.kind == "live" else "dog"
     return {"correct": subject.class_name, "none": "", "wrong": wrong}[class_noun]
 
 
 class DreamBooth(Method):
-    """Fine-tunes all layers of the UNet (and the text encoder by choice) on "a [V] [class]"."""
+    """Fine-tunes the whole denoising network (and text encoders by choice) on "a [V] [class]"."""
 
     Settings: ClassVar[type[DreamBoothSettings]] = DreamBoothSettings
     tunes = True
@@ -59,17 +58,18 @@ class DreamBooth(Method):
         check_prior(settings.prior_weight, settings.n_class_images)
         if settings.prior_weight > 0 and settings.class_noun == "none":
             raise UserError(
-                "without a class noun there is no prior to preserve", hint="set prior_weight = 0"
+                "without a class noun there is no prior to preserve",
+                hint="set prior_weight = 0",
+                code="invalid-value",
             )
         super().__init__(settings, context)
-        self.pipeline = load_frozen(context, settings)
-        self.identifier = choose_identifier(self.pipeline.tokenizer, settings.identifier)
-        self.trained: dict[str, nn.Module] = {"unet": self.pipeline.unet}
-        if settings.train_text_encoder:
-            self.trained["text_encoder"] = self.pipeline.text_encoder
-            if hasattr(self.pipeline, "text_encoder_2"):
-                self.trained["text_encoder_2"] = self.pipeline.text_encoder_2
-        self._class_images = ClassImages(self.pipeline, context, n_images=settings.n_class_images)
+        self.model = context.load_base_model()
+        freeze(self.model, settings)
+        self.identifier = choose_identifier(self.model.tokenizer, settings.identifier)
+        self.trained: dict[str, nn.Module] = self.model.trainable_networks(
+            with_text_encoders=settings.train_text_encoder
+        )
+        self._class_images = ClassImages(self.model, context, n_images=settings.n_class_images)
         self._prepare()
 
     @classmethod
@@ -83,48 +83,49 @@ class DreamBooth(Method):
             class_images=settings.n_class_images if with_prior else 0,
             trained_parameters=n_trained,
             saved_bytes=cls._saved_bytes_per_parameter * n_trained,
-            draws=True,
+            samples=True,
         )
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Trains on the subject's photos; writes the weights and `losses.json`."""
+        """Train on the subject's photos; write the weights and `losses.json`."""
         self._reset(seed)
         losses = self._train(subject, seed=seed)
         self._save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
-    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
-        """Puts the subject's weights into the pipeline."""
+    def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
+        """Put the subject's weights into the base model."""
         self._restore(out_dir)
-        return PipelineGenerator(self.pipeline, self.context, subject_phrase=self._phrase(subject))
+        return TextGenerator(self.model, subject_phrase=self._phrase(subject))
 
     def _phrase(self, subject: Subject) -> str:
         return f"{self.identifier} {choose_noun(subject, self.settings.class_noun)}".strip()
 
     def _train(self, subject: Subject, *, seed: int) -> list[dict[str, float]]:
-        settings, pipeline = self.settings, self.pipeline
-        photos = encode_images(pipeline, self.context, load_photos(subject.photos, settings))
+        settings, model = self.settings, self.model
+        photos = model.encode_images(load_photos(subject.photos, settings))
         noun, prior = choose_noun(subject, settings.class_noun), None
         if settings.prior_weight > 0:
             prior = self._class_images.encode(noun)
         texts = [f"a {self._phrase(subject)}", f"a {noun}"]
         with torch.no_grad():
-            frozen_text = encode_texts(pipeline, texts)
+            frozen_text = model.encode_prompts(texts)
         size = settings.batch_size
 
-        def draw_batch(noise: torch.Generator) -> Batch:
-            text = encode_texts(pipeline, texts) if settings.train_text_encoder else frozen_text
-            latents = draw_latents(pipeline, photos, size, noise)
+        def make_batch(noise: torch.Generator) -> Batch:
+            text = model.encode_prompts(texts) if settings.train_text_encoder else frozen_text
+            latents = photos.sample(pick_rows(len(photos), size, noise), noise)
             words = text.repeat(0, size)
             if prior is not None:
-                latents = torch.cat([latents, draw_latents(pipeline, prior, size, noise)])
+                of_class = prior.sample(pick_rows(len(prior), size, noise), noise)
+                latents = torch.cat([latents, of_class])
                 words = words.join(text.repeat(1, size))
             return Batch(latents, words, n_subject=size)
 
-        return tune(
-            pipeline, self.context, settings, modules=list(self.trained.values()),
-            draw_batch=draw_batch, prior_weight=settings.prior_weight,
-            subject_name=subject.name, seed=seed,
+        return train(
+            model, settings, modules=list(self.trained.values()), make_batch=make_batch,
+            prior_weight=settings.prior_weight, subject_name=subject.name, seed=seed,
+            progress=self.context.progress,
         )  # fmt: skip
 
     # What a variant on other weights (LoRA) does in its own way.
@@ -134,13 +135,13 @@ class DreamBooth(Method):
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
         n_text = base_model.n_text_parameters if settings.train_text_encoder else 0
-        return base_model.n_unet_parameters + n_text
+        return base_model.n_denoiser_parameters + n_text
 
     def _prepare(self) -> None:
-        """One load for all subjects: each starts from these weights again."""
-        files = {"unet": self.context.base_model.find_unet()}
+        """Keep the initial weights: one load serves all subjects, each starts from these again."""
         self._initial = {
-            name: keep_weights(module, files.get(name)) for name, module in self.trained.items()
+            name: keep_weights(module, self.model.find_weights(name))
+            for name, module in self.trained.items()
         }
         for module in self.trained.values():
             module.requires_grad_(True)
@@ -150,7 +151,7 @@ class DreamBooth(Method):
             module.load_state_dict(self._initial[name]())
 
     def _save(self, out_dir: Path) -> None:
-        """`<module>.safetensors` in half precision."""
+        """Write `<network>.safetensors` in half precision."""
         for name, module in self.trained.items():
             state = {
                 key: value.half().cpu().contiguous() for key, value in module.state_dict().items()

@@ -9,14 +9,10 @@ import torch
 from pydantic import Field
 
 from dreambench.base_models.registry import BaseModel
-from dreambench.methods.diffusion import only_errors
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-
-UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
-TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 class DreamBoothLoraSettings(DreamBoothSettings):
@@ -39,21 +35,21 @@ class DreamBoothLora(DreamBooth):
 
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
-        # Adapters of text encoders are few beside the UNet's.
+        # Adapters of text encoders are few in comparison.
         assert isinstance(settings, DreamBoothLoraSettings)
         return settings.rank * base_model.n_lora_parameters_per_rank
 
     def _prepare(self) -> None:
-        """The base model keeps its weights; adapters come and go."""
+        """Keep nothing: the base model's weights stay as they are, and adapters come and go."""
 
     def _reset(self, seed: int) -> None:
-        self.pipeline.unload_lora_weights()
+        self.model.unload_lora()
         # peft draws the first factor from torch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for name, module in self.trained.items():
-                layers = UNET_LAYERS if name == "unet" else TEXT_ENCODER_LAYERS
-                module.add_adapter(self._config(layers))  # type: ignore[operator]
+                config = self._config(self.model.adapted_layers(name))
+                module.add_adapter(config)  # type: ignore[operator]
 
     def _config(self, layers: list[str]) -> LoraConfig:
         from peft import LoraConfig  # noqa: PLC0415  (slow import)
@@ -68,15 +64,11 @@ class DreamBoothLora(DreamBooth):
         from peft import get_peft_model_state_dict  # noqa: PLC0415
 
         layers = {
-            f"{name}_lora_layers": convert_state_dict_to_diffusers(
-                get_peft_model_state_dict(module)
-            )
+            name: convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
             for name, module in self.trained.items()
         }
-        self.pipeline.save_lora_weights(out_dir, **layers)
+        self.model.save_lora(out_dir, layers)
 
     def _restore(self, out_dir: Path) -> None:
-        self.pipeline.unload_lora_weights()
-        # It warns when the text encoder has no adapters, which the recipe decides.
-        with only_errors():
-            self.pipeline.load_lora_weights(out_dir, weight_name="pytorch_lora_weights.safetensors")
+        self.model.unload_lora()
+        self.model.load_lora(out_dir)

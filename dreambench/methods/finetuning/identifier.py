@@ -1,4 +1,4 @@
-"""Rare-token identifiers: the word that a tuned model learns to read as its subject."""
+"""Rare-token identifiers: the word that a trained model learns to read as its subject."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def find_rare_tokens(tokenizer: CLIPTokenizer) -> list[str]:
-    """Short words that are one token, rare, and no word of English, rarest first.
+    """Return short words that are one token, rare, and no word of English, rarest first.
 
     The paper (section 3.2) looks up rare tokens of at most three characters in the tokenizer's
     vocabulary. In a byte-pair vocabulary a later entry was merged later, so the second half holds
@@ -34,13 +34,17 @@ def find_rare_tokens(tokenizer: CLIPTokenizer) -> list[str]:
 
 
 def sample_tokens(tokens: Sequence[str], n_tokens: int, *, seed: int) -> list[str]:
-    """Up to `n_tokens` of the tokens, the same for a seed always."""
+    """Return up to `n_tokens` of the tokens, always the same for a seed."""
     order = sorted(range(len(tokens)), key=lambda index: derive_seed("tokens", seed, tokens[index]))
     return [tokens[index] for index in order[:n_tokens]]
 
 
 def choose_identifier(tokenizer: CLIPTokenizer, wanted: str) -> str:
-    """`wanted` itself, or for "auto" one of the rare tokens, the same for a tokenizer always."""
+    """Return `wanted`, or for "auto" one of the rare tokens, always the same for a tokenizer.
+
+    Raises:
+        UserError: the vocabulary has no rare token.
+    """
     if wanted != "auto":
         return wanted
     tokens = find_rare_tokens(tokenizer)
@@ -48,5 +52,6 @@ def choose_identifier(tokenizer: CLIPTokenizer, wanted: str) -> str:
         raise UserError(
             "the base model's tokenizer has no rare three-letter token",
             hint="name an identifier in the recipe, for instance identifier = 'sks'",
+            code="no-rare-token",
         )
     return tokens[derive_seed("identifier") % len(tokens)]

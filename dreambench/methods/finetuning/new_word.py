@@ -1,4 +1,4 @@
-"""A new word in a pipeline's vocabulary: its vectors are trained, all other words' stay."""
+"""A new word in a base model's vocabulary: its vectors are trained, all other words' stay."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from dreambench.base_models.base import LoadedModel, TextEncoder
 from dreambench.storage.files import write_bytes
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-    from transformers import CLIPTokenizer
 
 
 class Vocabulary(nn.Module):
@@ -29,7 +25,7 @@ class Vocabulary(nn.Module):
         self.vectors = nn.Parameter(table.weight[self.n_old :].detach().clone())
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Vectors (..., d) of token ids."""
+        """Return the vectors (..., d) of token ids."""
         new = self.vectors[(ids - self.n_old).clamp(min=0)]
         return torch.where((ids >= self.n_old)[..., None], new, self.table(ids))
 
@@ -38,79 +34,75 @@ class Vocabulary(nn.Module):
 class _Place:
     """Where the word stands in one text encoder."""
 
-    tokenizer: CLIPTokenizer
-    encoder: Any
+    encoder: TextEncoder
     rows: list[int]
 
     @property
     def table(self) -> nn.Embedding:
-        return self.encoder.get_input_embeddings()
+        table: nn.Embedding = self.encoder.network.get_input_embeddings()
+        return table
 
 
 class NewWord:
-    """A word of one or more vectors in each text encoder of a pipeline.
+    """A word of one or more vectors in each text encoder of a base model.
 
     Saved as `learned_embeds.safetensors`, which `pipeline.load_textual_inversion` reads, and
     `learned_embeds_2.safetensors` for a second text encoder (`places` has a key for each suffix).
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, word: str, *, n_vectors: int = 1) -> None:
+    def __init__(self, model: LoadedModel, word: str, *, n_vectors: int = 1) -> None:
         self.word = word
         self.places: dict[str, _Place] = {}
         # diffusers reads the word in a prompt as all of these in a row.
         words = [word, *(f"{word}_{index}" for index in range(1, n_vectors))]
-        for suffix in ("", "_2"):
-            tokenizer = getattr(pipeline, f"tokenizer{suffix}", None)
-            encoder = getattr(pipeline, f"text_encoder{suffix}", None)
-            if tokenizer is None or encoder is None:
-                continue
+        for suffix, encoder in model.text_encoders.items():
+            tokenizer = encoder.tokenizer
             tokenizer.add_tokens([name for name in words if name not in tokenizer.get_vocab()])
-            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-            encoder.requires_grad_(False)
-            rows = tokenizer.convert_tokens_to_ids(words)
-            self.places[suffix] = _Place(tokenizer, encoder, rows)
+            encoder.network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+            encoder.network.requires_grad_(False)
+            self.places[suffix] = _Place(encoder, tokenizer.convert_tokens_to_ids(words))
 
     def find_vectors(self, text: str) -> dict[str, Tensor]:
-        """A text's own vectors, repeated or cut to the number of the word's, (n_vectors, d)."""
+        """Return a text's own vectors, repeated or cut to as many as the word's: (n_vectors, d)."""
         found = {}
         for suffix, place in self.places.items():
-            ids = place.tokenizer(text, add_special_tokens=False).input_ids
+            ids = place.encoder.tokenizer(text, add_special_tokens=False).input_ids
             chosen = [ids[index % len(ids)] for index in range(len(place.rows))]
             found[suffix] = place.table.weight[chosen].detach().clone()
         return found
 
     @torch.no_grad()
     def put(self, vectors: dict[str, Tensor]) -> None:
-        """Makes these the word's vectors."""
+        """Make these the word's vectors."""
         for suffix, place in self.places.items():
             weight = place.table.weight
             weight[place.rows] = vectors[suffix].to(weight)
 
     @contextmanager
     def learning(self) -> Iterator[list[nn.Module]]:
-        """Modules whose only parameters with gradients are the word's vectors; kept afterwards."""
+        """Yield modules whose only parameters with gradients are the word's vectors, then kept."""
         tables = {suffix: place.table for suffix, place in self.places.items()}
         learned = {
             suffix: Vocabulary(table, len(self.places[suffix].rows))
             for suffix, table in tables.items()
         }
         for suffix, place in self.places.items():
-            place.encoder.set_input_embeddings(learned[suffix])
+            place.encoder.network.set_input_embeddings(learned[suffix])
         try:
             yield list(learned.values())
         finally:
             for suffix, place in self.places.items():
-                place.encoder.set_input_embeddings(tables[suffix])
+                place.encoder.network.set_input_embeddings(tables[suffix])
         self.put({suffix: vocabulary.vectors for suffix, vocabulary in learned.items()})
 
     def save(self, out_dir: Path) -> None:
-        """Writes the word's vectors."""
+        """Write the word's vectors."""
         for suffix, place in self.places.items():
             vectors = place.table.weight[place.rows].detach().cpu().contiguous()
             content = save({self.word: vectors}, metadata={"format": "pt"})
             write_bytes(out_dir / f"learned_embeds{suffix}.safetensors", content)
 
     def load(self, out_dir: Path) -> None:
-        """Puts saved vectors into the vocabulary."""
+        """Put saved vectors into the vocabulary."""
         files = {suffix: out_dir / f"learned_embeds{suffix}.safetensors" for suffix in self.places}
         self.put({suffix: load_file(file)[self.word] for suffix, file in files.items()})

@@ -12,17 +12,16 @@ from torch import nn
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Work
-from dreambench.methods.diffusion import PipelineGenerator, encode_texts
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
     TrainingSettings,
-    draw_latents,
-    encode_images,
-    load_frozen,
+    freeze,
     load_photos,
-    tune,
+    pick_rows,
+    train,
 )
+from dreambench.methods.generators import TextGenerator
 from dreambench.storage.files import write_json
 
 WORD = "<subject>"
@@ -38,7 +37,7 @@ class TextualInversionSettings(TrainingSettings):
 
 
 class TextualInversion(Method):
-    """Learns the vectors of a new word; UNet, autoencoder and text encoder stay as they are.
+    """Learns the vectors of a new word; all networks stay as they are.
 
     Saved as `NewWord` saves it, which is how `pipeline.load_textual_inversion` reads it.
     """
@@ -48,8 +47,9 @@ class TextualInversion(Method):
 
     def __init__(self, settings: TextualInversionSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.pipeline = load_frozen(context, settings)
-        self.word = NewWord(self.pipeline, WORD, n_vectors=settings.n_vectors)
+        self.model = context.load_base_model()
+        freeze(self.model, settings)
+        self.word = NewWord(self.model, WORD, n_vectors=settings.n_vectors)
 
     @classmethod
     def count_work(cls, settings: TextualInversionSettings, base_model: BaseModel) -> Work:
@@ -60,37 +60,37 @@ class TextualInversion(Method):
             images_per_step=settings.batch_size,
             trained_parameters=n_trained,
             saved_bytes=4 * n_trained,
-            draws=True,
+            samples=True,
         )
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
-        """Learns the word from the subject's photos; writes its vectors and `losses.json`."""
+        """Learn the word from the subject's photos; write its vectors and `losses.json`."""
         self.word.put(self.word.find_vectors(subject.class_name))
         with self.word.learning() as modules:
             losses = self._train(subject, modules, seed=seed)
         self.word.save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
-    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
-        """Puts the subject's word into the vocabulary."""
+    def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
+        """Put the subject's word into the vocabulary."""
         self.word.load(out_dir)
-        return PipelineGenerator(self.pipeline, self.context, subject_phrase=WORD)
+        return TextGenerator(self.model, subject_phrase=WORD)
 
     def _train(
         self, subject: Subject, modules: list[nn.Module], *, seed: int
     ) -> list[dict[str, float]]:
-        settings, pipeline = self.settings, self.pipeline
-        photos = encode_images(pipeline, self.context, load_photos(subject.photos, settings))
-
+        settings, model = self.settings, self.model
+        size = settings.batch_size
+        photos = model.encode_images(load_photos(subject.photos, settings))
         texts = [template.format(WORD) for template in TEMPLATES]
 
-        def draw_batch(noise: torch.Generator) -> Batch:
-            latents = draw_latents(pipeline, photos, settings.batch_size, noise)
-            chosen = torch.randint(len(texts), (settings.batch_size,), generator=noise)
-            words = encode_texts(pipeline, texts).take(chosen.tolist())
-            return Batch(latents, words, n_subject=settings.batch_size)
+        def make_batch(noise: torch.Generator) -> Batch:
+            latents = photos.sample(pick_rows(len(photos), size, noise), noise)
+            chosen = torch.randint(len(texts), (size,), generator=noise)
+            words = model.encode_prompts(texts).take(chosen.tolist())
+            return Batch(latents, words, n_subject=size)
 
-        return tune(
-            pipeline, self.context, settings, modules=modules, draw_batch=draw_batch,
-            prior_weight=0.0, subject_name=subject.name, seed=seed,
+        return train(
+            model, settings, modules=modules, make_batch=make_batch, prior_weight=0.0,
+            subject_name=subject.name, seed=seed, progress=self.context.progress,
         )  # fmt: skip

@@ -1,10 +1,10 @@
-"""What the methods share that are shown a photo while they draw: adapters and their encoders."""
+"""What methods share that are shown a photo while they generate: adapters and their encoders."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.encoders.encoder import Pixels, load_encoder, weights_root
 from dreambench.errors import UserError, unknown_name
-from dreambench.methods.diffusion import only_errors
 from dreambench.storage.downloads import find_snapshot
 from dreambench.storage.shipped import PACKAGE_DIR
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 MINI = "ip-adapter-mini"
 ENCODER_FILES = ("config.json", "model.safetensors")
@@ -63,23 +60,23 @@ class Adapter:
 
     @property
     def how_to_get(self) -> str:
-        """Which files to bring and where to put them."""
-        return f"bring {self.source} and put them, folders and all, into {self.local_dir}"
+        """Which files to download and where to put them."""
+        return f"download {self.source} and put them, folders and all, into {self.local_dir}"
 
     def find_local(self) -> Path | None:
-        """The folder with all its files here: shipped, brought, or in the hub's cache."""
+        """Return the folder with all its files: shipped, the user's, or in the hub's cache."""
         folder = PACKAGE_DIR / "mini" / "weights" if self.shipped else self.local_dir
         return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
 
     def find_missing(self) -> dict[str, int]:
-        """What is to be downloaded for it, with its size in bytes; empty where it is here."""
+        """Return what is to be downloaded, with its size in bytes; empty where it is here."""
         if self.find_local() is not None:
             return {}
         return {f"{self.name}: {self.source}": self.n_download_bytes}
 
     @property
     def local_dir(self) -> Path:
-        """Folder for a snapshot that a user brings."""
+        """Folder for a snapshot that a user downloads."""
         return weights_root() / self.name
 
 
@@ -107,7 +104,11 @@ ADAPTERS = {
 
 
 def find_adapter(name: str, base_model: str) -> Adapter:
-    """An adapter by name; UserError when it is unknown or made for another base model."""
+    """Return an adapter by name.
+
+    Raises:
+        UserError: it is unknown, or made for another base model.
+    """
     names = [adapter.name for adapter in ADAPTERS.values() if adapter.base_model == base_model]
     if name not in names:
         raise unknown_name(f"image adapter for '{base_model}'", name, names)
@@ -145,7 +146,7 @@ class CellEncoder(nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, pixels: Tensor, output_hidden_states: bool = False) -> ImageFeatures:
-        """Of prepared pixels (n, 3, side, side); all is given whatever is asked for."""
+        """Return features of pixels (n, 3, side, side); all of them, whatever is asked for."""
         visual: Any = self.visual
         found = visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
         cells, pool = found["image_intermediates"][-1], visual.attnpool
@@ -167,50 +168,37 @@ class PixelExtractor:
         self.pixels = pixels
 
     def __call__(self, images: Image.Image | list[Image.Image], **_: object) -> _Prepared:
-        """Images as the network's input; diffusers asks for tensors, which these are."""
+        """Return images as the network's input; diffusers asks for tensors, which these are."""
         chosen = images if isinstance(images, list) else [images]
         rows = np.stack([self.pixels.prepare(image) for image in chosen])
         return _Prepared(torch.from_numpy(rows))
 
 
 def make_mini_encoder(device: str) -> tuple[CellEncoder, PixelExtractor]:
-    """The image encoder of mini and what prepares its pixels."""
+    """Return the image encoder of mini and what prepares its pixels."""
     clip = load_encoder("mini-clip", "clip", device=device)
     return CellEncoder(clip.model.visual), PixelExtractor(clip.spec.pixels)
 
 
-def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
-    """Puts an adapter and its image encoder into a pipeline, as diffusers does.
+def load_adapter(model: StableDiffusion, adapter: Adapter) -> None:
+    """Put an adapter and its image encoder into a base model, as diffusers does.
 
-    Raises UserError that says which files to bring when they are not here and cannot be fetched.
+    Raises:
+        UserError: its files are not on this machine and the hub cannot be reached.
     """
     if adapter.shipped:
-        encoder, extractor = make_mini_encoder(str(pipeline.device))
-        pipeline.register_modules(image_encoder=encoder, feature_extractor=extractor)
+        model.set_image_encoder(*make_mini_encoder(str(model.device)))
     folder = adapter.find_local()
-    options = {"revision": adapter.revision} if folder is None else {}
     try:
-        # It warns of casts to the precision that all of it has already.
-        with only_errors():
-            pipeline.load_ip_adapter(
-                str(folder or adapter.hub), subfolder=adapter.subfolder, weight_name=adapter.file,
-                image_encoder_folder=adapter.image_encoder, **options,
-            )  # fmt: skip
+        model.load_image_adapter(
+            str(folder or adapter.hub), adapter.file, subfolder=adapter.subfolder,
+            image_encoder=adapter.image_encoder,
+            revision=adapter.revision if folder is None else None,
+        )  # fmt: skip
     except OSError as error:
         raise UserError(
             f"image adapter '{adapter.name}' ({adapter.hub}, revision {adapter.revision}) is not "
             "on this machine and the hub cannot be reached",
             hint=adapter.how_to_get,
+            code="hub-unreachable",
         ) from error
-
-
-@torch.inference_mode()
-def encode_photo(pipeline: StableDiffusionPipeline, photo: Image.Image) -> tuple[Tensor, Tensor]:
-    """What the adapter is shown of a photo, and of none; each (1, 1, ...): images, photos."""
-    from diffusers.models.embeddings import ImageProjection  # noqa: PLC0415  (slow import)
-
-    (layer,) = pipeline.unet.encoder_hid_proj.image_projection_layers
-    shown, hidden = pipeline.encode_image(
-        photo, pipeline.device, 1, not isinstance(layer, ImageProjection)
-    )
-    return shown[:, None], hidden[:, None]

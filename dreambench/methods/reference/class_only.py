@@ -1,4 +1,4 @@
-"""Draws the plain class and never sees the subject: the floor under every method."""
+"""Generates the class and never sees the subject: the floor under every method."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, NoSettings, Work
-from dreambench.methods.diffusion import PipelineGenerator, load_base
+from dreambench.methods.generators import TextGenerator
 
 
 class ClassOnly(Method):
@@ -17,13 +17,13 @@ class ClassOnly(Method):
 
     def __init__(self, settings: NoSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.pipeline = load_base(context)
+        self.model = context.load_base_model()
 
     @classmethod
     def count_work(cls, settings: NoSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
-        return Work(draws=True)
+        return Work(samples=True)
 
-    def load(self, subject: Subject, out_dir: Path) -> PipelineGenerator:
-        """The base model, asked for the class."""
-        return PipelineGenerator(self.pipeline, self.context, subject_phrase=subject.class_name)
+    def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
+        """Return a generator that asks the base model for the class."""
+        return TextGenerator(self.model, subject_phrase=subject.class_name)

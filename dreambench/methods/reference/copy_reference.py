@@ -16,7 +16,7 @@ class CopyReference(Method):
     """Baseline without a model. The seed picks the photo."""
 
     def load(self, subject: Subject, out_dir: Path) -> _Copies:
-        """Reads the photos, at the protocol's size."""
+        """Load the photos, squeezed to the protocol's size."""
         size = (self.context.sampler.size_px,) * 2
         return _Copies(
             [load_image(path).resize(size, Image.Resampling.BICUBIC) for path in subject.photos]

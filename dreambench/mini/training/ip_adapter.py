@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dreambench.base_models.registry import BASE_MODELS, load_pipeline
+from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.methods.image_prompting.adapters import CellEncoder, make_mini_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.base_model import SUBJECT_WEIGHT, draw_times, load_latents
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
     data = WorldSet(args.data / "train")
-    pipeline = load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"), dtype=torch.float32)
+    pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"))
     latents = load_latents(data, pipeline.vae, args.latents)
     encoder, _ = make_mini_encoder("cpu")
     tokens = load_tokens(data, encoder, args.out / "tokens.npy")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from dreambench.base_models.registry import BASE_MODELS, load_pipeline, make_scheduler
+from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import Sampler
 from dreambench.encoders.encoder import load_encoder
 from dreambench.mini.training.autoencoder import to_pixels
@@ -89,7 +90,7 @@ def accuracy(
 @torch.inference_mode()
 def reconstruct(images: list[Image.Image]) -> list[Image.Image]:
     """Through the autoencoder and back."""
-    vae = load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"), dtype=torch.float32).vae
+    vae = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu")).vae
     found = []
     for start in range(0, len(images), 32):
         pixels = to_pixels(np.stack([np.asarray(image) for image in images[start : start + 32]]))
@@ -102,8 +103,8 @@ def reconstruct(images: list[Image.Image]) -> list[Image.Image]:
 @torch.inference_mode()
 def draw_base_model() -> tuple[list[Image.Image], list[str], list[str]]:
     """Images of "a [class] [scene]" over all pairs, with their classes and scenes."""
-    pipeline = load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"), dtype=torch.float32)
-    pipeline.scheduler = make_scheduler(pipeline, SAMPLER)
+    pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"))
+    pipeline.scheduler = StableDiffusion.make_scheduler(pipeline, SAMPLER)
     pairs = [
         (name, place) for name in CLASSES for place in SCENES for _ in range(N_IMAGES_PER_PAIR)
     ]

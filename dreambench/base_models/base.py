@@ -1,0 +1,344 @@
+"""The interface of a family of base models: what a method may ask of a loaded one.
+
+A method says "the errors of these latents under this text" or "images of these prompts", and the
+family knows which networks that takes. To add a family: one file with a subclass of `LoadedModel`,
+and its name in `registry.FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.config.protocol import Sampler
+from dreambench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a family's denoising network is told of n texts: tensors (n, ...) by name."""
+
+    tensors: Mapping[str, Tensor]
+
+    def repeat(self, row: int, n: int) -> Conditioning:
+        """Return the row-th text n times."""
+        return Conditioning(
+            {
+                name: value[row : row + 1].expand(n, *[-1] * (value.ndim - 1))
+                for name, value in self.tensors.items()
+            }
+        )
+
+    def take(self, rows: Sequence[int]) -> Conditioning:
+        """Return the texts of these rows, which may repeat."""
+        return Conditioning({name: _take_rows(value, rows) for name, value in self.tensors.items()})
+
+    def join(self, other: Conditioning) -> Conditioning:
+        """Return the texts of both."""
+        return Conditioning(
+            {name: torch.cat([value, other.tensors[name]]) for name, value in self.tensors.items()}
+        )
+
+
+def _take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
+    """Return rows by their numbers, one by one.
+
+    The gradient of indexing with a tensor adds up what rows that repeat get in whatever order the
+    threads come, so that no training would end with the same bits twice.
+    """
+    parts = values.unbind()
+    return torch.stack([parts[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """The autoencoder's posterior of n images: mean and deviation (n, c, h, w).
+
+    Latents as the denoising network sees them are `(value - shift) * scale`. A family without an
+    autoencoder has its pixels as the mean, and no deviation.
+    """
+
+    mean: Tensor
+    std: Tensor
+    scale: float
+    shift: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def sample(self, rows: Tensor, noise: torch.Generator) -> Tensor:
+        """Return latents (len(rows), c, h, w) of these rows' images, drawn from the posterior."""
+        mean, std = self.mean, self.std
+        spread = torch.randn((len(rows), *mean.shape[1:]), generator=noise).to(mean.device)
+        rows = rows.to(mean.device)
+        return self._scaled(mean[rows] + std[rows] * spread)
+
+    def means(self) -> Tensor:
+        """Return the most likely latents (n, c, h, w) of all images."""
+        return self._scaled(self.mean)
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        return (values - self.shift) * self.scale if self.shift else values * self.scale
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and the network that reads its tokens."""
+
+    tokenizer: Any
+    network: Any
+
+
+AfterStep = Callable[[int, Tensor], Tensor]
+"""Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
+
+
+class LoadedModel(ABC):
+    """A base model in memory: on one device, in one precision, under one protocol's sampler.
+
+    `pipeline` is the diffusers pipeline, for a method that wants to do in its own way what is not
+    in this interface. Weights are fp32; `autocast()` is the run's precision.
+    """
+
+    pipeline_class: ClassVar[str]
+    """Name of the class in diffusers."""
+    pipeline_options: ClassVar[Mapping[str, Any]] = {}
+    """What `from_pretrained` is given, besides where and in which precision."""
+
+    def __init__(
+        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
+    ) -> None:
+        self.model = model
+        self.sampler = sampler
+        self.precision = precision
+        self.pipeline = self.load_pipeline(model, device=torch.device(device))
+        self.pipeline.scheduler = self.make_scheduler(self.pipeline, sampler)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its networks are."""
+        device: torch.device = self.pipeline.device
+        return device
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the run's precision as a context; weights stay fp32 and sums are kept in fp32."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    # Loading
+
+    @classmethod
+    def load_pipeline(cls, model: BaseModel, *, device: torch.device) -> Any:
+        """Load the pipeline from safetensors in fp32, without safety checker and progress bars.
+
+        Raises:
+            UserError: its files are not on this machine and the hub cannot be reached.
+        """
+        # Diffusers imports it wherever it is installed; it warns of kernels that nothing here
+        # calls.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        import diffusers  # noqa: PLC0415  (slow import)
+        import transformers  # noqa: PLC0415
+
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
+        options = {"dtype": torch.float32, "use_safetensors": True, **cls.pipeline_options}
+        if not model.is_local:
+            options["revision"] = model.revision
+        try:
+            pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
+                model.location, **options
+            )
+        except OSError as error:
+            raise not_here(model, "base model") from error
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(device)
+
+    @classmethod
+    @abstractmethod
+    def load_tokenizer(cls, model: BaseModel) -> Any:
+        """Load the tokenizer that reads prompts, alone.
+
+        Raises:
+            UserError: its files are not on this machine and the hub cannot be reached.
+        """
+
+    @classmethod
+    @abstractmethod
+    def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
+        """Return the protocol's scheduler with the base model's own noise schedule."""
+
+    # Text
+
+    @property
+    @abstractmethod
+    def text_encoders(self) -> Mapping[str, TextEncoder]:
+        """Text encoders by what their files' names end with: "", "_2"."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The first text encoder's tokenizer, which rare tokens are looked up in."""
+        return next(iter(self.text_encoders.values())).tokenizer
+
+    @abstractmethod
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Return what the denoising network is told of prompts; gradients flow."""
+
+    # Images
+
+    @property
+    @abstractmethod
+    def cell_px(self) -> int:
+        """Side of the square of pixels that one place of the latents shows."""
+
+    @abstractmethod
+    def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
+        """Encode images, which are cut square at the protocol's size."""
+
+    # Training
+
+    @abstractmethod
+    def squared_errors(
+        self, latents: Tensor, text: Conditioning, *, noise: torch.Generator
+    ) -> Tensor:
+        """Return the squared errors (n, c, h, w) of one training step's prediction.
+
+        Clean `latents` (n, c, h, w) get noise at random times, both drawn from `noise`; the target
+        and the weight of a time are the family's.
+        """
+
+    def training_errors(
+        self,
+        latents: Tensor,
+        text: Conditioning,
+        *,
+        noise: torch.Generator,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean squared error (n,) of each row of clean latents under its text.
+
+        `weights` (n, 1, h, w) says where an error counts; None for everywhere.
+        """
+        errors = self.squared_errors(latents, text, noise=noise)
+        if weights is None:
+            return errors.mean((1, 2, 3))
+        return (errors * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
+
+    def freeze(self) -> None:
+        """Take the gradients from all weights; a method gives them to what it trains."""
+        for part in self.pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False)
+
+    @abstractmethod
+    def trainable_networks(self, *, with_text_encoders: bool) -> dict[str, nn.Module]:
+        """Return the networks that fine-tuning trains, by the names of their files."""
+
+    @abstractmethod
+    def adapted_layers(self, network: str) -> list[str]:
+        """Return the ends of the names of a trainable network's layers that LoRA adapts."""
+
+    @abstractmethod
+    def find_weights(self, network: str) -> Path | None:
+        """Return the one file on this machine with a trainable network's initial weights."""
+
+    @abstractmethod
+    def enable_gradient_checkpointing(self) -> None:
+        """Make activations of the denoising network anew in the backward pass, to save memory."""
+
+    def save_lora(self, folder: Path, layers: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write adapters of networks as diffusers' `pytorch_lora_weights.safetensors`."""
+        named = {f"{network}_lora_layers": state for network, state in layers.items()}
+        self.pipeline.save_lora_weights(folder, **named)
+
+    def load_lora(self, folder: Path) -> None:
+        """Put the adapters of `save_lora` into their networks."""
+        # It warns when a text encoder has no adapters, which the recipe decides.
+        with only_errors():
+            self.pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
+
+    def unload_lora(self) -> None:
+        """Take all adapters out."""
+        self.pipeline.unload_lora_weights()
+
+    # Sampling
+
+    @abstractmethod
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        start: Tensor | None = None,
+        after_step: AfterStep | None = None,
+    ) -> list[Image.Image]:
+        """Return one RGB image of the protocol's size a prompt.
+
+        `start` (n, c, h, w) are the latents to begin with, else noise that each seed draws on the
+        CPU by itself, so that neither batch nor device changes it.
+        """
+
+    @abstractmethod
+    def redraw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        images: Sequence[Image.Image],
+        strength: float,
+    ) -> list[Image.Image]:
+        """Return images after noise for `strength` of the steps was added and removed again."""
+
+    @abstractmethod
+    def add_noise(self, latents: Tensor, noise: Tensor, *, step: int) -> Tensor:
+        """Return clean latents with as much noise as there is after a step of `sample`."""
+
+    def _run_pipeline(
+        self, pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], **options: Any
+    ) -> list[Image.Image]:
+        """Return what a pipeline makes of prompts under the protocol's sampler."""
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        with self.autocast():
+            found = pipeline(
+                prompt=list(prompts),
+                num_inference_steps=self.sampler.n_steps,
+                guidance_scale=self.sampler.guidance_scale,
+                generator=noise,
+                output_type="pil",
+                **options,
+            )
+        return [image.convert("RGB") for image in found.images]
+
+
+def not_here(model: BaseModel, what: str) -> UserError:
+    """Return the error for a base model's files that cannot be had."""
+    return UserError(
+        f"the {what} '{model.name}' ({model.location}, revision {model.revision}) is not on this "
+        "machine and the hub cannot be reached",
+        hint=f"download its diffusers folder and pass --base-model {model.name}=FOLDER",
+        code="hub-unreachable",
+    )
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """Keep diffusers from saying anything below an error, where it warns of what is meant so."""
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415  (slow import)
+
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)

@@ -1,0 +1,349 @@
+"""Stable Diffusion (Rombach et al., CVPR 2022): a UNet on an autoencoder's latents, told of text.
+
+The training objective is that of diffusers' `examples/dreambooth/train_dreambooth.py`: uniform
+times, and noise, velocity or the clean latents as the target, as the model's config says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from dreambench.base_models.base import (
+    AfterStep,
+    Conditioning,
+    EncodedImages,
+    LoadedModel,
+    TextEncoder,
+    not_here,
+    only_errors,
+)
+from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.config.protocol import Sampler
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+    from transformers import CLIPTokenizer
+
+UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+class StableDiffusion(LoadedModel):
+    """Stable Diffusion 1 and 2, and mini's own base model."""
+
+    pipeline_class = "StableDiffusionPipeline"
+    pipeline_options: ClassVar[Mapping[str, Any]] = {
+        "feature_extractor": None, "image_encoder": None, "safety_checker": None,
+        "requires_safety_checker": False,
+    }  # fmt: skip
+
+    def __init__(
+        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
+    ) -> None:
+        super().__init__(model, sampler, device=device, precision=precision)
+        # Convolutions are fastest this way on the CPU and on recent GPUs.
+        self.pipeline.unet.to(memory_format=torch.channels_last)
+        self.pipeline.vae.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def load_tokenizer(cls, model: BaseModel) -> CLIPTokenizer:
+        """See `LoadedModel`."""
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+        from transformers import CLIPTokenizer  # noqa: PLC0415
+
+        folder = model.location
+        try:
+            if not model.is_local:
+                # from_pretrained would make an empty tokenizer where the files cannot be had.
+                folder = snapshot_download(
+                    folder, revision=model.revision, allow_patterns=["tokenizer/*"]
+                )
+            return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        except (OSError, HfHubHTTPError) as error:
+            raise not_here(model, "tokenizer of") from error
+
+    @classmethod
+    def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
+        """See `LoadedModel`. The prediction type is the base model's own, too."""
+        import diffusers  # noqa: PLC0415  (slow import)
+
+        classes = {
+            "ddim": diffusers.DDIMScheduler,
+            "ddpm": diffusers.DDPMScheduler,
+            "dpm-solver": diffusers.DPMSolverMultistepScheduler,
+        }
+        return classes[sampler.scheduler].from_config(pipeline.scheduler.config)
+
+    # Text
+
+    @property
+    def text_encoders(self) -> dict[str, TextEncoder]:
+        """See `LoadedModel`."""
+        found = {}
+        for suffix in ("", "_2"):
+            tokenizer = getattr(self.pipeline, f"tokenizer{suffix}", None)
+            network = getattr(self.pipeline, f"text_encoder{suffix}", None)
+            if tokenizer is not None and network is not None:
+                found[suffix] = TextEncoder(tokenizer, network)
+        return found
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Return hidden states (n, length, d), and what the second encoder pools (n, d)."""
+        states, _, *pooled = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )  # fmt: skip
+        return Conditioning({"states": states} | ({"pooled": pooled[0]} if pooled else {}))
+
+    # Images
+
+    @property
+    def cell_px(self) -> int:
+        """See `LoadedModel`."""
+        side: int = self.pipeline.vae_scale_factor
+        return side
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
+        """See `LoadedModel`. Images are encoded one by one: a batch would change last bits."""
+        side = self.sampler.size_px
+        means, stds = [], []
+        for image in images:
+            square = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+            pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1)
+            pixels = pixels.permute(2, 0, 1)[None].to(self.device)
+            posterior = self.pipeline.vae.encode(pixels).latent_dist
+            means.append(posterior.mean)
+            stds.append(posterior.std)
+        scale = self.pipeline.vae.config.scaling_factor
+        return EncodedImages(torch.cat(means), torch.cat(stds), scale)
+
+    def decode_latents(self, latents: Tensor) -> list[Image.Image]:
+        """Return the images of latents (n, c, h, w)."""
+        with self.autocast():
+            images = self.pipeline.vae.decode(
+                latents / self.pipeline.vae.config.scaling_factor
+            ).sample
+        found: list[Image.Image] = self.pipeline.image_processor.postprocess(
+            images.float(), output_type="pil"
+        )
+        return found
+
+    # Training
+
+    @cached_property
+    def _training_schedule(self) -> DDPMScheduler:
+        from diffusers import DDPMScheduler  # noqa: PLC0415  (slow import)
+
+        return DDPMScheduler.from_config(self.pipeline.scheduler.config)
+
+    def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
+        """Return what the UNet predicts for noisy latents (n, c, h, w) at `times` (n,)."""
+        states = text.tensors["states"]
+        extra = self._extra_conditions(noisy, text)
+        found: Tensor = self.pipeline.unet(
+            noisy, times, encoder_hidden_states=states, **extra
+        ).sample
+        return found
+
+    def _extra_conditions(self, noisy: Tensor, text: Conditioning) -> dict[str, Any]:
+        """Return what a variant's UNet is told besides the hidden states of texts."""
+        return {}
+
+    def squared_errors(
+        self, latents: Tensor, text: Conditioning, *, noise: torch.Generator
+    ) -> Tensor:
+        """See `LoadedModel`; the DreamBooth paper's equation 2 for one time and noise a row."""
+        schedule = self._training_schedule
+        eps = torch.randn(latents.shape, generator=noise).to(latents.device)
+        n_times = schedule.config.num_train_timesteps
+        times = torch.randint(n_times, (len(latents),), generator=noise).to(latents.device)
+        found = self.predict(schedule.add_noise(latents, eps, times), times, text)
+        targets: dict[str, Callable[[], Tensor]] = {
+            "epsilon": lambda: eps,
+            "sample": lambda: latents,
+            "v_prediction": lambda: schedule.get_velocity(latents, eps, times),
+        }
+        target = targets[schedule.config.prediction_type]()
+        return F.mse_loss(found.float(), target.float(), reduction="none")
+
+    def trainable_networks(self, *, with_text_encoders: bool) -> dict[str, nn.Module]:
+        """See `LoadedModel`."""
+        networks = {"unet": self.pipeline.unet}
+        if with_text_encoders:
+            for suffix, encoder in self.text_encoders.items():
+                networks[f"text_encoder{suffix}"] = encoder.network
+        return networks
+
+    def adapted_layers(self, network: str) -> list[str]:
+        """See `LoadedModel`; the projections of attention, as diffusers' scripts have them."""
+        return UNET_LAYERS if network == "unet" else TEXT_ENCODER_LAYERS
+
+    def find_weights(self, network: str) -> Path | None:
+        """See `LoadedModel`."""
+        return self.model.find_weights() if network == "unet" else None
+
+    def enable_gradient_checkpointing(self) -> None:
+        """See `LoadedModel`."""
+        self.pipeline.unet.enable_gradient_checkpointing()
+
+    # Sampling
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        start: Tensor | None = None,
+        after_step: AfterStep | None = None,
+    ) -> list[Image.Image]:
+        """See `LoadedModel`."""
+        return self._sample(prompts, seeds, start=start, after_step=after_step)
+
+    def _sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        start: Tensor | None = None,
+        after_step: AfterStep | None = None,
+        **options: Any,
+    ) -> list[Image.Image]:
+        """Sample with options that only this family's pipeline has."""
+        side = self.sampler.size_px
+        if start is not None:
+            options["latents"] = start
+        if after_step is not None:
+            change = after_step
+
+            def at_step_end(_: Any, step: int, __: Any, tensors: dict[str, Tensor]) -> dict:
+                return {"latents": change(step, tensors["latents"])}
+
+            options["callback_on_step_end"] = at_step_end
+        return self._run_pipeline(self.pipeline, prompts, seeds, height=side, width=side, **options)
+
+    @cached_property
+    def _img2img(self) -> Any:
+        """Diffusers' pipeline that starts from an image, on the same networks and scheduler."""
+        from diffusers import AutoPipelineForImage2Image  # noqa: PLC0415  (slow import)
+
+        made = AutoPipelineForImage2Image.from_pipe(self.pipeline)
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def redraw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        images: Sequence[Image.Image],
+        strength: float,
+    ) -> list[Image.Image]:
+        """See `LoadedModel`."""
+        return self._run_pipeline(
+            self._img2img, prompts, seeds, image=list(images), strength=strength
+        )
+
+    def add_noise(self, latents: Tensor, noise: Tensor, *, step: int) -> Tensor:
+        """See `LoadedModel`."""
+        scheduler = self.pipeline.scheduler
+        times = scheduler.timesteps
+        if step + 1 >= len(times):
+            return latents
+        found: Tensor = scheduler.add_noise(latents, noise, times[step + 1].expand(len(latents)))
+        return found
+
+    # What methods ask for that are about a UNet by nature
+
+    def make_ddim(self, *, inverse: bool = False) -> Any:
+        """Return DDIM's scheduler at the protocol's steps, or the one that undoes them."""
+        import diffusers  # noqa: PLC0415  (slow import)
+
+        kind = diffusers.DDIMInverseScheduler if inverse else diffusers.DDIMScheduler
+        # Latents have no fixed range to be clipped to, and a clipped step has no inverse.
+        made = kind.from_config(self.pipeline.scheduler.config, clip_sample=False)
+        made.set_timesteps(self.sampler.n_steps, device=self.device)
+        return made
+
+    def cross_attention_layers(self) -> dict[str, nn.Linear]:
+        """Return the layers that make keys and values of texts, by name."""
+        return {
+            name: module
+            for name, module in self.pipeline.unet.named_modules()
+            if name.endswith(("attn2.to_k", "attn2.to_v")) and isinstance(module, nn.Linear)
+        }
+
+    @contextmanager
+    def attention_through(self, processor: Any) -> Iterator[None]:
+        """Put an attention processor of diffusers into all layers, and take it out again."""
+        before = dict(self.pipeline.unet.attn_processors)
+        self.pipeline.unet.set_attn_processor(processor)
+        try:
+            yield
+        finally:
+            self.pipeline.unet.set_attn_processor(before)
+
+    # Image prompts (IP-Adapter, Ye et al., 2023, arXiv 2308.06721)
+
+    def set_image_encoder(self, network: nn.Module, extractor: Any) -> None:
+        """Give the pipeline a network that reads photos, and what prepares their pixels."""
+        self.pipeline.register_modules(image_encoder=network, feature_extractor=extractor)
+
+    def load_image_adapter(
+        self,
+        source: str,
+        file: str,
+        *,
+        subfolder: str,
+        image_encoder: str | None,
+        revision: str | None,
+    ) -> None:
+        """Put an adapter from a folder or a hub id into the pipeline.
+
+        Raises:
+            OSError: its files are not to be had.
+        """
+        options = {} if revision is None else {"revision": revision}
+        # It warns of casts to the precision that all of it has already.
+        with only_errors():
+            self.pipeline.load_ip_adapter(
+                source, subfolder=subfolder, weight_name=file,
+                image_encoder_folder=image_encoder, **options,
+            )  # fmt: skip
+
+    @torch.inference_mode()
+    def encode_image_prompt(self, photo: Image.Image) -> tuple[Tensor, Tensor]:
+        """Return what the adapter is shown of a photo, and of none: both (1, 1, ...)."""
+        from diffusers.models.embeddings import ImageProjection  # noqa: PLC0415  (slow import)
+
+        (layer,) = self.pipeline.unet.encoder_hid_proj.image_projection_layers
+        shown, hidden = self.pipeline.encode_image(
+            photo, self.device, 1, not isinstance(layer, ImageProjection)
+        )
+        return shown[:, None], hidden[:, None]
+
+    def sample_with_photos(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, shown: Tensor, scale: float
+    ) -> list[Image.Image]:
+        """Sample with what the adapter is shown (n, photos, ...), at a weight besides the text.
+
+        With guidance, the rows of no photo come first: (2n, photos, ...).
+        """
+        self.pipeline.set_ip_adapter_scale(scale)
+        # The pipeline takes one row an image; diffusers shows all rows to each image of a batch.
+        self.pipeline.prepare_ip_adapter_image_embeds = lambda _image, embeds, *_: embeds
+        try:
+            return self._sample(prompts, seeds, ip_adapter_image_embeds=[shown])
+        finally:
+            del self.pipeline.prepare_ip_adapter_image_embeds

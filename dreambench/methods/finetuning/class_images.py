@@ -1,0 +1,83 @@
+"""Class images for prior preservation (DreamBooth, section 3.3), generated once and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock
+
+from dreambench import __version__
+from dreambench.artifacts.plan import derive_seed
+from dreambench.base_models.base import EncodedImages, LoadedModel
+from dreambench.methods.base import Context
+from dreambench.methods.generators import TextGenerator
+from dreambench.storage.files import (
+    digest,
+    finish_together,
+    make_dir,
+    write_json,
+    write_together,
+)
+from dreambench.storage.images import encode_generated, load_image
+
+
+def make_class_images(
+    model: LoadedModel, context: Context, *, class_name: str, n_images: int
+) -> list[Path]:
+    """Return images of "a [class]" by the base model, generated where the cache lacks them.
+
+    They are kept by (base model, class, sampler, precision), so that subjects, methods and runs
+    share them, and finished ones outlive a kill.
+    """
+    key = {
+        "base_model": context.base_model.identity(),
+        "class_name": class_name,
+        "sampler": context.sampler.model_dump(mode="json"),
+        "precision": context.precision,
+        "device": model.device.type,
+        "batch_size": context.batch_size,
+    }
+    folder = make_dir(context.cache_dir / "class-images" / digest(key))
+    with FileLock(folder / "lock"):
+        finish_together(folder / "staging")
+        if not (folder / "key.json").exists():
+            write_json(folder / "key.json", key)
+        paths = [folder / f"{index}.png" for index in range(n_images)]
+        generator = TextGenerator(model, subject_phrase=class_name)
+        size = context.batch_size
+        # Whole batches, also past n_images, so that an image's bits do not depend on n_images.
+        for start in range(0, n_images, size):
+            batch = [folder / f"{index}.png" for index in range(start, start + size)]
+            if all(path.exists() for path in batch):
+                continue
+            context.progress(f"class images of {class_name}", start, n_images)
+            seeds = [derive_seed("class-image", class_name, start + i) for i in range(size)]
+            images = generator.generate([f"a {class_name}"] * size, seeds)
+            note = {**key, "software": f"dreambench {__version__}", "prompt": f"a {class_name}"}
+            files = {
+                path: encode_generated(image, {**note, "seed": seed})
+                for path, image, seed in zip(batch, images, seeds, strict=True)
+            }
+            write_together(folder / "staging", str(start), files)
+        context.progress(f"class images of {class_name}", n_images, n_images)
+        return paths
+
+
+class ClassImages:
+    """Encoded class images, made once for each class noun."""
+
+    def __init__(self, model: LoadedModel, context: Context, *, n_images: int) -> None:
+        self._model = model
+        self._context = context
+        self._n_images = n_images
+        self._encoded: dict[str, EncodedImages] = {}
+
+    def encode(self, class_name: str) -> EncodedImages:
+        """Return the class's images as the training loop takes them."""
+        if class_name not in self._encoded:
+            paths = make_class_images(
+                self._model, self._context, class_name=class_name, n_images=self._n_images
+            )
+            images = [load_image(path) for path in paths]
+            self._encoded[class_name] = self._model.encode_images(images)
+        return self._encoded[class_name]

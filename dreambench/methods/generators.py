@@ -1,0 +1,87 @@
+"""What generators on a base model share: the slot in prompts, and batches that memory allows."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from dreambench.base_models.base import LoadedModel
+from dreambench.errors import UserError
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that CUDA or the CPU allocator had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )
+
+
+class TextGenerator:
+    """Generates images from text alone; `subject_phrase` fills the slot {subject} of prompts."""
+
+    def __init__(self, model: LoadedModel, *, subject_phrase: str) -> None:
+        self.model = model
+        self.subject_phrase = subject_phrase
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """See `methods.Generator`. Halves the batch when memory runs out, down to one image.
+
+        Raises:
+            UserError: there is no memory for one image.
+        """
+        try:
+            return self._generate(prompts, seeds)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = str(error)
+        # Outside of the handler, since the exception's frames hold on to the failed tensors.
+        gc.collect()
+        if len(prompts) == 1:
+            raise UserError(
+                f"no memory for one image of {self.model.sampler.size_px} px ({problem[:80]})",
+                hint="free memory, use --precision bf16 or another --device",
+                code="out-of-memory",
+            )
+        half = len(prompts) // 2
+        first = self.generate(prompts[:half], seeds[:half])
+        return first + self.generate(prompts[half:], seeds[half:])
+
+    @torch.inference_mode()
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return self.model.sample(self._fill(prompts), seeds)
+
+    def _fill(self, prompts: Sequence[str]) -> list[str]:
+        return [text.replace("{subject}", self.subject_phrase) for text in prompts]
+
+
+class ReferenceGenerator(TextGenerator):
+    """Generates the subject from its photos, in a way of its own.
+
+    A prompt without the slot {subject} asks for the class, not for this subject: the base model
+    generates it, as with trained models, so that PRES says what is left of the model's prior.
+    """
+
+    @torch.inference_mode()
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        found: dict[int, Image.Image] = {}
+        for generate, wanted in ((self._generate_subject, True), (self._generate_class, False)):
+            rows = [row for row, text in enumerate(prompts) if ("{subject}" in text) is wanted]
+            if rows:
+                images = generate([prompts[row] for row in rows], [seeds[row] for row in rows])
+                found |= dict(zip(rows, images, strict=True))
+        return [found[row] for row in range(len(prompts))]
+
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Return one image a prompt with the slot."""
+        raise NotImplementedError
+
+    def _generate_class(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Return one image a prompt without it."""
+        return self.model.sample(list(prompts), seeds)

@@ -1,0 +1,121 @@
+"""The table of methods, and how a recipe's method is found, configured and classed.
+
+Shipped methods are in `METHODS`. A room above this one that has a method (mini's `real-images`,
+which renders with the world's program) registers it as any installed package does: by an entry
+point of the group `dreambench.methods`, in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from pydantic import ValidationError
+
+from dreambench.config.recipe import PluginRecipe, Recipe
+from dreambench.errors import UserError, unknown_name
+from dreambench.methods.base import Context, Method, Settings
+from dreambench.plugins import DISTRIBUTION, list_entry_points, load_entry_point
+
+GROUP = "dreambench.methods"
+"""Entry point group of packages that have methods: name -> class."""
+
+METHODS = {
+    "dreambooth": "dreambench.methods.finetuning.dreambooth:DreamBooth",
+    "dreambooth-lora": "dreambench.methods.finetuning.dreambooth_lora:DreamBoothLora",
+    "textual-inversion": "dreambench.methods.finetuning.textual_inversion:TextualInversion",
+    "custom-diffusion": "dreambench.methods.finetuning.custom_diffusion:CustomDiffusion",
+    "ip-adapter": "dreambench.methods.image_prompting.ip_adapter:IPAdapter",
+    "image-variation": "dreambench.methods.image_prompting.image_variation:ImageVariation",
+    "composition": "dreambench.methods.editing.composition:Composition",
+    "cut-and-paste": "dreambench.methods.editing.composition:CutAndPaste",
+    "sdedit": "dreambench.methods.editing.sdedit:SDEdit",
+    "inpainting": "dreambench.methods.editing.inpainting:Inpainting",
+    "ddim-inversion": "dreambench.methods.editing.ddim_inversion:DDIMInversion",
+    "class-only": "dreambench.methods.reference.class_only:ClassOnly",
+    "copy-reference": "dreambench.methods.reference.copy_reference:CopyReference",
+}
+
+
+def list_shipped() -> list[str]:
+    """Return the names of the package's own methods: the table's, then its entry points'."""
+    own = (
+        name
+        for name, point in list_entry_points(GROUP).items()
+        if point.dist is not None and point.dist.name == DISTRIBUTION
+    )
+    return [*METHODS, *own]
+
+
+def find_method(name: str) -> type[Method]:
+    """Import and return the class of a shipped method.
+
+    Raises:
+        UserError: no shipped method has this name.
+    """
+    known = list_shipped()
+    if name not in known:
+        raise unknown_name("method", name, known)
+    if name not in METHODS:
+        found: type[Method] = load_entry_point(GROUP, name, kind="method").value
+        return found
+    module, _, attribute = METHODS[name].partition(":")
+    method: type[Method] = getattr(importlib.import_module(module), attribute)
+    return method
+
+
+def find_class(recipe: Recipe) -> type[Method]:
+    """Return the class that a recipe is of.
+
+    Raises:
+        UserError: the code of a method from outside is not at hand.
+    """
+    if not isinstance(recipe, PluginRecipe):
+        return find_method(recipe.method)
+    if recipe.method_class is None:
+        raise UserError(
+            f"the code of '{recipe.name}' ({recipe.method}) is not known here",
+            hint=f"say where it is: --method path/to/{recipe.method}",
+            code="missing-code",
+        )
+    found: type[Method] = recipe.method_class
+    return found
+
+
+def read_settings(recipe: Recipe, base_model: str) -> Settings:
+    """Return a recipe's numbers for a base model.
+
+    Raises:
+        UserError: there are none, or the method does not take one of them.
+    """
+    method = find_class(recipe)
+    table = recipe.settings_for(base_model)
+    try:
+        return method.Settings.model_validate(table)
+    except ValidationError as error:
+        found = "; ".join(
+            ": ".join([*(str(part) for part in item["loc"][:1]), item["msg"]])
+            for item in error.errors()
+        )
+        raise UserError(
+            f"baseline '{recipe.name}', table [{base_model}]: {found}",
+            hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
+            code="invalid-value",
+        ) from error
+
+
+def make_method(recipe: Recipe, context: Context) -> Method:
+    """Return a method with a recipe's numbers, ready for a run; see `read_settings`."""
+    return find_class(recipe)(read_settings(recipe, context.base_model.name), context)
+
+
+def describe_track(recipe: Recipe, base_model: str) -> str:
+    """Return what a baseline may use, e.g. "tuned, all photos"; only rows of one track compete."""
+    known = recipe if isinstance(recipe, PluginRecipe) else find_method(recipe.method)
+    if getattr(known, "is_oracle", False):
+        return "oracle"
+    chosen = recipe.settings_for(base_model).get("n_photos")
+    n_photos = chosen if isinstance(chosen, int) and chosen > 0 else known.n_references
+    if n_photos == 0:
+        return "no photos"
+    seen = "all photos" if n_photos is None else f"{n_photos} photo{'s' if n_photos > 1 else ''}"
+    return f"{'tuned' if known.tunes else 'tuning-free'}, {seen}"
