@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreambench.encoders.encoder import Role
+from dreambench.encoders.spec import Role
 from dreambench.types import Bounds, Features
 
 COSINE: Bounds = (-1.0, 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from itertools import zip_longest
@@ -22,9 +22,10 @@ from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID
 from dreambench.config.recipe import PluginRecipe
-from dreambench.encoders.encoder import Encoder, load_encoder, load_spec
-from dreambench.encoders.extraction import AUTO, BlackDetector, Extractor, Pace
-from dreambench.encoders.parts import HashExtractor
+from dreambench.encoders.base import Encoder, Extractor
+from dreambench.encoders.extraction import AUTO, Pace
+from dreambench.encoders.parts import BlackDetector, HashExtractor
+from dreambench.encoders.registry import check_encoders, load_spec
 from dreambench.encoders.segmentation import Segmenter
 from dreambench.errors import UserError
 from dreambench.machine.throughput import Setting, name_device, note_speed
@@ -65,8 +66,15 @@ class Scorer:
     """The stages from images to numbers, whoever made the images."""
 
     def __init__(
-        self, entry: ImageSet, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO
+        self,
+        entry: ImageSet,
+        *,
+        cache_dir: Path,
+        progress: Progress,
+        pace: Pace = AUTO,
+        encoders: Mapping[str, str] | None = None,
     ) -> None:
+        self.overrides = encoders
         self.entry = entry
         self.cache_dir = make_dir(cache_dir)
         self.progress = progress
@@ -74,9 +82,10 @@ class Scorer:
 
     @cached_property
     def _encoders(self) -> dict[str, Encoder]:
-        specs = encoder_specs(self.entry.protocol)
+        specs = encoder_specs(self.entry.protocol, self.overrides)
+        check_encoders(self.entry.encoders, specs, where=str(self.entry.run_dir))
         device = self.entry.device
-        return {role: load_encoder(spec.name, role, device=device) for role, spec in specs.items()}
+        return {role: load_spec(spec, device=device) for role, spec in specs.items()}
 
     def embed(self) -> Extracted:
         """Embeds photos, images and texts, as far as the cache does not have them."""
@@ -107,7 +116,7 @@ class Scorer:
     @cached_property
     def _segmenter(self) -> tuple[Segmenter | None, str]:
         name = self.entry.protocol.encoders.segmenter
-        return open_segmenter(name, device=self.entry.device)
+        return open_segmenter(name, device=self.entry.device, encoders=self.entry.encoders)
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Scores the images under other scorers' conventions and writes conventions.csv.
@@ -118,6 +127,8 @@ class Scorer:
         chosen = [find_convention(name) for name in names]
         specs = {c.name: c.encoders(entry.protocol) for c in chosen}
         distinct = {spec for encoders in specs.values() for spec in encoders.values()}
+        for spec in distinct:
+            spec.ensure_weights(self.progress)
         loaded = {spec: load_spec(spec, device=entry.device) for spec in distinct}
         readers: dict[str, Extractor] = {e.identity: e for e in loaded.values()}
         readers["black"] = BlackDetector()
@@ -197,8 +208,16 @@ class Job(Scorer):
     and what is wrong with the run itself are raised.
     """
 
-    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress, pace: Pace = AUTO) -> None:
-        super().__init__(run, cache_dir=cache_dir, progress=progress, pace=pace)
+    def __init__(
+        self,
+        run: Run,
+        *,
+        cache_dir: Path,
+        progress: Progress,
+        pace: Pace = AUTO,
+        encoders: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(run, cache_dir=cache_dir, progress=progress, pace=pace, encoders=encoders)
         self.run = run
         self.failures = Failures(run.run_dir, run.name)
         self.refusal: UserError | None = None
@@ -396,12 +415,13 @@ def run_all(
     cache_dir: Path,
     progress: Progress,
     pace: Pace = AUTO,
+    encoders: Mapping[str, str] | None = None,
 ) -> Job:
     """Every stage of one run up to its summary, and the job for what failed in it.
 
     What a method failed at leaves the summary partial; where no image was made there is none.
     """
-    job = Job(run, cache_dir=cache_dir, progress=progress, pace=pace)
+    job = Job(run, cache_dir=cache_dir, progress=progress, pace=pace, encoders=encoders)
     job.train()
     job.generate()
     if len(run.missing_images()) < len(run.plan.images):

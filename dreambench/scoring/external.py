@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from dreambench.scoring.layouts import (
     list_problems,
     place_images,
 )
-from dreambench.scoring.scores import encoder_identities, smallest_side_px
+from dreambench.scoring.scores import encoder_identities, ensure_weights, smallest_side_px
 from dreambench.storage.files import digest, make_dir, read_json, write_json
 from dreambench.storage.shipped import cache_dir
 
@@ -84,6 +84,7 @@ def score(
     families: Sequence[str] = (),
     prompts: Sequence[str] = (),
     conventions: Sequence[str] = (),
+    encoders: Mapping[str, str] | None = None,
     out: str | Path = "scores",
     data_dir: Path | None = None,
     cache: Path | None = None,
@@ -95,8 +96,9 @@ def score(
 
     `folder` is in one of the layouts of `layouts.LAYOUTS`, or an index itself; `index` is a CSV
     that says which of its files is which image. `subjects`, `families`, `prompts` narrow, and mark
-    the result partial. `conventions` are other scorers' rules to score by as well. `pace` is how
-    fast it may go, and changes no number.
+    the result partial. `conventions` are other scorers' rules to score by as well.
+    `encoders` names encoders by role in place of the protocol's: a name, or FILE.py:Class. `pace`
+    is how fast it may go, and changes no number.
 
     Raises ImageSetError (a UserError) when the images are not exactly the protocol's set, with all
     problems in its `problems`; with `partial`, what can be scored is, and marked partial. A folder
@@ -123,12 +125,13 @@ def score(
     _refuse_inside(run_dir, images_dir, placed)
     root = make_dir(cache or cache_dir())
     checked = check_images(
-        placed, min_side_px=smallest_side_px(loaded), cache_dir=root, progress=progress
+        placed, min_side_px=smallest_side_px(loaded, encoders), cache_dir=root, progress=progress
     )
     problems = [*placed.problems, *checked.problems]
     stopping = [problem for problem in problems if problem.kind in STOPPING]
     if not checked.files or (stopping and not partial):
         raise _refusal(folder, placed, checked, problems)
+    ensure_weights(loaded, encoders, progress=progress)
     manifest = {
         **_describe(wanted, chosen, placed, checked, problems),
         "format": FORMAT,
@@ -137,14 +140,14 @@ def score(
         "partial": bool(stopping) or _is_narrowed(wanted, chosen),
         "device": device,
         "precision": "fp32",
-        "encoders": encoder_identities(loaded, progress=progress),
+        "encoders": encoder_identities(loaded, encoders),
         "sessions": [describe_machine()],
     }
     entry = ExternalImages(
         run_dir=run_dir, protocol=loaded, subjects=list(wanted.subjects),
         plan=Plan((), tuple(placed.units)), manifest=manifest, files=checked.files,
     )  # fmt: skip
-    scorer = Scorer(entry, cache_dir=root, progress=progress, pace=pace)
+    scorer = Scorer(entry, cache_dir=root, progress=progress, pace=pace, encoders=encoders)
     with hold_run(run_dir):
         _open_results(entry)
         scores = scorer.score()

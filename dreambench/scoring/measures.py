@@ -15,10 +15,12 @@ from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Encoder
+from dreambench.encoders.base import Encoder
 from dreambench.encoders.extraction import Rows
 from dreambench.encoders.parts import HashExtractor, PartsExtractor
-from dreambench.encoders.segmentation import Segmenter, find_segmenter, load_segmenter
+from dreambench.encoders.registry import find_segmenter
+from dreambench.encoders.segmentation import Segmenter, load_segmenter
+from dreambench.encoders.spec import has_own_pixels
 from dreambench.metrics.measures import MEASURES, measure_subject
 from dreambench.scoring.scores import COLUMNS, Extracted, list_texts
 from dreambench.storage.images import load_image
@@ -32,13 +34,21 @@ def find_distractors(subject: Subject, subjects: Sequence[Subject]) -> list[Subj
     return same_class or [other for other in others if other.kind == subject.kind] or others
 
 
-def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, str]:
-    """The protocol's segmenter, or None and the reason why there is none."""
+def open_segmenter(
+    name: str | None, *, device: str, encoders: Mapping[str, str]
+) -> tuple[Segmenter | None, str]:
+    """Return the protocol's segmenter, or None and the reason why no part can be cut out.
+
+    `encoders` are the identities by role.
+    """
+    for role in ("dino", "clip"):
+        if has_own_pixels(encoders.get(role, "")):
+            return None, f"the encoder for '{role}' prepares images by its own code"
     if name is None:
         return None, "the protocol names no segmenter"
     spec = find_segmenter(name)
     if spec.find_local() is None:
-        why = f"segmenter '{name}' is not on this machine and could not be fetched"
+        why = f"segmenter '{name}' is not on this machine and could not be downloaded"
         return None, f"{why}; {spec.how_to_get}"
     return load_segmenter(name, device=device), ""
 

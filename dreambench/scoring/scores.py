@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,18 +17,20 @@ from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Encoder, EncoderSpec, Role, find_encoder
+from dreambench.encoders.base import Encoder, Extractor
 from dreambench.encoders.extraction import (
     AUTO,
     Distances,
-    Extractor,
     Pace,
     Rows,
     extract,
     extract_texts,
 )
 from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
-from dreambench.encoders.segmentation import fetch_segmenter
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import ROLES, choose_encoders, find_segmenter
+from dreambench.encoders.spec import AnyEncoderSpec
+from dreambench.errors import UserError
 from dreambench.metrics.metrics import (
     METRICS,
     compute_diversity,
@@ -52,32 +55,54 @@ WHOLE_PROMPT = -1
 """The `k` of a row that belongs to all images of a prompt together."""
 
 
-def encoder_specs(protocol: Protocol) -> dict[Role, EncoderSpec]:
-    """The encoder of each role that the protocol's metrics need."""
-    needed = {METRICS[name].role for name in protocol.metrics}
-    roles: tuple[Role, ...] = ("dino", "clip", "perceptual")
-    return {
-        role: find_encoder(getattr(protocol.encoders, role), role)
-        for role in roles
-        if role in needed
-    }
+def encoder_specs(
+    protocol: Protocol, overrides: Mapping[str, str] | None = None
+) -> dict[str, AnyEncoderSpec]:
+    """Return the encoder of each input that the protocol's metrics read.
+
+    `overrides` are what `--encoder` names in their place, see `choose_encoders`.
+    """
+    named = {role: getattr(protocol.encoders, role) for role in ROLES}
+    inputs = {METRICS[name].role for name in protocol.metrics}
+    return choose_encoders(named, overrides, inputs=inputs)
 
 
-def smallest_side_px(protocol: Protocol) -> int:
-    """The shorter side below which an encoder of the protocol would enlarge an image."""
-    pixels = [spec.pixels for spec in encoder_specs(protocol).values()]
-    return max(p.resize_px if p.fit == "crop" else p.crop_px for p in pixels)
+def smallest_side_px(protocol: Protocol, overrides: Mapping[str, str] | None = None) -> int:
+    """Return the shorter side below which an encoder of the protocol would enlarge an image."""
+    pixels = [spec.pixels for spec in encoder_specs(protocol, overrides).values()]
+    return max((p.smallest_side_px for p in pixels if isinstance(p, Pixels)), default=1)
 
 
-def encoder_identities(protocol: Protocol, *, progress: Progress = no_progress) -> dict[str, str]:
-    """Identity of each of these encoders, without loading the networks.
+def ensure_weights(
+    protocol: Protocol,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> None:
+    """Download the weights that are not on this machine, the segmenter's as far as that works.
 
-    Weights that are not on this machine are fetched, the segmenter's as well. UserError where an
-    encoder cannot be had, and where the protocol names a segmenter that there is none of.
+    Metrics that need the segmenter are otherwise said to be not computed.
+
+    Raises:
+        UserError: an encoder cannot be had, or there is no segmenter of that name.
     """
     if protocol.encoders.segmenter is not None:
-        fetch_segmenter(protocol.encoders.segmenter)
-    return {role: spec.identity(progress) for role, spec in encoder_specs(protocol).items()}
+        segmenter = find_segmenter(protocol.encoders.segmenter)
+        with contextlib.suppress(UserError):
+            segmenter.ensure_weights()
+    for spec in encoder_specs(protocol, overrides).values():
+        spec.ensure_weights(progress)
+
+
+def encoder_identities(
+    protocol: Protocol, overrides: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the identity of each of `encoder_specs`, without loading the networks.
+
+    Raises:
+        UserError: weights are not on this machine, see `ensure_weights`.
+    """
+    return {role: spec.identity() for role, spec in encoder_specs(protocol, overrides).items()}
 
 
 @dataclass(frozen=True)

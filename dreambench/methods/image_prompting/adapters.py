@@ -12,7 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from dreambench.encoders.encoder import Pixels, load_encoder, weights_root
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import ENCODERS, load_encoder
+from dreambench.encoders.spec import weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.diffusion import only_errors
 from dreambench.storage.downloads import find_snapshot
@@ -176,7 +178,7 @@ class PixelExtractor:
 def make_mini_encoder(device: str) -> tuple[CellEncoder, PixelExtractor]:
     """The image encoder of mini and what prepares its pixels."""
     clip = load_encoder("mini-clip", "clip", device=device)
-    return CellEncoder(clip.model.visual), PixelExtractor(clip.spec.pixels)
+    return CellEncoder(clip.model.visual), PixelExtractor(ENCODERS["mini-clip"].pixels)
 
 
 def load_adapter(pipeline: StableDiffusionPipeline, adapter: Adapter) -> None:
