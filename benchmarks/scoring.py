@@ -87,7 +87,7 @@ def make_weights(folder: Path) -> None:
     import torch  # noqa: PLC0415
     import torchvision  # noqa: PLC0415
 
-    from dreambench.encoders.encoder import ENCODERS  # noqa: PLC0415
+    from dreambench.encoders.registry import ENCODERS  # noqa: PLC0415
 
     torch.manual_seed(0)
     makers: dict[str, Callable[[], Any]] = {
@@ -684,7 +684,7 @@ def run_parts(root: Path, repeats: int, n_subjects: int) -> dict[str, Any]:
     """All parts, and what they ran on."""
     import torch  # noqa: PLC0415
 
-    from dreambench.encoders.encoder import load_encoder  # noqa: PLC0415
+    from dreambench.encoders.registry import load_encoder  # noqa: PLC0415
 
     torch.set_num_threads(N_THREADS)
     others = Others()

@@ -25,7 +25,7 @@ from dreambench.runs.pipeline import Pipeline
 from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
 from dreambench.scoring.scorer import Scorer
-from dreambench.scoring.tools import encoder_identities
+from dreambench.scoring.tools import prepare_encoders
 from dreambench.storage.shipped import cache_dir as default_cache_dir
 
 ALONGSIDE = ("class-only", "copy-reference")
@@ -90,7 +90,9 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     for name in skipped:
         logger.warning("Left out: %s has no table for the base model '%s'", name, base_name)
     _refuse_doubled([recipe.name for recipe in recipes])
-    encoders = encoder_identities(protocol, metrics=options.metrics, progress=progress)
+    encoders = prepare_encoders(
+        protocol, metrics=options.metrics, overrides=options.encoders, progress=progress
+    )
     prompts = choose_prompts(protocol, families=options.families, prompt_ids=options.prompts)
     planned = [
         plan_run(
@@ -189,8 +191,8 @@ def _execute(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
     pipeline.make_images()
     if run.has_images():
         scorer = Scorer(
-            run, metrics=options.metrics, cache_dir=cache, progress=progress,
-            pace=Pace(n_workers=options.workers),
+            run, metrics=options.metrics, encoders=options.encoders, cache_dir=cache,
+            progress=progress, pace=Pace(n_workers=options.workers),
         )  # fmt: skip
         scorer.score()
         summarise(run, allow_incomplete=bool(pipeline.failures.found))
@@ -234,8 +236,8 @@ def score_external(
     with hold_folder(images.folder):
         images = open_results(images)
         scorer = Scorer(
-            images, metrics=request.metrics, cache_dir=cache, progress=progress,
-            pace=pace or Pace(),
+            images, metrics=request.metrics, encoders=request.encoders, cache_dir=cache,
+            progress=progress, pace=pace or Pace(),
         )  # fmt: skip
         scorer.score()
         table = scorer.score_conventions(conventions) if conventions else None

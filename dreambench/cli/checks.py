@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from dreambench.base_models.registry import BaseModel
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
-    from dreambench.encoders.encoder import EncoderSpec
-    from dreambench.encoders.segmentation import SegmenterSpec
+    from dreambench.encoders.spec import AnyEncoderSpec, SegmenterSpec
     from dreambench.machine.cost_estimate import Estimate
 
 
@@ -99,16 +98,15 @@ def _print_estimate(
 
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
     """What every method needs that is not on this machine yet, with its size in bytes."""
-    from dreambench.encoders.segmentation import find_segmenter  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.registry import find_segmenter  # noqa: PLC0415
     from dreambench.scoring.scores import encoder_specs  # noqa: PLC0415  (imports torch)
 
     missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
-    specs: list[EncoderSpec | SegmenterSpec] = [*encoder_specs(protocol).values()]
+    specs: list[AnyEncoderSpec | SegmenterSpec] = [*encoder_specs(protocol).values()]
     if protocol.encoders.segmenter is not None:
         specs.append(find_segmenter(protocol.encoders.segmenter))
     for spec in specs:
-        if spec.find_local() is None:
-            missing[f"{spec.name}: {spec.source}"] = spec.n_download_bytes
+        missing |= spec.find_missing()
     return missing
 
 
@@ -197,13 +195,16 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
 def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.datasets.subjects import find_dataset, load_subjects  # noqa: PLC0415
-    from dreambench.encoders.encoder import ENCODERS  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.registry import ENCODERS  # noqa: PLC0415
     from dreambench.scoring.reference_values import check_golden, load_golden  # noqa: PLC0415
 
     loaded = load_protocol(protocol)
     subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
     names = (loaded.encoders.dino, loaded.encoders.clip)
     golden = load_golden(loaded.dataset)
+    with show_progress() as progress:
+        for name in names:
+            ENCODERS[name].ensure_weights(progress)
     checks = [check_golden(ENCODERS[name], subjects, golden) for name in names]
     if as_json:
         rows = [

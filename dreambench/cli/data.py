@@ -198,9 +198,12 @@ def add(
     images = load_photos(photos, min_side_px=min_side_px)
     if class_name == "auto":
         from dreambench.encoders.classification import classify_photos  # noqa: PLC0415  (imports torch)
-        from dreambench.encoders.encoder import load_encoder  # noqa: PLC0415
+        from dreambench.encoders.registry import find_encoder, load_spec  # noqa: PLC0415
 
-        ranking = classify_photos(images, list(load_class_nouns()), load_encoder(encoder, "clip"))
+        spec = find_encoder(encoder, "clip")
+        with show_progress() as progress:
+            spec.ensure_weights(progress)
+        ranking = classify_photos(images, list(load_class_nouns()), load_spec(spec))
         click.echo(f"class nouns by {encoder}:")
         for noun, probability in ranking[:5]:
             click.echo(f"  {probability:5.1%}  {noun}")

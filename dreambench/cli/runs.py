@@ -15,6 +15,7 @@ import click
 from dreambench.cli.shared import (
     cache_option,
     data_option,
+    encoder_option,
     method_option,
     show_progress,
     user_errors,
@@ -49,17 +50,19 @@ def _make_requests(
     protocol: str,
     narrowing: _Narrowing,
     base_model: str | None,
+    overrides: dict[str, str],
     options: dict[str, Any],
     progress: Progress,
 ) -> list[Request]:
     """One request a method; the protocol is read and its encoders are identified once for all."""
     from dreambench.config.protocol import choose_prompts, load_protocol  # noqa: PLC0415
     from dreambench.runs.run_folder import Request  # noqa: PLC0415
-    from dreambench.scoring.scores import encoder_identities  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring.scores import encoder_identities, ensure_weights  # noqa: PLC0415
 
     loaded = load_protocol(protocol)
     prompts = choose_prompts(loaded, families=narrowing.families, prompt_ids=narrowing.prompts)
-    encoders = encoder_identities(loaded, progress=progress)
+    ensure_weights(loaded, overrides, progress=progress)
+    encoders = encoder_identities(loaded, overrides)
     return [
         Request(
             protocol=loaded,
@@ -125,13 +128,15 @@ _embed_batch = click.option(
     show_default=True,
     help="Images drawn together.",
 )
+@encoder_option
 @workers_option
 @cache_option
 @user_errors
 def run(
     method: str, protocol: str | None, subjects: str | None, family: str | None,
     prompts: str | None, data_dir: Path | None, beside: str, base_model: str | None,
-    out: Path, device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
+    out: Path, device: str, precision: str, batch_size: int, encoders: tuple[str, ...],
+    workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped.
 
@@ -139,6 +144,7 @@ def run(
     the same command tries again what failed.
     """
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
     from dreambench.machine.throughput import pick_device  # noqa: PLC0415
     from dreambench.methods.plugins import ALL, find_recipe, find_recipes  # noqa: PLC0415
 
@@ -148,6 +154,7 @@ def run(
     names = [*_split(method), *(name for name in _split(beside) if name not in optional)]
     if not _split(method):
         raise UserError("no method is named", hint="see what there is: dreambench list methods")
+    overrides = parse_encoder_options(encoders)
     for name in names:
         if name != ALL:
             find_recipe(name)
@@ -183,7 +190,9 @@ def run(
         click.echo(f"Left out: {name} has no numbers for the base model '{base_name}'", err=True)
     _refuse_doubled([recipe.name for recipe in recipes])
     with show_progress() as progress:
-        requests = _make_requests(recipes, protocol, narrowing, base_model, options, progress)
+        requests = _make_requests(
+            recipes, protocol, narrowing, base_model, overrides, options, progress
+        )
     # All are planned before the first is begun: a mistake in the last shows now, not in hours.
     planned = [
         plan_run(out / request.protocol.name / request.recipe.name, request) for request in requests
@@ -202,6 +211,7 @@ def run(
                         cache_dir=cache or cache_dir(),
                         progress=progress,
                         pace=Pace(n_workers=workers),
+                        encoders=overrides,
                     )
                 )
         progress.end()
@@ -306,10 +316,12 @@ def _opened(
     *,
     workers: int = 0,
     batch_size: int = 0,
+    encoders: Sequence[str] = (),
     needs_code: bool = False,
     method: str | None = None,
 ) -> Iterator[Job]:
     from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
     from dreambench.methods.plugins import attach_code  # noqa: PLC0415
     from dreambench.runs.pipeline import Job  # noqa: PLC0415  (imports torch)
     from dreambench.runs.run_folder import Run, hold_run, open_run, read_run  # noqa: PLC0415
@@ -330,7 +342,10 @@ def _opened(
         found = replace(found, request=replace(found.request, recipe=recipe))
     with hold_run(run_dir), show_progress() as progress:
         pace = Pace(n_workers=workers, batch_size=batch_size)
-        yield Job(open_run(found), cache_dir=cache or cache_dir(), progress=progress, pace=pace)
+        yield Job(
+            open_run(found), cache_dir=cache or cache_dir(), progress=progress, pace=pace,
+            encoders=parse_encoder_options(encoders),
+        )  # fmt: skip
 
 
 def _stage_of_code(stage: Callable[..., None]) -> click.Command:
@@ -364,14 +379,18 @@ def generate(**options: Any) -> None:
 @_run_dir
 @workers_option
 @_embed_batch
+@encoder_option
 @cache_option
 @data_option
 @user_errors
 def embed(
-    run_dir: Path, workers: int, batch_size: int, cache: Path | None, data_dir: Path | None
-) -> None:
+    run_dir: Path, workers: int, batch_size: int, encoders: tuple[str, ...], cache: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
     """Stage: embed photos, images and texts into the cache."""
-    with _opened(run_dir, cache, data_dir, workers=workers, batch_size=batch_size) as job:
+    with _opened(
+        run_dir, cache, data_dir, workers=workers, batch_size=batch_size, encoders=encoders
+    ) as job:
         job.embed()
 
 
@@ -383,6 +402,7 @@ def embed(
 )
 @workers_option
 @_embed_batch
+@encoder_option
 @cache_option
 @data_option
 @click.option("--protocol", help="For images made elsewhere: a protocol's name or path (.toml).")
@@ -407,7 +427,7 @@ def score(
     folder: Path, convention: str | None, cache: Path | None, data_dir: Path | None,
     protocol: str | None, name: str | None, index: Path | None, partial: bool,
     subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
-    device: str | None, workers: int, batch_size: int,
+    device: str | None, workers: int, batch_size: int, encoders: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Stage: write scores.parquet of a run. With --protocol: score images made elsewhere.
 
@@ -440,7 +460,9 @@ def score(
     for convention_name in conventions:
         find_convention(convention_name)
     if protocol is None:
-        with _opened(folder, cache, data_dir, workers=workers, batch_size=batch_size) as job:
+        with _opened(
+            folder, cache, data_dir, workers=workers, batch_size=batch_size, encoders=encoders
+        ) as job:
             job.score()
             table = job.score_conventions(conventions) if conventions else None
         if table is not None:
@@ -448,15 +470,16 @@ def score(
         return
 
     from dreambench.encoders.extraction import Pace  # noqa: PLC0415
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
     from dreambench.scoring.external import score as score_brought  # noqa: PLC0415  (imports torch)
 
     with show_progress() as progress:
         found = score_brought(
             folder, protocol=protocol, name=str(name), index=index, partial=partial,
             subjects=_split(subjects), families=_split(family), prompts=_split(prompts),
-            conventions=conventions, data_dir=data_dir, cache=cache, out=out or "scores",
-            device=device or "auto", pace=Pace(n_workers=workers, batch_size=batch_size),
-            progress=progress,
+            conventions=conventions, encoders=parse_encoder_options(encoders), data_dir=data_dir,
+            cache=cache, out=out or "scores", device=device or "auto",
+            pace=Pace(n_workers=workers, batch_size=batch_size), progress=progress,
         )  # fmt: skip
     if found.conventions is not None:
         _print_conventions(found.conventions)
@@ -595,7 +618,7 @@ def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
 @click.option(
     "--base-model", default="mini", show_default=True, help="Whose trained parameters: NAME."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the methods as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print methods or encoders as JSON.")
 @user_errors
 def list_(what: str | None, base_model: str, as_json: bool) -> None:
     """What there is: methods, protocols, base models, encoders, conventions.
@@ -603,9 +626,18 @@ def list_(what: str | None, base_model: str, as_json: bool) -> None:
     `list methods` is a table with each method's track: whether it tunes, and how many photos it
     sees.
     """
+    if what == "encoders" and as_json:
+        from dreambench.encoders.registry import describe_encoders  # noqa: PLC0415
+
+        click.echo(json.dumps(describe_encoders(), indent=2))
+        return
     if what == "methods" or as_json:
         if what not in (None, "methods"):
-            raise UserError("--json is for methods", hint="dreambench list methods --json")
+            raise UserError(
+                "--json is for methods and encoders",
+                hint="dreambench list methods --json",
+                code="invalid-value",
+            )
         _print_methods(base_model, as_json=as_json)
         return
     from dreambench.base_models.registry import BASE_MODELS  # noqa: PLC0415
@@ -619,12 +651,9 @@ def list_(what: str | None, base_model: str, as_json: bool) -> None:
         "base-models": [(m.name, f"{m.location}") for m in BASE_MODELS.values()],
     }
     if what in (None, "encoders"):
-        from dreambench.encoders.encoder import ENCODERS  # noqa: PLC0415  (imports torch)
+        from dreambench.encoders.registry import describe_encoders  # noqa: PLC0415
 
-        tables["encoders"] = [
-            (spec.name, f"{spec.role}: {spec.library} {spec.architecture}")
-            for spec in ENCODERS.values()
-        ]
+        tables["encoders"] = [(row["name"], row["text"]) for row in describe_encoders()]
     if what in (None, "conventions"):
         from dreambench.metrics.conventions import CONVENTIONS  # noqa: PLC0415  (imports torch)
 

@@ -19,6 +19,14 @@ method_option = click.option(
     help="Name of a baseline, path of a recipe (.toml), or your own FILE.py:Class; several with "
     "commas between; all for one of each method.",
 )
+encoder_option = click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="ROLE=ENCODER",
+    help="Another encoder for dino, clip, perceptual or another input: a name, or your own "
+    "FILE.py:Class; repeatable.",
+)
 data_option = click.option(
     "--data",
     "data_dir",

@@ -1,4 +1,4 @@
-"""Stage: embeddings of image files and texts. Each file is decoded once, each row made once."""
+"""Features of image files and texts: each file is decoded once, each row computed once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import ctypes
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambench.encoders.encoder import Encoder
+from dreambench.encoders.base import Encoder, Extractor
 from dreambench.encoders.feature_cache import (
     KEPT_SHARE,
     FeatureCache,
@@ -29,6 +28,7 @@ from dreambench.encoders.feature_cache import (
     read_max_bytes,
     read_stat,
 )
+from dreambench.encoders.preprocessing import Joined, Preparation
 from dreambench.errors import UserError
 from dreambench.progress import Progress
 from dreambench.storage.images import load_image
@@ -41,90 +41,15 @@ COMMIT_SECONDS = 0.5
 TRIM_SECONDS = 2.0
 
 
-class Preparation(Protocol):
-    """What makes a network's input of an image; hashable, and equal ones do the same."""
-
-    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        """An array of the same shape for every image."""
-        ...
-
-
-@dataclass(frozen=True)
-class Joined:
-    """A preparation of several: their arrays and the image's width and height, as one flat row.
-
-    Those that another reader has as well are made once for both.
-    """
-
-    inputs: tuple[Preparation, ...]
-
-    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        """See `Preparation`."""
-        return self.join([one.prepare(image) for one in self.inputs], image.size)
-
-    def join(
-        self, arrays: Sequence[NDArray[np.float32]], size: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """The row of an image of that size from the arrays of its inputs."""
-        return np.concatenate([*(one.ravel() for one in arrays), np.array(size, np.float32)])
-
-
-class Extractor(Protocol):
-    """What turns images into rows: an `encoders.Encoder`, or `BlackDetector`."""
-
-    identity: str
-
-    @property
-    def pixels(self) -> Preparation:
-        """Its preparation."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """How many images it takes at once where nobody says otherwise."""
-        ...
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether it works on the cores that also decode."""
-        ...
-
-    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
-        """One row an image, of a batch of prepared images."""
-        ...
-
-
-@dataclass(frozen=True)
-class _IsBlack:
-    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
-        return np.array([image.getbbox() is None], np.float32)
-
-
-class BlackDetector:
-    """Says of an image whether every pixel of it is black: (n, 1), 1 for black.
-
-    Diffusers' safety checker hands out such images in place of what it censors.
-    """
-
-    identity = "black|v1"
-    pixels = _IsBlack()
-    batch_size = 8
-    on_cpu = True
-
-    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
-        """See `Extractor`."""
-        return pixels
-
-
 @dataclass(frozen=True)
 class Pace:
-    """How fast embedding may go; changes no number. 0 for what suits cores and device."""
+    """How fast extraction may go; changes no number. 0 is for what suits cores and device."""
 
     n_workers: int = 0
     batch_size: int = 0
 
     def count_workers(self) -> int:
-        """Threads that decode and prepare images: as many as there are cores, up to 16."""
+        """Return how many threads decode and prepare images: one per core, up to 16."""
         if self.n_workers:
             return self.n_workers
         try:
@@ -141,7 +66,7 @@ AUTO = Pace()
 class Rows:
     """Asks for a row of each file."""
 
-    reader: Extractor
+    extractor: Extractor
     paths: Sequence[Path]
 
 
@@ -149,11 +74,11 @@ class Rows:
 class Distances:
     """Asks for the squared Euclidean distance of the rows of each two files of a group.
 
-    Where rows are large (LPIPS: 640,128 numbers an image) and groups small, these are kept in their
-    place, and rows only live until their group is through.
+    Where rows are large (LPIPS: 640,128 numbers per image) and groups small, distances are cached
+    in place of rows, which only live until their group is done.
     """
 
-    reader: Extractor
+    extractor: Extractor
     groups: Sequence[Sequence[Path]]
 
 
@@ -165,14 +90,15 @@ def extract(
     progress: Progress,
     pace: Pace = AUTO,
 ) -> tuple[list[dict[Path, Features]], list[dict[tuple[Path, Path], float]]]:
-    """Answers all that is asked, in order; each file is hashed once and decoded at most once.
+    """Compute all that is asked, in order; each file is hashed once and decoded at most once.
 
-    Readers of one identity share their work. Rows are made in batches that all have one size (the
-    last is filled up), and always whole batches of the same files, so that neither a row's
-    neighbours nor an interruption show in its bits. Decoding runs in threads: beside the network on
-    a GPU; on a CPU in turns with it, since there both want the same cores.
+    Extractors of one identity share their work. Rows are computed in batches that all have one size
+    (the last is filled up), and always whole batches of the same files, so that neither a row's
+    neighbours nor an interruption show in its bits. Decoding runs in threads: alongside the network
+    on a GPU; on a CPU in turns with it, since there both want the same cores.
 
-    Raises UserError for a file that is missing, damaged, or changes meanwhile.
+    Raises:
+        UserError: a file is missing, damaged, or changes meanwhile.
     """
     listed = [path for ask in rows for path in ask.paths]
     listed += [path for ask in distances for group in ask.groups for path in group]
@@ -182,21 +108,25 @@ def extract(
     contents = dict.fromkeys(names.values())
     wanted: dict[str, set[str]] = {}
     for ask in rows:
-        wanted.setdefault(ask.reader.identity, set()).update(names[path] for path in ask.paths)
-    readers = {ask.reader.identity: ask.reader for ask in reversed(rows)}
+        wanted.setdefault(ask.extractor.identity, set()).update(names[path] for path in ask.paths)
+    extractors = {ask.extractor.identity: ask.extractor for ask in reversed(rows)}
     row_lanes = {
-        identity: _RowLane(readers[identity], contents, some, cache, pace)
+        identity: _RowLane(extractors[identity], contents, some, cache, pace)
         for identity, some in wanted.items()
     }
     distance_lanes = [
         _DistanceLane(
-            ask.reader, contents, [[names[p] for p in group] for group in ask.groups], cache, pace
+            ask.extractor,
+            contents,
+            [[names[p] for p in group] for group in ask.groups],
+            cache,
+            pace,
         )
         for ask in distances
     ]
     _run_lanes([*row_lanes.values(), *distance_lanes], names, hashed, cache, n_workers, progress)
     made = [
-        {path: row_lanes[ask.reader.identity].found[names[path]] for path in ask.paths}
+        {path: row_lanes[ask.extractor.identity].found[names[path]] for path in ask.paths}
         for ask in rows
     ]
     gaps = [
@@ -211,48 +141,48 @@ def extract(
 
 
 class _Lane:
-    """One reader's way through the files: what it has, what it needs, what waits for its batch."""
+    """One extractor's way through the files: what it has and needs, what waits for its batch."""
 
     kind: Kind
 
     def __init__(
-        self, reader: Extractor, keys: Sequence[str], cache: FeatureCache, pace: Pace
+        self, extractor: Extractor, keys: Sequence[str], cache: FeatureCache, pace: Pace
     ) -> None:
-        self.reader = reader
-        self.size = pace.batch_size or reader.batch_size
-        self.found: dict[str, Row] = cache.read(reader.identity, self.kind, keys)
+        self.extractor = extractor
+        self.size = pace.batch_size or extractor.batch_size
+        self.found: dict[str, Row] = cache.read(extractor.identity, self.kind, keys)
         self.fresh: dict[str, Row] = {}
         self.waiting: list[NDArray[np.float32]] = []
 
     def plan(self, order: Sequence[str], missing: Set[str]) -> None:
-        """Lays out the batches of all files, and takes those in which something is missing."""
+        """Lay out the batches of all files, and take those in which something is missing."""
         batches = [order[i : i + self.size] for i in range(0, len(order), self.size)]
         self.todo = deque(batch for batch in batches if not missing.isdisjoint(batch))
         self.needed = {name for batch in self.todo for name in batch}
 
     def take(self, name: str, pixels: NDArray[np.float32]) -> None:
-        """The next of the files that it needs; they come in order."""
+        """Take the next of the files that it needs; they come in order."""
         self.waiting.append(pixels)
         if len(self.waiting) == len(self.todo[0]):
             batch = self.todo.popleft()
             filling = [pixels] * (self.size - len(batch))
-            made = self.reader.encode_pixels(np.stack(self.waiting + filling))
+            made = self.extractor.encode_pixels(np.stack(self.waiting + filling))
             self.waiting = []
             self.keep(dict(zip(batch, made[: len(batch)], strict=True)))
 
     def keep(self, made: Mapping[str, Features]) -> None:
-        """Takes what its reader made of a batch."""
+        """Take the rows of a batch."""
         raise NotImplementedError
 
     def add(self, key: str, row: Row) -> None:
-        """A result; what was there already stays."""
+        """Add a result; what was there already stays."""
         if key not in self.found:
             self.found[key] = self.fresh[key] = row
 
     def save(self, cache: FeatureCache) -> None:
-        """Writes what is new."""
+        """Write what is new."""
         if self.fresh:
-            cache.write(self.reader.identity, self.kind, self.fresh)
+            cache.write(self.extractor.identity, self.kind, self.fresh)
             self.fresh = {}
 
 
@@ -261,14 +191,14 @@ class _RowLane(_Lane):
 
     def __init__(
         self,
-        reader: Extractor,
+        extractor: Extractor,
         contents: Iterable[str],
         wanted: Set[str],
         cache: FeatureCache,
         pace: Pace,
     ) -> None:
         order = [name for name in contents if name in wanted]
-        super().__init__(reader, order, cache, pace)
+        super().__init__(extractor, order, cache, pace)
         self.plan(order, wanted - self.found.keys())
 
     def keep(self, made: Mapping[str, Features]) -> None:
@@ -277,20 +207,20 @@ class _RowLane(_Lane):
 
 
 class _DistanceLane(_Lane):
-    """Rows live until all pairs that they are in are through."""
+    """Rows live until all pairs that they are in are done."""
 
     kind = "distance"
 
     def __init__(
         self,
-        reader: Extractor,
+        extractor: Extractor,
         contents: Iterable[str],
         groups: Sequence[Sequence[str]],
         cache: FeatureCache,
         pace: Pace,
     ) -> None:
         pairs = {key_of_pair(a, b): (a, b) for group in groups for a, b in combinations(group, 2)}
-        super().__init__(reader, [key for key, (a, b) in pairs.items() if a != b], cache, pace)
+        super().__init__(extractor, [key for key, (a, b) in pairs.items() if a != b], cache, pace)
         self.found |= {key: np.zeros(1) for key, (a, b) in pairs.items() if a == b}
         self.partners: dict[str, set[str]] = {}
         for key, (a, b) in pairs.items():
@@ -321,54 +251,64 @@ def _run_lanes(
     n_workers: int,
     progress: Progress,
 ) -> None:
-    """Decodes what any lane needs, in order, and gives it to all that need it."""
-    files = {name: path for path, name in reversed(list(names.items()))}
-    needed = [
-        name for name in dict.fromkeys(names.values()) if any(name in lane.needed for lane in lanes)
-    ]
+    """Decode what any lane needs, in order, and give it to all that need it."""
+    busy = [lane for lane in lanes if lane.needed]
+    wanted = set().union(*(lane.needed for lane in busy))
+    needed = [name for name in dict.fromkeys(names.values()) if name in wanted]
     if not needed:
         return
-    busy = [lane for lane in lanes if lane.needed]
-    wants = {
-        name: list(dict.fromkeys(lane.reader.pixels for lane in busy if name in lane.needed))
-        for name in needed
-    }
-    largest = max(lane.size for lane in busy)
-    # On a CPU a window is decoded by all cores, and then goes through the networks on all cores.
-    in_turns = all(lane.reader.on_cpu for lane in busy)
-    window = max(2 * largest, 4 * n_workers)
+    what = "features: files"
+    progress(what, 0, len(needed))
     saved = trimmed = time.monotonic()
-    left = iter(needed)
-    futures: deque[tuple[str, Future[list[NDArray[np.float32]]]]] = deque()
+    files = {name: (path, hashed[path][1]) for path, name in reversed(list(names.items()))}
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="decode")
     try:
-        for index in range(len(needed)):
-            progress("embeddings: files", index, len(needed))
-            if not (in_turns and futures):
-                for name in islice(left, window - len(futures)):
-                    path = files[name]
-                    job = pool.submit(_prepare, path, hashed[path][1], wants[name])
-                    futures.append((name, job))
-                if in_turns:
-                    for _, job in futures:
-                        job.exception()
-            name, job = futures.popleft()
-            prepared = dict(zip(wants[name], job.result(), strict=True))
+        decoded = _decode_files(needed, files, busy, pool, n_workers)
+        for n_done, (name, prepared) in enumerate(decoded, start=1):
             for lane in busy:
                 if name in lane.needed:
-                    lane.take(name, prepared[lane.reader.pixels])
+                    lane.take(name, prepared[lane.extractor.pixels])
             if time.monotonic() - saved >= COMMIT_SECONDS:
                 _save(busy, cache)
                 saved = time.monotonic()
             if time.monotonic() - trimmed >= TRIM_SECONDS:
                 _trim_heap()
                 trimmed = time.monotonic()
+            if n_done < len(needed):
+                progress(what, n_done, len(needed))
     finally:
         # What is finished is kept, whatever stopped the rest.
         pool.shutdown(cancel_futures=True)
         _save(busy, cache)
         _trim_heap()
-    progress("embeddings: files", len(needed), len(needed))
+    progress(what, len(needed), len(needed))
+
+
+Prepared = dict[Preparation, NDArray[np.float32]]
+
+
+def _decode_files(
+    needed: Sequence[str],
+    files: Mapping[str, tuple[Path, Stat]],
+    busy: Sequence[_Lane],
+    pool: ThreadPoolExecutor,
+    n_workers: int,
+) -> Iterator[tuple[str, Prepared]]:
+    """Yield each file's arrays by preparation, in order, while the next ones are decoded."""
+    # On a CPU a window is decoded by all cores, and then goes through the networks on all cores.
+    in_turns = all(lane.extractor.on_cpu for lane in busy)
+    window = max(2 * max(lane.size for lane in busy), 4 * n_workers)
+    left = iter(needed)
+    futures: deque[tuple[str, Future[Prepared]]] = deque()
+    for _ in needed:
+        if not (in_turns and futures):
+            for name in islice(left, window - len(futures)):
+                wants = dict.fromkeys(ln.extractor.pixels for ln in busy if name in ln.needed)
+                futures.append((name, pool.submit(_prepare, *files[name], list(wants))))
+            if in_turns:
+                wait(job for _, job in futures)
+        name, job = futures.popleft()
+        yield name, job.result()
 
 
 def _save(lanes: Iterable[_Lane], cache: FeatureCache) -> None:
@@ -377,7 +317,7 @@ def _save(lanes: Iterable[_Lane], cache: FeatureCache) -> None:
 
 
 def _trim_heap() -> None:
-    """Gives back to the system what is free, where the C library is glibc.
+    """Give free memory back to the system, where the C library is glibc.
 
     It keeps freed tensors of up to 32 MB between the rows that stay, and ever more of them: after
     3,000 images of 1024 px 0.85 GB beside the 0.28 in use.
@@ -387,20 +327,20 @@ def _trim_heap() -> None:
         trim(0)
 
 
-def _prepare(
-    path: Path, stat: Stat, preparations: Sequence[Preparation]
-) -> list[NDArray[np.float32]]:
+def _prepare(path: Path, stat: Stat, preparations: Sequence[Preparation]) -> Prepared:
     image = load_image(path)
     if read_stat(path) != stat:
-        raise UserError(f"{path} changed while it was read", hint="run the same command again")
-    made: dict[Preparation, NDArray[np.float32]] = {}
-    return [_prepare_once(one, image, made) for one in preparations]
+        raise UserError(
+            f"{path} changed while it was read",
+            hint="run the same command again",
+            code="changed-data",
+        )
+    made: Prepared = {}
+    return {one: _prepare_once(one, image, made) for one in preparations}
 
 
-def _prepare_once(
-    one: Preparation, image: Image.Image, made: dict[Preparation, NDArray[np.float32]]
-) -> NDArray[np.float32]:
-    """From `made`, or into it. No closure that calls itself: such a cycle keeps images alive."""
+def _prepare_once(one: Preparation, image: Image.Image, made: Prepared) -> NDArray[np.float32]:
+    """Return it from `made`, or put it there. No recursive closure: it would keep images alive."""
     if one not in made:
         if isinstance(one, Joined):
             parts = [_prepare_once(part, image, made) for part in one.inputs]
@@ -413,7 +353,7 @@ def _prepare_once(
 def extract_texts(
     texts: Iterable[str], encoder: Encoder, *, cache: FeatureCache
 ) -> dict[str, Features]:
-    """The row of each text, from the cache or by the encoder."""
+    """Return the row of each text, from the cache or by the encoder."""
     keys = {text: key_of_text(text) for text in sorted(set(texts))}
     known = cache.read(encoder.identity, "text", list(keys.values()))
     missing = [text for text, key in keys.items() if key not in known]
@@ -427,18 +367,18 @@ def extract_texts(
 
 def extract_files(
     paths: Sequence[Path],
-    readers: Sequence[Extractor],
+    extractors: Sequence[Extractor],
     *,
     cache_dir: Path,
     progress: Progress,
     pace: Pace = AUTO,
 ) -> list[Features]:
-    """Features of image files: for each reader an array with one row a path; see `extract`.
+    """Return features of image files, for each extractor (n_paths, d); see `extract`.
 
     Keeps the cache within its bound.
     """
     with FeatureCache(cache_dir) as cache:
-        asks = [Rows(reader, paths) for reader in readers]
+        asks = [Rows(extractor, paths) for extractor in extractors]
         found, _ = extract(asks, [], cache=cache, progress=progress, pace=pace)
         cache.prune(read_max_bytes(), share=KEPT_SHARE)
     return [np.stack([rows[path] for path in paths]) for rows in found]

@@ -1,4 +1,4 @@
-"""What else reads an image, beside encoders: perceptual hashes, and encoders of its parts."""
+"""Extractors that are not encoders: perceptual hashes, black images, parts of an image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 
-from dreambench.encoders.encoder import Encoder, Pixels
-from dreambench.encoders.extraction import Joined
+from dreambench.encoders.base import Encoder
+from dreambench.encoders.preprocessing import Joined, Pixels
 from dreambench.encoders.segmentation import Segmenter
+from dreambench.errors import UserError
 from dreambench.types import Features, Mask
 
 HASH_PX = 32
-"""The side to which pHash brings a picture: four times that of its 8 x 8 bits."""
+"""The side to which pHash resizes an image: four times that of its 8 x 8 bits."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class _Hashes:
 
 
 class HashExtractor:
-    """Perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
+    """Extracts perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
 
     The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
     """
@@ -43,20 +44,42 @@ class HashExtractor:
     on_cpu = True
 
     def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
-        """See `extraction.Extractor`."""
+        """See `base.Extractor`."""
         return pixels
 
     def encode_images(self, images: Sequence[Image.Image]) -> Features:
-        """One row an image."""
+        """Return one row per image."""
         return np.stack([self.pixels.prepare(image) for image in images])
 
 
-class PartsExtractor:
-    """Three embeddings of an image in a row: its subject and its background by DINO, and by CLIP.
+@dataclass(frozen=True)
+class _IsBlack:
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        return np.array([image.getbbox() is None], np.float32)
 
-    Each sees one part and zeros elsewhere, which is the encoder's mean colour: the subject by DINO,
-    the background by DINO, the subject by CLIP. The subject is found once for all three by a
-    segmenter, which may need the class noun.
+
+class BlackDetector:
+    """Extracts whether every pixel of an image is black: (n, 1), 1 for black.
+
+    Diffusers' safety checker hands out such images in place of what it censors.
+    """
+
+    identity = "black|v1"
+    pixels = _IsBlack()
+    batch_size = 8
+    on_cpu = True
+
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """See `base.Extractor`."""
+        return pixels
+
+
+class PartsExtractor:
+    """Extracts features of parts of an image: subject and background by DINO, subject by CLIP.
+
+    The three are one row. Each encoder sees its part and zeros elsewhere, which is its mean colour.
+    The subject is found once for all three by a segmenter, which may need the class noun. Parts are
+    cut out of prepared images, so both encoders' preprocessing has to be `Pixels`.
     """
 
     def __init__(
@@ -66,7 +89,7 @@ class PartsExtractor:
         self.clip = clip
         self.segmenter = segmenter
         self.class_name = class_name
-        self.inputs = (segmenter.spec.pixels, dino.spec.pixels, clip.spec.pixels)
+        self.inputs = (segmenter.spec.pixels, _known_pixels(dino), _known_pixels(clip))
         self.pixels = Joined(self.inputs)
         self.batch_size = dino.batch_size
         self.on_cpu = dino.on_cpu
@@ -74,22 +97,22 @@ class PartsExtractor:
         self.identity = f"parts v1|{dino.identity}|{clip.identity}|{segmenter.identity}{asked}"
 
     def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
-        """See `extraction.Extractor`."""
+        """See `base.Extractor`."""
         logits = self.segmenter.find_logits(self._split_inputs(pixels)[0], self.class_name)
-        return self._embed(pixels, [torch.from_numpy(row) for row in logits], threshold=0.0)
+        return self._encode_parts(pixels, [torch.from_numpy(row) for row in logits], threshold=0.0)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Features:
-        """One row an image."""
+        """Return one row per image."""
         return self.encode_pixels(np.stack([self.pixels.prepare(image) for image in images]))
 
     def encode_masked(self, images: Sequence[Image.Image], masks: Sequence[Mask]) -> Features:
-        """The same with masks that are known: one bool array (height, width) an image."""
+        """Return the same for known masks: one bool array (height, width) per image."""
         pixels = np.stack([self.pixels.prepare(image) for image in images])
-        return self._embed(
+        return self._encode_parts(
             pixels, [torch.from_numpy(mask.astype(np.float32)) for mask in masks], threshold=0.5
         )
 
-    def _embed(
+    def _encode_parts(
         self, pixels: NDArray[np.float32], maps: Sequence[torch.Tensor], *, threshold: float
     ) -> Features:
         _, for_dino, for_clip = self._split_inputs(pixels)
@@ -102,7 +125,7 @@ class PartsExtractor:
             ]
             return torch.stack(masks).numpy()[:, None].astype(np.float32)
 
-        seen, by_clip = cut(self.dino.spec.pixels), cut(self.clip.spec.pixels)
+        seen, by_clip = cut(self.inputs[1]), cut(self.inputs[2])
         return np.concatenate(
             [
                 self.dino.encode_pixels(for_dino * seen),
@@ -113,7 +136,7 @@ class PartsExtractor:
         )
 
     def _split_inputs(self, rows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Each network's batch (n, 3, side, side)."""
+        """Return the batch of each network, (n, 3, side, side)."""
         found, start = [], 0
         for pixels in self.inputs:
             side = pixels.crop_px
@@ -123,7 +146,7 @@ class PartsExtractor:
 
     @staticmethod
     def split(rows: Features, n_dino: int) -> dict[str, Features]:
-        """The three parts of rows, by kind; `n_dino` is the width of DINO's embeddings."""
+        """Return the three parts of rows by kind; `n_dino` is the width of DINO's rows."""
         return {
             "dino-fg": rows[:, :n_dino],
             "dino-bg": rows[:, n_dino : 2 * n_dino],
@@ -131,10 +154,22 @@ class PartsExtractor:
         }
 
 
-def frame_map(values: torch.Tensor, target: Pixels, size: tuple[int, int]) -> torch.Tensor:
-    """A map over an image (h, w), as a network sees that image: resized, cut; (crop, crop).
+def _known_pixels(encoder: Encoder) -> Pixels:
+    """Return an encoder's preprocessing; UserError for one of its own."""
+    if not isinstance(encoder.pixels, Pixels):
+        raise UserError(
+            f"encoder '{encoder.spec.name}' prepares images by its own code, so that no part can "
+            "be cut out of them",
+            hint="use dreambench.encoders.preprocessing.Pixels",
+            code="own-pixels",
+        )
+    return encoder.pixels
 
-    `size` is the image's width and height; the map may have fewer or more places.
+
+def frame_map(values: torch.Tensor, target: Pixels, size: tuple[int, int]) -> torch.Tensor:
+    """Return a map over an image (h, w) as a network sees that image: resized, cropped.
+
+    `size` is the image's width and height; the map may have another resolution; (crop, crop).
     """
     (width, height), left, top = target.frame(size)
     full = interpolate(values[None, None], (height, width), mode="bilinear")[0, 0]

@@ -2,42 +2,84 @@
 
 An encoder's weights are published by several hands under several key names: the authors' own
 (which timm and open_clip kept), and those of transformers, old and new. The numbers are the same;
-here the names become those of timm and open_clip.
+here the names become those of timm and open_clip. The tables stay, for neither library reads
+transformers' names: timm 1.0's `checkpoint_filter_fn` knows OpenAI's, DINOv2's own and a few
+others, open_clip 3's `convert_state_dict` MobileCLIP's alone; and to pin other files of the hub
+that have their names would give every encoder another identity.
 """
 
 from __future__ import annotations
 
+import logging
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dreambench.encoders.spec import EncoderSpec
 from dreambench.errors import UserError
 
 State = dict[str, Tensor]
-FILE_NAMES = (
-    "open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin",
-    "pytorch_model.bin",
-)  # fmt: skip
 
 
-def find_file(folder: Path, *, first: str) -> Path | None:
-    """The weights file of a snapshot folder: `first`, else one of FILE_NAMES."""
-    for name in (first, *FILE_NAMES):
-        if name and (folder / name).is_file():
-            return folder / name
-    return None
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence libraries' warnings that a network which they build is random: its weights come next.
+
+    open_clip logs them on the root logger; lpips calls torchvision by old names.
+    """
+
+    def is_above(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    root = logging.getLogger()
+    root.addFilter(is_above)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(is_above)
+
+
+def refuse_weights(spec: EncoderSpec, path: Path, why: str) -> UserError:
+    """Return the error for a file that holds the weights of another network."""
+    return UserError(
+        f"{path} does not hold the weights of {spec.architecture}: {why}",
+        hint=spec.how_to_get,
+        code="wrong-weights",
+    )
+
+
+def fill_network(spec: EncoderSpec, path: Path, model: Any, state: State) -> None:
+    """Load every weight of a network.
+
+    Raises:
+        UserError: one is missing or of another shape.
+    """
+    own = model.state_dict()
+    faults = [key for key in own if key not in state or state[key].shape != own[key].shape]
+    if faults:
+        counts = f"{len(faults)} of {len(own)} are missing or of another shape, e.g. {faults[0]}"
+        raise refuse_weights(spec, path, counts)
+    model.load_state_dict({key: state[key].float() for key in own}, assign=True)
 
 
 def read_weights(path: Path) -> State:
-    """The tensors of a .safetensors file, or of a torch file that holds tensors and nothing else.
+    """Read the tensors of a .safetensors file, or of a torch file that holds nothing but tensors.
 
-    Raises UserError for anything else; no code of a file is run.
+    No code of a file is run.
+
+    Raises:
+        UserError: the file is anything else.
     """
     try:
         if path.suffix == ".safetensors":
@@ -63,12 +105,13 @@ def read_weights(path: Path) -> State:
 def _unreadable(path: Path) -> UserError:
     return UserError(
         f"{path} is not a file of weights alone (safetensors, or torch tensors)",
-        hint="bring it again from its source",
+        hint="download it again from its source",
+        code="unreadable-file",
     )
 
 
 def _rename(state: State, rules: Sequence[tuple[str, str]]) -> State:
-    """Keys by the first rule that matches the whole key; a key that no rule matches is dropped."""
+    """Rename keys by the first rule that matches the whole key; drop those that no rule matches."""
     renamed = {}
     for key, value in state.items():
         for pattern, name in rules:
@@ -80,7 +123,7 @@ def _rename(state: State, rules: Sequence[tuple[str, str]]) -> State:
 
 
 def _join_qkv(state: State, joined: str) -> State:
-    """Joins `X#q.weight`, `X#k.weight`, `X#v.weight` to `X` + `joined` with weight or bias."""
+    """Join `X#q.weight`, `X#k.weight`, `X#v.weight` to `X` + `joined` with weight or bias."""
     found = {key: value for key, value in state.items() if "#" not in key}
     for key in [key for key in state if "#q." in key]:
         stem, _, kind = key.partition("#q.")
@@ -119,7 +162,7 @@ _VIT_RULES = [
 
 
 def to_timm_vit(state: State) -> State:
-    """A ViT's weights under timm's names; those of transformers' ViTModel and Dinov2Model too."""
+    """Return a ViT's weights under timm's names, also those of transformers' models."""
     state = {
         key.removeprefix("vit.").removeprefix("dinov2."): value for key, value in state.items()
     }
@@ -140,7 +183,7 @@ _TIMM_BLOCK = {
 
 
 def _tower_rules(theirs: str, blocks: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Rules for the layers of one tower of transformers' models."""
+    """Return rules for the layers of one tower of transformers' models."""
     layer = rf"{theirs}\.encoder\.layers\.(\d+)\."
     return [
         (layer + name + r"\.(weight|bias)", rf"{blocks}.\1.{new}.\2") for name, new in names.items()
@@ -191,7 +234,7 @@ _SIGLIP_RULES = [
 
 
 def to_open_clip(state: State) -> State:
-    """A CLIP's weights under open_clip's names; those of transformers' CLIPModel too."""
+    """Return a CLIP's weights under open_clip's names, also from transformers' CLIPModel."""
     if "visual.conv1.weight" in state or "visual.trunk.patch_embed.proj.weight" in state:
         return state
     if "vision_model.head.probe" in state:
@@ -205,7 +248,7 @@ def to_open_clip(state: State) -> State:
 
 
 def _siglip_to_open_clip(state: State) -> State:
-    """From transformers' SiglipModel: timm's image tower, open_clip's text tower."""
+    """Return weights of transformers' SiglipModel for timm's image and open_clip's text tower."""
     renamed = _rename(state, _SIGLIP_RULES)
     image = {key: value for key, value in renamed.items() if key.startswith("visual.")}
     text = {key: value for key, value in renamed.items() if not key.startswith("visual.")}

@@ -18,7 +18,8 @@ import pandas as pd
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import ENCODERS, EncoderSpec
+from dreambench.encoders.registry import ENCODERS
+from dreambench.encoders.spec import EncoderSpec
 from dreambench.errors import unknown_name
 from dreambench.metrics.metrics import compute_reference_similarity, compute_text_similarity
 from dreambench.types import Features
@@ -59,8 +60,8 @@ class Convention:
         for role, name in (("dino", self.dino), ("clip", self.clip)):
             if name is None:
                 continue
-            wanted, own = ENCODERS[name], ENCODERS[getattr(protocol.encoders, role)]
-            if own.shipped is None:
+            wanted, own = ENCODERS[name], ENCODERS.get(getattr(protocol.encoders, role))
+            if own is None or own.shipped is None:
                 found[role] = wanted
                 continue
             way = {"fit": wanted.pixels.fit, "interpolation": wanted.pixels.interpolation}

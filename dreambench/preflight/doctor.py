@@ -17,8 +17,8 @@ from dreambench.base_models.registry import BASE_MODELS, BaseModel, Precision
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.datasets.subjects import check_files, find_dataset, read_index
-from dreambench.encoders.encoder import ENCODERS, EncoderSpec
-from dreambench.encoders.segmentation import SEGMENTERS, SegmenterSpec
+from dreambench.encoders.registry import ENCODERS, SEGMENTERS
+from dreambench.encoders.spec import EncoderSpec, SegmenterSpec
 from dreambench.machine.cost_estimate import estimate_memory
 from dreambench.methods.image_prompting.adapters import ADAPTERS, Adapter
 from dreambench.methods.registry import find_method, read_settings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dreambench.artifacts.image_set import ImageSet, load_chosen
@@ -36,7 +36,7 @@ from dreambench.scoring.problems import (
     count_problems,
     list_problems,
 )
-from dreambench.scoring.tools import encoder_identities, smallest_side_px
+from dreambench.scoring.tools import prepare_encoders, smallest_side_px
 from dreambench.storage.files import digest
 
 N_NAMES = 20
@@ -49,7 +49,7 @@ class ExternalRequest:
 
     `index` is a CSV that says which of the files is which image. `partial` takes a set that is not
     whole. `subjects`, `families` and `prompts` narrow; empty for all. `metrics` are beside those
-    of the protocol.
+    of the protocol, `encoders` in place of its own by role.
     """
 
     folder: Path
@@ -61,6 +61,7 @@ class ExternalRequest:
     families: Sequence[str] = ()
     prompts: Sequence[str] = ()
     metrics: Sequence[str] = ()
+    encoders: Mapping[str, str] = field(default_factory=dict)
     data_dir: Path | None = None
 
 
@@ -88,9 +89,8 @@ def load_external(
     placed = place_images(images_dir, wanted, index=index)
     folder = out / protocol.name / request.name
     _refuse_inside(folder, images_dir, placed)
-    checked = check_images(
-        placed, min_side_px=smallest_side_px(protocol), cache_dir=cache_dir, progress=progress
-    )
+    least = smallest_side_px(protocol, request.encoders)
+    checked = check_images(placed, min_side_px=least, cache_dir=cache_dir, progress=progress)
     problems = [*placed.problems, *checked.problems]
     is_stopped = any(problem.kind in STOPPING for problem in problems)
     if not checked.files or (is_stopped and not request.partial):
@@ -103,7 +103,9 @@ def load_external(
         partial=is_stopped or _is_narrowed(wanted, chosen),
         device=device,
         precision="fp32",
-        encoders=encoder_identities(protocol, metrics=request.metrics, progress=progress),
+        encoders=prepare_encoders(
+            protocol, metrics=request.metrics, overrides=request.encoders, progress=progress
+        ),
         images=_describe_images(placed, checked, problems),
         problems=[
             ProblemRecord(kind=p.kind, name=p.name, n_images=p.n_images, detail=p.detail)

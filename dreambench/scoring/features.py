@@ -14,11 +14,10 @@ from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import Protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import Encoder
+from dreambench.encoders.base import Encoder, Extractor
 from dreambench.encoders.extraction import (
     AUTO,
     Distances,
-    Extractor,
     Pace,
     Rows,
     extract,

@@ -16,21 +16,15 @@ import pandas as pd
 from PIL import Image
 
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import (
-    Encoder,
-    EncoderSpec,
-    Fit,
-    Interpolation,
-    Pooling,
-)
+from dreambench.encoders.preprocessing import HALF, IMAGENET, Fit, Interpolation
+from dreambench.encoders.registry import make_encoder
+from dreambench.encoders.spec import EncoderSpec, Pooling
 from dreambench.errors import UserError
 from dreambench.metrics.reference_bounds import METRIC_OF_ROLE, compute_reference_bounds
 from dreambench.storage.images import load_image
 from dreambench.storage.shipped import PACKAGE_DIR, shipped_path
 from dreambench.types import Features
 
-_HALF = (0.5, 0.5, 0.5)
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Column of golden.csv by metric and kind of pairs.
 GOLDEN_COLUMNS = {
     ("dino", "copy_bound"): "dino_with_self",
@@ -111,7 +105,7 @@ def make_bounds(
     spec: EncoderSpec, subjects: Sequence[Subject], prepare: Callable[[Image.Image], Image.Image]
 ) -> pd.DataFrame:
     """Oracle values of the photos by one encoder; the columns of `oracles.COLUMNS`."""
-    encoder = Encoder(spec, device="cpu")
+    encoder = make_encoder(spec)
     vectors: dict[Path, Features] = {}
     for subject in subjects:
         images = [prepare(load_image(path)) for path in subject.photos]
@@ -148,7 +142,7 @@ def _variants(spec: EncoderSpec) -> dict[str, EncoderSpec]:
         ),
     }
     for name, (mean, std) in {
-        "ImageNet's": _IMAGENET, "0.5": (_HALF, _HALF), "none": ((0.0,) * 3, (1.0,) * 3),
+        "ImageNet's": IMAGENET, "0.5": (HALF, HALF), "none": ((0.0,) * 3, (1.0,) * 3),
     }.items():  # fmt: skip
         found[f"mean and deviation of the pixels are wrong where {name} are right"] = replace(
             spec, pixels=replace(pixels, mean=mean, std=std)
@@ -165,8 +159,8 @@ def _variants(spec: EncoderSpec) -> dict[str, EncoderSpec]:
             replace(
                 spec,
                 pixels=replace(
-                    pixels, resize_px=256, fit="crop", interpolation="bicubic", mean=_IMAGENET[0],
-                    std=_IMAGENET[1],
+                    pixels, resize_px=256, fit="crop", interpolation="bicubic", mean=IMAGENET[0],
+                    std=IMAGENET[1],
                 ),
             )
         )  # fmt: skip

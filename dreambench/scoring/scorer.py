@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import ScoreTable, write_scores, write_table
-from dreambench.encoders.encoder import load_spec
-from dreambench.encoders.extraction import AUTO, BlackDetector, Extractor, Pace, Rows
+from dreambench.encoders.base import Extractor
+from dreambench.encoders.extraction import AUTO, Pace, Rows
+from dreambench.encoders.parts import BlackDetector
+from dreambench.encoders.registry import load_spec
 from dreambench.metrics.conventions import find_convention, score_convention
 from dreambench.metrics.reference_bounds import compute_reference_bounds
 from dreambench.progress import Progress
@@ -26,7 +29,8 @@ BLACK = "black"
 class Scorer:
     """Extracts features of an image set and computes its scores.
 
-    `metrics` are beside those of its protocol, by name or as `FILE.py:Class`.
+    `metrics` are beside those of its protocol, `encoders` in place of its own by role; each by name
+    or as `FILE.py:Class`.
     """
 
     def __init__(
@@ -34,12 +38,14 @@ class Scorer:
         images: ImageSet,
         *,
         metrics: Sequence[str] = (),
+        encoders: Mapping[str, str] = MappingProxyType({}),
         cache_dir: Path,
         progress: Progress,
         pace: Pace = AUTO,
     ) -> None:
         self.images = images
         self.metrics = tuple(metrics)
+        self.encoders = encoders
         self.cache_dir = make_dir(cache_dir)
         self.progress = progress
         self.pace = pace
@@ -47,8 +53,7 @@ class Scorer:
     @cached_property
     def tools(self) -> Tools:
         """Metrics, encoders and segmenter."""
-        images = self.images
-        return load_tools(images.protocol, metrics=self.metrics, device=images.device)
+        return load_tools(self.images, metrics=self.metrics, overrides=self.encoders)
 
     def extract(self) -> Extracted:
         """Extract features of photos, images and texts, as far as the cache does not have them."""
@@ -75,6 +80,8 @@ class Scorer:
         chosen = [find_convention(name) for name in names]
         specs = {c.name: c.encoders(images.protocol) for c in chosen}
         distinct = {spec for encoders in specs.values() for spec in encoders.values()}
+        for spec in distinct:
+            spec.ensure_weights(self.progress)
         loaded = {spec: load_spec(spec, device=images.device) for spec in distinct}
         made = {s.name: images.made_images(s.name) for s in images.subjects}
         shown = [path for files in made.values() for _, path in files]

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo
 from dreambench.config.protocol import Protocol
-from dreambench.encoders.encoder import Encoder, EncoderSpec, find_encoder, load_encoder
+from dreambench.encoders.base import Encoder
 from dreambench.encoders.parts import HashExtractor
-from dreambench.encoders.segmentation import (
-    Segmenter,
-    fetch_segmenter,
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import (
+    ROLES,
+    check_encoders,
+    choose_encoders,
     find_segmenter,
-    load_segmenter,
+    load_spec,
 )
+from dreambench.encoders.segmentation import Segmenter, load_segmenter
+from dreambench.encoders.spec import AnyEncoderSpec, has_own_pixels
+from dreambench.errors import UserError
 from dreambench.metrics.base import HASH, MASK
 from dreambench.metrics.registry import ChosenMetric, choose_metrics
 from dreambench.progress import Progress, no_progress
@@ -84,58 +92,81 @@ def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list
     return [one for one in chosen if is_within(one)]
 
 
-def encoder_specs(protocol: Protocol, metrics: Sequence[ChosenMetric]) -> dict[str, EncoderSpec]:
-    """Return the encoder of each role that the metrics need, in the order of the protocol."""
-    needed = {name for one in metrics for name in one.metric.inputs}
-    roles = ("dino", "clip", "perceptual")
-    return {
-        role: find_encoder(getattr(protocol.encoders, role), role)  # type: ignore[arg-type]
-        for role in roles
-        if role in needed
-    }
+def encoder_specs(
+    protocol: Protocol,
+    metrics: Sequence[ChosenMetric],
+    overrides: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, AnyEncoderSpec]:
+    """Return the encoder of each input that metrics read.
+
+    `overrides` are what `--encoder` names in place of the protocol's, see `choose_encoders`.
+    """
+    named = {role: getattr(protocol.encoders, role) for role in ROLES}
+    inputs = {name for one in metrics for name in one.metric.inputs if name not in NO_ENCODER}
+    return choose_encoders(named, overrides, inputs=inputs)
 
 
-def smallest_side_px(protocol: Protocol) -> int:
+def smallest_side_px(protocol: Protocol, overrides: Mapping[str, str]) -> int:
     """Return the shorter side below which an encoder of the protocol would enlarge an image."""
-    specs = encoder_specs(protocol, choose_scored_metrics(protocol))
+    specs = encoder_specs(protocol, choose_scored_metrics(protocol), overrides)
     pixels = [spec.pixels for spec in specs.values()]
-    return max((p.resize_px if p.fit == "crop" else p.crop_px for p in pixels), default=0)
+    return max((p.smallest_side_px for p in pixels if isinstance(p, Pixels)), default=1)
 
 
-def encoder_identities(
-    protocol: Protocol, *, metrics: Sequence[str] = (), progress: Progress = no_progress
+def prepare_encoders(
+    protocol: Protocol,
+    *,
+    metrics: Sequence[str] = (),
+    overrides: Mapping[str, str] = MappingProxyType({}),
+    progress: Progress = no_progress,
 ) -> dict[str, str]:
-    """Return the identity of each encoder that scores need, without loading the networks.
+    """Download the weights that scores need, and return the identity of each encoder.
 
-    Weights that are not on this machine are downloaded, the segmenter's as well.
+    No network is loaded. The segmenter's weights are downloaded as far as that works: metrics that
+    need them are otherwise not measured.
 
     Raises:
         UserError: an encoder cannot be had, or a metric or segmenter is unknown.
     """
     if protocol.encoders.segmenter is not None:
-        fetch_segmenter(protocol.encoders.segmenter)
-    specs = encoder_specs(protocol, choose_scored_metrics(protocol, metrics))
-    return {role: spec.identity(progress) for role, spec in specs.items()}
+        segmenter = find_segmenter(protocol.encoders.segmenter)
+        with contextlib.suppress(UserError):
+            segmenter.ensure_weights()
+    specs = encoder_specs(protocol, choose_scored_metrics(protocol, metrics), overrides)
+    for spec in specs.values():
+        spec.ensure_weights(progress)
+    return {role: spec.identity() for role, spec in specs.items()}
 
 
-def load_tools(protocol: Protocol, *, metrics: Sequence[str] = (), device: str) -> Tools:
-    """Load what an image set of a protocol is scored with; networks are read when first needed."""
-    chosen = choose_scored_metrics(protocol, metrics)
-    specs = encoder_specs(protocol, chosen)
-    encoders = {
-        role: load_encoder(spec.name, role, device=device)  # type: ignore[arg-type]
-        for role, spec in specs.items()
-    }
-    segmenter, why = open_segmenter(protocol.encoders.segmenter, device=device)
+def load_tools(
+    images: ImageSet,
+    *,
+    metrics: Sequence[str] = (),
+    overrides: Mapping[str, str] = MappingProxyType({}),
+) -> Tools:
+    """Load what an image set is scored with; networks are read when first needed.
+
+    Raises:
+        UserError: the encoders are not those that the image set's manifest names.
+    """
+    chosen = choose_scored_metrics(images.protocol, metrics)
+    specs = encoder_specs(images.protocol, chosen, overrides)
+    check_encoders(images.encoders, specs, where=str(images.folder))
+    encoders = {role: load_spec(spec, device=images.device) for role, spec in specs.items()}
+    segmenter, why = _open_segmenter(images)
     return Tools(chosen, encoders, segmenter, why)
 
 
-def open_segmenter(name: str | None, *, device: str) -> tuple[Segmenter | None, str]:
-    """Return the protocol's segmenter, or None and the reason why there is none."""
+def _open_segmenter(images: ImageSet) -> tuple[Segmenter | None, str]:
+    """Return the protocol's segmenter, or None and the reason why no subject can be cut out."""
+    name = images.protocol.encoders.segmenter
     if name is None:
         return None, "the protocol names no segmenter"
+    for role in ("dino", "clip"):
+        if has_own_pixels(images.encoders.get(role, "")):
+            return None, f"the encoder for '{role}' prepares images by its own code"
     spec = find_segmenter(name)
     if spec.find_local() is None:
         why = f"segmenter '{name}' is not on this machine and could not be downloaded"
         return None, f"{why}; {spec.how_to_get}"
-    return load_segmenter(name, device=device), ""
+    return load_segmenter(name, device=images.device), ""

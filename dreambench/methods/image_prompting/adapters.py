@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from dreambench.base_models.stable_diffusion import StableDiffusion
-from dreambench.encoders.encoder import Pixels, load_encoder, weights_root
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import ENCODERS, load_encoder
+from dreambench.encoders.spec import weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_snapshot
 from dreambench.storage.shipped import PACKAGE_DIR
@@ -177,7 +179,7 @@ class PixelExtractor:
 def make_mini_encoder(device: str) -> tuple[CellEncoder, PixelExtractor]:
     """Return the image encoder of mini and what prepares its pixels."""
     clip = load_encoder("mini-clip", "clip", device=device)
-    return CellEncoder(clip.model.visual), PixelExtractor(clip.spec.pixels)
+    return CellEncoder(clip.model.visual), PixelExtractor(ENCODERS["mini-clip"].pixels)
 
 
 def load_adapter(model: StableDiffusion, adapter: Adapter) -> None:

@@ -6,7 +6,7 @@ python -m dreambench.mini.training.golden
 from __future__ import annotations
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
-from dreambench.encoders.encoder import ENCODERS
+from dreambench.encoders.registry import ENCODERS
 from dreambench.scoring.reference_values import GOLDEN_COLUMNS, enlarge, make_bounds
 from dreambench.storage.files import write_bytes
 from dreambench.storage.shipped import PACKAGE_DIR

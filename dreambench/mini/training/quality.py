@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import Sampler
-from dreambench.encoders.encoder import load_encoder
+from dreambench.encoders.registry import load_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.world.identities import CLASSES

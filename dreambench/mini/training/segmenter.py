@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from dreambench.encoders.segmentation import SEGMENTERS, Segmenter
+from dreambench.encoders.registry import SEGMENTERS
+from dreambench.encoders.segmentation import Segmenter
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import WorldSet
 from dreambench.mini.training.encoders import roughen

@@ -11,9 +11,10 @@ from PIL import Image
 from scipy.stats import kendalltau
 
 from dreambench.analysis.stats import estimate_mean
-from dreambench.encoders.encoder import Encoder, find_encoder, load_encoder
+from dreambench.encoders.base import Encoder
 from dreambench.encoders.parts import HashExtractor, PartsExtractor
-from dreambench.encoders.segmentation import Segmenter, find_segmenter, load_segmenter
+from dreambench.encoders.registry import find_encoder, find_segmenter, load_encoder
+from dreambench.encoders.segmentation import Segmenter, load_segmenter
 from dreambench.metrics.measures import QUANTITIES, measure_subject
 from dreambench.metrics.metrics import compute_reference_similarity, compute_text_similarity
 from dreambench.mini.validation.truth import DAMAGES, TrueSubject, make_true_subject

@@ -1,0 +1,378 @@
+"""What is pinned about encoders and segmenters: identity, and where their weights lie. No torch.
+
+A change to any part of an identity makes it another encoder, with other cached features and other
+signatures of its scores. Asking for an identity downloads nothing: `ensure_weights` comes first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from dreambench.encoders.feature_cache import hash_file
+from dreambench.encoders.preprocessing import Pixels, Preparation
+from dreambench.errors import UserError
+from dreambench.progress import Progress, no_progress
+from dreambench.storage.downloads import download, find_cached, find_snapshot, forget_download
+from dreambench.storage.files import digest, digest_folder, sha256_file
+from dreambench.storage.shipped import PACKAGE_DIR, cache_dir
+
+Role = Literal["dino", "clip", "perceptual"]
+"""The inputs of metrics that a protocol names encoders for; metrics may ask for others by name."""
+Pooling = Literal["cls", "mean-patches", "projected", "patches", "lpips-v0.1"]
+MAX_WEIGHTS_BYTES = 10_000_000_000
+FILE_NAMES = (
+    "open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)  # fmt: skip
+OWN_PIXELS = "own-pixels"
+"""In an identity: images are prepared by the encoder's own code, whose digest stands for it."""
+
+
+def weights_root() -> Path:
+    """Return the folder for weights from users: `DREAMBENCH_WEIGHTS`, or in the cache."""
+    named = os.environ.get("DREAMBENCH_WEIGHTS")
+    return Path(named) if named else cache_dir() / "weights"
+
+
+def find_weights_file(folder: Path, *, first: str) -> Path | None:
+    """Return the weights file of a snapshot folder: `first`, else one of FILE_NAMES."""
+    for name in (first, *FILE_NAMES):
+        if name and (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def missing_weights(kind: str, name: str, *, hint: str, why: str = "") -> UserError:
+    """Return the error for weights that are not on this machine; `why` they could not be had."""
+    reason = f", and they cannot be downloaded ({why})" if why else ""
+    return UserError(
+        f"{kind} '{name}' has no weights on this machine{reason}", hint=hint, code="missing-weights"
+    )
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that is pinned about an encoder of the package.
+
+    Its weights are a folder of the package (`shipped`), or a file that the hub has (`hub`, at
+    `revision`) or a web server (`url`, with its `sha256` where one was published), unless a user
+    put them into `local_dir`. `layers` are the blocks that a perceptual encoder reads; `stored_as`
+    names the encoder whose `local_dir` it shares. `activation` is what the network was trained
+    with, where its library builds another one; `tokenizer_file` is a SentencePiece model that lies
+    next to the weights.
+    """
+
+    name: str
+    role: Role
+    library: Literal["timm", "open_clip", "lpips"]
+    architecture: str
+    pixels: Pixels
+    pooling: Pooling
+    precision: Literal["fp32", "fp16"] = "fp32"
+    shipped: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    url: str | None = None
+    file: str = ""
+    n_download_bytes: int = 0
+    sha256: str = ""
+    layers: tuple[int, ...] = ()
+    stored_as: str = ""
+    activation: Literal["", "gelu-tanh"] = ""
+    tokenizer_file: str = ""
+    where: ClassVar[str] = ""
+    """Names code from outside in errors; empty, for this is the package's own."""
+
+    @property
+    def local_dir(self) -> Path:
+        """Folder for weights from a user: a file of any known layout, or a snapshot."""
+        return weights_root() / (self.stored_as or self.name)
+
+    @property
+    def source(self) -> str:
+        """Where the weights come from, in words."""
+        if self.shipped is not None:
+            return "shipped with the package"
+        return f"{self.file} of {self.hub} at {self.revision}" if self.hub else str(self.url)
+
+    @property
+    def how_to_get(self) -> str:
+        """Which file to download and where to put it."""
+        if self.shipped is not None:
+            return "install dreambench again"
+        tokenizer = f", with {self.tokenizer_file} next to it" if self.tokenizer_file else ""
+        return f"download {self.source} and put it at {self.local_dir / self.file}{tokenizer}"
+
+    def find_local(self) -> Path | None:
+        """Return the weights on this machine: shipped, in `local_dir`, or in the hub's cache."""
+        if self.shipped is not None:
+            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
+            return folder if folder.is_dir() else None
+        found = find_weights_file(self.local_dir, first=self.file)
+        if found is None and self.hub is not None:
+            found = next(iter(find_cached(self.hub, [self.file], revision=self.revision)), None)
+        if found is not None and not found.with_name(self.tokenizer_file or found.name).is_file():
+            return None
+        return found
+
+    def find_weights(self) -> Path:
+        """Return `find_local`.
+
+        Raises:
+            UserError: the weights are not on this machine; says how to get them.
+        """
+        found = self.find_local()
+        if found is None:
+            raise missing_weights("encoder", self.name, hint=self.how_to_get)
+        return found
+
+    def find_missing(self) -> dict[str, int]:
+        """Return what is to be downloaded for it, with its bytes; empty where it is here."""
+        if self.find_local() is not None:
+            return {}
+        return {f"{self.name}: {self.source}": self.n_download_bytes}
+
+    def ensure_weights(self, progress: Progress = no_progress) -> None:
+        """Download the weights where they are not on this machine.
+
+        Raises:
+            UserError: they cannot be downloaded, or are not the published ones.
+        """
+        if self.find_local() is not None:
+            return
+        try:
+            if self.hub is not None:
+                self._download_from_hub(self.hub)
+            elif self.url is not None:
+                self._download(self.url, progress)
+        except UserError as error:
+            if error.code == "changed-data":
+                raise
+            raise missing_weights(
+                "encoder", self.name, hint=self.how_to_get, why=error.problem
+            ) from error
+        self.find_weights()
+
+    def _download_from_hub(self, hub: str) -> None:
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415  (slow import)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        try:
+            if self.tokenizer_file:
+                hf_hub_download(hub, self.tokenizer_file, revision=self.revision)
+            hf_hub_download(hub, self.file, revision=self.revision)
+        except (OSError, HfHubHTTPError) as error:
+            raise UserError("the hub cannot be reached", code="hub-unreachable") from error
+
+    def _download(self, url: str, progress: Progress) -> None:
+        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+            raise UserError("HF_HUB_OFFLINE is set", code="hub-unreachable")
+        folder = self.local_dir / "incoming"
+        part = download(url, folder, progress=progress, max_bytes=MAX_WEIGHTS_BYTES)
+        if self.sha256 and (found := sha256_file(part)) != self.sha256:
+            forget_download(url, folder)
+            raise UserError(
+                f"{url} has SHA-256 {found} where {self.sha256} was published; it was not kept",
+                hint=self.how_to_get,
+                code="changed-data",
+            )
+        part.replace(self.local_dir / self.file)
+
+    def identity(self) -> str:
+        """Return architecture, digest of the weights, pixels, pooling and precision as one string.
+
+        Raises:
+            UserError: the weights, whose digest is part of it, are not on this machine.
+        """
+        weights = self.find_weights()
+        if weights.is_dir():
+            content = digest_folder(weights, suffixes=(".safetensors", ".json"))
+        else:
+            content = hash_file(weights)[:16]
+        if self.tokenizer_file:
+            content = digest([content, hash_file(weights.with_name(self.tokenizer_file))])
+        name = f"{self.library}:{self.architecture}@{content}"
+        layers = ":blocks" + ",".join(map(str, self.layers)) if self.layers else ""
+        activation = f":{self.activation}" if self.activation else ""
+        return "|".join(
+            [name + activation, str(self.pixels), self.pooling + layers, self.precision]
+        )
+
+
+@dataclass(frozen=True)
+class OutsideSpec:
+    """A class from outside of the package, as the encoder of a role or of another named input.
+
+    `encoder` is the class, a subclass of `base.Encoder`; `reference` is what `--encoder` names
+    (`file.py:Class`, or an entry point), `where` what errors name, and `code` the digest of its
+    code (`plugins.LoadedClass`).
+    """
+
+    name: str
+    role: str
+    version: int
+    encoder: Any
+    reference: str
+    where: str
+    code: str
+    pixels: Preparation
+    weights: Path | None = None
+    precision: Literal["fp32"] = "fp32"
+
+    def find_weights(self) -> Path:
+        """Return the file or folder of its weights.
+
+        Raises:
+            UserError: it names none, or they are not there.
+        """
+        if self.weights is None:
+            raise UserError(
+                f"{self.where} has no weights",
+                hint="name them with the attribute `weights`",
+                code="missing-weights",
+            )
+        if not self.weights.exists():
+            hint = f"put them at {self.weights}, or change the attribute `weights`"
+            raise missing_weights("encoder", self.name, hint=hint)
+        return self.weights
+
+    def find_missing(self) -> dict[str, int]:
+        """Return what is to be downloaded for it: never anything."""
+        return {}
+
+    def ensure_weights(self, progress: Progress = no_progress) -> None:
+        """Check that its weights are there; nothing is downloaded.
+
+        Raises:
+            UserError: they are not there.
+        """
+        if self.weights is not None:
+            self.find_weights()
+
+    def identity(self) -> str:
+        """Return name, version, digests of code and weights, and pixels as one string.
+
+        Raises:
+            UserError: the weights are not there.
+        """
+        content = self.code
+        if self.weights is not None:
+            content += f",weights@{_digest_weights(self.find_weights())}"
+        pixels = str(self.pixels) if isinstance(self.pixels, Pixels) else OWN_PIXELS
+        name = f"outside:{self.name}:v{self.version}:{self.reference}@{content}"
+        return "|".join([name, pixels, self.precision])
+
+
+AnyEncoderSpec = EncoderSpec | OutsideSpec
+
+
+def _digest_weights(path: Path) -> str:
+    """Return the digest of a file, or of the names and contents of a folder's files."""
+    if path.is_file():
+        return hash_file(path)[:16]
+    files = sorted(one for one in path.rglob("*") if one.is_file())
+    return digest({one.relative_to(path).as_posix(): sha256_file(one) for one in files})
+
+
+def find_reference(identity: str) -> str | None:
+    """Return what `--encoder` named when an identity was made; None for one of the package's."""
+    found = re.match(r"outside:[^:|]+:v\d+:([^|]+)@[0-9a-f]+(?:,weights@[0-9a-f]+)?\|", identity)
+    return found[1] if found else None
+
+
+def has_own_pixels(identity: str) -> bool:
+    """Return whether an encoder prepares images by its own code: no part can be cut out of them."""
+    return OWN_PIXELS in identity.split("|")
+
+
+@dataclass(frozen=True)
+class SegmenterSpec:
+    """All that is pinned about a segmenter: a folder of transformers' layout and its pixels.
+
+    `segformer` finds the subject by itself; `clipseg` is asked for the class noun.
+    """
+
+    name: str
+    kind: Literal["segformer", "clipseg"]
+    pixels: Pixels
+    shipped: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    n_download_bytes: int = 0
+    files: tuple[str, ...] = ("config.json", "model.safetensors")
+
+    @property
+    def local_dir(self) -> Path:
+        """Folder for a snapshot from a user."""
+        return weights_root() / self.name
+
+    @property
+    def source(self) -> str:
+        """Where the files come from, in words."""
+        if self.shipped is not None:
+            return "shipped with the package"
+        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
+
+    @property
+    def how_to_get(self) -> str:
+        """Which files to download and where to put them."""
+        if self.shipped is not None:
+            return "install dreambench again"
+        return f"download {self.source} and put them into {self.local_dir}"
+
+    def find_local(self) -> Path | None:
+        """Return the snapshot folder: shipped, `local_dir`, in the hub's cache; None if nowhere."""
+        folder = self.local_dir
+        if self.shipped is not None:
+            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
+        return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
+
+    def find_weights(self) -> Path:
+        """Return `find_local`.
+
+        Raises:
+            UserError: the files are not on this machine; says how to get them.
+        """
+        found = self.find_local()
+        if found is None:
+            raise missing_weights("segmenter", self.name, hint=self.how_to_get)
+        return found
+
+    def find_missing(self) -> dict[str, int]:
+        """Return what is to be downloaded for it, with its bytes; empty where it is here."""
+        if self.find_local() is not None:
+            return {}
+        return {f"{self.name}: {self.source}": self.n_download_bytes}
+
+    def ensure_weights(self) -> None:
+        """Download the files where they are not on this machine.
+
+        Raises:
+            UserError: they cannot be downloaded.
+        """
+        if self.hub is None or self.find_local() is not None:
+            self.find_weights()
+            return
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        try:
+            files = list(self.files)
+            snapshot_download(self.hub, revision=self.revision, allow_patterns=files)
+        except (OSError, HfHubHTTPError) as error:
+            raise missing_weights(
+                "segmenter", self.name, hint=self.how_to_get, why="the hub cannot be reached"
+            ) from error
+
+    def identity(self) -> str:
+        """Return architecture, digest of the weights, pixels and threshold as one string.
+
+        Raises:
+            UserError: the weights, whose digest is part of it, are not on this machine.
+        """
+        content = digest_folder(self.find_weights(), suffixes=(".safetensors", ".json", ".txt"))
+        return f"transformers:{self.kind}@{content}|{self.pixels}|logit>0"
