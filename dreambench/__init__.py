@@ -40,7 +40,7 @@ _PLACES = {
     "score": "dreambench.api",
 }
 
-__all__ = [  # noqa: PLE0604  (the same names as in _PLACES, for tools that read this statically)
+__all__ = [
     "Comparison",
     "Method",
     "Metric",

@@ -91,7 +91,7 @@ class Result:
 
     @property
     def problems(self) -> pd.DataFrame:
-        """A row for each thing that was not as the protocol has it: kind, name, n_images, detail."""
+        """A row for each thing that is not as in the protocol: kind, name, n_images, detail."""
         found = self.manifest.problems if isinstance(self.manifest, ExternalManifest) else []
         rows = [problem.model_dump() for problem in found]
         return pd.DataFrame(rows, columns=["kind", "name", "n_images", "detail"])
@@ -228,7 +228,7 @@ def score(
     and mark the result partial. `conventions` are other scorers' rules to score by as well.
 
     Example:
-        >>> found = dreambench.score("my-images", protocol="mini", name="my-method")  # doctest: +SKIP
+        >>> found = dreambench.score("images", protocol="mini", name="mine")  # doctest: +SKIP
         >>> found.problems  # doctest: +SKIP
 
     Raises:
@@ -316,4 +316,3 @@ def load_subjects(
     """
     found = datasets.find_dataset(dataset, photos_dir=data_dir)
     return datasets.load_subjects(found, names=names)
-

@@ -104,7 +104,7 @@ class ImageInfo(Record):
 
 
 class _Head(Record):
-    format: Literal[2] = FORMAT
+    format: Literal[2] = 2
     protocol: Protocol
     subjects: list[str]
     prompts: list[str]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
     from dreambench.encoders.spec import AnyEncoderSpec, SegmenterSpec
-    from dreambench.machine.cost_estimate import Estimate
+    from dreambench.preflight.cost_estimate import Estimate
 
 
 @click.command()
@@ -37,8 +37,8 @@ def plan(
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
-    from dreambench.machine.cost_estimate import make_estimate  # noqa: PLC0415
     from dreambench.methods.plugins import check_recipe, find_recipes  # noqa: PLC0415
+    from dreambench.preflight.cost_estimate import make_estimate  # noqa: PLC0415
 
     names = [name.strip() for name in method.split(",") if name.strip()]
     loaded = load_protocol(protocol)
@@ -99,10 +99,15 @@ def _print_estimate(
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
     """What every method needs that is not on this machine yet, with its size in bytes."""
     from dreambench.encoders.registry import find_segmenter  # noqa: PLC0415
-    from dreambench.scoring.scores import encoder_specs  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring.tools import (  # noqa: PLC0415  (imports torch)
+        choose_scored_metrics,
+        encoder_specs,
+    )
 
     missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
-    specs: list[AnyEncoderSpec | SegmenterSpec] = [*encoder_specs(protocol).values()]
+    specs: list[AnyEncoderSpec | SegmenterSpec] = [
+        *encoder_specs(protocol, choose_scored_metrics(protocol)).values()
+    ]
     if protocol.encoders.segmenter is not None:
         specs.append(find_segmenter(protocol.encoders.segmenter))
     for spec in specs:
@@ -116,12 +121,13 @@ def _find_hours(
     """Hours of tuning and of drawing where this device's speed is known."""
     import torch  # noqa: PLC0415  (slow import)
 
-    from dreambench.machine.throughput import Setting, name_device, read_speed  # noqa: PLC0415
+    from dreambench.machine.devices import name_device  # noqa: PLC0415
+    from dreambench.machine.throughput import Setting, Speed, read_speed  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
-    parts = {
-        "tuning": ("training_image", counts["n_training_images"]),
-        "drawing": ("network_call", counts["n_network_calls"]),
+    parts: dict[str, tuple[Speed, int]] = {
+        "training": ("training_image", counts["n_training_images"]),
+        "generating": ("network_call", counts["n_network_calls"]),
     }
     if device.startswith("cuda") and not torch.cuda.is_available():
         return dict.fromkeys(parts)
@@ -169,7 +175,7 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
     if golden:
         _print_golden(protocol, data_dir, as_json=as_json)
         return
-    from dreambench.machine.doctor import (  # noqa: PLC0415
+    from dreambench.preflight.doctor import (  # noqa: PLC0415
         check_machine,
         check_photos,
         check_recipes,
@@ -236,21 +242,17 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
 
 @click.group()
 def metrics() -> None:
-    """The measures themselves: what each sees, tested where the truth is known."""
+    """The metrics themselves: what each sees, tested where the truth is known."""
 
 
 @metrics.command("list")
 @user_errors
 def list_metrics() -> None:
-    """Every metric and measure with its formula."""
-    from dreambench.metrics.measures import MEASURES  # noqa: PLC0415
-    from dreambench.metrics.metrics import METRICS  # noqa: PLC0415  (imports torch)
+    """List every metric with its formula."""
+    from dreambench.cli.inspection import describe_metrics  # noqa: PLC0415
 
-    for heading, table in (("the paper's", METRICS), ("beside them", MEASURES)):
-        click.echo(f"{heading}:")
-        for one in table.values():
-            better = "higher" if one.higher_is_better else "lower"
-            click.echo(f"  {one.name:13} {one.title:14} {one.formula}; {better} is better")
+    for row in describe_metrics():
+        click.echo(f"  {row['name']:13} {row['text']}")
 
 
 @metrics.command("test")
@@ -264,17 +266,17 @@ def list_metrics() -> None:
 )
 @user_errors
 def test_metrics(n_subjects: int, out: Path) -> None:
-    """Score pictures whose truth is known: does each measure notice what was changed?"""
-    from dreambench.mini.validation.trial import write_trial  # noqa: PLC0415  (imports torch)
-    from dreambench.report.tables import format_interval, format_number  # noqa: PLC0415
+    """Score pictures whose truth is known: does each metric notice what was changed?"""
+    from dreambench.mini.validation.page import write_trial  # noqa: PLC0415  (imports torch)
+    from dreambench.report.formatting import format_interval, format_number  # noqa: PLC0415
 
     with show_progress() as progress:
         correlations, dominance, paths = write_trial(out, n_subjects=n_subjects, progress=progress)
     click.echo("Kendall's tau with the truth, mean over subjects [95 %]; trivial baselines above:")
-    above = dominance.set_index("measure")
+    above = dominance.set_index("metric")
     for row in correlations[correlations["cause"] == "truth"].itertuples():
-        shares = [f"{name} {format_number(x)}" for name, x in above.loc[row.measure].items()]
+        shares = [f"{name} {format_number(x)}" for name, x in above.loc[row.metric].items()]
         interval = format_interval(row.tau, row.low, row.high)
-        click.echo(f"  {row.measure:13} {interval:18} {', '.join(shares)}")
+        click.echo(f"  {row.metric:13} {interval:18} {', '.join(shares)}")
     for path in paths:
         click.echo(f"  {path}")

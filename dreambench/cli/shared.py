@@ -1,8 +1,10 @@
-"""What all commands share: errors as one line, progress on stderr."""
+"""What all commands share: options, errors as one line, progress and log on stderr."""
 
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +18,18 @@ from dreambench.errors import UserError
 method_option = click.option(
     "--method",
     required=True,
-    help="Name of a baseline, path of a recipe (.toml), or your own FILE.py:Class; several with "
-    "commas between; all for one of each method.",
+    help="Name of a method or recipe, path of a recipe (.toml), or your own FILE.py:Class; "
+    "comma-separated for several; all for one of each method.",
+)
+code_option = click.option(
+    "--method", help="Where the code of a method of your own is: FILE.py:Class, or its recipe."
+)
+metric_option = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="METRIC",
+    help="Another metric: its name, or your own FILE.py:Class; repeatable.",
 )
 encoder_option = click.option(
     "--encoder",
@@ -36,7 +48,7 @@ data_option = click.option(
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="Folder for embeddings and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
+    help="Folder for features and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
 )
 workers_option = click.option(
     "--workers",
@@ -44,6 +56,36 @@ workers_option = click.option(
     default=0,
     help="Threads that decode images for scoring; no number depends on it.  [default: the cores]",
 )
+extract_batch_option = click.option(
+    "--batch-size",
+    type=click.IntRange(0, 4096),
+    default=0,
+    help="Images that an encoder takes at once; no score depends on it.  [default: by device]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+run_dir_argument = click.argument("run_dir", type=click.Path(path_type=Path))
+
+
+def narrowing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that narrow a protocol."""
+    partial = "; marks the result partial."
+    for option in (
+        click.option("--prompts", help=f"Only prompts with these ids{partial}"),
+        click.option("--family", help=f"Only prompts of these categories{partial}"),
+        click.option("--subjects", help=f"Only these subjects, comma-separated{partial}"),
+    ):
+        command = option(command)
+    return command
+
+
+def split(names: str | None) -> tuple[str, ...]:
+    """Return comma-separated names, without blanks."""
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
+
+
+def print_json(content: Any) -> None:
+    """Print what programs read."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 class Failure(click.ClickException):
@@ -52,12 +94,12 @@ class Failure(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        """Prints the line on stderr."""
+        """Print the line on stderr."""
         click.echo(f"dreambench: {self.message}", err=True)
 
 
 def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Prints a UserError as one line and exits with 2; anything else keeps its traceback."""
+    """Print a UserError as one line and exit with 2; anything else keeps its traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -66,16 +108,41 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             raise Failure(str(error)) from error
         except KeyboardInterrupt:
-            click.echo("\ndreambench: stopped; the same command goes on from here", err=True)
+            click.echo("\ndreambench: stopped; run the same command again to resume", err=True)
             sys.exit(130)
 
     return wrapped
 
 
-class Display:
-    """Progress on stderr: bars with time left on a terminal, else a line for each finished step."""
+class _EchoHandler(logging.Handler):
+    """Prints the package's log on stderr as whoever is there at the moment."""
 
-    def __init__(self) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+def set_up_logging(*, quiet: bool, verbose: bool) -> None:
+    """Print the package's log on stderr: notices, only errors (quiet), or all (verbose)."""
+    logger = logging.getLogger("dreambench")
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    if not any(isinstance(handler, _EchoHandler) for handler in logger.handlers):
+        logger.addHandler(_EchoHandler())
+        logger.propagate = False
+
+
+def is_quiet() -> bool:
+    """Return whether -q was given."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.find_root().params.get("quiet"))
+
+
+class Display:
+    """Progress on stderr: bars with time left on a terminal, else a line for each finished step.
+
+    With -q it prints nothing.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
         from rich.console import Console  # noqa: PLC0415  (slow import)
         from rich.progress import (  # noqa: PLC0415
             BarColumn,
@@ -95,14 +162,17 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=quiet or not console.is_terminal,
         )
+        self.quiet = quiet
         self.plain = not console.is_terminal
         self.whole: Any = None
         self.tasks: dict[str, Any] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """See `progress.Progress`."""
+        if self.quiet:
+            return
         if self.plain:
             if done >= total:
                 click.echo(f"{what}: {total} of {total}", err=True)
@@ -114,8 +184,8 @@ class Display:
             self.bars.remove_task(self.tasks.pop(what))
 
     def begin(self, name: str, index: int, total: int) -> None:
-        """Says that the `index`-th of several methods, from 0, is begun."""
-        if total == 1:
+        """Say that the `index`-th of several methods, from 0, starts."""
+        if total == 1 or self.quiet:
             return
         text = f"method {index + 1} of {total}: {name}"
         if self.plain:
@@ -129,16 +199,10 @@ class Display:
             self.whole = self.bars.add_task(text, total=total)
         self.bars.update(self.whole, description=text, completed=index)
 
-    def end(self) -> None:
-        """Says that all methods are through."""
-        if self.whole is not None:
-            self.bars.remove_task(self.whole)
-            self.whole = None
-
 
 @contextmanager
 def show_progress() -> Iterator[Display]:
-    """A display for the length of a command."""
-    display = Display()
+    """Show a display for the length of a command."""
+    display = Display(quiet=is_quiet())
     with display.bars:
         yield display

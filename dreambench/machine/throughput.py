@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dreambench.storage.files import digest, read_json, write_json
 
-Work = Literal["training_image", "network_call"]
+Speed = Literal["training_image", "network_call"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class Setting:
         return cache_dir / "throughput" / f"{digest(asdict(self))}.json"
 
 
-def note_speed(cache_dir: Path, setting: Setting, what: Work, *, seconds_per_unit: float) -> None:
+def note_speed(cache_dir: Path, setting: Setting, what: Speed, *, seconds_per_unit: float) -> None:
     """Keep the latest speed of a kind of work."""
     path = setting.path(cache_dir)
     content: dict[str, Any] = read_json(path) if path.exists() else {"setting": asdict(setting)}
     write_json(path, {**content, what: seconds_per_unit})
 
 
-def read_speed(cache_dir: Path, setting: Setting, what: Work) -> float | None:
+def read_speed(cache_dir: Path, setting: Setting, what: Speed) -> float | None:
     """Return the seconds of one training image or network call; None where none was measured."""
     path = setting.path(cache_dir)
     return read_json(path).get(what) if path.exists() else None

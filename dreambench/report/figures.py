@@ -208,10 +208,10 @@ def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Pat
 def plot_responses(
     values: pd.DataFrame, changes: pd.DataFrame, taus: pd.Series, titles: Sequence[str], path: Path
 ) -> Path:
-    """A row a measure, a column a set of pictures: its mean, coloured by how it answers.
+    """A row a metric, a column a set of pictures: its mean, coloured by how it answers.
 
     `changes` (same shape as `values`) is the change from the first column in deviations of that
-    column, positive where the measure calls the set better; `taus` by measure goes beside it.
+    column, positive where the metric calls the set better; `taus` by metric goes beside it.
     """
     with mpl.rc_context({**STYLE, "font.size": 7}):
         n_rows, n_columns = values.shape

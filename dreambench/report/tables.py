@@ -57,7 +57,8 @@ def make_main_table(runs: Sequence[Scored]) -> Table:
     rows: list[dict[str, Cell]] = []
     for run in runs:
         entries = _listed(run)
-        rows.append({"method": run.label} | {e.info.heading: _main_cell(e) for e in entries})
+        head: dict[str, Cell] = {"method": run.label}
+        rows.append(head | {entry.info.heading: _main_cell(entry) for entry in entries})
         if any(entry.property for entry in entries):
             apart: dict[str, Cell] = {"method": f"{run.label}, property prompts"}
             for entry in entries:

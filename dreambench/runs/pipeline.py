@@ -14,10 +14,11 @@ from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError
 from dreambench.machine.devices import name_device
-from dreambench.machine.throughput import Setting, Work, note_speed
-from dreambench.methods.base import Context, Method, find_class, make_method
+from dreambench.machine.throughput import Setting, Speed, note_speed
+from dreambench.methods.base import Context, Method
 from dreambench.methods.guard import Guard
 from dreambench.methods.plugins import check_recipe
+from dreambench.methods.registry import find_class, make_method
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog
 from dreambench.runs.generate import generate_images
@@ -41,7 +42,8 @@ class Pipeline:
         self.failures = FailureLog(run.folder, run.name)
         self.refusal: UserError | None = None
         is_outside = isinstance(run.recipe, PluginRecipe)
-        self._guard = Guard(run, cache_dir=self.cache_dir) if is_outside else None
+        photos = [path for subject in run.subjects for path in subject.photos]
+        self._guard = Guard(run.folder, photos) if is_outside else None
 
     @cached_property
     def _method(self) -> Method | None:
@@ -124,13 +126,13 @@ class Pipeline:
 
     def _note_generating_speed(self, made: list[ImageUnit], seconds: float) -> None:
         work = check_recipe(self.run.recipe, self.run.base_model)
-        if made and work.draws:
+        if made and work.samples:
             n_class = sum(is_class_image(unit) for unit in made)
-            n_drawn = n_class + (len(made) - n_class) * work.drawing
-            n_calls = n_drawn * self.run.protocol.sampler.n_calls
+            n_sampled = n_class + (len(made) - n_class) * work.calls_per_image
+            n_calls = n_sampled * self.run.protocol.sampler.n_calls
             self._note_speed("network_call", seconds / n_calls)
 
-    def _note_speed(self, what: Work, seconds_per_unit: float) -> None:
+    def _note_speed(self, what: Speed, seconds_per_unit: float) -> None:
         run = self.run
         setting = Setting(
             name_device(run.device),

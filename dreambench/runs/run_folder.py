@@ -25,7 +25,7 @@ from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, read_index
 from dreambench.errors import UserError, name_some
 from dreambench.machine.environment import describe_session
-from dreambench.methods.base import describe_track
+from dreambench.methods.registry import describe_track
 from dreambench.storage.files import make_dir
 
 GROWING = ("subjects", "prompts", "partial", "digests.data", "digests.plan")

@@ -32,6 +32,7 @@ from dreambench.storage.images import load_image
 from dreambench.types import Features, Mask
 
 PERCEPTUAL = "perceptual"
+NO_TEXTS: Features = np.empty((0, 0), np.float32)
 Images = Sequence[tuple[ImageUnit, Path]]
 
 
@@ -190,7 +191,7 @@ def arrange_features(
                 for kind, rows in own.items()
                 if kind in tools.encoders
             },
-            texts=np.stack([text_rows[text] for text in texts]) if text_rows else np.empty((0, 0)),
+            texts=np.stack([text_rows[text] for text in texts]) if text_rows else NO_TEXTS,
             own_text=[texts.index(unit.clip_text) for unit, _ in shown],
             prompt_ids=[unit.prompt_id for unit, _ in shown],
             distances=_distances_by_prompt(shown, found),

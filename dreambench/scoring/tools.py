@@ -101,7 +101,7 @@ def encoder_specs(
 
     `overrides` are what `--encoder` names in place of the protocol's, see `choose_encoders`.
     """
-    named = {role: getattr(protocol.encoders, role) for role in ROLES}
+    named: dict[str, str] = {role: getattr(protocol.encoders, role) for role in ROLES}
     inputs = {name for one in metrics for name in one.metric.inputs if name not in NO_ENCODER}
     return choose_encoders(named, overrides, inputs=inputs)
 

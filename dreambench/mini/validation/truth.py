@@ -1,4 +1,4 @@
-"""Pictures whose truth is exact, to put measures to the test: what was changed, and how far.
+"""Pictures whose truth is exact, to put metrics to the test: what was changed, and how far.
 
 The program that draws the small world can draw the same subject in a new place, one that is between
 it and another individual, or the photo itself on another background. Each picture is a case with a

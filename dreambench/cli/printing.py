@@ -1,0 +1,68 @@
+"""How reports and comparisons are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dreambench.analysis.comparison import Scored
+
+
+def print_report(scored: Sequence[Scored], paths: Sequence[Path]) -> None:
+    """Print the tables of a report, what to know of them, their signatures and its files."""
+    from dreambench.report.formatting import NO_INTERVAL  # noqa: PLC0415  (imports pandas)
+    from dreambench.report.notes import list_signatures, make_image_notes  # noqa: PLC0415
+    from dreambench.report.tables import make_difference_table, make_main_table  # noqa: PLC0415
+    from dreambench.report.terminal import print_table  # noqa: PLC0415
+
+    tables = {"Means over subjects with 95 % intervals": make_main_table(scored)}
+    if len(scored) > 1:
+        tables["Differences, paired by subject and prompt"] = make_difference_table(scored)
+    for title, table in tables.items():
+        print_table(title, table)
+    if any(table.has_no_interval() for table in tables.values()):
+        click.echo(NO_INTERVAL)
+    for note in make_image_notes(scored):
+        click.echo(note)
+    _print_list("Signatures", list_signatures(scored[0]))
+    _print_list("Report", [str(path) for path in paths])
+
+
+def print_comparison(scored: Sequence[Scored], table: pd.DataFrame) -> None:
+    """Print a comparison, one table a difference, what to know of it, and its signatures."""
+    from dreambench.report.model import Table  # noqa: PLC0415
+    from dreambench.report.notes import make_comparison_notes  # noqa: PLC0415
+    from dreambench.report.tables import make_comparison_table  # noqa: PLC0415
+    from dreambench.report.terminal import print_table  # noqa: PLC0415
+
+    shown = make_comparison_table(table, scored[0].infos)
+    columns = [name for name in shown.columns if name != "difference"]
+    for title in dict.fromkeys(str(row["difference"]) for row in shown.rows):
+        rows = [row for row in shown.rows if row["difference"] == title]
+        print_table(title, Table(shown.name, columns, rows))
+    for note in make_comparison_notes(table):
+        click.echo(note)
+    _print_list("Signatures", list(dict.fromkeys(table["signature"])))
+
+
+def print_conventions(table: pd.DataFrame) -> None:
+    """Print the scores of images under other scorers' conventions."""
+    for row in table.itertuples():
+        marks = f" ({row.n_dropped} dropped)" if row.n_dropped else ""
+        marks += " (partial)" if row.partial else ""
+        click.echo(
+            f"{row.convention:18} {row.metric:7} {row.mean:8.3f} on {row.n_images} images"
+            f"{marks}  {row.signature}"
+        )
+
+
+def _print_list(title: str, items: Sequence[str]) -> None:
+    click.echo(f"{title}:")
+    for item in items:
+        click.echo(f"  {item}")

@@ -1,0 +1,127 @@
+"""The main job: `dreambench run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dreambench.cli.printing import print_report
+from dreambench.cli.shared import (
+    cache_option,
+    data_option,
+    encoder_option,
+    method_option,
+    metric_option,
+    narrowing_options,
+    show_progress,
+    split,
+    user_errors,
+    workers_option,
+)
+
+if TYPE_CHECKING:
+    from dreambench.runs.pipeline import Pipeline
+
+ALONGSIDE = "class-only,copy-reference"
+
+
+@click.command()
+@method_option
+@click.option(
+    "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
+)
+@narrowing_options
+@data_option
+@click.option(
+    "--alongside",
+    "--beside",
+    "alongside",
+    default=ALONGSIDE,
+    show_default=True,
+    help="Methods to run and report alongside; an empty string for none.",
+)
+@metric_option
+@encoder_option
+@click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="runs",
+    show_default=True,
+    help="Folder of the run folders, which are OUT/PROTOCOL/METHOD.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of training and generating; scores are always fp32.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, 512),
+    default=16,
+    show_default=True,
+    help="Images generated together.",
+)
+@workers_option
+@cache_option
+@user_errors
+def run(
+    method: str, protocol: str | None, subjects: str | None, family: str | None,
+    prompts: str | None, data_dir: Path | None, alongside: str, metrics: tuple[str, ...],
+    encoders: tuple[str, ...], base_model: str | None, out: Path, device: str, precision: str,
+    batch_size: int, workers: int, cache: Path | None,
+) -> None:  # fmt: skip
+    """Train, generate, score and report METHOD; resumes where it stopped.
+
+    What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
+    the same command tries again what failed.
+    """
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
+
+    overrides = parse_encoder_options(encoders)
+    from dreambench.benchmark import RunOptions, execute_runs, plan_runs  # noqa: PLC0415  (torch)
+
+    options = RunOptions(
+        methods=split(method), alongside=split(alongside), protocol=protocol,
+        subjects=split(subjects), families=split(family), prompts=split(prompts),
+        metrics=metrics, encoders=overrides, base_model=base_model, out=out, device=device,
+        precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
+        workers=workers,
+    )  # fmt: skip
+    with show_progress() as progress:
+        planned = plan_runs(options, progress=progress)
+        outcome = execute_runs(planned, options, progress=progress, begin=progress.begin)
+    if outcome.scored:
+        print_report(outcome.scored, outcome.paths)
+    end_with_failures(outcome.pipelines)
+
+
+def end_with_failures(pipelines: Sequence[Pipeline]) -> None:
+    """End the command with exit code 1 and a line for each reason where something failed.
+
+    A command all of whose methods were refused by what the user has to fix ends as a mistake does.
+    """
+    from dreambench.artifacts.failures import describe_failures, group_failures  # noqa: PLC0415
+
+    failed = [one for one in pipelines if one.failures.found]
+    if not failed:
+        return
+    if all(one.refusal is not None for one in pipelines):
+        raise pipelines[0].explain_failure()
+    for one in failed:
+        for line in describe_failures(group_failures(one.failures.found)):
+            click.echo(f"{one.run.name}: {line}", err=True)
+    n_failed = sum(f.n_images for one in failed for f in one.failures.found)
+    folders = ", ".join(str(one.failures.folder) for one in failed)
+    click.echo(
+        f"dreambench: {n_failed} images of {len(failed)} of {len(pipelines)} methods could not be "
+        f"made; the same command tries them again (tracebacks: {folders})",
+        err=True,
+    )
+    raise SystemExit(1)

@@ -1,0 +1,282 @@
+"""Each stage alone: train, generate, extract, score, summarise, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dreambench.cli.printing import print_conventions, print_report
+from dreambench.cli.run import end_with_failures
+from dreambench.cli.shared import (
+    cache_option,
+    code_option,
+    data_option,
+    encoder_option,
+    extract_batch_option,
+    metric_option,
+    narrowing_options,
+    run_dir_argument,
+    show_progress,
+    split,
+    user_errors,
+    workers_option,
+)
+from dreambench.errors import UserError
+
+if TYPE_CHECKING:
+    from dreambench.runs.pipeline import Pipeline
+    from dreambench.scoring.scorer import Scorer
+
+
+@contextmanager
+def _opened_pipeline(
+    run_dir: Path, *, cache: Path | None, data_dir: Path | None, method: str | None
+) -> Iterator[Pipeline]:
+    """Open a run for the stages that call its method's code."""
+    from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
+    from dreambench.methods.plugins import attach_code  # noqa: PLC0415
+    from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415  (imports torch)
+    from dreambench.runs.run_folder import open_run, read_run  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
+
+    found = read_run(run_dir, data_dir=data_dir)
+    found = replace(found, recipe=attach_code(found.recipe, method))
+    with hold_folder(run_dir), show_progress() as progress:
+        yield Pipeline(open_run(found), cache_dir=cache or cache_dir(), progress=progress)
+
+
+def _stage_of_code(stage: Callable[..., None]) -> click.Command:
+    """Make a command of a stage that calls a method's code."""
+    for option in (user_errors, data_option, cache_option, code_option, run_dir_argument):
+        stage = option(stage)
+    return click.command()(stage)
+
+
+@_stage_of_code
+def train(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
+    """Stage: train on the subjects that are left."""
+    with _opened_pipeline(run_dir, cache=cache, data_dir=data_dir, method=method) as pipeline:
+        pipeline.train()
+    end_with_failures([pipeline])
+
+
+@_stage_of_code
+def generate(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
+    """Stage: generate the images that are left."""
+    with _opened_pipeline(run_dir, cache=cache, data_dir=data_dir, method=method) as pipeline:
+        pipeline.generate()
+    end_with_failures([pipeline])
+
+
+@contextmanager
+def _opened_scorer(
+    run_dir: Path,
+    *,
+    cache: Path | None,
+    data_dir: Path | None,
+    workers: int,
+    batch_size: int,
+    metrics: Sequence[str] = (),
+    encoders: Mapping[str, str],
+) -> Iterator[Scorer]:
+    """Open a run for the stages that see its images."""
+    from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
+    from dreambench.runs.run_folder import open_run, read_run  # noqa: PLC0415
+    from dreambench.scoring.scorer import Scorer  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
+
+    found = read_run(run_dir, data_dir=data_dir)
+    with hold_folder(run_dir), show_progress() as progress:
+        yield Scorer(
+            open_run(found), metrics=metrics, encoders=encoders, cache_dir=cache or cache_dir(),
+            progress=progress, pace=Pace(n_workers=workers, batch_size=batch_size),
+        )  # fmt: skip
+
+
+@click.command()
+@run_dir_argument
+@workers_option
+@extract_batch_option
+@encoder_option
+@cache_option
+@data_option
+@user_errors
+def extract(
+    run_dir: Path, workers: int, batch_size: int, encoders: tuple[str, ...], cache: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
+    """Stage: extract features of photos, images and texts into the cache."""
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
+
+    overrides = parse_encoder_options(encoders)
+    with _opened_scorer(
+        run_dir, cache=cache, data_dir=data_dir, workers=workers, batch_size=batch_size,
+        encoders=overrides,
+    ) as scorer:  # fmt: skip
+        scorer.extract()
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--convention",
+    help="Score as other scorers do, too: comma-separated names, or all; see `list`.",
+)
+@metric_option
+@encoder_option
+@workers_option
+@extract_batch_option
+@cache_option
+@data_option
+@click.option("--protocol", help="For external images: a protocol's name or path (.toml).")
+@click.option("--name", help="For external images: what tables call them.")
+@click.option(
+    "--index",
+    type=click.Path(path_type=Path),
+    help="CSV with the columns file, subject, prompt, index: which image each file is.",
+)
+@click.option("--partial", is_flag=True, help="Score what is right of a set, marked partial.")
+@narrowing_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results, which are OUT/PROTOCOL/NAME.  [default: scores]",
+)
+@click.option("--device", help="auto, cpu, cuda, cuda:1, ...  [default: auto]")
+@user_errors
+def score(
+    folder: Path, convention: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...],
+    workers: int, batch_size: int, cache: Path | None, data_dir: Path | None,
+    protocol: str | None, name: str | None, index: Path | None, partial: bool,
+    subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
+    device: str | None,
+) -> None:  # fmt: skip
+    """Stage: score a run. With --protocol: score external images.
+
+    FOLDER of a run has its run.json. Otherwise it holds images/<subject>/<prompt>/<k>.png, or
+    <subject>/<prompt>/<k>.png, or DreamBench++'s tgt_image and text, or it is a CSV (see --index).
+    """
+    given = {
+        "--name": name, "--index": index, "--partial": partial, "--subjects": subjects,
+        "--family": family, "--prompts": prompts, "--out": out, "--device": device,
+    }  # fmt: skip
+    _check_use(folder, protocol, name, [option for option, value in given.items() if value])
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
+
+    overrides = parse_encoder_options(encoders)
+    conventions = _choose_conventions(convention)
+    if protocol is None:
+        with _opened_scorer(
+            folder, cache=cache, data_dir=data_dir, workers=workers, batch_size=batch_size,
+            metrics=metrics, encoders=overrides,
+        ) as scorer:  # fmt: skip
+            scorer.score()
+            table = scorer.score_conventions(conventions) if conventions else None
+        if table is not None:
+            print_conventions(table)
+        return
+
+    from dreambench.benchmark import score_external  # noqa: PLC0415  (imports torch)
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415
+    from dreambench.scoring.external import ExternalRequest  # noqa: PLC0415
+
+    request = ExternalRequest(
+        folder=folder, protocol=load_protocol(protocol), name=str(name), index=index,
+        partial=partial, subjects=split(subjects), families=split(family),
+        prompts=split(prompts), metrics=metrics, encoders=overrides, data_dir=data_dir,
+    )  # fmt: skip
+    with show_progress() as progress:
+        found = score_external(
+            request, conventions=conventions, out=out or Path("scores"), device=device or "auto",
+            cache_dir=cache, pace=Pace(n_workers=workers, batch_size=batch_size),
+            progress=progress,
+        )  # fmt: skip
+    if found.conventions is not None:
+        print_conventions(found.conventions)
+    print_report([found.scored], found.paths)
+
+
+def _check_use(folder: Path, protocol: str | None, name: str | None, given: Sequence[str]) -> None:
+    """Refuse options that belong to the other use of `score`."""
+    from dreambench.artifacts.manifest import has_manifest  # noqa: PLC0415
+
+    if protocol is not None:
+        if name is None:
+            raise UserError(
+                "external images need a --name", hint="e.g. --name my-method", code="missing-option"
+            )
+        return
+    if given:
+        raise UserError(
+            f"{', '.join(given)} is for external images, and these need --protocol",
+            hint="for a run, name its folder alone; for images, add --protocol",
+            code="missing-option",
+        )
+    if not has_manifest(folder):
+        raise UserError(
+            f"{folder} holds no run",
+            hint="to score external images, add --protocol mini --name my-method, or another "
+            "protocol; to make a run: dreambench run --method ...",
+            code="not-a-run",
+        )
+
+
+def _choose_conventions(names: str | None) -> tuple[str, ...]:
+    """Return the names of conventions; checked before anything is done."""
+    from dreambench.metrics.conventions import CONVENTIONS, find_convention  # noqa: PLC0415
+
+    chosen = tuple(CONVENTIONS) if names == "all" else split(names)
+    for name in chosen:
+        find_convention(name)
+    return chosen
+
+
+@click.command()
+@run_dir_argument
+@click.option(
+    "--allow-incomplete", is_flag=True, help="Take a run with missing images, marked partial."
+)
+@data_option
+@user_errors
+def summarise(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> None:
+    """Stage: write summary.json, the means with intervals."""
+    from dreambench.analysis.summary import summarise as write  # noqa: PLC0415
+    from dreambench.artifacts.image_set import hold_folder, read_image_set  # noqa: PLC0415
+
+    images = read_image_set(run_dir, data_dir=data_dir)
+    with hold_folder(run_dir):
+        write(images, allow_incomplete=allow_incomplete)
+
+
+@click.command()
+@run_dir_argument
+@click.argument("alongside", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--paper-table", type=int, help="Also against this table of the DreamBooth paper.")
+@data_option
+@user_errors
+def report(
+    run_dir: Path, alongside: tuple[Path, ...], paper_table: int | None, data_dir: Path | None
+) -> None:
+    """Stage: write tables, plots and the grid of RUN_DIR alongside others.
+
+    A folder is a run's, or that of `score` with the scores of external images; all of one protocol.
+    """
+    from dreambench.artifacts.image_set import read_image_set  # noqa: PLC0415
+    from dreambench.report.paper_page import write_paper_table  # noqa: PLC0415
+    from dreambench.report.writing import write_report  # noqa: PLC0415
+
+    sets = [read_image_set(path, data_dir=data_dir) for path in (run_dir, *alongside)]
+    scored, paths = write_report(sets[0], sets[1:])
+    if paper_table is not None:
+        paths.append(write_paper_table(scored, paper_table, run_dir / "report"))
+    print_report(scored, paths)
+
+
+COMMANDS: Sequence[Any] = (train, generate, extract, score, summarise, report)
