@@ -21,7 +21,7 @@ from dreambench.datasets.subjects import Subject
 from dreambench.encoders.registry import ENCODERS
 from dreambench.encoders.spec import EncoderSpec
 from dreambench.errors import unknown_name
-from dreambench.metrics.metrics import compute_reference_similarity, compute_text_similarity
+from dreambench.metrics.base import compute_reference_similarity, compute_text_similarity
 from dreambench.types import Features
 
 COLUMNS = ["convention", "metric", "mean", "n_images", "n_dropped", "signature"]
