@@ -5,11 +5,11 @@ from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.classification import classify_photos
-from dreambench.encoders.encoder import load_encoder
+from dreambench.encoders.registry import find_encoder, load_spec
 
 
 def test_classifier_finds_the_class_of_minis_subjects():
-    encoder = load_encoder("mini-clip", "clip")
+    encoder = load_spec(find_encoder("mini-clip", "clip"))
     nouns = ["dog", "cat", "bird", "plushie", "robot", "car", "mug", "vase", "teapot", "backpack"]
     subjects = load_subjects(find_dataset("mini"))
     hits = 0
