@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from dreambench.errors import UserError
 from dreambench.storage.csv_files import read_csv, write_csv
 
-shared_folder = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 names = st.text(string.ascii_letters + "_ \"',", min_size=1)
 cells = st.text(st.characters(exclude_categories=["Cs"]))  # any text that can be encoded
 
