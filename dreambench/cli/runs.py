@@ -16,6 +16,7 @@ from dreambench.cli.shared import (
     cache_option,
     data_option,
     method_option,
+    set_option,
     show_progress,
     user_errors,
     workers_option,
@@ -89,6 +90,7 @@ _embed_batch = click.option(
 
 @click.command()
 @method_option
+@set_option
 @click.option(
     "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
 )
@@ -129,15 +131,17 @@ _embed_batch = click.option(
 @cache_option
 @user_errors
 def run(
-    method: str, protocol: str | None, subjects: str | None, family: str | None,
-    prompts: str | None, data_dir: Path | None, beside: str, base_model: str | None,
-    out: Path, device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
+    method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
+    family: str | None, prompts: str | None, data_dir: Path | None, beside: str,
+    base_model: str | None, out: Path, device: str, precision: str, batch_size: int,
+    workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Tune, generate, score and report METHOD on a protocol; goes on where it was stopped.
 
     What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
     the same command tries again what failed.
     """
+    from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.machine.throughput import pick_device  # noqa: PLC0415
     from dreambench.methods.plugins import ALL, find_recipe, find_recipes  # noqa: PLC0415
@@ -145,10 +149,11 @@ def run(
     # Names are checked before anything slow is imported.
     # What nobody named is left out where the base model does not know it.
     optional = COMPANIONS if beside == ",".join(COMPANIONS) else ()
-    names = [*_split(method), *(name for name in _split(beside) if name not in optional)]
+    alongside = [name for name in _split(beside) if name not in optional]
+    changed = parse_changes(changes)
     if not _split(method):
         raise UserError("no method is named", hint="see what there is: dreambench list methods")
-    for name in names:
+    for name in [*_split(method), *alongside]:
         if name != ALL:
             find_recipe(name)
     if protocol is not None:
@@ -178,7 +183,9 @@ def run(
     }
     narrowing = _Narrowing(_split(subjects), _split(family), _split(prompts))
     base_name = (base_model or load_protocol(protocol).base_model).partition("=")[0]
-    recipes, skipped = find_recipes(names, base_name, optional=optional)
+    recipes, skipped = find_recipes(
+        _split(method), base_name, alongside=alongside, optional=optional, changes=changed
+    )
     for name in skipped:
         click.echo(f"Left out: {name} has no numbers for the base model '{base_name}'", err=True)
     _refuse_doubled([recipe.name for recipe in recipes])

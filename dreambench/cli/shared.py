@@ -19,6 +19,14 @@ method_option = click.option(
     help="Name of a baseline, path of a recipe (.toml), or your own FILE.py:Class; several with "
     "commas between; all for one of each method.",
 )
+set_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value for a setting of METHOD, e.g. n_steps=200; repeatable. The row is then "
+    "called METHOD+KEY=VALUE.",
+)
 data_option = click.option(
     "--data",
     "data_dir",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from dreambench.base_models.registry import BaseModel as DiffusionModel
 from dreambench.config.protocol import Sampler
@@ -143,20 +143,8 @@ def find_class(recipe: Recipe) -> type[Method]:
 
 
 def read_settings(recipe: Recipe, base_model: str) -> Settings:
-    """A recipe's numbers for a base model; UserError for one that the method does not take."""
-    method = find_class(recipe)
-    table = recipe.settings_for(base_model)
-    try:
-        return method.Settings.model_validate(table)
-    except ValidationError as error:
-        found = "; ".join(
-            ": ".join([*(str(part) for part in item["loc"][:1]), item["msg"]])
-            for item in error.errors()
-        )
-        raise UserError(
-            f"baseline '{recipe.name}', table [{base_model}]: {found}",
-            hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
-        ) from error
+    """Return a recipe's numbers for a base model; UserError for one that the method lacks."""
+    return recipe.read_settings(base_model, find_class(recipe).Settings)
 
 
 def make_method(recipe: Recipe, context: Context) -> Method:

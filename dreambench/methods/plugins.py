@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -65,23 +65,44 @@ def find_recipe(name: str) -> Recipe:
 
 
 def find_recipes(
-    names: Sequence[str], base_model: str, *, optional: Sequence[str] = ()
+    names: Sequence[str],
+    base_model: str,
+    *,
+    alongside: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[list[Recipe], list[str]]:
-    """Recipes in the order of their names, each once; "all" stands for one of each shipped method.
+    """Return recipes in the order of their names, each once, with settings that were read.
 
-    The second list names what of "all" and of `optional`, which come last, is left out because it
-    has no numbers for the base model.
+    "all" stands for one of each shipped method. Those of `names` get `changes` (`--set`), those
+    `alongside` do not. The second list names what of "all" and of `optional`, which come last, is
+    left out because it has no numbers for the base model.
+
+    Raises:
+        UserError: for a name that does not exist, and settings that a method does not take.
     """
-    recipes: dict[str, Recipe] = {}
     skipped: list[str] = []
+    recipes: dict[str, Recipe] = {}
+    _add_named(recipes, names, base_model, skipped)
+    rows: list[Recipe] = []
+    if changes:
+        rows = [recipe.change(base_model, changes) for recipe in recipes.values()]
+        recipes = {}
+    _add_named(recipes, alongside, base_model, skipped)
+    _add_defined(recipes, optional, base_model, skipped)
+    rows += recipes.values()
+    return [row.with_settings(base_model, read_settings(row, base_model)) for row in rows], skipped
+
+
+def _add_named(
+    recipes: dict[str, Recipe], names: Sequence[str], base_model: str, skipped: list[str]
+) -> None:
     for name in names:
         if name != ALL:
             recipes.setdefault(name, find_recipe(name))
             continue
-        extra = [method for method in METHODS if method in list_recipes()]
-        _add_defined(recipes, extra, base_model, skipped)
-    _add_defined(recipes, optional, base_model, skipped)
-    return list(recipes.values()), skipped
+        shipped = [method for method in METHODS if method in list_recipes()]
+        _add_defined(recipes, shipped, base_model, skipped)
 
 
 def _add_defined(
@@ -326,15 +347,10 @@ def _make_recipe(
                 hint='give the class an attribute: name = "my-method"',
             )
         tables = dict.fromkeys(BASE_MODELS, _read_defaults(method_class, method))
-    else:
-        head, tables = (
-            {key: getattr(recipe, key) for key in ("name", "title", "source")},
-            recipe.tables,
+        recipe = Recipe(
+            **{key: str(value) for key, value in head.items()}, method=method, tables=tables
         )
-    return PluginRecipe(
-        **{key: str(value) for key, value in head.items()}, method=method, tables=tables, code=code,
-        tunes=method_class.tunes, n_references=method_class.n_references, method_class=method_class,
-    )  # fmt: skip
+    return PluginRecipe.from_recipe(recipe, method=method, code=code, method_class=method_class)
 
 
 def _read_defaults(method_class: type[Method], method: str) -> dict[str, Any]:
