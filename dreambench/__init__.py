@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dreambench.api import load_subjects as load_subjects
     from dreambench.api import run as run
     from dreambench.api import score as score
+    from dreambench.encoders.base import Encoder as Encoder
     from dreambench.errors import UserError as UserError
     from dreambench.methods import Method as Method
     from dreambench.metrics.base import Metric as Metric
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "Comparison": "dreambench.api",
+    "Encoder": "dreambench.encoders.base",
     "Method": "dreambench.methods",
     "Metric": "dreambench.metrics.base",
     "Result": "dreambench.api",
@@ -42,6 +44,7 @@ _PLACES = {
 
 __all__ = [
     "Comparison",
+    "Encoder",
     "Method",
     "Metric",
     "Result",

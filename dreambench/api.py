@@ -6,10 +6,11 @@ Results hold pandas frames and show themselves as tables in a notebook.
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -154,6 +155,8 @@ def run(
     families: Sequence[str] = (),
     prompts: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    encoders: Mapping[str, str] = MappingProxyType({}),
+    changes: Mapping[str, Any] = MappingProxyType({}),
     base_model: str | None = None,
     out: str | Path = "runs",
     device: str = "auto",
@@ -168,8 +171,9 @@ def run(
     `method` is a name, a recipe (.toml) or `FILE.py:Class`, or several of them; the result is that
     of the first, with the others and those `alongside` (class-only and copy-reference, unless
     named) in its `alongside`. `subjects`, `families` (prompt categories) and `prompts` narrow the
-    protocol and mark the result partial. `metrics` are beside those of the protocol, by name or as
-    `FILE.py:Class`. Without `protocol` it is mini where there is no GPU.
+    protocol and mark the result partial. `metrics` are beside those of the protocol, `encoders` in
+    place of its own by role; each by name or as `FILE.py:Class`. `changes` are settings of the
+    method's recipe, as `{"n_steps": 200}`. Without `protocol` it is mini where there is no GPU.
 
     Example:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP
@@ -184,7 +188,7 @@ def run(
         methods=[method] if isinstance(method, str) else list(method),
         alongside=benchmark.ALONGSIDE if alongside is None else tuple(alongside),
         protocol=protocol, subjects=subjects, families=families, prompts=prompts, metrics=metrics,
-        base_model=base_model, out=Path(out), device=device, precision=precision,
+        encoders=encoders, changes=changes, base_model=base_model, out=Path(out), device=device, precision=precision,
         batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
     )  # fmt: skip
     planned = benchmark.plan_runs(options, progress=progress)
@@ -214,6 +218,7 @@ def score(
     families: Sequence[str] = (),
     prompts: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    encoders: Mapping[str, str] = MappingProxyType({}),
     conventions: Sequence[str] = (),
     out: str | Path = "scores",
     device: str = "auto",
@@ -243,7 +248,8 @@ def score(
     request = ExternalRequest(
         folder=Path(folder), protocol=load_protocol(protocol), name=name,
         index=None if index is None else Path(index), partial=partial, subjects=subjects,
-        families=families, prompts=prompts, metrics=metrics, data_dir=data_dir,
+        families=families, prompts=prompts, metrics=metrics, encoders=encoders,
+        data_dir=data_dir,
     )  # fmt: skip
     found = benchmark.score_external(
         request, conventions=conventions, out=Path(out), device=device, cache_dir=cache,

@@ -105,9 +105,14 @@ def choose_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list[Chosen
 def check_metrics(protocol: Protocol) -> None:
     """Refuse a protocol that lists a metric which nobody has; imports no code from outside."""
     known = list_metric_names()
-    for name in protocol.metrics:
+    for index, name in enumerate(protocol.metrics):
         if name not in known:
-            raise unknown_name(f"metric of the protocol '{protocol.name}'", name, known)
+            where = protocol.locate("metrics", index)
+            raise UserError(
+                f"{where}: {unknown_name('metric', name, known)}",
+                hint="see what there is: dreambench metrics list",
+                code="unknown-name",
+            )
 
 
 def _make_metric(loaded: LoadedClass) -> ChosenMetric:

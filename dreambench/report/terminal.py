@@ -11,25 +11,25 @@ from rich.table import Table as RichTable
 from dreambench.report.formatting import format_rows
 from dreambench.report.model import Table
 
-PIPE_WIDTH = 120
-"""Columns of a table that is not printed on a terminal."""
+PIPE_WIDTH = 1000
+"""Columns that a table may take that is not printed on a terminal: pipes get whole lines."""
 FOLDING = "verdict"
 """The column that may be folded; all others keep their lines whole."""
 
 
-def print_table(title: str, table: Table, *, width: int = PIPE_WIDTH) -> None:
-    """Print a table as wide as the terminal, else `width`.
+def print_table(title: str, table: Table) -> None:
+    """Print a table, on a terminal no wider than that.
 
     Interval, count and mark stand below what they belong to, so that a table fits.
     """
     rows = [[_stack(cell) for cell in row] for row in format_rows(table)]
-    print_rows(title, table.columns, rows, width=width)
+    print_rows(title, table.columns, rows)
 
 
 def print_rows(
     title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = PIPE_WIDTH
 ) -> None:
-    """Print rows of text as a table."""
+    """Print rows of text as a table; `width` is for what is not a terminal."""
     shown = RichTable(title=title, title_justify="left")
     for heading in headings:
         shown.add_column(heading.replace(" (", "\n("), no_wrap=heading != FOLDING)
