@@ -188,8 +188,8 @@ def run(
         methods=[method] if isinstance(method, str) else list(method),
         alongside=benchmark.ALONGSIDE if alongside is None else tuple(alongside),
         protocol=protocol, subjects=subjects, families=families, prompts=prompts, metrics=metrics,
-        encoders=encoders, changes=changes, base_model=base_model, out=Path(out), device=device, precision=precision,
-        batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
+        encoders=encoders, changes=changes, base_model=base_model, out=Path(out), device=device,
+        precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
     )  # fmt: skip
     planned = benchmark.plan_runs(options, progress=progress)
     outcome = benchmark.execute_runs(planned, options, progress=progress)

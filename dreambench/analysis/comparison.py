@@ -179,7 +179,7 @@ def compare_scored(
         UserError: the runs lack a metric or a category.
     """
     infos = runs[0].infos
-    chosen = _choose_metrics(infos, metrics)
+    chosen = _choose_metrics(runs, metrics)
     _check_families(runs[0], families)
     tables = []
     for first, second in combinations(runs, 2) if all_pairs else [(runs[0], r) for r in runs[1:]]:
@@ -203,10 +203,12 @@ def compare_scored(
     return every
 
 
-def _choose_metrics(infos: dict[str, MetricInfo], names: Sequence[str] | None) -> list[str]:
+def _choose_metrics(runs: Sequence[Scored], names: Sequence[str] | None) -> list[str]:
+    infos = runs[0].infos
     known = [name for name, info in infos.items() if info.signature is not None]
     if names is None:
-        return [name for name, info in infos.items() if info.listed]
+        common = set.intersection(*(set(run.infos) for run in runs))
+        return [name for name, info in infos.items() if info.listed and name in common]
     for name in names:
         if name not in known:
             raise unknown_name("metric of these runs", name, known)

@@ -74,8 +74,8 @@ ALONGSIDE = "class-only,copy-reference"
 @cache_option
 @user_errors
 def run(
-    method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None, family: str | None,
-    prompts: str | None, data_dir: Path | None, alongside: str, metrics: tuple[str, ...],
+    method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
+    family: str | None, prompts: str | None, data_dir: Path | None, alongside: str, metrics: tuple[str, ...],
     encoders: tuple[str, ...], base_model: str | None, out: Path, device: str, precision: str,
     batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip

@@ -71,10 +71,10 @@ class Pixels:
         else:
             if size != image.size:
                 image = image.resize(size, Image.Resampling[self.interpolation.upper()])
-            values = np.asarray(image, np.float32) / 255
+            values = (np.asarray(image, np.float32) / 255).astype(np.float32, copy=False)
         values = values[top : top + self.crop_px, left : left + self.crop_px]
-        values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return np.ascontiguousarray(values.transpose(2, 0, 1), np.float32)
+        mean, std = (np.array(part, np.float32) for part in (self.mean, self.std))
+        return np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1), np.float32)
 
 
 def _resize_as_tensor(image: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:

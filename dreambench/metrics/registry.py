@@ -12,7 +12,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import dreambench.metrics
 from dreambench.config.protocol import Protocol
@@ -32,10 +32,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 @dataclass(frozen=True)
 class ChosenMetric:
-    """A metric and which code it is; no code for the package's own."""
+    """A metric and which code it is; no code for the package's own.
+
+    `is_extra` marks one that was asked for besides those of the protocol.
+    """
 
     metric: Metric
     code: dict[str, str] = field(default_factory=dict)
+    is_extra: bool = False
 
 
 @functools.cache
@@ -89,7 +93,9 @@ def choose_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list[Chosen
     for name, metric in load_own_metrics().items():
         if name not in names and "paper" not in metric.tags:
             chosen.append(ChosenMetric(metric))
-    chosen += [find_metric(name) for name in extra]
+    wanted = [replace(find_metric(name), is_extra=True) for name in extra]
+    named = {one.metric.name for one in wanted if not one.code}
+    chosen = [one for one in chosen if one.metric.name not in named] + wanted
     taken: set[str] = set()
     for one in chosen:
         if one.metric.name in taken:

@@ -58,17 +58,24 @@ def make_main_table(runs: Sequence[Scored]) -> Table:
     for run in runs:
         entries = _listed(run)
         head: dict[str, Cell] = {"method": run.label}
-        rows.append(head | {entry.info.heading: _main_cell(entry) for entry in entries})
+        rows.append(head | {_main_heading(entry): _main_cell(entry) for entry in entries})
         if any(entry.property for entry in entries):
             apart: dict[str, Cell] = {"method": f"{run.label}, property prompts"}
             for entry in entries:
-                apart[entry.info.heading] = Interval.of(entry.property) if entry.property else None
+                cell = Interval.of(entry.property) if entry.property else None
+                apart[_main_heading(entry)] = cell
             rows.append(apart)
     return Table.from_rows("main", rows)
 
 
 def _listed(run: Scored) -> list[MetricSummary]:
     return [entry for entry in run.summary.metrics.values() if entry.info.listed]
+
+
+def _main_heading(entry: MetricSummary) -> str:
+    """Return the heading of a column; it says where property prompts are left out."""
+    left_out = "" if entry.info.prompts == "all" else ", property prompts left out"
+    return entry.info.heading + left_out
 
 
 def _main_cell(entry: MetricSummary) -> Cell:
@@ -87,10 +94,15 @@ def _listed_scores(run: Scored) -> pd.DataFrame:
     return run.scores.frame[run.scores.frame["metric"].isin(listed)]
 
 
-def _split_prompts(scores: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield all prompts, as the paper has them, and property prompts where there are others."""
-    yield ALL_PROMPTS, scores
+def _split_prompts(run: Scored) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield listed scores of all prompts, and of property prompts where there are others.
+
+    Metrics that leave property prompts out have none of them among all prompts.
+    """
+    scores = _listed_scores(run)
     apart = scores["family"] == PROPERTY
+    narrow = [name for name, info in run.infos.items() if info.prompts == "not-property"]
+    yield ALL_PROMPTS, scores[~(apart & scores["metric"].isin(narrow))]
     if apart.any() and not apart[scores["family"] != PRIOR_PROMPT_ID].all():
         yield PROPERTY, scores[apart]
 
@@ -109,7 +121,7 @@ def make_kind_table(runs: Sequence[Scored]) -> Table:
     """Return means over the live subjects, and over the objects; property prompts apart."""
     rows: list[dict[str, Cell]] = []
     for run in runs:
-        for prompts, scores in _split_prompts(_listed_scores(run)):
+        for prompts, scores in _split_prompts(run):
             for row in _group_rows(run, scores, "kind"):
                 head: dict[str, Cell] = {"method": run.label, "kind": row.pop("kind")}
                 rows.append({**head, "prompts": prompts, **row})
@@ -137,7 +149,7 @@ def make_subject_table(runs: Sequence[Scored]) -> Table:
     """Return means for each subject; property prompts apart."""
     rows: list[dict[str, Cell]] = []
     for run in runs:
-        for prompts, scores in _split_prompts(_listed_scores(run)):
+        for prompts, scores in _split_prompts(run):
             for subject, group in mean_by_subject(scores).groupby("subject", sort=False):
                 row: dict[str, Cell] = {"method": run.label, "subject": str(subject)}
                 row["prompts"] = prompts
@@ -151,7 +163,7 @@ def make_difference_table(runs: Sequence[Scored]) -> Table:
     """Return the first method minus each other one, paired by subject; property prompts apart."""
     rows: list[dict[str, Cell]] = []
     for other in runs[1:]:
-        parts = [dict(_split_prompts(_listed_scores(run))) for run in (runs[0], other)]
+        parts = [dict(_split_prompts(run)) for run in (runs[0], other)]
         for prompts in [key for key in parts[0] if key in parts[1]]:
             apart = ", property prompts" if prompts == PROPERTY else ""
             row: dict[str, Cell] = {"difference": f"{runs[0].label} - {other.label}{apart}"}

@@ -39,7 +39,7 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
         infos.append(
             tools.describe(
                 chosen,
-                listed=chosen.metric.name in images.protocol.metrics,
+                listed=chosen.is_extra or chosen.metric.name in images.protocol.metrics,
                 n_expected=count_expected(images, chosen.metric),
                 reason=reason,
             )

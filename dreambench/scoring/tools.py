@@ -75,7 +75,7 @@ def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list
     segmenter's mask needs those of DINO and of CLIP.
     """
     chosen = choose_metrics(protocol, extra)
-    listed = {*protocol.metrics, *(one.metric.name for one in chosen if one.code)}
+    listed = {*protocol.metrics, *(one.metric.name for one in chosen if one.is_extra)}
     roles = {
         name
         for one in chosen

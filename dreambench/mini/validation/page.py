@@ -112,8 +112,8 @@ def make_document(
                 f"{format_number(best.loc['dino', 'tau'])}. Truth has ties (four sets are simply "
                 "wrong), so that no metric without ties gets above .93. The definition of Joint "
                 "was settled on other subjects than these. With views it is lower: mini's CLIP, "
-                "like CLIP, hardly tells one view from another (the column `view`), so that a front "
-                "view passes for the back view that was asked for."
+                "like CLIP, hardly tells one view from another (the column `view`), so that a "
+                "front view passes for the back view that was asked for."
             ),
             Figure("responses.png", "Responses"),
             Heading("Does a trivial baseline win?"),

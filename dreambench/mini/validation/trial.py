@@ -101,6 +101,7 @@ def mean_by_set(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def title_of(name: str) -> str:
+    """Return the title of a metric."""
     return load_own_metrics()[name].title
 
 
