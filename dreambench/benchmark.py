@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -39,11 +40,13 @@ logger = logging.getLogger(__name__)
 class RunOptions:
     """What `dreambench run` takes; empty for all or for the default.
 
-    `methods` and `alongside` are names, recipes (.toml) or `FILE.py:Class`; `subjects`, `families`
+    `methods` and `alongside` are names, recipes (.toml) or `FILE.py:Class`; `settings` replace
+    those of the recipes of `methods`, which then get names of their own; `subjects`, `families`
     and `prompts` narrow a protocol; `metrics` are beside those of the protocol.
     """
 
     methods: Sequence[str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     alongside: Sequence[str] = ALONGSIDE
     protocol: str | None = None
     subjects: Sequence[str] = ()
@@ -80,13 +83,16 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     Raises:
         UserError: a name is unknown, or a folder holds another run.
     """
-    names, optional = _check_names(options)
+    alongside, optional = _check_names(options)
     device = pick_device(options.device)
     protocol = _choose_protocol(options, device)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
     base_name = base_model.partition("=")[0]
-    recipes, skipped = find_recipes(names, base_name, optional=optional)
+    recipes, skipped = find_recipes(
+        options.methods, base_name, alongside=alongside, optional=optional,
+        changes=options.settings,
+    )  # fmt: skip
     for name in skipped:
         logger.warning("Left out: %s has no table for the base model '%s'", name, base_name)
     _refuse_doubled([recipe.name for recipe in recipes])
@@ -119,24 +125,24 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
 
 
 def _check_names(options: RunOptions) -> tuple[list[str], Sequence[str]]:
-    """Check names before anything slow is imported.
+    """Check names before anything slow is imported; return what runs alongside.
 
-    What nobody named is left out where the base model does not know it.
+    The second list is of what nobody named, to be left out where the base model does not know it.
     """
     optional = ALONGSIDE if tuple(options.alongside) == ALONGSIDE else ()
-    names = [*options.methods, *(name for name in options.alongside if name not in optional)]
+    alongside = [name for name in options.alongside if name not in optional]
     if not options.methods:
         raise UserError(
             "no method is named",
             hint="see what there is: dreambench list methods",
             code="missing-option",
         )
-    for name in names:
+    for name in [*options.methods, *alongside]:
         if name != ALL:
             find_recipe(name)
     if options.protocol is not None:
         load_protocol(options.protocol)
-    return names, optional
+    return alongside, optional
 
 
 def _choose_protocol(options: RunOptions, device: str) -> Protocol:

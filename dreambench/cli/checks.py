@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dreambench.cli.shared import data_option, method_option, show_progress, user_errors
+from dreambench.cli.shared import (
+    data_option,
+    method_option,
+    set_option,
+    show_progress,
+    user_errors,
+)
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @method_option
+@set_option
 @click.option("--protocol", required=True, help="Name of a protocol, or path of one (.toml).")
 @click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
 @click.option("--device", default="cuda", show_default=True, help="Whose speed to look up.")
@@ -30,11 +37,12 @@ if TYPE_CHECKING:
 @data_option
 @user_errors
 def plan(
-    method: str, protocol: str, base_model: str | None, device: str, precision: str,
-    as_json: bool, data_dir: Path | None,
+    method: str, changes: tuple[str, ...], protocol: str, base_model: str | None,
+    device: str, precision: str, as_json: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will take, before anything starts: images, steps, disk, downloads."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
+    from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
     from dreambench.methods.plugins import check_recipe, find_recipes  # noqa: PLC0415
@@ -43,7 +51,7 @@ def plan(
     names = [name.strip() for name in method.split(",") if name.strip()]
     loaded = load_protocol(protocol)
     base = find_base_model(base_model or loaded.base_model)
-    recipes, skipped = find_recipes(names, base.name)
+    recipes, skipped = find_recipes(names, base.name, changes=parse_changes(changes))
     for name in skipped:
         click.echo(f"Left out: {name} has no numbers for the base model '{base.name}'", err=True)
     dataset = find_dataset(loaded.dataset, photos_dir=data_dir)

@@ -16,6 +16,7 @@ from dreambench.cli.shared import (
     method_option,
     metric_option,
     narrowing_options,
+    set_option,
     show_progress,
     split,
     user_errors,
@@ -30,6 +31,7 @@ ALONGSIDE = "class-only,copy-reference"
 
 @click.command()
 @method_option
+@set_option
 @click.option(
     "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
 )
@@ -72,23 +74,25 @@ ALONGSIDE = "class-only,copy-reference"
 @cache_option
 @user_errors
 def run(
-    method: str, protocol: str | None, subjects: str | None, family: str | None,
-    prompts: str | None, data_dir: Path | None, alongside: str, metrics: tuple[str, ...],
-    encoders: tuple[str, ...], base_model: str | None, out: Path, device: str, precision: str,
-    batch_size: int, workers: int, cache: Path | None,
+    method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
+    family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
+    metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
+    device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD; resumes where it stopped.
 
     What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
     the same command tries again what failed.
     """
+    from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
 
+    settings = parse_changes(changes)
     overrides = parse_encoder_options(encoders)
     from dreambench.benchmark import RunOptions, execute_runs, plan_runs  # noqa: PLC0415  (torch)
 
     options = RunOptions(
-        methods=split(method), alongside=split(alongside), protocol=protocol,
+        methods=split(method), settings=settings, alongside=split(alongside), protocol=protocol,
         subjects=split(subjects), families=split(family), prompts=split(prompts),
         metrics=metrics, encoders=overrides, base_model=base_model, out=out, device=device,
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,

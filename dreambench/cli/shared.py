@@ -39,6 +39,14 @@ encoder_option = click.option(
     help="Another encoder for dino, clip, perceptual or another input: a name, or your own "
     "FILE.py:Class; repeatable.",
 )
+set_option = click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value for a setting of METHOD, e.g. n_steps=200; repeatable. The row is then "
+    "called METHOD+KEY=VALUE.",
+)
 data_option = click.option(
     "--data",
     "data_dir",

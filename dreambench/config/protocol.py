@@ -5,20 +5,30 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-from dreambench.config.toml_files import load_toml, name_line, read_toml
+from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
 from dreambench.datasets.subjects import Kind, find_dataset, read_index
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest
 from dreambench.storage.shipped import shipped_path
 
 Family = Literal["recontextualization", "accessorization", "property", "art", "viewpoint"]
-MetricName = Literal["dino", "clip-i", "clip-t", "div", "pres"]
+"""Prompt categories, under the key and column `family`."""
+MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+"""The form of a metric's name; which metrics there are, the metrics know."""
 PROPERTY: Family = "property"
-"""The family in which a right picture must lose likeness, and which so stands apart."""
+"""The prompt category in which a correct image must look less like the subject."""
 PRIOR_PROMPT_ID = "prior"
 
 
@@ -26,8 +36,12 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _slots(text: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+def _check_slot(text: str, slot: str) -> str:
+    """Return a text that has this slot and no other; ValueError for another."""
+    parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
+    if {name for name, _, _ in parts} != {slot} or any(spec or kind for _, spec, kind in parts):
+        raise ValueError(f"'{text}' needs the slot {{{slot}}} and no other")
+    return text
 
 
 class Prompt(_Frozen):
@@ -41,13 +55,11 @@ class Prompt(_Frozen):
     @field_validator("text")
     @classmethod
     def _has_slot(cls, text: str) -> str:
-        if _slots(text) != {"subject"}:
-            raise ValueError(f"'{text}' needs the slot {{subject}} and no other")
-        return text
+        return _check_slot(text, "subject")
 
 
 class Sampler(_Frozen):
-    """How images are drawn from a diffusion model; the same for every method of a protocol."""
+    """How images are sampled from a diffusion model; the same for every method of a protocol."""
 
     scheduler: Literal["ddim", "dpm-solver", "ddpm"] = "ddim"
     n_steps: int = Field(ge=1, le=1000)
@@ -56,12 +68,12 @@ class Sampler(_Frozen):
 
     @property
     def n_calls(self) -> int:
-        """Evaluations of the network for one image; guidance takes two a step."""
+        """Return the evaluations of the network for one image; guidance takes two a step."""
         return self.n_steps * (2 if self.guidance_scale > 1 else 1)
 
 
 class Prior(_Frozen):
-    """Images of the plain class, for PRES."""
+    """Class images, which show the class and not the subject, for PRES."""
 
     text: str = "a {class}"
     n_images: int = Field(ge=1)
@@ -69,13 +81,11 @@ class Prior(_Frozen):
     @field_validator("text")
     @classmethod
     def _has_slot(cls, text: str) -> str:
-        if _slots(text) != {"class"}:
-            raise ValueError(f"'{text}' needs the slot {{class}} and no other")
-        return text
+        return _check_slot(text, "class")
 
 
 class Encoders(_Frozen):
-    """Names from the encoder table, by role, and of the segmenter that finds the subject."""
+    """Names of encoders by role, and of the segmenter that finds the subject."""
 
     dino: str
     clip: str
@@ -100,25 +110,41 @@ class Protocol(_Frozen):
     metrics: tuple[MetricName, ...] = Field(min_length=1)
     encoders: Encoders
     prompts: tuple[Prompt, ...] = Field(min_length=1)
+    _origin: Origin = PrivateAttr(default=Origin())
+
+    @field_validator("metrics")
+    @classmethod
+    def _unique_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := _find_doubled(metrics):
+            raise ValueError(f"listed twice: {', '.join(twice)}")
+        return metrics
 
     @model_validator(mode="after")
     def _unique_ids(self) -> Protocol:
         ids = [prompt.id for prompt in self.prompts]
-        twice = sorted(
-            {name for name in ids if ids.count(name) > 1} | ({PRIOR_PROMPT_ID} & set(ids))
-        )
-        if twice:
+        if twice := _find_doubled([*ids, PRIOR_PROMPT_ID]):
             raise ValueError(f"prompt ids used twice or reserved: {', '.join(twice)}")
         return self
 
+    def locate(self, *keys: int | str) -> str:
+        """Return where a key was written: `FILE:LINE`, else the protocol by its name.
+
+        The n-th prompt of the file, from 0, is `locate("prompts", n)`. Where a protocol was read is
+        part of neither its digest nor its equality.
+        """
+        for file in self._origin.files:
+            return file.locate(*keys)
+        return f"protocol '{self.name}'"
+
     def digest(self) -> str:
-        """Digest of all that is frozen here."""
+        """Return the digest of all that is frozen here."""
         return digest(self.model_dump(mode="json"))
 
     def narrow(self, prompt_ids: Sequence[str] | None) -> Protocol:
-        """With these prompts alone, in the protocol's order; itself for None.
+        """Return it with these prompts alone, in the protocol's order; itself for None.
 
-        Raises UserError for an id that the protocol does not have.
+        Raises:
+            UserError: the protocol does not have a prompt of that id.
         """
         if prompt_ids is None:
             return self
@@ -130,22 +156,27 @@ class Protocol(_Frozen):
         return self.model_copy(update={"prompts": chosen})
 
     def prompts_for(self, kind: Kind) -> list[Prompt]:
-        """The prompts that a subject of this kind gets."""
+        """Return the prompts that a subject of this kind gets."""
         return [prompt for prompt in self.prompts if kind in prompt.kinds]
+
+
+def _find_doubled(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 def choose_prompts(
     protocol: Protocol, *, families: Sequence[str], prompt_ids: Sequence[str]
 ) -> tuple[str, ...] | None:
-    """Ids of the prompts of these families, and of those named; None when all are meant.
+    """Return the ids of the prompts that are of these categories and are named; None for all.
 
-    Raises UserError for an unknown family or prompt, and when nothing is left.
+    Raises:
+        UserError: a prompt category or a prompt is unknown, or no prompt is left.
     """
     if not families and not prompt_ids:
         return None
     for family in families:
         if family not in get_args(Family):
-            raise unknown_name("family", family, get_args(Family))
+            raise unknown_name("prompt category", family, get_args(Family))
     protocol.narrow(prompt_ids)
     chosen = tuple(
         prompt.id
@@ -155,38 +186,52 @@ def choose_prompts(
     )
     if not chosen:
         raise UserError(
-            f"no prompt of '{protocol.name}' is both of these families and of these names",
-            hint=f"families: {', '.join(sorted({p.family for p in protocol.prompts}))}",
+            f"no prompt of '{protocol.name}' is both in these categories and of these names",
+            hint=f"its categories: {', '.join(sorted({p.family for p in protocol.prompts}))}",
+            code="nothing-left",
         )
     return chosen
 
 
 def list_protocols() -> list[str]:
-    """Names of the shipped protocols."""
+    """Return the names of the shipped protocols."""
     return sorted(path.stem for path in shipped_path("protocols").glob("*.toml"))
 
 
 def load_protocol(name_or_path: str) -> Protocol:
-    """A shipped protocol by name, or one's own by the path of a TOML file."""
+    """Load a shipped protocol by name, or a custom one by the path of a TOML file.
+
+    Its metrics and encoders are checked by form alone, since plug-ins may bring some.
+
+    Raises:
+        UserError: it is not there or not valid, with one line for each fault by file and line.
+    """
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
     elif name_or_path in list_protocols():
         path = shipped_path("protocols", f"{name_or_path}.toml")
     else:
         raise unknown_name("protocol", name_or_path, list_protocols())
-    content = read_toml(path)
-    content.setdefault("name", path.stem)
-    protocol = load_toml(path, Protocol, content)
-    faults = []
+    file = read_toml(path)
+    protocol = load_toml(file, Protocol, {"name": path.stem, **file.content})
+    protocol._origin = Origin((file,))
+    _check_subjects(protocol)
+    return protocol
+
+
+def _check_subjects(protocol: Protocol) -> None:
+    """Raise a UserError for a dataset or subjects that do not exist."""
+    where = "dataset"
     try:
         known = [row["subject"] for row in read_index(find_dataset(protocol.dataset)).subjects]
-        faults += [
-            f"{name_line(path, ('subjects',))}: {unknown_name('subject', name, known)}"
-            for name in protocol.subjects
-            if name not in known
-        ]
+        unknown = [name for name in protocol.subjects if name not in known]
+        where = "subjects"
+        faults = [str(unknown_name("subject", name, known)) for name in unknown]
     except UserError as error:
-        faults.append(f"{name_line(path, ('dataset',))}: {error}")
+        faults = [str(error)]
     if faults:
-        raise UserError.listed(faults, hint="mend the file and run again")
-    return protocol
+        raise UserError.listed(
+            [f"{protocol.locate(where)}: {fault}" for fault in faults],
+            hint=HINT,
+            code="unknown-name",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,23 +65,44 @@ def _load_class(method: str, folder: Path = Path()) -> LoadedClass:
 
 
 def find_recipes(
-    names: Sequence[str], base_model: str, *, optional: Sequence[str] = ()
+    names: Sequence[str],
+    base_model: str,
+    *,
+    alongside: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    changes: Mapping[str, Any] | None = None,
 ) -> tuple[list[Recipe], list[str]]:
-    """Return recipes in the order of their names, each once; see `ALL`.
+    """Return recipes in the order of their names, each once, with settings that were read.
 
-    The second list names what of "all" and of `optional`, which come last, is left out because it
-    has no numbers for the base model.
+    Those of `names` get `changes` (`--set`), those `alongside` do not; see `ALL` for either. The
+    second list names what of "all" and of `optional`, which come last, is left out because it has
+    no numbers for the base model.
+
+    Raises:
+        UserError: a name does not exist, or a method does not take its settings.
     """
-    recipes: dict[str, Recipe] = {}
     skipped: list[str] = []
+    recipes: dict[str, Recipe] = {}
+    rows: list[Recipe] = []
+    _add_named(recipes, names, base_model, skipped)
+    if changes:
+        rows = [recipe.change(base_model, changes) for recipe in recipes.values()]
+        recipes = {}
+    _add_named(recipes, alongside, base_model, skipped)
+    _add_defined(recipes, optional, base_model, skipped)
+    rows += recipes.values()
+    return [row.with_settings(base_model, read_settings(row, base_model)) for row in rows], skipped
+
+
+def _add_named(
+    recipes: dict[str, Recipe], names: Sequence[str], base_model: str, skipped: list[str]
+) -> None:
     for name in names:
         if name != ALL:
             recipes.setdefault(name, find_recipe(name))
             continue
-        extra = [method for method in list_shipped() if method in list_recipes()]
-        _add_defined(recipes, extra, base_model, skipped)
-    _add_defined(recipes, optional, base_model, skipped)
-    return list(recipes.values()), skipped
+        shipped = [method for method in list_shipped() if method in list_recipes()]
+        _add_defined(recipes, shipped, base_model, skipped)
 
 
 def _add_defined(
@@ -231,13 +252,10 @@ def _make_recipe(loaded: LoadedClass, *, recipe: Recipe | None = None) -> Plugin
     if recipe is None:
         head = _describe_class(method_class, loaded)
         tables = dict.fromkeys(BASE_MODELS, _read_defaults(method_class, loaded.name))
-    else:
-        head = {"name": recipe.name, "title": recipe.title, "source": recipe.source}
-        tables = recipe.tables
-    return PluginRecipe(
-        **head, method=loaded.name, tables=tables, code=loaded.code, tunes=method_class.tunes,
-        n_references=method_class.n_references, method_class=method_class,
-    )  # fmt: skip
+        recipe = Recipe(**head, method=loaded.name, tables=tables)
+    return PluginRecipe.from_recipe(
+        recipe, method=loaded.name, code=loaded.code, method_class=method_class
+    )
 
 
 def _describe_class(method_class: type[Method], loaded: LoadedClass) -> dict[str, str]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib
 
-from pydantic import ValidationError
-
 from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.base import Context, Method, Settings
@@ -85,22 +83,9 @@ def read_settings(recipe: Recipe, base_model: str) -> Settings:
     """Return a recipe's numbers for a base model.
 
     Raises:
-        UserError: there are none, or the method does not take one of them.
+        UserError: there are none, or the method does not take one of them; by file and line.
     """
-    method = find_class(recipe)
-    table = recipe.settings_for(base_model)
-    try:
-        return method.Settings.model_validate(table)
-    except ValidationError as error:
-        found = "; ".join(
-            ": ".join([*(str(part) for part in item["loc"][:1]), item["msg"]])
-            for item in error.errors()
-        )
-        raise UserError(
-            f"baseline '{recipe.name}', table [{base_model}]: {found}",
-            hint=f"the method '{recipe.method}' takes {', '.join(method.Settings.model_fields)}",
-            code="invalid-value",
-        ) from error
+    return recipe.read_settings(base_model, find_class(recipe).Settings)
 
 
 def make_method(recipe: Recipe, context: Context) -> Method:

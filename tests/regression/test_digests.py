@@ -1,13 +1,17 @@
 """Digests of what is shipped: a change of one changes which published numbers it stands for.
 
-A comment or a shorter spelling in a TOML file changes none. Whoever changes one on purpose raises the
-version of the protocol, or says in CHANGELOG.md which rows of a leaderboard are no longer comparable.
+A comment or a shorter spelling in a TOML file changes none. Whoever changes one on purpose raises
+the protocol's version, or says in CHANGELOG.md which rows can no longer be compared.
 """
 
 import pytest
 
+from dreambench.artifacts.plan import make_plan
+from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import list_protocols, load_protocol
 from dreambench.config.recipe import list_recipes, load_recipe
+from dreambench.datasets.subjects import digest_subjects, find_dataset, load_subjects
+from dreambench.scoring.tools import prepare_encoders
 
 PROTOCOLS = {
     "applications": "cac0f1dd0f2520c5",
@@ -164,10 +168,6 @@ def test_recipes_have_their_published_digests(name):
 
 
 def test_mini_is_made_of_the_published_base_model_photos_and_plan():
-    from dreambench.artifacts.plan import make_plan
-    from dreambench.base_models.registry import find_base_model
-    from dreambench.datasets.subjects import digest_subjects, find_dataset, load_subjects
-
     protocol = load_protocol("mini")
     subjects = load_subjects(find_dataset(protocol.dataset), names=protocol.subjects or None)
     assert find_base_model("mini").identity() == BASE_MODEL
@@ -176,6 +176,4 @@ def test_mini_is_made_of_the_published_base_model_photos_and_plan():
 
 
 def test_encoders_of_mini_have_their_published_identities():
-    from dreambench.scoring.scores import encoder_identities
-
-    assert encoder_identities(load_protocol("mini")) == ENCODERS
+    assert prepare_encoders(load_protocol("mini")) == ENCODERS

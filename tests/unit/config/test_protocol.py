@@ -1,0 +1,240 @@
+"""Protocols: what the shipped ones hold, and what a custom one is told by file and line."""
+
+import re
+
+import pytest
+from conftest import REAL_PHOTOS, TINY_PROTOCOL
+
+from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
+from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.errors import UserError
+from dreambench.storage.shipped import shipped_path
+
+MINI = load_protocol("mini")
+MINI_SUBJECTS = load_subjects(find_dataset("mini"))
+FAMILIES = {"recontextualization", "accessorization", "property", "art", "viewpoint"}
+
+
+def test_mini_has_all_five_families_and_several_subjects_of_one_class():
+    assert {prompt.family for prompt in MINI.prompts} == FAMILIES
+    classes = [subject.class_name for subject in MINI_SUBJECTS]
+    assert len(classes) > len(set(classes))
+    assert all(4 <= len(subject.photos) <= 6 for subject in MINI_SUBJECTS)
+    assert all(len(subject.masks) == len(subject.photos) for subject in MINI_SUBJECTS)
+
+
+def test_paper_protocol_has_25_prompts_a_kind():
+    paper = load_protocol("dreambench")
+    assert len(paper.prompts_for("live")) == len(paper.prompts_for("object")) == 25
+    families = [prompt.family for prompt in paper.prompts_for("live")]
+    assert families.count("recontextualization") == families.count("accessorization") == 10
+    assert paper.n_images_per_prompt == 4
+
+
+def change(**parts) -> dict:
+    return MINI.model_dump(mode="json") | parts
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "facts"),
+    [
+        ('title = "x"\nunknown_key = 1', "invalid-value", ["own.toml:2", "'unknown_key'"]),
+        ("a = 1\ntitle = ", "invalid-toml", ["own.toml:2"]),
+        ('title = "x', "invalid-toml", ["own.toml:1"]),
+        ('title = "x"', "missing-key", ["own.toml:1", "'version'"]),
+        ("base_seed = 0\nday = 2026-01-01", "invalid-value", ["own.toml:2", "day"]),
+    ],
+)
+def test_bad_protocol_file_is_named_with_what_is_wrong(tmp_path, text, code, facts):
+    path = tmp_path / "own.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    assert caught.value.code == code
+    assert all(fact in str(caught.value) for fact in facts)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "own.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"own\.toml") as caught:
+        load_protocol(str(path))
+    assert caught.value.code == "unreadable-file"
+
+
+def test_byte_order_mark_and_windows_lines_change_nothing(tmp_path):
+    (tmp_path / "plain.toml").write_text('name = "x"\n' + TINY_PROTOCOL)
+    text = 'name = "x"\n' + TINY_PROTOCOL
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    plain, marked = (load_protocol(str(tmp_path / f"{name}.toml")) for name in ("plain", "marked"))
+    assert plain == marked
+    assert plain.digest() == marked.digest()
+    assert marked.locate("title") == f"{tmp_path / 'marked.toml'}:3"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "key"),
+    [
+        ("n_steps = 5", 'n_steps = "5"', "sampler.n_steps"),
+        ("n_steps = 5", "n_steps = 5.0", "sampler.n_steps"),
+        ("n_steps = 5", "n_steps = true", "sampler.n_steps"),
+        ("guidance_scale = 3.0", 'guidance_scale = "3.0"', "sampler.guidance_scale"),
+        ("guidance_scale = 3.0", "guidance_scale = true", "sampler.guidance_scale"),
+        ("guidance_scale = 3.0", "guidance_scale = inf", "sampler.guidance_scale"),
+        ("guidance_scale = 3.0", "guidance_scale = nan", "sampler.guidance_scale"),
+        ("guidance_scale = 3.0", f"guidance_scale = {10**400}", "sampler.guidance_scale"),
+        ("version = 1", 'version = "1"', "version"),
+        ('dataset = "mini"', "dataset = 3", "dataset"),
+    ],
+)
+def test_a_number_is_a_number(tmp_path, right, wrong, key):
+    path = tmp_path / "own.toml"
+    path.write_text(TINY_PROTOCOL.replace(right, wrong))
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    number = path.read_text().splitlines().index(wrong) + 1
+    assert caught.value.code == "invalid-value"
+    assert str(caught.value).startswith(f"{path}:{number}: {key}: ")
+
+
+def test_a_whole_number_where_a_fraction_may_stand_is_the_same_protocol(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(TINY_PROTOCOL)
+    wanted = load_protocol(str(path)).digest()
+    path.write_text(TINY_PROTOCOL.replace("guidance_scale = 3.0", "guidance_scale = 3"))
+    assert load_protocol(str(path)).digest() == wanted
+
+
+def test_metrics_are_names_that_a_plug_in_may_bring(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(TINY_PROTOCOL.replace('"clip-i"', '"my-metric2"'))
+    assert load_protocol(str(path)).metrics[1] == "my-metric2"
+    for wrong in ("Clip_I", "clip-", "", "dino"):
+        path.write_text(TINY_PROTOCOL.replace('"clip-i"', f'"{wrong}"'))
+        with pytest.raises(UserError) as caught:
+            load_protocol(str(path))
+        assert caught.value.code == "invalid-value"
+        assert str(caught.value).startswith(f"{path}:9: metrics")
+
+
+def test_where_a_protocol_was_read_is_not_part_of_it(tmp_path):
+    path = tmp_path / "mini.toml"
+    path.write_text("# moved\n" + shipped_path("protocols", "mini.toml").read_text())
+    moved = load_protocol(str(path))
+    assert (moved, moved.digest(), hash(moved)) == (MINI, MINI.digest(), hash(MINI))
+    lines = path.read_text().splitlines()
+    assert moved.locate("metrics") == f"{path}:{lines.index(_line(lines, 'metrics')) + 1}"
+    assert moved.locate("encoders", "dino") == f"{path}:{lines.index(_line(lines, 'dino')) + 1}"
+    assert moved.locate("prompts", 1, "id") == f"{path}:{lines.index(_line(lines, 'id', 1)) + 1}"
+    assert moved.locate("metrics", 2) == moved.locate("metrics")
+    assert moved.narrow(["red"]).locate("metrics") == moved.locate("metrics")
+    assert moved.locate("nothing") == f"{path}:1"
+    again = Protocol.model_validate(moved.model_dump(mode="json"))
+    assert again == moved
+    assert again.locate("metrics") == "protocol 'mini'"
+
+
+def _line(lines, key, index=0):
+    return [line for line in lines if line.startswith(f"{key} = ")][index]
+
+
+def test_prompt_without_slot_and_doubled_id_are_refused():
+    prompt = MINI.prompts[0].model_dump()
+    for text in ("a dog", "a {subject} {x}", "a {subject!r}", "a {subject:>9}", "a {subject", "{}"):
+        with pytest.raises(ValueError, match=r"prompts\.0\.text"):
+            Protocol.model_validate(change(prompts=[prompt | {"text": text}]))
+    with pytest.raises(ValueError, match="used twice"):
+        Protocol.model_validate(change(prompts=[prompt, prompt]))
+    with pytest.raises(ValueError, match="reserved"):
+        Protocol.model_validate(change(prompts=[prompt | {"id": "prior"}]))
+
+
+def test_unknown_names_get_a_suggestion():
+    with pytest.raises(UserError, match="did you mean 'mini'") as caught:
+        load_protocol("mimi")
+    assert caught.value.code == "unknown-name"
+    with pytest.raises(UserError, match="did you mean 'plushie'"):
+        load_subjects(find_dataset("mini"), names=["plushy"])
+
+
+def test_applications_have_eight_prompts_a_family_for_each_kind_that_has_it():
+    protocol = load_protocol("applications")
+    for kind, n_families in (("live", 5), ("object", 4)):
+        families = [prompt.family for prompt in protocol.prompts_for(kind)]
+        assert len(set(families)) == n_families
+        assert all(families.count(family) >= 8 for family in families)
+
+
+def test_prompts_of_the_paper_are_those_of_the_dataset():
+    path = REAL_PHOTOS / "prompts_and_classes.txt"
+    if not path.is_file():
+        pytest.skip("needs the dataset's own prompt list")
+    found = re.findall(r"^'(.*)'\.format", path.read_text(), flags=re.MULTILINE)
+    wanted = [text.replace("{0} {1}", "{subject}") for text in found]
+    paper = load_protocol("dreambench")
+    for kind, texts in (("object", wanted[:25]), ("live", wanted[25:])):
+        assert sorted(prompt.text for prompt in paper.prompts_for(kind)) == sorted(texts)
+
+
+FAULTS = {
+    'subjects = ["dog", "mug"]': "sampels = 3", '"clip-i"': '"clip_"', "n_steps = 5": "n_steps = 0",
+    "a {subject} on the beach": "a dog on the beach", 'family = "property"': 'famly = "property"',
+}  # fmt: skip
+FAULTY = TINY_PROTOCOL
+for _right, _wrong in FAULTS.items():
+    FAULTY = FAULTY.replace(_right, _wrong)
+
+
+def test_all_faults_of_a_protocol_are_said_at_once_with_file_and_line(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(FAULTY)
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    lines = str(caught.value).splitlines()
+    texts = FAULTY.splitlines()
+    wanted = {
+        "metrics.1": "metrics = ", "sampels": "sampels", "n_steps": "n_steps = 0",
+        "needs the slot {subject}": "a dog on", "'prompts.1.family' is missing": "[[prompts]]",
+        "unknown key 'famly'; did you mean 'family'?": "famly",
+    }  # fmt: skip
+    assert len(lines) == len(wanted)
+    for said, at in wanted.items():
+        (line,) = [line for line in lines if said in line]
+        number = int(line.removeprefix(f"{path}:").split(":")[0])
+        assert at in texts[number - 1]
+
+
+def test_unknown_subjects_and_datasets_of_a_protocol_name_file_and_line(tmp_path):
+    path = tmp_path / "own.toml"
+    good = TINY_PROTOCOL.replace('["dog", "mug"]', '["dgo", "mug", "moose"]')
+    path.write_text(good)
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(f"{path}:6: no subject named 'dgo'; did you mean 'dog'")
+    assert "moose" in second
+    path.write_text(good.replace('"dgo"', '"dog"').replace(', "moose"', ""))
+    assert load_protocol(str(path)).subjects == ("dog", "mug")
+    path.write_text(good.replace('dataset = "mini"', 'dataset = "minni"'))
+    with pytest.raises(UserError, match=r"own.toml:5: no dataset named 'minni'"):
+        load_protocol(str(path))
+
+
+def test_narrowing_by_prompt_category_and_id():
+    assert choose_prompts(MINI, families=(), prompt_ids=()) is None
+    assert choose_prompts(MINI, families=("art",), prompt_ids=()) == ("oil-painting",)
+    assert choose_prompts(MINI, families=(), prompt_ids=("top", "red")) == ("red", "top")
+    for families, prompt_ids, code in (
+        (("viewpoints",), (), "unknown-name"),
+        ((), ("upside-down",), "unknown-name"),
+        (("art",), ("red",), "nothing-left"),
+    ):
+        with pytest.raises(UserError) as caught:
+            choose_prompts(MINI, families=families, prompt_ids=prompt_ids)
+        assert caught.value.code == code
+    narrowed = MINI.narrow(("red",))
+    assert narrowed.digest() != MINI.digest()
+    with pytest.raises(UserError, match="'x'"):
+        MINI.narrow(("x",))
