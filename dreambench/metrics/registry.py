@@ -107,7 +107,10 @@ def check_metrics(protocol: Protocol) -> None:
     known = list_metric_names()
     for name in protocol.metrics:
         if name not in known:
-            raise unknown_name(f"metric of the protocol '{protocol.name}'", name, known)
+            error = unknown_name("metric", name, known)
+            raise UserError(
+                f"{protocol.locate('metrics')}: {error.problem}", hint=error.hint, code=error.code
+            )
 
 
 def _make_metric(loaded: LoadedClass) -> ChosenMetric:
