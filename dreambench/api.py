@@ -156,7 +156,7 @@ def run(
     prompts: Sequence[str] = (),
     metrics: Sequence[str] = (),
     encoders: Mapping[str, str] = MappingProxyType({}),
-    changes: Mapping[str, Any] = MappingProxyType({}),
+    settings: Mapping[str, Any] = MappingProxyType({}),
     base_model: str | None = None,
     out: str | Path = "runs",
     device: str = "auto",
@@ -172,8 +172,8 @@ def run(
     of the first, with the others and those `alongside` (class-only and copy-reference, unless
     named) in its `alongside`. `subjects`, `families` (prompt categories) and `prompts` narrow the
     protocol and mark the result partial. `metrics` are beside those of the protocol, `encoders` in
-    place of its own by role; each by name or as `FILE.py:Class`. `changes` are settings of the
-    method's recipe, as `{"n_steps": 200}`. Without `protocol` it is mini where there is no GPU.
+    place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
+    the method's recipe, as `{"n_steps": 200}`. Without `protocol` it is mini where there is no GPU.
 
     Example:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP
@@ -188,7 +188,7 @@ def run(
         methods=[method] if isinstance(method, str) else list(method),
         alongside=benchmark.ALONGSIDE if alongside is None else tuple(alongside),
         protocol=protocol, subjects=subjects, families=families, prompts=prompts, metrics=metrics,
-        encoders=encoders, changes=changes, base_model=base_model, out=Path(out), device=device,
+        encoders=encoders, settings=settings, base_model=base_model, out=Path(out), device=device,
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
     )  # fmt: skip
     planned = benchmark.plan_runs(options, progress=progress)

@@ -42,7 +42,8 @@ class RunOptions:
 
     `methods` and `alongside` are names, recipes (.toml) or `FILE.py:Class`; `subjects`, `families`
     and `prompts` narrow a protocol; `metrics` are beside those of the protocol, `encoders`
-    in place of its own by role; `changes` are settings of the recipes of `methods` (`--set`).
+    in place of its own by role; `settings` replace those of the recipes of
+    `methods`, which then have names of their own.
     """
 
     methods: Sequence[str]
@@ -53,7 +54,7 @@ class RunOptions:
     prompts: Sequence[str] = ()
     metrics: Sequence[str] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
     out: Path = Path("runs")
     device: str = "auto"
@@ -90,7 +91,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     base_model = options.base_model or protocol.base_model
     base_name = base_model.partition("=")[0]
     recipes, skipped = find_recipes(
-        options.methods, base_name, alongside=named, optional=optional, changes=options.changes
+        options.methods, base_name, alongside=named, optional=optional, changes=options.settings
     )
     for name in skipped:
         logger.warning("Left out: %s has no table for the base model '%s'", name, base_name)

@@ -75,8 +75,8 @@ ALONGSIDE = "class-only,copy-reference"
 @user_errors
 def run(
     method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
-    family: str | None, prompts: str | None, data_dir: Path | None, alongside: str, metrics: tuple[str, ...],
-    encoders: tuple[str, ...], base_model: str | None, out: Path, device: str, precision: str,
+    family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
+    metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path, device: str, precision: str,
     batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD; resumes where it stopped.
@@ -94,7 +94,7 @@ def run(
     options = RunOptions(
         methods=split(method), alongside=split(alongside), protocol=protocol,
         subjects=split(subjects), families=split(family), prompts=split(prompts),
-        metrics=metrics, encoders=overrides, changes=changed, base_model=base_model, out=out,
+        metrics=metrics, encoders=overrides, settings=changed, base_model=base_model, out=out,
         device=device,
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
         workers=workers,

@@ -74,17 +74,17 @@ def find_recipes(
 ) -> tuple[list[Recipe], list[str]]:
     """Return recipes in the order of their names, each once, with settings that were read.
 
-    "all" stands for one of each shipped method. Those of `names` get `changes` (`--set`), those
-    `alongside` do not. The second list names what of "all" and of `optional`, which come last, is
-    left out because it has no numbers for the base model.
+    Those of `names` get `changes` (`--set`), those `alongside` do not; see `ALL` for either. The
+    second list names what of "all" and of `optional`, which come last, is left out because it has
+    no numbers for the base model.
 
     Raises:
-        UserError: for a name that does not exist, and settings that a method does not take.
+        UserError: a name does not exist, or a method does not take its settings.
     """
     skipped: list[str] = []
     recipes: dict[str, Recipe] = {}
-    _add_named(recipes, names, base_model, skipped)
     rows: list[Recipe] = []
+    _add_named(recipes, names, base_model, skipped)
     if changes:
         rows = [recipe.change(base_model, changes) for recipe in recipes.values()]
         recipes = {}

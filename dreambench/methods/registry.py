@@ -83,7 +83,7 @@ def read_settings(recipe: Recipe, base_model: str) -> Settings:
     """Return a recipe's numbers for a base model.
 
     Raises:
-        UserError: there are none, or the method does not take one of them.
+        UserError: there are none, or the method does not take one of them; by file and line.
     """
     return recipe.read_settings(base_model, find_class(recipe).Settings)
 

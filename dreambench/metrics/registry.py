@@ -113,12 +113,9 @@ def check_metrics(protocol: Protocol) -> None:
     known = list_metric_names()
     for index, name in enumerate(protocol.metrics):
         if name not in known:
+            error = unknown_name("metric", name, known)
             where = protocol.locate("metrics", index)
-            raise UserError(
-                f"{where}: {unknown_name('metric', name, known)}",
-                hint="see what there is: dreambench metrics list",
-                code="unknown-name",
-            )
+            raise UserError(f"{where}: {error.problem}", hint=error.hint, code=error.code)
 
 
 def _make_metric(loaded: LoadedClass) -> ChosenMetric:

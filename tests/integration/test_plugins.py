@@ -211,8 +211,9 @@ def test_a_recipe_names_the_file_from_where_it_lies(own, tmp_path, monkeypatch):
     assert (recipe["method"], recipe["settings"]) == ("own.py:Colours", {"depth": 3})
     (tmp_path / "deep.toml").write_text(text.replace("depth", "dept"))
     before = (tmp_path / "runs" / "tiny" / "deep" / "run.json").read_bytes()
-    line = refused("run", "--method", tmp_path / "deep.toml", *own[1])
-    assert "the method 'own.py:Colours' takes depth" in line
+    said = invoke("run", "--method", tmp_path / "deep.toml", *own[1], status=2).stderr
+    assert f"{tmp_path / 'deep.toml'}:5: unknown key 'dept'; did you mean 'depth'?" in said
+    assert "the method 'own.py:Colours' takes depth" in said
     assert (tmp_path / "runs" / "tiny" / "deep" / "run.json").read_bytes() == before
 
 

@@ -1,4 +1,4 @@
-"""`--set` on the command line: another row, beside the plain one, in a folder of its own."""
+"""`--set` on the command line: another row, alongside the plain one, in a folder of its own."""
 
 import pytest
 from conftest import TINY_PROTOCOL, invoke, refused
@@ -16,8 +16,8 @@ def own(tmp_path, shared_cache):
     return ("--protocol", path, *out)
 
 
-def test_a_set_value_makes_a_row_beside_the_plain_one(own, tmp_path):
-    invoke("run", "--method", "real-images", "--set", "pictures=photos", "--beside",
+def test_a_set_value_makes_a_row_alongside_the_plain_one(own, tmp_path):
+    invoke("run", "--method", "real-images", "--set", "pictures=photos", "--alongside",
            "real-images", "--subjects", "dog", "--prompts", "red", *own)  # fmt: skip
     plain, changed = (
         read_json(tmp_path / "runs" / "tiny" / name / "run.json")
@@ -65,3 +65,11 @@ def test_a_misspelt_key_of_a_recipe_is_named_by_file_and_line(own, tmp_path):
     path.write_text(RECIPE.format("picturs = 1\n"))
     line = refused("plan", "--method", path, *own[:2])
     assert f"{path}:4: unknown key 'picturs'; did you mean 'pictures'?" in line
+
+
+def test_an_unknown_metric_of_a_protocol_is_named_by_file_and_line(own):
+    path = own[1]
+    path.write_text(path.read_text().replace('"clip-i"', '"clipi"'))
+    line = refused("run", "--method", "real-images", *own)
+    number = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "clipi" in text)
+    assert f"{path}:{number}: no metric named 'clipi'; did you mean 'clip-i'" in line

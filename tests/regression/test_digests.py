@@ -11,7 +11,7 @@ from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import list_protocols, load_protocol
 from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.datasets.subjects import digest_subjects, find_dataset, load_subjects
-from dreambench.scoring.scores import encoder_identities
+from dreambench.scoring.tools import prepare_encoders
 
 PROTOCOLS = {
     "applications": "cac0f1dd0f2520c5",
@@ -176,4 +176,4 @@ def test_mini_is_made_of_the_published_base_model_photos_and_plan():
 
 
 def test_encoders_of_mini_have_their_published_identities():
-    assert encoder_identities(load_protocol("mini")) == ENCODERS
+    assert prepare_encoders(load_protocol("mini")) == ENCODERS
