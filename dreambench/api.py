@@ -171,7 +171,7 @@ def run(
     protocol and mark the result partial. `metrics` are beside those of the protocol, by name or as
     `FILE.py:Class`. Without `protocol` it is mini where there is no GPU.
 
-    Example:
+    Examples:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP
         >>> found.means[["metric", "mean", "low", "high"]]  # doctest: +SKIP
 
@@ -227,7 +227,7 @@ def score(
     CSV that says which of its files is which image. `subjects`, `families` and `prompts` narrow,
     and mark the result partial. `conventions` are other scorers' rules to score by as well.
 
-    Example:
+    Examples:
         >>> found = dreambench.score("images", protocol="mini", name="mine")  # doctest: +SKIP
         >>> found.problems  # doctest: +SKIP
 
@@ -258,7 +258,7 @@ def score(
 def load_run(folder: str | Path, *, data_dir: Path | None = None) -> Result:
     """Load the results of a run, or of external images, from their folder.
 
-    Example:
+    Examples:
         >>> dreambench.load_run("runs/mini/dreambooth").by_subject  # doctest: +SKIP
 
     Raises:
@@ -287,7 +287,7 @@ def compare(
     `runs` are folders or results. `metrics` are those that the protocol lists by default;
     `families` are prompt categories.
 
-    Example:
+    Examples:
         >>> dreambench.compare(["runs/mini/dreambooth", "runs/mini/class-only"])  # doctest: +SKIP
 
     Raises:
@@ -307,7 +307,7 @@ def load_subjects(
     `dataset` is "dreambooth", "mini", or a folder with the two index files; `data_dir` is where the
     photos of "dreambooth" lie (default: DREAMBENCH_DATA, else the user's cache folder).
 
-    Example:
+    Examples:
         >>> [subject.name for subject in dreambench.load_subjects("mini")][:2]
         ['dog', 'dog2']
 
