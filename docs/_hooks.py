@@ -128,8 +128,18 @@ def find_errors(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
         given = {keyword.arg: keyword.value for keyword in node.keywords}
         code = given.get("code")
         if isinstance(code, ast.Constant) and isinstance(code.value, str) and code.value:
-            problem = _show(node.args[0]) if node.args else ""
-            yield code.value, problem, _show(given["hint"]) if "hint" in given else ""
+            problem = node.args[0] if node.args else given.get("problem")
+            yield code.value, *(_show_whole(part) for part in (problem, given.get("hint")))
+
+
+def _show_whole(node: ast.expr | None) -> str:
+    """Return a message or hint; that it varies where no word of it stands in the call."""
+    if node is None:
+        return ""
+    has_words = any(
+        isinstance(n, ast.Constant) and isinstance(n.value, str) for n in ast.walk(node)
+    )
+    return _show(node) if has_words else "(varies)"
 
 
 def _show(node: ast.expr) -> str:

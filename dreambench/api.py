@@ -175,7 +175,7 @@ def run(
     place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
     the method's recipe, as `{"n_steps": 200}`. Without `protocol` it is mini where there is no GPU.
 
-    Example:
+    Examples:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP
         >>> found.means[["metric", "mean", "low", "high"]]  # doctest: +SKIP
 
@@ -232,7 +232,7 @@ def score(
     CSV that says which of its files is which image. `subjects`, `families` and `prompts` narrow,
     and mark the result partial. `conventions` are other scorers' rules to score by as well.
 
-    Example:
+    Examples:
         >>> found = dreambench.score("images", protocol="mini", name="mine")  # doctest: +SKIP
         >>> found.problems  # doctest: +SKIP
 
@@ -264,7 +264,7 @@ def score(
 def load_run(folder: str | Path, *, data_dir: Path | None = None) -> Result:
     """Load the results of a run, or of external images, from their folder.
 
-    Example:
+    Examples:
         >>> dreambench.load_run("runs/mini/dreambooth").by_subject  # doctest: +SKIP
 
     Raises:
@@ -293,7 +293,7 @@ def compare(
     `runs` are folders or results. `metrics` are those that the protocol lists by default;
     `families` are prompt categories.
 
-    Example:
+    Examples:
         >>> dreambench.compare(["runs/mini/dreambooth", "runs/mini/class-only"])  # doctest: +SKIP
 
     Raises:
@@ -313,7 +313,7 @@ def load_subjects(
     `dataset` is "dreambooth", "mini", or a folder with the two index files; `data_dir` is where the
     photos of "dreambooth" lie (default: DREAMBENCH_DATA, else the user's cache folder).
 
-    Example:
+    Examples:
         >>> [subject.name for subject in dreambench.load_subjects("mini")][:2]
         ['dog', 'dog2']
 

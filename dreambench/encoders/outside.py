@@ -27,7 +27,7 @@ from dreambench.storage.files import digest
 
 GROUP = "dreambench.encoders"
 """Entry point group of packages that register encoders: name -> class."""
-HINT = "see the docs: add an encoder"
+HINT = "docs: how-to/add-an-encoder"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 

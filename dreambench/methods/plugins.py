@@ -242,7 +242,7 @@ def _check_attributes(found: Any, where: str) -> None:
 
 
 def _not_a_method(problem: str, hint: str = "") -> UserError:
-    hint = hint or "inherit from dreambench.methods.Method (docs: add a method)"
+    hint = hint or "inherit from dreambench.methods.Method (docs: how-to/add-a-method)"
     return UserError(problem, hint=hint, code="not-a-method")
 
 
