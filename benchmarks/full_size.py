@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from dreambench.machine.cost_estimate import make_estimate
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import (
@@ -43,7 +44,6 @@ from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, list_subjects, load_subjects
-from dreambench.machine.cost_estimate import make_estimate
 from dreambench.methods.base import Context
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.storage.files import write_bytes, write_json

@@ -76,8 +76,8 @@ ALONGSIDE = "class-only,copy-reference"
 def run(
     method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
-    metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path, device: str, precision: str,
-    batch_size: int, workers: int, cache: Path | None,
+    metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
+    device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD; resumes where it stopped.
 

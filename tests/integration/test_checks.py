@@ -6,27 +6,22 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
+from dreambench.encoders.encoder import ENCODERS
+from dreambench.machine.cost_estimate import estimate_memory, make_estimate
+from dreambench.machine.doctor import check_recipes
 
 from dreambench import cli
-from dreambench.base_models.registry import (
-    BASE_MODELS,
-    UNET_FILE,
-    find_base_model,
-    load_pipeline,
-    load_tokenizer,
-)
+from dreambench.base_models import BASE_MODELS, find_base_model
+from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, list_subjects
-from dreambench.encoders.encoder import ENCODERS
 from dreambench.encoders.segmentation import SEGMENTERS
 from dreambench.errors import UserError
-from dreambench.machine.cost_estimate import estimate_memory, make_estimate
-from dreambench.machine.doctor import check_recipes
 from dreambench.machine.throughput import Setting, note_speed, read_speed
-from dreambench.methods.base import find_method, read_settings
 from dreambench.methods.finetuning.identifier import find_rare_tokens, sample_tokens
 from dreambench.methods.image_prompting.adapters import ADAPTERS
+from dreambench.methods.registry import find_method, read_settings
 
 
 def run_cli(*words):
@@ -48,7 +43,7 @@ def test_the_papers_protocol_counts_as_the_paper_says():
     assert found.n_training_images == 2 * 30 * 1000
     # 50 steps, twice each for guidance; PRES takes four images a subject.
     assert found.n_network_calls == (3000 + 30 * 4 + 3000) * 50 * 2
-    assert found.weight_bytes == 30 * 2 * BASE_MODELS["sd15"].n_unet_parameters
+    assert found.weight_bytes == 30 * 2 * BASE_MODELS["sd15"].n_denoiser_parameters
 
 
 def test_methods_that_do_less_are_counted_less():
@@ -114,7 +109,7 @@ def test_speeds_are_kept_by_setting(tmp_path):
 
 
 def test_tokens_are_rare_words_that_survive_a_round_trip():
-    tokenizer = load_tokenizer(BASE_MODELS["mini"])
+    tokenizer = StableDiffusion.load_tokenizer(BASE_MODELS["mini"])
     words = find_rare_tokens(tokenizer)
     chosen = sample_tokens(words, 5, seed=3)
     assert chosen == sample_tokens(words, 5, seed=3) != sample_tokens(words, 5, seed=4)
@@ -161,7 +156,7 @@ CLIPSEG, ADAPTER = SEGMENTERS["clipseg"], ADAPTERS["ip-adapter-sdxl"]
 @pytest.mark.parametrize(
     ("find", "hub", "revision", "files"),
     [
-        (SD15.find_unet, SD15.location, SD15.revision, [UNET_FILE]),
+        (SD15.find_weights, SD15.location, SD15.revision, [SD15.weights_file]),
         (DINOV2.find_local, DINOV2.hub, DINOV2.revision, [DINOV2.file]),
         (CLIPSEG.find_local, CLIPSEG.hub, CLIPSEG.revision, CLIPSEG.files),
         (ADAPTER.find_local, ADAPTER.hub, ADAPTER.revision, ADAPTER.files),
@@ -203,12 +198,12 @@ def need(method, base_model, *, precision="fp32", **changes):
 
 def test_memory_of_full_fine_tuning_is_sixteen_bytes_a_weight_and_the_activations():
     base = BASE_MODELS["sd15"]
-    weights = 4 * (base.n_unet_parameters + base.n_other_parameters)
-    bare = weights + 12 * base.n_unet_parameters + 2 * base.activation_bytes
+    weights = 4 * (base.n_denoiser_parameters + base.n_other_parameters)
+    bare = weights + 12 * base.n_denoiser_parameters + 2 * base.activation_bytes
     assert need("dreambooth", "sd15") == pytest.approx(1.05 * bare + 1e9)
     # 8-bit Adam saves six bytes a weight, checkpointing five sixths of the activations.
     saved = need("dreambooth", "sd15") - need("dreambooth", "sd15", optimizer="adamw-8bit")
-    assert saved == pytest.approx(1.05 * 6 * base.n_unet_parameters)
+    assert saved == pytest.approx(1.05 * 6 * base.n_denoiser_parameters)
     kept = 2 * (base.activation_bytes - base.checkpointed_bytes)
     saved = need("dreambooth", "sd15") - need("dreambooth", "sd15", gradient_checkpointing=True)
     assert saved == pytest.approx(1.05 * kept)
@@ -244,11 +239,11 @@ def test_doctor_says_what_to_lower_where_a_baseline_does_not_fit():
 
 def test_parameters_that_memory_is_counted_from_are_minis_own():
     base = BASE_MODELS["mini"]
-    pipeline = load_pipeline(base, device=torch.device("cpu"), dtype=torch.float32)
+    pipeline = StableDiffusion.load_pipeline(base, device=torch.device("cpu"))
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     unet = sum(p.numel() for p in pipeline.unet.parameters())
-    assert (unet, sum(counts) - unet) == (base.n_unet_parameters, base.n_other_parameters)
+    assert (unet, sum(counts) - unet) == (base.n_denoiser_parameters, base.n_other_parameters)
     text = sum(p.numel() for p in pipeline.text_encoder.parameters())
     assert text == base.n_text_parameters
     with_text = count_trained("dreambooth-text-encoder") - count_trained("dreambooth")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, TINY_PROTOCOL, invoke, refused
+from dreambench.metrics.measures import MEASURES
 from PIL import Image
 from test_files import png_chunk
 from test_run import tree
@@ -22,7 +23,6 @@ import dreambench
 from dreambench.config.protocol import load_protocol
 from dreambench.errors import UserError
 from dreambench.metrics.conventions import CONVENTIONS
-from dreambench.metrics.measures import MEASURES
 from dreambench.scoring import layouts
 from dreambench.scoring.layouts import ImageSetError
 from dreambench.storage.files import read_json

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import REPOSITORY
+from dreambench.metrics.measures import QUANTITIES
 from PIL import Image
 
 from dreambench import cli
-from dreambench.metrics.measures import QUANTITIES
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.validation.trial import (
     TRIVIAL,

@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call
+from dreambench.encoders.encoder import Encoder, Pixels, find_encoder, load_encoder
 from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders import extraction as embed_module
 from dreambench.encoders import feature_cache as cache_module
-from dreambench.encoders.encoder import Encoder, Pixels, find_encoder, load_encoder
 from dreambench.encoders.extraction import (
     BlackDetector,
     Distances,

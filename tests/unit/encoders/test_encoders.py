@@ -15,10 +15,10 @@ import torch
 import torchvision
 import transformers
 from conftest import REAL_PHOTOS
+from dreambench.encoders.encoder import ENCODERS, Encoder, find_encoder, load_encoder
 from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
-from dreambench.encoders.encoder import ENCODERS, Encoder, find_encoder, load_encoder
 from dreambench.errors import UserError
 from dreambench.storage.images import load_image
 from dreambench.storage.shipped import PACKAGE_DIR

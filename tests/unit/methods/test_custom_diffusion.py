@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
 from diffusers.models.attention_processor import CustomDiffusionAttnProcessor2_0
 from PIL import Image
 from safetensors.torch import load_file
@@ -12,17 +11,16 @@ from small_pipelines import NUMBERS, PROMPTS, context, pixels, subjects
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError
-from dreambench.methods.diffusion import PipelineGenerator, load_base
-from dreambench.methods.finetuning import training as tuning
 from dreambench.methods.finetuning.custom_diffusion import (
     FAR,
     FILE,
     NEAR,
     CustomDiffusion,
     CustomDiffusionSettings,
-    draw_view,
     make_view,
+    sample_view,
 )
+from dreambench.methods.generators import TextGenerator
 
 OWN_NUMBERS = {
     key: value for key, value in NUMBERS.items() if key in CustomDiffusionSettings.model_fields
@@ -41,11 +39,11 @@ def copy_weights(pipeline):
 def test_keys_values_and_the_word_change_and_nothing_else(where, base_of, shared_cache, tmp_path):
     settings = CustomDiffusionSettings(**OWN_NUMBERS)
     method = CustomDiffusion(settings, context(shared_cache, base_model=base_of[where]))
-    before = copy_weights(method.pipeline)
+    before = copy_weights(method.model.pipeline)
     (mug,) = subjects("mug")
     method.fit(mug, tmp_path, seed=5)
     n_words = 0
-    for name, state in copy_weights(method.pipeline).items():
+    for name, state in copy_weights(method.model.pipeline).items():
         for key, value in state.items():
             old = before[name][key]
             if "token_embedding" in key:
@@ -60,7 +58,7 @@ def test_keys_values_and_the_word_change_and_nothing_else(where, base_of, shared
             else:
                 assert torch.equal(value, old), key
     assert n_words == (2 if where == "xl" else 1)
-    assert not any(p.requires_grad for p in method.pipeline.unet.parameters())
+    assert not any(p.requires_grad for p in method.model.pipeline.unet.parameters())
 
 
 @pytest.mark.parametrize("where", ["mini", "other", "xl"])
@@ -102,7 +100,8 @@ def test_diffusers_processors_take_the_saved_weights(shared_cache, tmp_path):
     (mug,) = subjects("mug")
     method.fit(mug, tmp_path, seed=5)
     images = pixels(method.load(mug, tmp_path).generate(PROMPTS, [1, 2, 3])).astype(int)
-    plain = load_base(method.context)
+    model = method.context.load_base_model()
+    plain = model.pipeline
     plain.load_textual_inversion(
         load_file(tmp_path / "learned_embeds.safetensors"), token=method.word.word
     )
@@ -123,7 +122,7 @@ def test_diffusers_processors_take_the_saved_weights(shared_cache, tmp_path):
             processors[name].load_state_dict(own)
     assert sum(isinstance(p, torch.nn.Module) for p in processors.values()) == len(state) / 2
     plain.unet.set_attn_processor(processors)
-    theirs = PipelineGenerator(plain, method.context, subject_phrase="<new1> mug")
+    theirs = TextGenerator(model, subject_phrase="<new1> mug")
     found = pixels(theirs.generate(PROMPTS, [1, 2, 3])).astype(int)
     assert np.abs(images - found).max() <= 1
 
@@ -132,42 +131,44 @@ def test_a_step_learns_nothing_from_around_a_small_photo(shared_cache, tmp_path,
     method = CustomDiffusion(CustomDiffusionSettings(**OWN_NUMBERS), context(shared_cache))
     caught = []
 
-    def catch(_pipeline, _context, _settings, *, draw_batch, **_others):
-        caught.append(draw_batch(torch.Generator().manual_seed(0)))
+    def catch(_model, _settings, *, make_batch, **_others):
+        caught.append(make_batch(torch.Generator().manual_seed(0)))
         return []
 
-    monkeypatch.setattr("dreambench.methods.finetuning.custom_diffusion.tune", catch)
+    monkeypatch.setattr("dreambench.methods.finetuning.custom_diffusion.train", catch)
     (mug,) = subjects("mug")
     method.fit(mug, tmp_path, seed=5)
     (batch,) = caught
     size = OWN_NUMBERS["batch_size"]
     assert batch.n_subject == size
-    assert len(batch.latents) == len(batch.weights) == len(batch.text.states) == 2 * size
+    assert len(batch.latents) == len(batch.weights) == len(batch.text.tensors["states"]) == 2 * size
     assert batch.weights[size:].min() == 1, "a class image counts everywhere"
 
     # A hole in one row's weights: the loss of that row does not feel what is there.
     weights = torch.ones_like(batch.weights)
     weights[0, :, :6] = 0
-    outputs, predict = [], tuning.predict
+    outputs, predict = [], method.model.predict
 
     def watch(*words):
         outputs.append(predict(*words).detach().requires_grad_(True))
         return outputs[-1]
 
-    monkeypatch.setattr(tuning, "predict", watch)
-    holed = tuning.Batch(batch.latents, batch.text, batch.n_subject, weights)
-    schedule = DDPMScheduler.from_config(method.pipeline.scheduler.config)
-    noise = torch.Generator().manual_seed(1)
-    tuning._denoising_errors(method.pipeline, schedule, holed, noise).sum().backward()
+    def backward(weights):
+        noise = torch.Generator().manual_seed(1)
+        errors = method.model.training_errors(
+            batch.latents, batch.text, noise=noise, weights=weights
+        )
+        errors.sum().backward()
+
+    monkeypatch.setattr(method.model, "predict", watch)
+    backward(weights)
     gradient = outputs[0].grad
     assert not gradient[0, :, :6].any()
     assert gradient[0, :, 6:].any()
     assert gradient[1:].flatten(1).any(1).all()
     # An error is averaged over what counts: ten of sixteen lines carry the weight of all.
     outputs.clear()
-    plain = tuning.Batch(batch.latents, batch.text, batch.n_subject)
-    noise = torch.Generator().manual_seed(1)
-    tuning._denoising_errors(method.pipeline, schedule, plain, noise).sum().backward()
+    backward(None)
     whole = outputs[0].grad
     assert torch.allclose(gradient[0, :, 6:], whole[0, :, 6:] * 16 / 10)
     assert torch.allclose(gradient[1:], whole[1:])
@@ -200,7 +201,7 @@ def test_words_tell_the_scale():
     photo = Image.new("RGB", (64, 64), (250, 0, 0))
     seen = set()
     for _ in range(200):
-        view = draw_view(photo, flip=True, cell_px=4, rng=rng)
+        view = sample_view(photo, flip=True, cell_px=4, rng=rng)
         assert view.valid.any()
         grey = (np.asarray(view.image) == 128).all(-1).mean()
         share = np.sqrt(1 - grey)  # Side of the photo in the view; 1 for a larger one, too.
@@ -214,14 +215,10 @@ def test_words_tell_the_scale():
     assert seen == {"", *FAR, *NEAR}
 
 
-def test_texts_of_a_step_carry_the_words_and_the_new_one(shared_cache, tmp_path, monkeypatch):
+def test_texts_of_a_step_carry_the_words_and_the_new_one(shared_cache, tmp_path):
     method = CustomDiffusion(CustomDiffusionSettings(**OWN_NUMBERS), context(shared_cache))
-    from dreambench.methods.base import custom_diffusion  # noqa: PLC0415
-
-    asked, encode = set(), custom_diffusion.encode_texts
-    monkeypatch.setattr(
-        custom_diffusion, "encode_texts", lambda p, texts: asked.update(texts) or encode(p, texts)
-    )
+    asked, encode = set(), method.model.encode_prompts
+    method.model.encode_prompts = lambda texts: asked.update(texts) or encode(texts)
     (mug,) = subjects("mug")
     method.fit(mug, tmp_path, seed=5)
     assert "a mug" in asked
@@ -244,8 +241,9 @@ def test_without_views_the_photos_are_taken_as_they_are(shared_cache, tmp_path):
 
 def test_a_prior_without_class_images_is_refused(shared_cache):
     numbers = OWN_NUMBERS | {"n_class_images": 0}
-    with pytest.raises(UserError, match="n_class_images is 0"):
+    with pytest.raises(UserError, match="n_class_images") as caught:
         CustomDiffusion(CustomDiffusionSettings(**numbers), context(shared_cache))
+    assert caught.value.code == "invalid-value"
 
 
 def test_its_recipe_has_numbers_for_every_base_model_that_is_told_of_subjects_by_text():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
+from dreambench.machine.cost_estimate import make_estimate
 from PIL import Image
 from small_pipelines import context, pixels, subjects
 
@@ -13,16 +14,15 @@ from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.protocol import Sampler, load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError
-from dreambench.machine.cost_estimate import make_estimate
-from dreambench.methods.base import Context, find_method, make_method, read_settings
-from dreambench.methods.diffusion import load_base
+from dreambench.methods.base import Context
 from dreambench.methods.editing.composition import Composition, CutAndPaste, paste, remove_subject
 from dreambench.methods.editing.ddim_inversion import DDIMInversion, invert, match_tokens
-from dreambench.methods.editing.editing import find_mask, load_masks, load_square
 from dreambench.methods.editing.inpainting import Inpainting, shrink_masks
+from dreambench.methods.editing.masks import find_mask, load_masks
 from dreambench.methods.editing.sdedit import SDEdit
-from dreambench.methods.finetuning.training import encode_images
+from dreambench.methods.photos import load_photo
 from dreambench.methods.reference.class_only import ClassOnly
+from dreambench.methods.registry import find_method, make_method, read_settings
 from dreambench.mini.real_images import find_identity, read_prompt
 from dreambench.mini.world.renderer import SIZE_PX, make_caption
 from dreambench.storage.images import load_image
@@ -90,7 +90,7 @@ def test_out_of_memory_halves_the_batch(name, shared_cache, tmp_path, monkeypatc
     (dog,) = subjects("dog")
     generator = fit_and_load(make(name, BASE_MODELS["mini"], shared_cache), dog, tmp_path / name)
     whole = pixels(generator.generate(PROMPTS, SEEDS)).astype(int)
-    edit, sizes = generator._draw_subject, []
+    edit, sizes = generator._generate_subject, []
 
     def crowded(prompts, seeds):
         sizes.append(len(prompts))
@@ -98,15 +98,17 @@ def test_out_of_memory_halves_the_batch(name, shared_cache, tmp_path, monkeypatc
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return edit(prompts, seeds)
 
-    monkeypatch.setattr(generator, "_draw_subject", crowded)
+    monkeypatch.setattr(generator, "_generate_subject", crowded)
     assert np.abs(pixels(generator.generate(PROMPTS, SEEDS)) - whole).max() <= 2
     assert sizes == [3, 1, 2, 1, 1]
 
 
 def test_a_strength_below_one_step_is_one_line(shared_cache):
     for method in (SDEdit, Composition):
-        with pytest.raises(UserError, match=r"less than one of the protocol's 4 steps"):
+        with pytest.raises(UserError, match=r"0\.2 .* 4 steps") as caught:
             make_with(method, shared_cache, strength=0.2)
+        assert caught.value.code == "invalid-value"
+        assert "0.25" in caught.value.hint
 
 
 def test_sdedit_keeps_less_of_the_photo_the_stronger_it_is(shared_cache, tmp_path):
@@ -156,7 +158,7 @@ def test_cut_and_paste_keeps_the_subjects_pixels_and_draws_the_others(shared_cac
     for seed, mask in enumerate(load_masks(mug, 64)):
         (image,) = pixels(generator.generate(PROMPTS[:1], [seed]))
         assert np.array_equal(image[mask], np.asarray(generator.photos[seed])[mask])
-        (scene,) = pixels(generator._draw(["on the beach"], [seed]))
+        (scene,) = pixels(generator.model.sample(["on the beach"], [seed]))
         assert np.array_equal(image[~mask], scene[~mask])
         assert gap(image[~mask], np.asarray(generator.photos[seed])[~mask]) > 10
 
@@ -199,7 +201,7 @@ def test_grabcut_finds_the_subject_of_a_mini_photo(name):
     (subject,) = subjects(name)
     overlaps = []
     for path, known in zip(subject.photos, load_masks(subject, SIZE_PX), strict=True):
-        photo = load_square(path, SIZE_PX)
+        photo = load_photo(path, size_px=SIZE_PX)
         found = find_mask(photo)
         assert np.array_equal(found, find_mask(photo))
         overlaps.append((found & known).sum() / (found | known).sum())
@@ -251,21 +253,20 @@ def test_inpainting_keeps_the_subject_and_draws_the_rest(shared_cache, tmp_path)
     assert gap(np.asarray(image)[mask], np.asarray(loose.photos[0])[mask]) > 2 * inside[0]
 
 
-def invert_and_draw(pipeline, plain, subject, n_corrections):
-    """Photos, what the autoencoder makes of them, and what plain drawing does of their noise."""
-    photos = [load_square(path, 64) for path in subject.photos]
-    mean, _ = encode_images(pipeline, plain, photos)
-    scaled = mean * pipeline.vae.config.scaling_factor
+def invert_and_sample(model, subject, n_corrections):
+    """Photos, what the autoencoder makes of them, and what plain sampling does of their noise."""
+    pipeline = model.pipeline
+    photos = [load_photo(path, size_px=64) for path in subject.photos]
+    latents = model.encode_images(photos).means()
     caption = f"a {subject.class_name}"
     # A folder's own schedule may clip latents, which no inversion can undo.
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    noise = invert(pipeline, plain, scaled, caption=caption, n_corrections=n_corrections)
+    noise = invert(model, latents, caption=caption, n_corrections=n_corrections)
     with torch.no_grad():
-        coded = pipeline.vae.decode(mean).sample
-        coded = pipeline.image_processor.postprocess(coded, output_type="pil")
+        coded = model.decode_latents(latents)
     drawn = pipeline(
         prompt=[caption] * len(photos), latents=noise, guidance_scale=1.0,
-        num_inference_steps=plain.sampler.n_steps, height=64, width=64,
+        num_inference_steps=model.sampler.n_steps, height=64, width=64,
     ).images  # fmt: skip
     return photos, coded, drawn, noise
 
@@ -275,10 +276,10 @@ def test_inverted_photos_are_drawn_again(n_steps, shared_cache):
     (dog,) = subjects("dog")
     sampler = Sampler(scheduler="ddim", n_steps=n_steps, guidance_scale=4.0, size_px=64)
     plain = Context(**vars(context(shared_cache)) | {"sampler": sampler})
-    pipeline = load_base(plain)
+    model = plain.load_base_model()
     gaps = {}
     for n_corrections in (0, 4):
-        photos, coded, drawn, noise = invert_and_draw(pipeline, plain, dog, n_corrections)
+        photos, coded, drawn, noise = invert_and_sample(model, dog, n_corrections)
         gaps[n_corrections] = gap(pixels(drawn), pixels(coded))
     assert gaps[4] < 3
     assert gaps[4] < 0.2 * gaps[0]
@@ -303,7 +304,7 @@ def test_full_control_and_the_same_prompt_give_the_photo_back(
     method = DDIMInversion(settings, plain)
     generator = fit_and_load(method, dog, tmp_path / "full")
     images = pixels(generator.generate(["a {subject}"] * 2, [0, 1]))
-    _, coded, drawn, _ = invert_and_draw(method.pipeline, plain, dog, 3)
+    _, coded, drawn, _ = invert_and_sample(method.model, dog, 3)
     # Plain drawing of the noise at guidance 1, though guidance is 3 here.
     assert np.abs(images.astype(int) - pixels(drawn[:2])).max() <= 2
     if where == "mini":
@@ -329,10 +330,10 @@ def test_control_ties_the_image_to_the_photo(shared_cache, tmp_path):
 def test_attention_is_left_as_it_was(shared_cache, tmp_path):
     (mug,) = subjects("mug")
     method = make("ddim-inversion", BASE_MODELS["mini"], shared_cache)
-    method.pipeline.unet.set_attn_processor(AttnProcessor())
+    method.model.pipeline.unet.set_attn_processor(AttnProcessor())
     generator = fit_and_load(method, mug, tmp_path / "x")
     generator.generate(PROMPTS, SEEDS)
-    kinds = {type(item) for item in method.pipeline.unet.attn_processors.values()}
+    kinds = {type(item) for item in method.model.pipeline.unet.attn_processors.values()}
     assert kinds == {AttnProcessor}
 
 
@@ -371,10 +372,12 @@ def test_oracle_of_another_subject_or_prompt_is_one_line(shared_cache, tmp_path)
     mug, dog = subjects("mug", "dog")
     method = make("real-images", BASE_MODELS["mini"], shared_cache)
     stranger = type(mug)("mug", "mug", "object", dog.photos, dog.sha256)
-    with pytest.raises(UserError, match="'mug' is no subject of mini"):
+    with pytest.raises(UserError, match="'mug'") as caught:
         method.load(stranger, tmp_path)
-    with pytest.raises(UserError, match=r"cannot draw .* on the moon"):
+    assert caught.value.code == "unsupported-subject"
+    with pytest.raises(UserError, match="on the moon") as caught:
         method.load(mug, tmp_path).generate(["a {subject} on the moon"], [1])
+    assert caught.value.code == "unsupported-prompt"
 
 
 def test_oracle_of_photos_gives_each_of_them(shared_cache, tmp_path):
@@ -382,7 +385,7 @@ def test_oracle_of_photos_gives_each_of_them(shared_cache, tmp_path):
     settings = find_method("real-images").Settings(pictures="photos")
     method = find_method("real-images")(settings, context(shared_cache))
     images = pixels(method.load(mug, tmp_path).generate(PROMPTS[:1] * 5, range(5)))
-    assert np.array_equal(images, pixels([load_square(path, 64) for path in mug.photos]))
+    assert np.array_equal(images, pixels([load_photo(path, size_px=64) for path in mug.photos]))
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -396,7 +399,8 @@ def test_work_is_counted_as_it_is_done(name, shared_cache, tmp_path):
     )
     generator = fit_and_load(method, mug, tmp_path / "x")
     rows = []
-    method.pipeline.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    unet = method.model.pipeline.unet
+    unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     units = make_plan(protocol, [mug], batch_size=100).images
     generator.generate([unit.prompt for unit in units], [unit.seed for unit in units])
     told = make_estimate(protocol, recipe, base, [mug]).n_network_calls
