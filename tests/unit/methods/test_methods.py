@@ -360,15 +360,17 @@ def test_no_rare_token_is_one_line():
     assert caught.value.code == "no-rare-token"
 
 
-def test_recipe_with_a_wrong_number_is_one_line(shared_cache):
+def test_each_wrong_number_of_a_recipe_is_one_line(shared_cache):
     tables = {"mini": {**NUMBERS, "learning_rat": 1.0, "n_steps": 0}}
     recipe = Recipe(name="x", method="dreambooth", title="t", source="s", tables=tables)
-    with pytest.raises(UserError, match="mini") as caught:
+    with pytest.raises(UserError) as caught:
         make_method(recipe, context(shared_cache))
+    lines = str(caught.value).splitlines()
     assert caught.value.code == "invalid-value"
-    assert "learning_rat:" in str(caught.value)
-    assert "n_steps:" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert len(lines) == 2
+    assert all("'x'" in line and "[mini]" in line for line in lines)
+    for fact in ("'learning_rat'; did you mean 'learning_rate'?", "n_steps: must be at least 1"):
+        assert fact in str(caught.value)
 
 
 def test_prior_without_class_images_is_refused(shared_cache):
