@@ -23,7 +23,7 @@ import scipy
 
 from dreambench.analysis.comparison import ALPHA, compare_paired
 from dreambench.analysis.stats import CONFIDENCE, adjust_holm, estimate_table
-from dreambench.runs.run_folder import describe_code
+from dreambench.machine.environment import describe_code
 from dreambench.storage.files import write_bytes, write_json
 from dreambench.storage.shipped import shipped_path
 
@@ -51,7 +51,7 @@ class Spread:
     image: float
 
 
-# Printed by --measure, of `dreambench run --method dreambooth --beside dreambooth-no-prior` on mini
+# Printed by --measure, of `dreambench run --method dreambooth --alongside dreambooth-no-prior` on mini
 # (CPU, protocol 48072c2c3843ae0b, recipes b1c7bfdd49e8c72a and 7e5106e1cda7e26e). Rough figures,
 # since these are eight subjects.
 SPREADS = {
@@ -507,7 +507,7 @@ def main() -> None:
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "pandas": pd.__version__,
-        "code": describe_code(),
+        "code": describe_code().model_dump(),
         "spreads": {name: asdict(spread) for name, spread in SPREADS.items()},
         "results": results,
     }

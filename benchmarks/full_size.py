@@ -27,7 +27,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from dreambench.machine.cost_estimate import make_estimate
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import (
@@ -46,6 +45,7 @@ from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, list_subjects, load_subjects
 from dreambench.methods.base import Context
 from dreambench.methods.registry import find_method, read_settings
+from dreambench.preflight.cost_estimate import make_estimate
 from dreambench.storage.files import write_bytes, write_json
 
 # From the config files of the models on the hub.

@@ -40,7 +40,7 @@ def main() -> None:
         words = ["run", "--method", "dreambooth", "--protocol", "mini", "--device", "cpu"]
         words += ["--out", f"{folder}/runs", "--cache", f"{folder}/cache"]
         started = time.monotonic()
-        subprocess.run([sys.executable, "-m", "dreambench.cli", *words], check=True)
+        subprocess.run([sys.executable, "-m", "dreambench", *words], check=True)
         seconds = time.monotonic() - started
         peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         notes = Path(folder).glob("runs/mini/dreambooth/train/*/done.json")

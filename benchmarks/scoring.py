@@ -150,7 +150,7 @@ class World:
         from dreambench.config.protocol import load_protocol  # noqa: PLC0415
         from dreambench.config.recipe import load_recipe  # noqa: PLC0415
         from dreambench.runs.run_folder import Request, open_run, plan_run  # noqa: PLC0415
-        from dreambench.scoring.scores import encoder_identities  # noqa: PLC0415
+        from dreambench.scoring.tools import prepare_encoders  # noqa: PLC0415
 
         loaded = load_protocol(str(self.root / f"{protocol}.toml"))
         request = Request(
@@ -161,7 +161,7 @@ class World:
             device="cpu",
             precision="fp32",
             batch_size=16,
-            encoders=encoder_identities(loaded),
+            encoders=prepare_encoders(loaded),
         )
         run_dir = self.root / "runs" / protocol / f"{subjects[0]}-{len(subjects)}"
         run = open_run(plan_run(run_dir, request))
@@ -298,7 +298,7 @@ def measure_cold(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rounds on a run's images: bound, ours and peers, in changing order."""
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.runs.pipeline import Job  # noqa: PLC0415
+    from dreambench.scoring.scorer import Scorer  # noqa: PLC0415
 
     reference = {subject.name: subject.photos[0] for subject in run.subjects}
     pairs = [(run.image_path(unit), reference[unit.subject]) for unit in run.plan.images]
@@ -322,7 +322,7 @@ def measure_cold(
         some = pairs[number % PEERS_SHARE :: PEERS_SHARE]
 
         def ours(number: int = number) -> None:
-            Job(run, cache_dir=root / f"cold-{number}", progress=no_progress).score()
+            Scorer(run, cache_dir=root / f"cold-{number}", progress=no_progress).score()
 
         def peers(some: Sequence[tuple[Path, Path]] = some) -> None:
             score_like_peers(encoders, some)
@@ -404,7 +404,7 @@ def measure_memory(runs: Sequence[Any], root: Path) -> list[dict[str, Any]]:
     """Peak memory of the command, once for each run, with an empty cache."""
     found = []
     for run in runs:
-        words = [sys.executable, "-m", "dreambench.cli", "score", str(run.run_dir)]
+        words = [sys.executable, "-m", "dreambench", "score", str(run.folder)]
         n_images = len(run.plan.images)
         seconds, peak_gb, _ = measure_command([*words, "--cache", str(root / f"warm-{n_images}")])
         found.append(
@@ -420,7 +420,7 @@ def measure_warm(run: Any, root: Path, repeats: int, others: Others) -> list[dic
     for _ in range(repeats):
         others.wait()
         cache = root / f"warm-{len(run.plan.images)}"
-        words = [sys.executable, __file__, "--warm", str(run.run_dir), "--cache", str(cache)]
+        words = [sys.executable, __file__, "--warm", str(run.folder), "--cache", str(cache)]
         found.append(json.loads(measure_command(words)[2]))
         print(json.dumps(found[-1]), flush=True)
     return found
@@ -428,19 +428,20 @@ def measure_warm(run: Any, root: Path, repeats: int, others: Others) -> list[dic
 
 def score_warm(run_dir: Path, cache: Path) -> None:
     """The part of `measure_warm` in the new process: the clock starts when imports are through."""
+    from dreambench.analysis.summary import summarise  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.runs.pipeline import Job  # noqa: PLC0415
     from dreambench.runs.run_folder import read_run  # noqa: PLC0415
+    from dreambench.scoring.scorer import Scorer  # noqa: PLC0415
 
     started = time.perf_counter()
     run = read_run(run_dir)
     opened = time.perf_counter()
-    job = Job(run, cache_dir=cache, progress=no_progress)
-    job.score()
+    scorer = Scorer(run, cache_dir=cache, progress=no_progress)
+    scorer.score()
     scored = time.perf_counter()
-    job.aggregate()
+    summarise(run)
     ended = time.perf_counter()
-    parts = {"open": opened - started, "score": scored - opened, "aggregate": ended - scored}
+    parts = {"open": opened - started, "score": scored - opened, "summarise": ended - scored}
     content = {"n_images": len(run.plan.images), "seconds": round(ended - started, 3)}
     print(json.dumps(content | {name: round(value, 3) for name, value in parts.items()}))
 
@@ -503,7 +504,7 @@ over all measured parts; highest {highest_others}).
 
 {n_rounds} rounds on one run of three subjects; medians, and the lowest and highest round. Ratios
 are taken within a round; peers' loop takes each third image, others in the next round. Ours is
-`Job.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders, texts,
+`Scorer.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders, texts,
 perceptual hashes, cache, scores, measures, and their files.
 
 | | images/s | rounds |

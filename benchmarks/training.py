@@ -4,7 +4,7 @@
 
 DreamBooth on `mini` with its recipe, on two threads, each part in a process of its own:
 
-- ours: `Job.train` and `Job.generate` over the whole protocol with an empty cache, as
+- ours: `Pipeline.train` and `Pipeline.generate` over the whole protocol with an empty cache, as
   `dreambench run --method dreambooth` calls them: loading, class images, latents, tuning, weights,
   images, files;
 - the bare loop of the same subjects: optimizer steps on latents and text states that are ready, and
@@ -80,13 +80,13 @@ def make_run(root: Path, subjects: Sequence[str]) -> Any:
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.config.recipe import load_recipe  # noqa: PLC0415
     from dreambench.runs.run_folder import Request, open_run, plan_run  # noqa: PLC0415
-    from dreambench.scoring.scores import encoder_identities  # noqa: PLC0415
+    from dreambench.scoring.tools import prepare_encoders  # noqa: PLC0415
 
     protocol = load_protocol("mini")
     request = Request(
         protocol=protocol, recipe=load_recipe("dreambooth"), subjects=tuple(subjects) or None,
         base_model="mini", device="cpu", precision="fp32", batch_size=16,
-        encoders=encoder_identities(protocol),
+        encoders=prepare_encoders(protocol),
     )  # fmt: skip
     return open_run(plan_run(root / "run", request))
 
@@ -94,17 +94,17 @@ def make_run(root: Path, subjects: Sequence[str]) -> Any:
 def run_ours(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     """The two stages as they are; the clock starts when imports and the plan are through."""
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.runs.pipeline import Job  # noqa: PLC0415
+    from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415
 
     run = make_run(root, subjects)
     load_libraries()
     started = time.perf_counter()
-    job = Job(run, cache_dir=root / "cache", progress=no_progress)
-    with counted(job._method.model.pipeline) as counts:  # type: ignore[attr-defined]
+    pipeline = Pipeline(run, cache_dir=root / "cache", progress=no_progress)
+    with counted(pipeline._method.model.pipeline) as counts:  # type: ignore[attr-defined]
         loaded = time.perf_counter()
-        job.train()
+        pipeline.train()
         tuned = time.perf_counter()
-        job.generate()
+        pipeline.generate()
         drawn = time.perf_counter()
     parts = {"load": loaded - started, "tune": tuned - loaded, "draw": drawn - tuned}
     return {"seconds": drawn - started, "parts": parts, "counts": dict(counts)}
@@ -125,12 +125,12 @@ class Workshop:
         from dreambench.progress import no_progress  # noqa: PLC0415
 
         self.run = make_run(root, subjects)
-        request = self.run.request
-        self.sampler = request.protocol.sampler
-        self.settings: Any = read_settings(request.recipe, "mini")
+        run = self.run
+        self.sampler = run.protocol.sampler
+        self.settings: Any = read_settings(run.recipe, "mini")
         self.context = Context(
             base_model=self.run.base_model, sampler=self.sampler, device="cpu", precision="fp32",
-            batch_size=request.batch_size, cache_dir=root / "cache", progress=no_progress,
+            batch_size=run.manifest.batch_size, cache_dir=root / "cache", progress=no_progress,
         )  # fmt: skip
         self.model = self.context.load_base_model()
         self.pipeline = self.model.pipeline
