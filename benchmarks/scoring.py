@@ -504,8 +504,8 @@ over all measured parts; highest {highest_others}).
 
 {n_rounds} rounds on one run of three subjects; medians, and the lowest and highest round. Ratios
 are taken within a round; peers' loop takes each third image, others in the next round. Ours is
-`Scorer.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders, texts,
-perceptual hashes, cache, scores, measures, and their files.
+`Scorer.score`, which `dreambench score` calls: hashing, decoding, preparation, both encoders,
+texts, perceptual hashes, cache, scores of all metrics, and their files.
 
 | | images/s | rounds |
 |:--|--:|--:|
