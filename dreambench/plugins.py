@@ -81,9 +81,10 @@ def load_reference(reference: str, *, option: str, folder: Path = Path()) -> Loa
     classes = re.findall(rb"^class (\w+)", content, flags=re.MULTILINE)
     known = [name.decode() for name in classes]
     if found is None or not found["attribute"]:
+        start = option if option.endswith("=") else f"{option} "
         raise UserError(
             f"{reference} names no class",
-            hint=f"e.g. {option} {path}:{known[-1] if known else 'MyClass'}",
+            hint=f"e.g. {start}{path}:{known[-1] if known else 'MyClass'}",
             code="missing-class",
         )
     attribute = found["attribute"]

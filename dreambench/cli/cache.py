@@ -20,19 +20,31 @@ def cache() -> None:
     """
 
 
+def _measure_folders(root: Path) -> dict[str, int]:
+    """Return the bytes of what else is in the cache folder: class images, weights, and so on."""
+    from dreambench.encoders.feature_cache import FOLDER  # noqa: PLC0415
+
+    found = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if folder.name != FOLDER:
+            files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+            found[folder.name] = sum(path.stat().st_size for path in files)
+    return found
+
+
 @cache.command()
 @cache_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @user_errors
 def show(cache: Path | None, as_json: bool) -> None:
     """Show what is there, by encoder and kind, with sizes."""
-    from dreambench.encoders.feature_cache import FeatureCache, measure_folders, read_max_bytes  # noqa: PLC0415
+    from dreambench.encoders.feature_cache import FeatureCache, read_max_bytes  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     root, max_bytes = cache or cache_dir(), read_max_bytes()
     with FeatureCache(root) as opened:
         holdings, n_bytes, path = opened.describe(), opened.n_bytes, opened.path
-    folders = measure_folders(root)
+    folders = _measure_folders(root)
     if as_json:
         content = {
             "path": str(path),

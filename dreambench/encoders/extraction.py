@@ -22,12 +22,11 @@ from dreambench.encoders.feature_cache import (
     FeatureCache,
     Kind,
     Row,
-    Stat,
     key_of_pair,
     key_of_text,
     read_max_bytes,
-    read_stat,
 )
+from dreambench.encoders.file_stat import Stat, read_stat
 from dreambench.encoders.preprocessing import Joined, Preparation
 from dreambench.errors import UserError
 from dreambench.progress import Progress

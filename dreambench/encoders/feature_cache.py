@@ -1,8 +1,9 @@
-"""Cache: what encoders computed, by (content, encoder), in one SQLite file that all runs share."""
+"""What encoders computed, by content and encoder, in one SQLite file that all runs share."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import sqlite3
@@ -19,6 +20,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from dreambench.encoders.file_stat import Stat, read_stat
 from dreambench.errors import UserError
 from dreambench.storage.files import make_dir, sha256_file
 from dreambench.storage.shipped import cache_dir
@@ -49,10 +51,7 @@ CREATE TABLE files (
 ) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
-N_KEYS = 500  # SQLite takes 999 variables everywhere.
 LOCK_SECONDS = 60.0
-# File systems round times, by two seconds at most, and a server's clock may lag a little.
-RACY_NS = 3_000_000_000
 # What a row takes on disk besides its content, and what pruning by itself leaves of the bound.
 ROW_BYTES = 300
 KEPT_SHARE = 0.9
@@ -69,27 +68,8 @@ class Holding:
     used: float
 
 
-@dataclass(frozen=True)
-class Stat:
-    """What stands for a file's content as long as it stays the same, as in git's index."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-def read_stat(path: Path) -> Stat:
-    """The stat of a file; UserError for one that is not there."""
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{path} is not there", hint="restore it or name another") from error
-    return Stat(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-
-
 def read_max_bytes(text: str | None = None) -> int:
-    """A bound in bytes from words like "2 GB"; by default from DREAMBENCH_CACHE_MAX."""
+    """Return a bound in bytes from words like "2 GB"; by default from DREAMBENCH_CACHE_MAX."""
     from pydantic import ByteSize, TypeAdapter, ValidationError  # noqa: PLC0415  (slow import)
 
     source = "--max-size" if text is not None else "DREAMBENCH_CACHE_MAX"
@@ -98,17 +78,19 @@ def read_max_bytes(text: str | None = None) -> int:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise UserError(
-            f"{source}: '{text}' is no size", hint="write it like 500 MB or 20 GB"
+            f"{source}: '{text}' is not a size",
+            hint="write it like 500 MB or 20 GB",
+            code="invalid-value",
         ) from error
 
 
 def key_of_text(text: str) -> str:
-    """The key of a text: the SHA-256 of its UTF-8 bytes."""
+    """Return the key of a text: the SHA-256 of its UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def key_of_pair(first: str, second: str) -> str:
-    """The key of a distance, which has no direction."""
+    """Return the key of a distance, which has no direction."""
     return ":".join(sorted((first, second)))
 
 
@@ -131,15 +113,11 @@ class FeatureCache:
         # The start is in the name: opening a lock file may change its times.
         self._lock = FileLock(self._sessions / f"{self._started:.3f}-{uuid.uuid4().hex}")
         self._gate = FileLock(self.folder / "lock")
-        self._ids: dict[str, int] = {}
         with self._alone():
             try:
                 self._lock.acquire(timeout=0)
-            except OSError as error:
-                raise self._refuse(error) from error
-            try:
                 self._db = self._open()
-            except sqlite3.DatabaseError as error:
+            except (OSError, sqlite3.DatabaseError) as error:
                 if not _is_damage(error):
                     self._leave()
                     raise self._refuse(error) from error
@@ -152,24 +130,24 @@ class FeatureCache:
         self.close()
 
     def close(self) -> None:
-        """Gives back the file; what was used may be pruned from now on."""
+        """Close the file; what was used may be pruned from now on."""
         self._db.close()
         self._leave()
 
     def read(self, identity: str, kind: Kind, keys: Sequence[str]) -> dict[str, Row]:
-        """The rows that are there and whole, by key."""
+        """Return the rows that are there and whole, by key."""
         found = self._run(lambda: self._read(identity, kind, keys))
         return {key: np.frombuffer(content, DTYPES[kind]) for key, content in found.items()}
 
     def write(self, identity: str, kind: Kind, rows: Mapping[str, Row]) -> None:
-        """Keeps rows by key, all or none of them; a row that is there already stays."""
+        """Write rows by key, all or none of them; a row that is there already stays."""
         contents = {
             key: np.ascontiguousarray(row, DTYPES[kind]).tobytes() for key, row in rows.items()
         }
         self._run(lambda: self._write(identity, kind, contents))
 
     def hash_files(self, paths: Sequence[Path], *, n_workers: int) -> dict[Path, tuple[str, Stat]]:
-        """SHA-256 of each file, and the stat that it had just before.
+        """Return the SHA-256 of each file, and the stat that it had just before.
 
         A file whose stat was seen before is not read again. As in git's index, that holds only for
         one that had not been touched for a while when it was hashed: a later change might not show
@@ -193,17 +171,16 @@ class FeatureCache:
             settled = {
                 absolute[path]: found[path]
                 for path in left
-                if max(stats[path].mtime_ns, stats[path].ctime_ns) + RACY_NS < now_ns
-                and read_stat(path) == stats[path]
+                if stats[path].is_settled(now_ns) and read_stat(path) == stats[path]
             }
             self._run(lambda: self._write_files(settled))
         return found
 
     def prune(self, max_bytes: int, *, share: float = 1.0) -> int:
-        """Deletes the least recently used rows until the file is within a bound; bytes freed.
+        """Delete the least recently used rows until the file is within a bound; return bytes freed.
 
-        When it is above, it is brought to `share` of the bound. What other processes use at the
-        moment stays.
+        A file above the bound is cut to `share` of it. What other processes use at the moment
+        stays.
         """
         with self._alone():
             since = min((start for start, _ in self._others()), default=math.inf)
@@ -213,7 +190,7 @@ class FeatureCache:
             return before - self._run(self._size)
 
     def describe(self) -> list[Holding]:
-        """What is there by encoder and kind, the largest first."""
+        """Return what is there by encoder and kind, the largest first."""
         rows = self._run(
             lambda: self._db.execute(
                 "SELECT identity, kind, COUNT(*), SUM(n_bytes), MAX(used) FROM entries "
@@ -239,7 +216,7 @@ class FeatureCache:
         return work()
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level="IMMEDIATE")
         try:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = TRUNCATE")
@@ -251,14 +228,13 @@ class FeatureCache:
         return db
 
     def _open_anew(self) -> sqlite3.Connection:
-        """A new file where the old one is damaged.
+        """Return a new file in place of a damaged one.
 
         While others have the old one open it has to stay, for their journal would be taken for
         that of the new one: then this process keeps its rows to itself.
         """
-        self._ids = {}
         if self._others():
-            db = sqlite3.connect(":memory:", isolation_level=None)
+            db = sqlite3.connect(":memory:", isolation_level="IMMEDIATE")
             db.executescript(SCHEMA)
             return db
         for path in (self.path, self.path.with_name(f"{FILE_NAME}-journal")):
@@ -267,7 +243,7 @@ class FeatureCache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other process opens the cache, prunes it, or mends its file meanwhile."""
+        """Let no other process open the cache, prune it, or replace its file meanwhile."""
         try:
             self._gate.acquire(timeout=LOCK_SECONDS)
         except (OSError, Timeout) as error:
@@ -278,7 +254,7 @@ class FeatureCache:
             self._gate.release()
 
     def _others(self) -> list[tuple[float, Path]]:
-        """Start and lock of each process that has the cache open, too; drops those of dead ones."""
+        """Return start and lock of others that have the cache open; drop those of dead processes."""
         found = []
         for path in self._sessions.iterdir():
             if path == Path(self._lock.lock_file):
@@ -301,54 +277,29 @@ class FeatureCache:
         return UserError(
             f"the cache {self.path} cannot be used ({error})",
             hint="make room there, or name another folder with --cache",
+            code="unusable-cache",
         )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
-    def _find_id(self, identity: str) -> int | None:
-        """The number that stands for an encoder."""
-        if identity not in self._ids:
-            found = self._db.execute("SELECT id FROM encoders WHERE identity = ?", (identity,))
-            row = found.fetchone()
-            if row is None:
-                return None
-            self._ids[identity] = row[0]
-        return self._ids[identity]
-
     def _read(self, identity: str, kind: Kind, keys: Sequence[str]) -> dict[str, bytes]:
-        encoder = self._find_id(identity)
+        rows = self._db.execute(
+            "SELECT key, entries.id, checksum, content FROM entries "
+            "JOIN encoders ON encoders.id = encoder "
+            "LEFT JOIN contents ON contents.id = entries.id WHERE identity = ? AND kind = ? "
+            "AND key IN (SELECT value FROM json_each(?))",
+            (identity, kind, json.dumps(list(keys))),
+        )
         whole: dict[str, bytes] = {}
-        if encoder is None:
-            return whole
         used: list[tuple[int]] = []
         damaged: list[tuple[int]] = []
-        for start in range(0, len(keys), N_KEYS):
-            some = keys[start : start + N_KEYS]
-            rows = self._db.execute(
-                "SELECT key, entries.id, checksum, content FROM entries "
-                "LEFT JOIN contents ON contents.id = entries.id "
-                f"WHERE encoder = ? AND kind = ? AND key IN ({','.join('?' * len(some))})",
-                (encoder, kind, *some),
-            ).fetchall()
-            for key, number, checksum, content in rows:
-                is_whole = isinstance(content, bytes) and checksum == _check(
-                    identity, kind, key, content
-                )
-                (used if is_whole else damaged).append((number,))
-                if is_whole:
-                    whole[key] = content
+        for key, number, checksum, content in rows.fetchall():
+            if isinstance(content, bytes) and checksum == _check(identity, kind, key, content):
+                whole[key] = content
+                used.append((number,))
+            else:
+                damaged.append((number,))
         if used or damaged:
             now = time.time()
-            with self._transaction():
+            with self._db:
                 self._db.executemany(
                     "UPDATE entries SET used = ? WHERE id = ?", [(now, *number) for number in used]
                 )
@@ -358,15 +309,14 @@ class FeatureCache:
 
     def _write(self, identity: str, kind: Kind, contents: Mapping[str, bytes]) -> None:
         now = time.time()
-        with self._transaction():
+        with self._db:
             self._db.execute("INSERT OR IGNORE INTO encoders (identity) VALUES (?)", (identity,))
-            encoder = self._find_id(identity)
             for key, content in contents.items():
                 checksum = _check(identity, kind, key, content)
                 added = self._db.execute(
                     "INSERT OR IGNORE INTO entries (encoder, kind, key, n_bytes, checksum, used) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (encoder, kind, key, len(content), checksum, now),
+                    "SELECT id, ?, ?, ?, ?, ? FROM encoders WHERE identity = ?",
+                    (kind, key, len(content), checksum, now, identity),
                 )
                 if added.rowcount:
                     self._db.execute(
@@ -375,16 +325,12 @@ class FeatureCache:
                     )
 
     def _read_files(self, paths: Sequence[str]) -> dict[str, tuple[Stat, str]]:
-        found: dict[str, tuple[Stat, str]] = {}
-        for start in range(0, len(paths), N_KEYS):
-            some = paths[start : start + N_KEYS]
-            rows = self._db.execute(
-                "SELECT path, size, mtime_ns, ctime_ns, inode, sha256 FROM files "
-                f"WHERE path IN ({','.join('?' * len(some))})",
-                some,
-            ).fetchall()
-            found |= {row[0]: (Stat(*row[1:5]), row[5]) for row in rows}
-        return found
+        rows = self._db.execute(
+            "SELECT path, size, mtime_ns, ctime_ns, inode, sha256 FROM files "
+            "WHERE path IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(paths)),),
+        )
+        return {row[0]: (Stat(*row[1:5]), row[5]) for row in rows}
 
     def _write_files(self, files: Mapping[str, tuple[str, Stat]]) -> None:
         now = time.time()
@@ -392,7 +338,7 @@ class FeatureCache:
             (path, stat.size, stat.mtime_ns, stat.ctime_ns, stat.inode, name, now)
             for path, (name, stat) in files.items()
         ]
-        with self._transaction():
+        with self._db:
             self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _size(self) -> int:
@@ -402,14 +348,14 @@ class FeatureCache:
         return int(n_pages * size)
 
     def _delete_oldest(self, max_bytes: int, since: float) -> None:
-        """Rows not used `since` go, oldest first; what they weigh is estimated, hence the loop."""
+        """Delete rows not used `since`, oldest first; their weight is estimated, hence the loop."""
         while (over := self._size() - max_bytes) > 0:
             rows = self._db.execute(
                 "SELECT id FROM (SELECT id, n_bytes, SUM(n_bytes + ?) OVER (ORDER BY used, id) "
                 "AS total FROM entries WHERE used < ?) WHERE total - n_bytes - ? < ?",
                 (ROW_BYTES, since, ROW_BYTES, over),
             ).fetchall()
-            with self._transaction():
+            with self._db:
                 self._db.executemany("DELETE FROM contents WHERE id = ?", rows)
                 self._db.executemany("DELETE FROM entries WHERE id = ?", rows)
                 # Digests of files are small and quickly made: they go with the rows of their time.
@@ -423,7 +369,7 @@ class FeatureCache:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of one large file, remembered in the user's cache where there can be one."""
+    """Return the SHA-256 of one large file, remembered in the cache where there can be one."""
     try:
         with FeatureCache(cache_dir()) as cache:
             return cache.hash_files([path], n_workers=1)[path][0]
@@ -431,24 +377,14 @@ def hash_file(path: Path) -> str:
         return sha256_file(path)
 
 
-def measure_folders(root: Path) -> dict[str, int]:
-    """Bytes of what else lies in the cache folder: class images, weights, photos, and so on."""
-    found = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        if folder.name != FOLDER:
-            files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-            found[folder.name] = sum(path.stat().st_size for path in files)
-    return found
-
-
 def _check(identity: str, kind: str, key: str, content: bytes) -> bytes:
-    """Checksum of a row and of what it belongs to."""
+    """Return the checksum of a row and of what it belongs to."""
     head = f"{identity}\n{kind}\n{key}\n".encode()
     return hashlib.blake2b(head + content, digest_size=8).digest()
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file is no whole database, in distinction from a full disk or a busy file."""
+def _is_damage(error: Exception) -> bool:
+    """Return whether the file is not a whole database; false for a full disk or a busy file."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return False

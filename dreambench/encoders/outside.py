@@ -89,15 +89,6 @@ def _check_class(loaded: LoadedClass, role: str) -> Any:
         raise UserError(
             f"{loaded.where} is not a subclass of dreambench.Encoder", hint=HINT, code="not-a-class"
         )
-    missing = sorted(getattr(value, "__abstractmethods__", ()))
-    if role == "clip" and value.forward_texts is Encoder.forward_texts:
-        missing.append("forward_texts")
-    if missing:
-        raise UserError(
-            f"{loaded.where} misses the method {' and '.join(missing)}",
-            hint=HINT,
-            code="missing-method",
-        )
     roles = value.roles
     if not isinstance(roles, tuple) or not all(isinstance(one, str) for one in roles):
         raise _invalid(loaded, f"`roles` is {roles!r}", 'use a tuple of words: roles = ("dino",)')
@@ -107,6 +98,15 @@ def _check_class(loaded: LoadedClass, role: str) -> Any:
             f"{loaded.where} is an encoder for {said} and not for '{role}'",
             hint="add it to the attribute `roles`, or name another role",
             code="wrong-role",
+        )
+    missing = sorted(getattr(value, "__abstractmethods__", ()))
+    if role == "clip" and value.forward_texts is Encoder.forward_texts:
+        missing.append("forward_texts")
+    if missing:
+        raise UserError(
+            f"{loaded.where} misses the method {' and '.join(missing)}",
+            hint=HINT,
+            code="missing-method",
         )
     return value
 

@@ -280,7 +280,8 @@ def _digest_weights(path: Path) -> str:
 
 def find_reference(identity: str) -> str | None:
     """Return what `--encoder` named when an identity was made; None for one of the package's."""
-    found = re.match(r"outside:[^:|]+:v\d+:([^|]+)@[0-9a-f]+(?:,weights@[0-9a-f]+)?\|", identity)
+    pattern = r"outside:[^:|]+:v\d+:([^|]+?)@[0-9a-f]{16}(?:,weights@[0-9a-f]{16})?\|"
+    found = re.match(pattern, identity)
     return found[1] if found else None
 
 

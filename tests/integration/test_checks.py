@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from dreambench.encoders.encoder import ENCODERS
 from dreambench.machine.cost_estimate import estimate_memory, make_estimate
 from dreambench.machine.doctor import check_recipes
 
@@ -16,7 +15,7 @@ from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, list_subjects
-from dreambench.encoders.segmentation import SEGMENTERS
+from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.errors import UserError
 from dreambench.machine.throughput import Setting, note_speed, read_speed
 from dreambench.methods.finetuning.identifier import find_rare_tokens, sample_tokens

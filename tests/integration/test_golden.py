@@ -7,7 +7,7 @@ import pytest
 from conftest import REAL_PHOTOS
 
 from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
-from dreambench.encoders.encoder import ENCODERS
+from dreambench.encoders.registry import ENCODERS
 from dreambench.errors import UserError
 from dreambench.metrics.reference_bounds import compute_reference_bounds, mean_reference_bounds
 from dreambench.scoring.reference_values import check_golden, load_golden

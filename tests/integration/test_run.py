@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import TINY_PROTOCOL, TINY_RECIPE, call, invoke, refused
+from dreambench.metrics.measures import MEASURES
+from dreambench.metrics.metrics import METRICS
 from PIL import Image
 
 from dreambench import cli
 from dreambench.cli import runs
 from dreambench.datasets.subjects import find_dataset
 from dreambench.metrics.conventions import CONVENTIONS
-from dreambench.metrics.measures import MEASURES
-from dreambench.metrics.metrics import METRICS
 from dreambench.runs.run_folder import hold_run
 from dreambench.storage.files import read_json
 
@@ -468,8 +468,8 @@ def test_measures_stand_beside_the_scores_and_know_a_copy(finished):
         ("", "the protocol names no segmenter"),
         (
             'segmenter = "clipseg"',
-            "segmenter 'clipseg' is not on this machine and could not be fetched; "
-            "bring config.json",
+            "segmenter 'clipseg' is not on this machine and could not be downloaded; "
+            "download config.json",
         ),
     ],
 )

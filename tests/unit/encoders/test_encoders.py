@@ -1,7 +1,12 @@
-"""Encoders: shipped ones load by their libraries, brought ones by file, and no batch shows."""
+"""Encoders: shipped ones load by their libraries, others by file, and no batch shows."""
 
+import hashlib
 import io
+import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +20,16 @@ import torch
 import torchvision
 import transformers
 from conftest import REAL_PHOTOS
-from dreambench.encoders.encoder import ENCODERS, Encoder, find_encoder, load_encoder
 from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.encoders.registry import (
+    ENCODERS,
+    describe_encoders,
+    find_encoder,
+    load_encoder,
+    make_encoder,
+)
 from dreambench.errors import UserError
 from dreambench.storage.images import load_image
 from dreambench.storage.shipped import PACKAGE_DIR
@@ -115,7 +126,7 @@ def test_lpips_is_the_packages_lpips(photos, tmp_path, monkeypatch):
     spec = ENCODERS["lpips-alex"]
     torch.save(torchvision.models.alexnet(weights=None).state_dict(), folder / spec.file)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
-    encoder = Encoder(spec, device="cpu")
+    encoder = make_encoder(spec)
     reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     reference.net.load_state_dict(encoder.model.net.state_dict())
     images = [load_image(path) for path in photos[:6]]
@@ -127,14 +138,14 @@ def test_lpips_is_the_packages_lpips(photos, tmp_path, monkeypatch):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_dino_is_loaded_from_a_file_that_a_user_brought(photos, tmp_path, monkeypatch):
+def test_dino_is_loaded_from_a_file_that_a_user_put_in_place(photos, tmp_path, monkeypatch):
     torch.manual_seed(0)
     spec = ENCODERS["dino-vits16"]
     model = timm.create_model("vit_small_patch16_224.dino", pretrained=False, num_classes=0).eval()
     (tmp_path / spec.name).mkdir()
     torch.save(model.state_dict(), tmp_path / spec.name / spec.file)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
-    encoder = Encoder(spec, device="cpu")
+    encoder = make_encoder(spec)
     image = load_image(photos[0])
     with torch.inference_mode():
         theirs = model(torch.from_numpy(spec.pixels.prepare(image))[None])
@@ -144,7 +155,7 @@ def test_dino_is_loaded_from_a_file_that_a_user_brought(photos, tmp_path, monkey
     with torch.no_grad():
         model.cls_token += 1e-3
     torch.save(model.state_dict(), tmp_path / spec.name / spec.file)
-    assert Encoder(spec, device="cpu").identity != first, "other weights are another encoder"
+    assert make_encoder(spec).identity != first, "other weights are another encoder"
 
 
 @pytest.mark.parametrize("name", [n for n, s in ENCODERS.items() if s.shipped is None])
@@ -152,7 +163,8 @@ def test_weights_that_are_not_there_are_asked_for_by_name_and_place(name, tmp_pa
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
     spec = ENCODERS[name]
     with pytest.raises(UserError) as caught:
-        Encoder(spec, device="cpu")
+        make_encoder(spec)
+    assert caught.value.code == "missing-weights"
     assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in str(caught.value)
 
 
@@ -171,7 +183,7 @@ def test_nobody_is_told_that_a_network_is_random_whose_weights_are_there(
     recwarn.clear()
     caplog.clear()
     capfd.readouterr()
-    encoder = Encoder(ENCODERS[name], device="cpu")
+    encoder = make_encoder(ENCODERS[name])
     assert encoder.model is not None
     assert [str(warning.message) for warning in recwarn] == []
     assert caplog.messages == []
@@ -179,11 +191,12 @@ def test_nobody_is_told_that_a_network_is_random_whose_weights_are_there(
 
 
 def test_encoder_of_another_role_is_refused():
-    with pytest.raises(UserError, match="no dino encoder named 'mini-clip'"):
+    with pytest.raises(UserError, match="mini-clip") as caught:
         find_encoder("mini-clip", "dino")
+    assert caught.value.code == "unknown-name"
 
 
-def test_weights_of_a_web_server_are_fetched_once_with_progress(
+def test_weights_of_a_web_server_are_downloaded_once_with_progress(
     photos, tmp_path, monkeypatch, server
 ):
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
@@ -194,15 +207,66 @@ def test_weights_of_a_web_server_are_fetched_once_with_progress(
     torch.save(model.state_dict(), buffer)
     server.files["/w.pth"] = buffer.getvalue()
     spec = replace(ENCODERS["dino-vits16"], url=f"{server.url}/w.pth")
+    with pytest.raises(UserError) as caught:
+        spec.identity()
+    assert (caught.value.code, server.asked) == ("missing-weights", [])
     heard = []
-    first = spec.identity(lambda what, done, total: heard.append((done, total)))
+    spec.ensure_weights(lambda what, done, total: heard.append((done, total)))
+    spec.ensure_weights()
+    first = spec.identity()
     assert heard[-1][0] == heard[-1][1] > 0
     assert (tmp_path / spec.name / spec.file).read_bytes() == buffer.getvalue()
-    assert Encoder(spec, device="cpu").identity == first
+    assert make_encoder(spec).identity == first
     assert len(server.asked) == 1
     gone = replace(spec, url=f"{server.url}/gone.pth", name="other")
-    with pytest.raises(UserError, match="put it at"):
-        gone.identity()
+    with pytest.raises(UserError, match=r"404.*put it at") as caught:
+        gone.ensure_weights()
+    assert caught.value.code == "missing-weights"
+
+
+def test_downloaded_weights_that_are_not_the_published_ones_are_not_kept(
+    tmp_path, monkeypatch, server
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    server.files["/w.pth"] = b"other weights"
+    spec = replace(ENCODERS["lpips-alex"], url=f"{server.url}/w.pth")
+    with pytest.raises(UserError) as caught:
+        spec.ensure_weights()
+    assert caught.value.code == "changed-data"
+    assert spec.sha256 in str(caught.value)
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix != ".lock"] == [
+        spec.name, "incoming",
+    ]  # fmt: skip
+    right = replace(spec, sha256=hashlib.sha256(b"other weights").hexdigest())
+    right.ensure_weights()
+    assert (tmp_path / spec.name / spec.file).read_bytes() == b"other weights"
+
+
+def test_published_digests_are_those_that_file_names_carry():
+    for spec in ENCODERS.values():
+        carried = re.search(r"-([0-9a-f]{8})\.pth$", spec.url or "")
+        assert carried is None or spec.sha256.startswith(carried[1])
+        assert re.fullmatch(r"([0-9a-f]{64})?", spec.sha256)
+
+
+def test_what_is_listed_tells_encoders_apart():
+    rows = describe_encoders()
+    assert [row["name"] for row in rows[: len(ENCODERS)]] == list(ENCODERS)
+    assert len({row["text"] for row in rows}) == len(rows)
+    assert {row["name"]: row["revision"] for row in rows}["clip-vit-b-32"] is not None
+    assert json.dumps(rows)
+
+
+def test_encoders_are_found_and_listed_without_torch():
+    code = (
+        "import sys, dreambench.cli; from dreambench.encoders import registry as r;"
+        "r.describe_encoders(); r.find_segmenter('clipseg');"
+        "r.choose_encoders({'dino': 'mini-vit'})['dino'].identity();"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 class Evil:
@@ -227,9 +291,11 @@ def test_a_weights_file_that_is_no_such_thing_is_refused_and_not_run(
         things = {"evil": {"cls_token": Evil()}, "list": [torch.zeros(1)]}
         torch.save(things.get(content, {"cls_token": torch.zeros(3)}), path)
     with pytest.raises(UserError) as caught:
-        _ = Encoder(spec, device="cpu").model
-    said = "does not hold the weights" if content == "other network" else "weights alone"
-    assert said in str(caught.value)
+        _ = make_encoder(spec).model
+    assert caught.value.code == (
+        "wrong-weights" if content == "other network" else "unreadable-file"
+    )
+    assert str(path) in str(caught.value)
     assert not (tmp_path / "evil-was-run").exists()
 
 
@@ -278,7 +344,7 @@ def test_dino_agrees_with_transformers_given_the_same_weights(name, tmp_path, mo
     reference = shake(VITS[name]())
     reference.save_pretrained(tmp_path / name)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
-    encoder = Encoder(ENCODERS[name], device="cpu")
+    encoder = make_encoder(ENCODERS[name])
     images = some_photos()
     pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
     with torch.inference_mode():
@@ -311,7 +377,7 @@ def test_clip_agrees_with_transformers_given_the_same_weights(name, tmp_path, mo
     reference = shake(transformers.CLIPModel(config))
     reference.save_pretrained(tmp_path / name)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
-    encoder = Encoder(ENCODERS[name], device="cpu")
+    encoder = make_encoder(ENCODERS[name])
     images, texts = some_photos(), ["a dog in the jungle", "a purple backpack", "x"]
     pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
     tokens = encoder.tokenizer(texts)
@@ -340,10 +406,10 @@ def test_siglip_agrees_with_transformers_given_the_same_weights(
     reference = shake(transformers.SiglipModel(transformers.SiglipConfig()))
     reference.save_pretrained(tmp_path / spec.name)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
-    with pytest.raises(UserError, match=r"with spiece\.model beside it"):
-        Encoder(spec, device="cpu")
+    with pytest.raises(UserError, match=r"spiece\.model"):
+        make_encoder(spec)
     shutil.copy(sentencepiece_model, tmp_path / spec.name)
-    encoder = Encoder(spec, device="cpu")
+    encoder = make_encoder(spec)
     images, texts = some_photos(), ["A dog, in the jungle!", "a purple backpack"]
     pixels = torch.stack([torch.from_numpy(encoder.spec.pixels.prepare(i)) for i in images])
     plain = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))

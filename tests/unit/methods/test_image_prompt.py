@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from dreambench.encoders.encoder import load_encoder
 from small_pipelines import context, pixels, subjects, write_adapter_snapshot, write_unclip_folder
 
 from dreambench.base_models.registry import BASE_MODELS, find_base_model
 from dreambench.config.recipe import Recipe, load_recipe
+from dreambench.encoders.registry import load_encoder
 from dreambench.errors import UserError
 from dreambench.methods.image_prompting.adapters import (
     ADAPTERS,

@@ -10,7 +10,8 @@ from PIL import Image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.encoder import ENCODERS, Pixels
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import ENCODERS
 from dreambench.errors import UserError
 from dreambench.metrics.conventions import CONVENTIONS, find_convention, score_convention
 

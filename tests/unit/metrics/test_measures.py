@@ -11,7 +11,6 @@ import pytest
 import torch
 import transformers
 from conftest import REPOSITORY
-from dreambench.encoders.encoder import Pixels, load_encoder
 from dreambench.metrics.metrics import METRICS
 from dreambench.scoring.measures import open_segmenter
 from PIL import Image, ImageOps
@@ -20,7 +19,9 @@ from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.parts import HashExtractor, PartsExtractor, frame_map
-from dreambench.encoders.segmentation import SEGMENTERS, Segmenter, load_segmenter
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import SEGMENTERS, load_encoder
+from dreambench.encoders.segmentation import Segmenter, load_segmenter
 from dreambench.errors import UserError
 from dreambench.metrics import measures as m
 from dreambench.mini.validation.truth import make_true_subject

@@ -17,14 +17,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import call
-from dreambench.encoders.encoder import Encoder, Pixels, find_encoder, load_encoder
 from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
-from dreambench.encoders import extraction as embed_module
+from dreambench.encoders import extraction as extraction_module
 from dreambench.encoders import feature_cache as cache_module
+from dreambench.encoders.base import Encoder
 from dreambench.encoders.extraction import (
-    BlackDetector,
     Distances,
     Pace,
     Rows,
@@ -33,7 +32,9 @@ from dreambench.encoders.extraction import (
     extract_texts,
 )
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache, key_of_pair, read_max_bytes
-from dreambench.encoders.parts import PartsExtractor
+from dreambench.encoders.parts import BlackDetector, PartsExtractor
+from dreambench.encoders.preprocessing import Pixels
+from dreambench.encoders.registry import find_encoder, load_encoder, make_encoder
 from dreambench.encoders.segmentation import load_segmenter
 from dreambench.errors import UserError
 from dreambench.progress import no_progress
@@ -83,7 +84,7 @@ def decoded(monkeypatch):
     """The paths that are decoded, in the order in which that is begun."""
     seen = []
     monkeypatch.setattr(
-        embed_module, "load_image", lambda path: seen.append(path) or load_image(path)
+        extraction_module, "load_image", lambda path: seen.append(path) or load_image(path)
     )
     return seen
 
@@ -91,9 +92,9 @@ def decoded(monkeypatch):
 def test_memory_is_given_back_while_rows_are_made(photos, vit, tmp_path, monkeypatch):
     plain = run(photos, [vit], tmp_path / "plain")
     given_back = []
-    trim = embed_module._trim_heap
-    monkeypatch.setattr(embed_module, "_trim_heap", lambda: given_back.append(trim()))
-    monkeypatch.setattr(embed_module, "TRIM_SECONDS", 0.0)
+    trim = extraction_module._trim_heap
+    monkeypatch.setattr(extraction_module, "_trim_heap", lambda: given_back.append(trim()))
+    monkeypatch.setattr(extraction_module, "TRIM_SECONDS", 0.0)
     trimmed = run(photos, [vit], tmp_path / "trimmed")
     assert len(given_back) >= len(photos) // 2
     assert np.array_equal(plain[0], trimmed[0])
@@ -109,7 +110,7 @@ def test_decoded_images_do_not_wait_for_the_garbage_collector(
         seen.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(embed_module, "load_image", load)
+    monkeypatch.setattr(extraction_module, "load_image", load)
     parts = PartsExtractor(vit, clip, load_segmenter("mini-segmenter"), class_name="dog")
     gc.disable()
     try:
@@ -154,7 +155,7 @@ def test_files_are_decoded_once_for_all_that_is_asked(
         # The second round finds all of it; the copy has the content of another.
         assert sorted(decoded) == sorted(paths[:-1])
     for ask, found in zip(asks[:2], rows[:2], strict=True):
-        wanted = ask.reader.encode_images([load_image(path) for path in ask.paths])
+        wanted = ask.extractor.encode_images([load_image(path) for path in ask.paths])
         assert np.abs(np.stack([found[path] for path in ask.paths]) - wanted).max() < 1e-6
     assert [path for path in paths if rows[2][path][0]] == [black]
     assert gaps[0][photos[3], copy] == 0
@@ -212,7 +213,7 @@ def test_texts_are_embedded_once(clip, tmp_path, monkeypatch):
     texts = [f"a {word} on the beach" for word in ("dog", "mug", "boat", "hat", "car", "cup")]
     asked = []
     plain = clip.encode_texts
-    monkeypatch.setattr(clip, "extract_texts", lambda some: asked.append(list(some)) or plain(some))
+    monkeypatch.setattr(clip, "encode_texts", lambda some: asked.append(list(some)) or plain(some))
     with FeatureCache(tmp_path) as cache:
         first = extract_texts([*texts[:3], texts[0]], clip, cache=cache)
         assert list(first) == sorted(texts[:3])
@@ -227,13 +228,13 @@ def test_texts_are_embedded_once(clip, tmp_path, monkeypatch):
 
 def test_no_network_is_read_where_the_cache_has_all(photos, tmp_path):
     specs = [find_encoder(name, role) for role, name in list(ROLES.items())[:2]]
-    before = run(photos[:5], [Encoder(spec, device="cpu") for spec in specs], tmp_path)
-    later = [Encoder(spec, device="cpu") for spec in specs]
+    before = run(photos[:5], [make_encoder(spec) for spec in specs], tmp_path)
+    later = [make_encoder(spec) for spec in specs]
     after = run(photos[:5], later, tmp_path)
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    assert not any("_network" in vars(encoder) for encoder in later)
+    assert not any("model" in vars(encoder) for encoder in later)
     assert later[0].model is not None
-    assert "_network" in vars(later[0])
+    assert "model" in vars(later[0])
 
 
 # The same bits.
@@ -277,7 +278,7 @@ def test_file_that_changes_meanwhile_is_refused(photos, vit, tmp_path, monkeypat
         path.write_bytes(photos[1].read_bytes())
         return image
 
-    monkeypatch.setattr(embed_module, "load_image", change)
+    monkeypatch.setattr(extraction_module, "load_image", change)
     with pytest.raises(UserError, match=r"image\.png changed while it was read"):
         run([path], [vit], tmp_path / "cache")
     monkeypatch.undo()
@@ -433,7 +434,7 @@ from pathlib import Path
 import numpy as np
 from dreambench.encoders import extraction as embed
 from dreambench.encoders.extraction import Pace, extract_files
-from dreambench.encoders.encoder import load_encoder
+from dreambench.encoders.registry import load_encoder
 from dreambench.runs.pipeline import Job
 from dreambench.progress import no_progress
 from dreambench.encoders.parts import PartsExtractor
@@ -633,8 +634,8 @@ def test_scoring_decodes_each_file_once_and_later_none(scored, tmp_path, decoded
     distinct = {sha256_file(path) for path in photos + images}
     assert sorted(sha256_file(path) for path in decoded) == sorted(distinct)
     decoded.clear()
-    monkeypatch.setattr(Encoder, "_forward", None)
-    monkeypatch.setattr(Encoder, "extract_texts", None)
+    monkeypatch.setattr(Encoder, "encode_pixels", None)
+    monkeypatch.setattr(Encoder, "encode_texts", None)
     again = Job(run, cache_dir=tmp_path, progress=no_progress).score()
     assert decoded == []
     pd.testing.assert_frame_equal(again, first, check_exact=True)

@@ -1,0 +1,92 @@
+"""mini's encoders have the identities and the very bits that released scores were made with."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.encoders.parts import PartsExtractor
+from dreambench.encoders.registry import ENCODERS, SEGMENTERS, load_encoder
+from dreambench.encoders.segmentation import load_segmenter
+from dreambench.storage.images import load_image
+
+PIXELS = "64-bicubic,crop64,norm(0.5,0.5,0.5,0.5,0.5,0.5)"
+IDENTITIES = {
+    "mini-vit": f"timm:mini-vit-two-view@546a9e5398f75939|resize{PIXELS}|cls|fp32",
+    "mini-clip": f"open_clip:mini-clip@a3aab625299d9322|resize{PIXELS}|projected|fp32",
+    "mini-vit-patches": (
+        f"timm:mini-vit-two-view@546a9e5398f75939|resize{PIXELS}|patches:blocks2,4|fp32"
+    ),
+}
+SEGMENTER = (
+    "transformers:segformer@190446a88973a860|squash64-bicubic,norm(0.5,0.5,0.5,0.5,0.5,0.5)|logit>0"
+)
+# Of the photos as they are, and resized to 150 x 101.
+ROWS = {
+    "mini-vit": ("65cd8444b7acf9ee", "39c119a5c5e8f8aa"),
+    "mini-clip": ("575bfff7682a5b3f", "dba77aad84c64ad3"),
+    "mini-vit-patches": ("a43231de8a012679", "282e998a029a2ca9"),
+}
+TEXTS = (
+    "a red dog on the beach", "a mug", "a dog wearing a hat and a scarf in the jungle at night",
+)  # fmt: skip
+# Other vector units add up in another order: there only identities are compared.
+same_machine = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX2", reason="the bits are those of AVX2"
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """The first photos of two of mini's subjects."""
+    subjects = {subject.name: subject for subject in load_subjects(find_dataset("mini"))}
+    return [load_image(subjects[name].photos[0]) for name in ("dog", "mug")]
+
+
+def name_bits(rows):
+    return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_identity_of_an_encoder(name):
+    assert ENCODERS[name].identity() == IDENTITIES[name]
+
+
+def test_identity_of_the_segmenter_and_of_parts():
+    assert SEGMENTERS["mini-segmenter"].identity() == SEGMENTER
+    parts = PartsExtractor(
+        load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip"),
+        load_segmenter("mini-segmenter"), class_name="dog",
+    )  # fmt: skip
+    assert parts.identity == "|".join(
+        ["parts v1", IDENTITIES["mini-vit"], IDENTITIES["mini-clip"], SEGMENTER]
+    )
+
+
+@same_machine
+@pytest.mark.parametrize("name", ROWS)
+def test_bits_of_images(name, images):
+    encoder = load_encoder(name, ENCODERS[name].role)
+    large = [image.resize((150, 101)) for image in images]
+    found = (name_bits(encoder.encode_images(images)), name_bits(encoder.encode_images(large)))
+    assert found == ROWS[name]
+
+
+@same_machine
+def test_bits_of_texts():
+    rows = load_encoder("mini-clip", "clip").encode_texts(TEXTS)
+    assert name_bits(rows) == "d9ed024be9665e9d"
+
+
+@same_machine
+def test_bits_of_the_segmenter_and_of_parts(images):
+    segmenter = load_segmenter("mini-segmenter")
+    pixels = np.stack([segmenter.spec.pixels.prepare(image) for image in images])
+    assert name_bits(segmenter.find_logits(pixels, "dog")) == "f26b48327bb85d5a"
+    parts = PartsExtractor(
+        load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip"), segmenter,
+        class_name="dog",
+    )  # fmt: skip
+    assert name_bits(parts.encode_images(images)) == "f6737ef02785ff0c"
