@@ -38,8 +38,8 @@ def test_the_metric_has_its_rows_in_summary_and_report(examples):
     folder = examples / "runs" / "my-protocol" / "copy-reference"
     entry = read_json(folder / "summary.json")["metrics"]["nearest-photo"]
     # A pasted photo is its own nearest photo.
-    assert entry["mean"] == pytest.approx(1, abs=1e-5)
-    assert entry["signature"].startswith("Nearest photo|v1|code:")
+    assert entry["whole"]["mean"] == pytest.approx(1, abs=1e-5)
+    assert entry["info"]["signature"].startswith("Nearest photo|v1|code:")
     assert "Nearest photo" in (folder / "report" / "report.md").read_text()
 
 

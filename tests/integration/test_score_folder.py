@@ -830,4 +830,5 @@ def test_the_page_on_scoring_a_folder_runs_as_written(tmp_path, shared_cache):
     assert theirs.equals(ours)
     summary = read_json(tmp_path / "scores" / "mini" / "my-method" / "summary.json")
     for entry in summary["metrics"].values():
-        assert entry["signature"] in done.stdout and f"{entry['mean']:.6f}" in done.stdout
+        assert entry["info"]["signature"] in done.stdout
+        assert f"{entry['whole']['mean']:.6f}" in done.stdout
