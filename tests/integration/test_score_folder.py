@@ -790,7 +790,7 @@ def test_the_page_on_scoring_a_folder_runs_as_written(tmp_path, shared_cache):
     assert (len(commands), len(table), len(python)) == (7, 3, 5)
     place = {**os.environ, "DREAMBENCH_CACHE": str(shared_cache)}
     first = commands.index("dreambench score my-images.csv --protocol mini --name my-method")
-    function = f'dreambench() {{ "{sys.executable}" -m dreambench.cli "$@"; }}; set -e\n'
+    function = f'dreambench() {{ "{sys.executable}" -m dreambench "$@"; }}; set -e\n'
 
     def shell(script):
         done = subprocess.run(
