@@ -52,8 +52,8 @@ class Spread:
 
 
 # Printed by --measure, of `dreambench run --method dreambooth --alongside dreambooth-no-prior` on
-# mini (CPU, protocol 48072c2c3843ae0b, recipes b1c7bfdd49e8c72a and 7e5106e1cda7e26e). Rough figures,
-# since these are eight subjects.
+# mini (CPU, protocol 48072c2c3843ae0b, recipes b1c7bfdd49e8c72a and 7e5106e1cda7e26e). Rough
+# figures, since these are eight subjects.
 SPREADS = {
     "dino": Spread(0.131, 0.127, 0.124, 0.167),
     "clip-i": Spread(0.117, 0.036, 0.075, 0.058),

@@ -11,6 +11,9 @@ from pathlib import Path
 # Set before any library of the hub is imported: no test touches the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+# One thread a process: two workers of xdist share two cores, and threads that wait for each other
+# on a busy core make ten times slower what they should make faster.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from click.testing import CliRunner
@@ -174,7 +177,7 @@ def base_of(other_folder, xl_folder):
 
 def command(*words):
     """The command line as a user would call it, in this environment."""
-    return [sys.executable, "-m", "dreambench.cli", *map(str, words)]
+    return [sys.executable, "-m", "dreambench", *map(str, words)]
 
 
 def call(*words, **options):

@@ -32,8 +32,8 @@ class CodeState(Record):
     """Version and, in a git checkout, commit and whether files of the package differ from it."""
 
     version: str
-    commit: str | None
-    dirty: bool | None
+    commit: str | None = None
+    dirty: bool | None = None
 
     def __str__(self) -> str:
         changed = ", changed" if self.dirty else ""

@@ -86,7 +86,10 @@ def prune(cache: Path | None, max_size: str | None) -> None:
 @cache_option
 @user_errors
 def clear(cache: Path | None) -> None:
-    """Delete all of it but what a running job uses; class images, weights and photos stay."""
+    """Delete all features but those that a running job uses.
+
+    Class images, weights and photos stay.
+    """
     _prune(cache, 0)
 
 

@@ -40,7 +40,7 @@ def plan(
     method: str, changes: tuple[str, ...], protocol: str, base_model: str | None,
     device: str, precision: str, as_json: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Say what a run will take, before anything starts: images, steps, disk, downloads."""
+    """Say what a run will take, before anything starts."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
@@ -153,7 +153,7 @@ def _find_hours(
 @click.option("--seed", type=int, default=0, show_default=True, help="Which ones are shown.")
 @user_errors
 def tokens(base_model: str, n_tokens: int, seed: int) -> None:
-    """List rare tokens of a base model's tokenizer, for `identifier` in a recipe."""
+    """List rare tokens of a base model, for a recipe's `identifier`."""
     from dreambench.base_models.registry import find_base_model, find_family  # noqa: PLC0415
     from dreambench.methods.finetuning.identifier import (  # noqa: PLC0415
         choose_identifier,
@@ -179,7 +179,10 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
 @data_option
 @user_errors
 def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) -> None:
-    """Say what this machine has and lacks; with --golden, whether its scorer is right."""
+    """Say what this machine has and lacks.
+
+    With --golden it says whether the scorer here gives the known values of the real photos.
+    """
     if golden:
         _print_golden(protocol, data_dir, as_json=as_json)
         return
@@ -240,9 +243,10 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
     faults = [check for check in checks if not check.passed]
     if faults:
         raise UserError(
-            "this scorer is not the known one: "
+            "this scorer does not give the known values: "
             + "; ".join(f"{check.metric}: {check.cause}" for check in faults),
-            hint="mend it before you trust a score",
+            hint="fix it before you trust a score",
+            code="scorer-is-off",
         )
     if not as_json:
         click.echo("all within tolerance")
@@ -250,7 +254,7 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
 
 @click.group()
 def metrics() -> None:
-    """The metrics themselves: what each sees, tested where the truth is known."""
+    """What metrics there are, and what each of them sees."""
 
 
 @metrics.command("list")
@@ -274,7 +278,7 @@ def list_metrics() -> None:
 )
 @user_errors
 def test_metrics(n_subjects: int, out: Path) -> None:
-    """Score pictures whose truth is known: does each metric notice what was changed?"""
+    """Test all metrics on pictures whose truth is known."""
     from dreambench.mini.validation.page import write_trial  # noqa: PLC0415  (imports torch)
     from dreambench.report.formatting import format_interval, format_number  # noqa: PLC0415
 

@@ -88,7 +88,7 @@ KINDS = ("methods", "protocols", "base-models", "encoders", "metrics", "conventi
 @json_option
 @user_errors
 def list_(what: str | None, base_model: str, as_json: bool) -> None:
-    """List methods, protocols, base models, encoders, metrics, conventions.
+    """List methods, protocols, base models, encoders and more.
 
     `list methods` is a table with each method's track: whether it trains, and how many photos it
     sees.

@@ -79,7 +79,7 @@ def run(
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
     device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
-    """Train, generate, score and report METHOD; resumes where it stopped.
+    """Train, generate, score and report METHOD, or resume it.
 
     What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
     the same command tries again what failed.

@@ -111,7 +111,7 @@ def extract(
     run_dir: Path, workers: int, batch_size: int, encoders: tuple[str, ...], cache: Path | None,
     data_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Stage: extract features of photos, images and texts into the cache."""
+    """Stage: extract features of photos, images and texts."""
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
 
     overrides = parse_encoder_options(encoders)
@@ -264,9 +264,10 @@ def summarise(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> N
 def report(
     run_dir: Path, alongside: tuple[Path, ...], paper_table: int | None, data_dir: Path | None
 ) -> None:
-    """Stage: write tables, plots and the grid of RUN_DIR alongside others.
+    """Stage: write tables, plots and the grid of RUN_DIR.
 
-    A folder is a run's, or that of `score` with the scores of external images; all of one protocol.
+    Further folders stand alongside: of runs, or of `score` with the scores of external images, all
+    of one protocol.
     """
     from dreambench.artifacts.image_set import read_image_set  # noqa: PLC0415
     from dreambench.report.paper_page import write_paper_table  # noqa: PLC0415

@@ -254,7 +254,7 @@ class FeatureCache:
             self._gate.release()
 
     def _others(self) -> list[tuple[float, Path]]:
-        """Return start and lock of others that have the cache open; drop those of dead processes."""
+        """Return start and lock of others with the cache open; drop those of dead processes."""
         found = []
         for path in self._sessions.iterdir():
             if path == Path(self._lock.lock_file):

@@ -168,9 +168,11 @@ def compute_cosines(first: Features, second: Features) -> Values:
 
 def compute_reference_similarity(images: Features, references: Features) -> Values:
     """Return the mean cosine of each image with all references: (n, d), (m, d) -> (n,)."""
-    return compute_cosines(images, references).mean(axis=1)
+    found: Values = compute_cosines(images, references).mean(axis=1)
+    return found
 
 
 def compute_text_similarity(images: Features, texts: Features) -> Values:
     """Return the cosine of each image with its own text: (n, d), (n, d) -> (n,) in [-1, 1]."""
-    return (images.astype(np.float64) * texts.astype(np.float64)).sum(axis=1)
+    found: Values = (images.astype(np.float64) * texts.astype(np.float64)).sum(axis=1)
+    return found

@@ -68,7 +68,10 @@ def compute_copy_index(images: Features, references: Features) -> Values:
     if nearest_pair > 1 - 1e-6:
         return np.full(len(images), np.nan)
     start = (1 + nearest_pair) / 2
-    return np.clip((compute_cosines(images, references).max(1) - start) / (1 - start), 0, 1)
+    found: Values = np.clip(
+        (compute_cosines(images, references).max(1) - start) / (1 - start), 0, 1
+    )
+    return found
 
 
 def compute_leak(images: Features, references: Features, others: Features) -> Values:
@@ -80,7 +83,10 @@ def compute_leak(images: Features, references: Features, others: Features) -> Va
     if not len(others):
         return np.full(len(images), np.nan)
     common = float(compute_cosines(references, others).mean())
-    return np.clip((compute_cosines(images, references).max(1) - common) / (1 - common), 0, 1)
+    found: Values = np.clip(
+        (compute_cosines(images, references).max(1) - common) / (1 - common), 0, 1
+    )
+    return found
 
 
 def compute_copied_pixels(images: Features, references: Features) -> Values:
@@ -93,4 +99,5 @@ def compute_copied_pixels(images: Features, references: Features) -> Values:
     n_bits = images.shape[1] // 2
     either = references.reshape(len(references), 2, n_bits)
     bits = (images[:, None, None, :n_bits] != either[None]).sum(-1)
-    return (bits.min((1, 2)) <= COPY_BITS).astype(np.float64)
+    found: Values = (bits.min((1, 2)) <= COPY_BITS).astype(np.float64)
+    return found

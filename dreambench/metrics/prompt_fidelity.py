@@ -75,7 +75,8 @@ def compute_prompt_rank(images: Features, texts: Features, own: Sequence[int]) -
     cosines = compute_cosines(images, texts)
     mine = cosines[np.arange(len(images)), list(own)][:, None]
     less = (cosines < mine).sum(1) + 0.5 * ((cosines == mine).sum(1) - 1)
-    return less / (len(texts) - 1)
+    found: Values = less / (len(texts) - 1)
+    return found
 
 
 def compute_prompt_lift(
@@ -88,7 +89,8 @@ def compute_prompt_lift(
     """
     cosines = compute_cosines(photos, texts)
     mean, deviation = cosines.mean(0)[list(own)], cosines.std(0, ddof=1)[list(own)]
-    return (compute_text_similarity(images, texts[list(own)]) - mean) / deviation
+    found: Values = (compute_text_similarity(images, texts[list(own)]) - mean) / deviation
+    return found
 
 
 def compute_subject_lift(seen: SubjectFeatures) -> Values:

@@ -130,7 +130,8 @@ def compute_left_out_similarity(images: Features, references: Features) -> Value
     if len(references) < 2:
         return np.full(len(images), np.nan)
     cosines = compute_cosines(images, references)
-    return (cosines.sum(1) - cosines.max(1)) / (len(references) - 1)
+    found: Values = (cosines.sum(1) - cosines.max(1)) / (len(references) - 1)
+    return found
 
 
 def compute_anchors(references: Features, others: Features) -> tuple[float, float]:
@@ -148,7 +149,8 @@ def compute_anchors(references: Features, others: Features) -> tuple[float, floa
 def compute_left_self_out(references: Features) -> Values:
     """Return the mean cosine of each photo with the others: (m, d) -> (m,), m at least 2."""
     cosines = compute_cosines(references, references)
-    return (cosines.sum(1) - np.diag(cosines)) / (len(references) - 1)
+    found: Values = (cosines.sum(1) - np.diag(cosines)) / (len(references) - 1)
+    return found
 
 
 def normalise(values: Values, floor: float, ceiling: float) -> Values:

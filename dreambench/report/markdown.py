@@ -32,4 +32,6 @@ def _render_block(block: Block) -> str:
 def render_markdown_table(table: Table) -> str:
     """Return a table as Markdown, rounded."""
     headers = list(table.columns)
-    return tabulate(format_rows(table), headers=headers, tablefmt="pipe", disable_numparse=True)
+    return str(
+        tabulate(format_rows(table), headers=headers, tablefmt="pipe", disable_numparse=True)
+    )

@@ -1,4 +1,4 @@
-"""The scorer proves itself: oracle values of the real photos against values known beforehand.
+"""The scorer proves itself: reference bounds of the real photos against values known before.
 
 For the paper's photos these are of an independent implementation (`dataset/golden.csv`); for mini,
 of this one when it was released. A scorer that is off in pixels, pooling, precision or photos
@@ -36,7 +36,7 @@ GOLDEN_COLUMNS = {
 
 @dataclass(frozen=True)
 class Golden:
-    """Known values: one row a subject, and by metric how far off is still right.
+    """Known values, one row a subject, and by metric how far off is still right.
 
     `prepare` is what is done to a photo before any encoder sees it.
     """
@@ -65,7 +65,7 @@ class Check:
 
 
 def enlarge(image: Image.Image) -> Image.Image:
-    """Three times as large, and a quarter wider, by copying pixels.
+    """Return an image three times as large, and a quarter wider, by copying pixels.
 
     mini's photos have the very size that its encoders take; so changed, they show whether an
     encoder resizes and crops as it should.
@@ -76,7 +76,11 @@ def enlarge(image: Image.Image) -> Image.Image:
 
 
 def load_golden(dataset: str) -> Golden:
-    """The known values of a dataset; UserError for one that has none."""
+    """Load the known values of a dataset.
+
+    Raises:
+        UserError: the dataset has none.
+    """
     if dataset == "mini":
         path = PACKAGE_DIR / "mini" / "subjects" / "golden.csv"
         tolerance = {"dino": 2e-5, "clip-i": 2e-5}
@@ -87,11 +91,15 @@ def load_golden(dataset: str) -> Golden:
         tolerance = {"dino": 1e-3, "clip-i": 2e-3}
         source = "AIshutin/subject-driven-gen-eval at 834eeb8, realimages-all-eval.json"
         return Golden(pd.read_csv(path), tolerance, source, lambda image: image)
-    raise UserError(f"there are no golden values for '{dataset}'", hint="known: dreambooth, mini")
+    raise UserError(
+        f"there are no golden values for '{dataset}'",
+        hint="known: dreambooth, mini",
+        code="unknown-name",
+    )
 
 
 def check_golden(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden) -> Check:
-    """Compares the oracle values by an encoder with the known ones and looks for the cause."""
+    """Compare the reference bounds by an encoder with the known ones, and look for the cause."""
     gaps = _compare(spec, subjects, golden)
     metric = METRIC_OF_ROLE[spec.role]
     cause = _find_cause(spec, subjects, golden, gaps) if gaps["off"].any() else ""
@@ -104,7 +112,7 @@ def check_golden(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden)
 def make_bounds(
     spec: EncoderSpec, subjects: Sequence[Subject], prepare: Callable[[Image.Image], Image.Image]
 ) -> pd.DataFrame:
-    """Oracle values of the photos by one encoder; the columns of `oracles.COLUMNS`."""
+    """Compute the reference bounds by one encoder; columns of `reference_bounds.COLUMNS`."""
     encoder = make_encoder(spec)
     vectors: dict[Path, Features] = {}
     for subject in subjects:
@@ -114,11 +122,11 @@ def make_bounds(
 
 
 def _compare(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden) -> pd.DataFrame:
-    oracles = make_bounds(spec, subjects, golden.prepare)
+    bounds = make_bounds(spec, subjects, golden.prepare)
     known = golden.table.set_index("subject")
     metric = METRIC_OF_ROLE[spec.role]
     rows = []
-    for row in oracles.itertuples():
+    for row in bounds.itertuples():
         for pairs in ("copy_bound", "faithful_bound"):
             found = getattr(row, pairs)
             wanted = known.loc[row.subject, GOLDEN_COLUMNS[metric, pairs]]
@@ -129,7 +137,7 @@ def _compare(spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden) -> 
 
 
 def _variants(spec: EncoderSpec) -> dict[str, EncoderSpec]:
-    """The encoder with one setting changed, by what is then said to be the cause."""
+    """Return the encoder with one setting changed, by what is then said to be the cause."""
     pixels = spec.pixels
     other: Interpolation = "bicubic" if pixels.interpolation == "bilinear" else "bilinear"
     fit: Fit = "crop" if pixels.fit == "squash" else "squash"
@@ -170,7 +178,7 @@ def _variants(spec: EncoderSpec) -> dict[str, EncoderSpec]:
 def _find_cause(
     spec: EncoderSpec, subjects: Sequence[Subject], golden: Golden, gaps: pd.DataFrame
 ) -> str:
-    """The one change that brings agreement; else what the pattern of the gaps says."""
+    """Return the one change that gives agreement; else what the pattern of the gaps says."""
     off = sorted(set(gaps.loc[gaps["off"], "subject"]))
     if len(off) <= max(2, len(subjects) // 5):
         return f"the photos of {', '.join(off)} are not the known ones, or those of another subject"

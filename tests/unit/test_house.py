@@ -1,0 +1,119 @@
+"""The house's own rules: one install, short files and functions, codes, help that is not cut."""
+
+import ast
+import itertools
+import re
+import tomllib
+
+import click
+import pytest
+from conftest import REPOSITORY
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from dreambench import cli
+
+PACKAGE = REPOSITORY / "dreambench"
+README = (REPOSITORY / "README.md").read_text()
+TEST_COMMAND = 'pip install -c constraints.txt -e ".[test]" && pytest'
+SHORT_ROOMS = ("report", "scoring", "runs")
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+
+def python_files(folder=PACKAGE):
+    return sorted(folder.rglob("*.py"))
+
+
+def test_readme_is_short_and_has_the_two_commands():
+    assert len(README.encode()) <= 8_000
+    assert "pip install -c constraints.txt -e . && dreambench run --method dreambooth" in README
+    assert TEST_COMMAND in README
+
+
+def test_last_call_of_ci_is_the_test_command_of_the_readme():
+    lines = (REPOSITORY / ".ci" / "run").read_text().rstrip().splitlines()
+    assert lines[-1] == TEST_COMMAND.replace("install", "install -q")
+
+
+def test_constraints_pin_every_package_that_pyproject_asks_for():
+    pins = {}
+    for line in (REPOSITORY / "constraints.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            name, version = line.split("==")
+            pins[canonicalize_name(name)] = version
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    faults = []
+    for requirement in map(Requirement, asked):
+        version = pins.get(canonicalize_name(requirement.name))
+        if requirement.name == "dreambench":  # Its own extras.
+            continue
+        if version is None or version not in requirement.specifier:
+            faults.append(f"{requirement}: {version}")
+    assert len(asked) > 40 and not faults
+
+
+def test_files_that_the_readme_points_to_are_there():
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert len(targets) >= 4
+    assert not [target for target in targets if not (REPOSITORY / target).exists()]
+
+
+@pytest.mark.parametrize("room", SHORT_ROOMS)
+def test_files_and_functions_are_short(room):
+    faults = []
+    for path in python_files(PACKAGE / room):
+        text = path.read_text()
+        if text.count("\n") > MAX_FILE_LINES:
+            faults.append(f"{path.name}: {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                n_lines = node.end_lineno - node.lineno + 1
+                if n_lines > MAX_FUNCTION_LINES:
+                    faults.append(f"{path.name}: {node.name} has {n_lines} lines")
+    assert not faults
+
+
+def raised_errors(path):
+    """Calls that make a UserError or one of its kinds with words of its own."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        name = node.func.id if isinstance(node.func, ast.Name) else name
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        if name == "UserError" or (name == "listed" and owner.endswith("Error")):
+            yield node
+
+
+def test_every_user_error_has_a_code():
+    faults, codes = [], set()
+    for path in python_files():
+        if path.name == "errors.py":
+            continue
+        for call in raised_errors(path):
+            given = [k.value for k in call.keywords if k.arg == "code"]
+            text = given[0].value if given and isinstance(given[0], ast.Constant) else None
+            if given and text is None:
+                continue  # Handed on, from another error.
+            if text is None or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text):
+                faults.append(f"{path.relative_to(REPOSITORY)}:{call.lineno}: {text}")
+            codes.add(text)
+    assert not faults
+    assert len(codes) > 20
+
+
+def commands(group, words=()):
+    for name, command in group.commands.items():
+        yield (*words, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+
+
+@pytest.mark.parametrize(
+    ("words", "command"), [pytest.param(*c, id=" ".join(c[0])) for c in commands(cli.main)]
+)
+def test_help_of_a_command_is_one_line_that_is_not_cut(words, command):
+    short = command.get_short_help_str(66)
+    assert short and not short.endswith("...")
+    assert command.help.splitlines()[0].rstrip() == command.help.split("\n\n")[0].strip()
