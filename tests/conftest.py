@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -144,6 +145,28 @@ def shared_cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def finished(tmp_path_factory, shared_cache):
+    """A whole tiny run with both methods alongside: (folder of runs, words, finished command).
+
+    It is shared by all tests: copy what a test changes.
+    """
+    root = tmp_path_factory.mktemp("finished")
+    (root / "tiny.toml").write_text(TINY_PROTOCOL)
+    (root / "quick.toml").write_text(TINY_RECIPE)
+    words = (
+        "run", "--protocol", root / "tiny.toml", "--method", root / "quick.toml",
+        "--out", root / "runs", "--cache", shared_cache, "--batch-size", 4,
+    )  # fmt: skip
+    return root / "runs" / "tiny", words, invoke(*words)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A private copy of the finished run's folder."""
+    return shutil.copytree(finished[0] / "quick", tmp_path / "quick")
+
+
+@pytest.fixture(scope="session")
 def other_folder(tmp_path_factory):
     """A random pipeline of other sizes than mini's: 4 latent channels, epsilon prediction."""
     from small_pipelines import write_sd_folder  # noqa: PLC0415  (imports torch)
@@ -173,6 +196,28 @@ def base_of(other_folder, xl_folder):
         "other": find_base_model(f"sd15={other_folder}"),
         "xl": find_base_model(f"sdxl={xl_folder}"),
     }
+
+
+@pytest.fixture
+def own(tiny, tmp_path, shared_cache, monkeypatch):
+    """A plug-in's file and the words of a command that runs it, without FAULT."""
+    from own_method import OWN  # noqa: PLC0415  (imports this file)
+
+    monkeypatch.delenv("FAULT", raising=False)
+    path = tmp_path / "code" / "own.py"
+    path.parent.mkdir()
+    path.write_text(OWN)
+    words = (
+        "--protocol", tiny[0], "--out", tmp_path / "runs", "--cache", shared_cache,
+        "--batch-size", 2,
+    )  # fmt: skip
+    return path, words
+
+
+def tree(folder):
+    """Every file of a folder with its bytes, but for the lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def command(*words):

@@ -28,9 +28,6 @@ from dreambench.machine.environment import describe_session
 from dreambench.methods.registry import describe_track
 from dreambench.storage.files import make_dir
 
-GROWING = ("subjects", "prompts", "partial", "digests.data", "digests.plan")
-"""What differs between a run and the same one with more subjects or prompts."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -160,8 +157,7 @@ def check_folder(run: Run) -> list[Session]:
     if not has_manifest(run.folder):
         return []
     old = read_manifest(run.folder)
-    ignored = GROWING if _grows(old, run.manifest) else ()
-    if changes := _leave_out(list_changes(old, run.manifest), ignored):
+    if changes := list_changes(old, _narrow_to(old, run)):
         raise UserError(
             f"{run.folder} holds another run: {name_some(changes, separator='; ')}",
             hint="choose another folder with --out, or delete this one",
@@ -170,13 +166,26 @@ def check_folder(run: Run) -> list[Session]:
     return list(old.sessions)
 
 
-def _grows(old: Manifest, new: RunManifest) -> bool:
-    """Whether the new run has all subjects and prompts of the old one, and more of either."""
-    return set(old.subjects) <= set(new.subjects) and set(old.prompts) <= set(new.prompts)
+def _narrow_to(old: Manifest, run: Run) -> RunManifest:
+    """Return what a run's manifest would be with no more subjects and prompts than an older one.
 
-
-def _leave_out(changes: list[str], ignored: tuple[str, ...]) -> list[str]:
-    return [line for line in changes if not line.startswith(ignored)] if ignored else changes
+    So the photos and the plan of what is done are compared too, and not only the names. The run's
+    own manifest where it lacks one of them.
+    """
+    new = run.manifest
+    if not (set(old.subjects) <= set(new.subjects) and set(old.prompts) <= set(new.prompts)):
+        return new
+    subjects = [subject for subject in run.subjects if subject.name in old.subjects]
+    plan = make_plan(run.protocol.narrow(old.prompts), subjects, batch_size=new.batch_size)
+    data, digest = digest_subjects(subjects), plan.digest()
+    return new.model_copy(
+        update={
+            "subjects": [subject.name for subject in subjects],
+            "prompts": old.prompts,
+            "partial": old.partial,
+            "digests": new.digests.model_copy(update={"data": data, "plan": digest}),
+        }
+    )
 
 
 def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:

@@ -15,7 +15,7 @@ N_KILLS = 10
 def words(tiny, root):
     protocol, recipe = tiny
     return (
-        "run", "--protocol", protocol, "--method", recipe, "--beside", "", "--batch-size", 3,
+        "run", "--protocol", protocol, "--method", recipe, "--alongside", "", "--batch-size", 3,
         "--out", root / "runs", "--cache", root / "cache",
     )  # fmt: skip
 
