@@ -30,7 +30,7 @@ Row = NDArray[Any]
 T = TypeVar("T")
 
 DEFAULT_MAX = "2 GB"
-"""Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million embeddings."""
+"""Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million rows."""
 
 # The name has the format: another format is another file. Distances are sums in float64; looks are
 # what opening a file shows, as text.

@@ -212,7 +212,8 @@ def choose_encoders(
     default all that is named; others are left out.
 
     Raises:
-        UserError: an encoder is unknown or not for its role, or no metric reads an override.
+        UserError: an encoder is unknown or not for its role, an input has none, or no metric reads
+            an override.
     """
     overrides = overrides or {}
     wanted = set(inputs) if inputs is not None else {*named, *overrides}
@@ -234,6 +235,12 @@ def choose_encoders(
             )
         elif role in wanted and role in named:
             found[role] = find_encoder(named[role], role)
+    if missing := sorted(wanted - found.keys()):
+        raise UserError(
+            f"a metric reads the input '{missing[0]}', and no encoder is named for it",
+            hint=f"add --encoder {missing[0]}=FILE.py:Class",
+            code="missing-encoder",
+        )
     return found
 
 

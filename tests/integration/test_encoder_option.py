@@ -51,3 +51,22 @@ def test_a_run_keeps_its_encoder(made):
     assert (run_dir / "scores.parquet").read_bytes() == before
     invoke("summarise", run_dir)
     assert "'dino'" in refused(*score, "--encoder", own.replace("dino=", "dinp="))
+
+
+def test_a_metric_of_ones_own_reads_another_input(made):
+    root, words, *_ = made
+    for name, change in {
+        "my_encoder.py": ('("dino",)', '("look",)'),
+        "my_metric.py": ('inputs = ("dino",)', 'inputs = ("look",)'),
+    }.items():
+        text = (REPOSITORY / "examples" / name).read_text()
+        assert change[0] in text
+        (root / f"look_{name}").write_text(text.replace(*change))
+    metric = ["--metric", f"{root / 'look_my_metric.py'}:NearestPhoto"]
+    encoder = ["--encoder", f"look={root / 'look_my_encoder.py'}:MyEncoder"]
+    words = [*words[: words.index("--out")], "--out", root / "other", "--cache", root / "cache"]
+    assert "--encoder look=" in refused(*words, *metric)
+    done = invoke(*words, *metric, *encoder)
+    assert "|outside:colour-layout:v1:look_my_encoder.py:MyEncoder@" in done.stdout
+    scores = read_scores(read_image_set(root / "other" / "tiny" / "copy-reference")).frame
+    assert scores.loc[scores["metric"] == "nearest-photo", "value"].notna().all()

@@ -236,6 +236,7 @@ def test_encoders_are_those_of_the_inputs_that_metrics_read():
     named = {role: spec.name for role, spec in choose_encoders(MINI, {"clip": "mini-clip"}).items()}
     assert named == MINI
     assert fail(choose_encoders, MINI, {"dinp": example}, inputs={"dino"}) == "unknown-name"
+    assert fail(choose_encoders, MINI, inputs={"dino", "look"}) == "missing-encoder"
     # A protocol's file never names code.
     assert fail(choose_encoders, {"dino": example}) == "unknown-name"
 
