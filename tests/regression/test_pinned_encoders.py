@@ -26,13 +26,14 @@ SEGMENTER = (
 # Of the photos as they are, and resized to 150 x 101.
 ROWS = {
     "mini-vit": ("65cd8444b7acf9ee", "39c119a5c5e8f8aa"),
-    "mini-clip": ("575bfff7682a5b3f", "dba77aad84c64ad3"),
+    "mini-clip": ("82c4c28655de3a31", "78e5ac060efb3a32"),
     "mini-vit-patches": ("a43231de8a012679", "282e998a029a2ca9"),
 }
 TEXTS = (
     "a red dog on the beach", "a mug", "a dog wearing a hat and a scarf in the jungle at night",
 )  # fmt: skip
-# Other vector units add up in another order: there only identities are compared.
+# Other vector units add up in another order, as other numbers of threads do: there only identities
+# are compared.
 same_machine = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX2", reason="the bits are those of AVX2"
 )
@@ -43,6 +44,14 @@ def images():
     """The first photos of two of mini's subjects."""
     subjects = {subject.name: subject for subject in load_subjects(find_dataset("mini"))}
     return [load_image(subjects[name].photos[0]) for name in ("dog", "mug")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def name_bits(rows):
@@ -84,9 +93,9 @@ def test_bits_of_texts():
 def test_bits_of_the_segmenter_and_of_parts(images):
     segmenter = load_segmenter("mini-segmenter")
     pixels = np.stack([segmenter.spec.pixels.prepare(image) for image in images])
-    assert name_bits(segmenter.find_logits(pixels, "dog")) == "f26b48327bb85d5a"
+    assert name_bits(segmenter.find_logits(pixels, "dog")) == "4b28a8851584fdbb"
     parts = PartsExtractor(
         load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip"), segmenter,
         class_name="dog",
     )  # fmt: skip
-    assert name_bits(parts.encode_images(images)) == "f6737ef02785ff0c"
+    assert name_bits(parts.encode_images(images)) == "77f91308bc8d797b"
