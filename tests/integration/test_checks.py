@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from dreambench.machine.cost_estimate import estimate_memory, make_estimate
-from dreambench.machine.doctor import check_recipes
+from dreambench.preflight.cost_estimate import estimate_memory, make_estimate
+from dreambench.preflight.doctor import check_recipes
 
 from dreambench import cli
 from dreambench.base_models import BASE_MODELS, find_base_model

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
-from dreambench.machine.cost_estimate import make_estimate
+from dreambench.preflight.cost_estimate import make_estimate
 from PIL import Image
 from small_pipelines import context, pixels, subjects
 
