@@ -90,10 +90,9 @@ def check_comparable(sets: Sequence[ImageSet]) -> None:
     Raises:
         UserError: two of them cannot be compared; the line says why.
     """
-    first = sets[0]
     photos_of: dict[str, tuple[str, ImageSet]] = {}
     for images in sets:
-        faults = _find_faults(images, first)
+        faults = _find_faults(images, sets[0])
         for subject in images.subjects:
             own = digest_subjects([subject])
             photos, owner = photos_of.setdefault(subject.name, (own, images))
@@ -176,8 +175,14 @@ def compare_scored(
     numbers depend on: the signature and digests of what was compared.
 
     Raises:
-        UserError: the runs lack a metric or a category.
+        UserError: there are fewer than two runs, or they lack a metric or a category.
     """
+    if len(runs) < 2:
+        raise UserError(
+            f"a comparison is of two runs or more, not of {len(runs)}",
+            hint="name at least two run folders",
+            code="missing-argument",
+        )
     infos = runs[0].infos
     chosen = _choose_metrics(runs, metrics)
     _check_families(runs[0], families)

@@ -9,7 +9,6 @@ import click
 
 from dreambench.cli.printing import print_comparison
 from dreambench.cli.shared import data_option, json_option, print_json, split, user_errors
-from dreambench.errors import UserError
 
 
 @click.command()
@@ -34,12 +33,6 @@ def compare(
     as_json: bool, out: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Test runs against the first, paired by subject and prompt."""
-    if len(run_dirs) < 2:
-        raise UserError(
-            "one run cannot be compared",
-            hint="name at least two run folders",
-            code="missing-argument",
-        )
     from dreambench.analysis.comparison import compare_scored, load_comparable  # noqa: PLC0415
     from dreambench.artifacts.image_set import read_image_set  # noqa: PLC0415
     from dreambench.report.pages import describe_comparison  # noqa: PLC0415

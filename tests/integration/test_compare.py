@@ -8,17 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_PROTOCOL, invoke
-from conftest import refused_at_once as refused
+from conftest import TINY_PROTOCOL, invoke, refused_at_once
 from scipy import stats
+from scored_runs import by_subject as scored
+from scored_runs import frame as whole_frame
+from scored_runs import with_metric, without_metric
 
+import dreambench
 from dreambench.analysis.comparison import (
     NOT_SHOWN,
     TOO_FEW,
-    Scored,
     check_comparable,
     compare_paired,
-    compare_runs,
+    compare_scored,
+    load_comparable,
 )
 from dreambench.analysis.stats import (
     MAX_EXACT_SUBJECTS,
@@ -28,41 +31,25 @@ from dreambench.analysis.stats import (
     smallest_p,
     why_no_interval,
 )
+from dreambench.artifacts.image_set import read_image_set
 from dreambench.errors import UserError
-from dreambench.report.tables import (
-    describe_comparison,
-    format_number,
-    make_comparison_notes,
-    make_comparison_table,
-    make_difference_table,
-    make_measure_signatures,
-)
-from dreambench.runs.pipeline import read_comparable
-from dreambench.runs.run_folder import read_run
+from dreambench.report.formatting import format_cell, format_p
+from dreambench.report.notes import list_other_signatures, make_comparison_notes
+from dreambench.report.pages import describe_comparison
+from dreambench.report.tables import make_comparison_table, make_difference_table
 from dreambench.storage.files import read_json, write_json
-
-COLUMNS = ["subject", "family", "prompt_id", "metric", "value", "n_pairs"]
 
 
 def frame(*rows):
     """Scores of rows (subject, prompt, metric, value)."""
-    return pd.DataFrame([[s, "art", p, m, v, 1] for s, p, m, v in rows], columns=COLUMNS)
+    return whole_frame(*[(s, "art", p, m, v) for s, p, m, v in rows])
 
 
-def scored(name, *, partial=False, **values):
-    """A run with one prompt; `values` has by metric (with _ for -) the value of each subject."""
-    rows = [
-        (f"s{index:02}", "red", metric.replace("_", "-"), value)
-        for metric, subjects in values.items()
-        for index, value in enumerate(subjects)
-    ]
-    digests = {"protocol": "p0", "recipe": f"recipe of {name}", "data": "d0", "base_model": "b0"}
-    summary = {
-        "method": name, "protocol": "p v1", "partial": partial, "digests": digests, "n_images": 9,
-        "metrics": {m.replace("_", "-"): {"signature": f"S|{m}"} for m in values},
-        "code": {"version": "0", "commit": None, "dirty": None},
-    }  # fmt: skip
-    return Scored(name, frame(*rows), summary, frame())
+def code_of(call, *args, **options):
+    """The error of a call that has to be refused."""
+    with pytest.raises(UserError) as caught:
+        call(*args, **options)
+    return caught.value
 
 
 def count_flips(integers):
@@ -164,7 +151,7 @@ def test_order_of_rows_and_of_subjects_changes_nothing():
 def test_a_method_against_itself_shows_no_difference():
     values = [0.4, 0.5, 0.3, 0.6, 0.2, 0.7]
     run = scored("a", dino=values, pres=values)
-    table = compare_runs([run, replace(run, name="a #2")])
+    table = compare_scored([run, replace(run, name="a #2")])
     assert table["mean"].tolist() == [0.0, 0.0]
     assert table["p_holm"].tolist() == [1.0, 1.0]
     assert table["verdict"].tolist() == [NOT_SHOWN, NOT_SHOWN]
@@ -174,7 +161,7 @@ def test_words_say_which_is_higher_and_whether_that_is_better():
     low = np.linspace(0.1, 0.4, 8)
     first, second = scored("a", dino=low + 0.3, pres=low + 0.2), scored("b", dino=low, pres=low)
     for runs in ([first, second], [second, first]):
-        table = compare_runs(runs).set_index("metric")
+        table = compare_scored(runs).set_index("metric")
         assert table["verdict"].to_dict() == {
             "dino": "a is higher (better)", "pres": "a is higher (worse)"
         }  # fmt: skip
@@ -187,93 +174,92 @@ def test_holm_goes_over_methods_times_metrics():
         scored(name, dino=rng.random(10), clip_t=rng.random(10) + shift)
         for name, shift in (("a", 0.0), ("b", 0.5), ("c", 0.0))
     ]
-    table = compare_runs(runs)
+    table = compare_scored(runs)
     assert table[["first", "second"]].drop_duplicates().to_numpy().tolist() == [
         ["a", "b"], ["a", "c"]
     ]  # fmt: skip
     assert set(table["n_comparisons"]) == {4}
     assert table["p_holm"].tolist() == adjust_holm(table["p"].to_numpy()).tolist()
-    every = compare_runs(runs, all_pairs=True)
+    every = compare_scored(runs, all_pairs=True)
     assert set(every["n_comparisons"]) == {6}
     assert every["first"].tolist()[-2:] == ["b", "b"]
-    one = compare_runs(runs, metrics=["clip-t"])
+    one = compare_scored(runs, metrics=["clip-t"])
     assert set(one["metric"]) == {"clip-t"}
     assert set(one["n_comparisons"]) == {2}
-    assert "over all 2 tests" in " ".join(make_comparison_notes(one))
-    with pytest.raises(UserError, match="did you mean 'clip-t'"):
-        compare_runs(runs, metrics=["clip-tt"])
+    assert describe_comparison(runs, one)["n_tests"] == 2
+    error = code_of(compare_scored, runs, metrics=["clip-tt"])
+    assert error.code == "unknown-name"
+    assert "'clip-t'" in error.hint
 
 
 def test_too_few_subjects_is_not_called_no_difference():
     # Five subjects: no p below 1/16, whatever the difference.
     low = np.linspace(0.1, 0.2, 5)
-    table = compare_runs([scored("a", dino=low + 0.5, div=low), scored("b", dino=low, div=low)])
+    table = compare_scored([scored("a", dino=low + 0.5, div=low), scored("b", dino=low, div=low)])
     assert table["verdict"].tolist() == [TOO_FEW, NOT_SHOWN]
     notes = " ".join(make_comparison_notes(table))
-    assert "5 subjects give no p below .062" in notes
-    assert "over 2 tests no p Holm below .125" in notes
+    # 2 / 2^5, and twice that over two tests.
+    assert format_p(2 / 2**5) == ".062" and ".062" in notes
+    assert format_p(4 / 2**5) == ".125" and ".125" in notes
 
 
 def test_one_subject_has_neither_interval_nor_test_and_is_told_why():
     runs = [scored("a", dino=[0.7]), scored("b", dino=[0.5])]
-    table = compare_runs(runs)
+    table = compare_scored(runs)
     assert table[["low", "high", "p", "p_holm"]].isna().all(axis=None)
-    assert table["verdict"].item() == f"not tested: {why_no_interval(1, None)}"
-    shown = make_comparison_table(table).iloc[0]
-    assert shown["mean and 95 % interval"] == ".200 [-, -]"
-    assert shown["p Holm"] == "-"
-    assert any("one subject does not show" in note for note in make_comparison_notes(table))
-    row = json.loads(json.dumps(describe_comparison(runs, table), allow_nan=False))["comparisons"]
-    assert row[0]["low"] is None
-    assert row[0]["mean"] == pytest.approx(0.2)
+    assert why_no_interval(1, None) in table["verdict"].item()
+    (shown,) = make_comparison_table(table, runs[0].infos).rows
+    assert format_cell(shown["mean and 95 % interval"]) == ".200 [-, -]"
+    assert format_cell(shown["p Holm"]) == "-"
+    (row,) = json.loads(json.dumps(describe_comparison(runs, table), allow_nan=False))[
+        "comparisons"
+    ]
+    assert row["low"] is None
+    assert row["mean"] == pytest.approx(0.2)
     # Only what was tested counts among the tests.
     assert table["n_comparisons"].item() == 0
 
 
 def test_partial_runs_are_marked_and_what_is_left_out_is_shown():
     whole, part = scored("a", dino=[0.5, 0.6, 0.7]), scored("b", partial=True, dino=[0.1, 0.3])
-    table = compare_runs([whole, part])
-    shown = make_comparison_table(table).iloc[0]
+    table = compare_scored([whole, part])
+    (shown,) = make_comparison_table(table, whole.infos).rows
     assert shown["difference"] == "a - b (partial)"
     assert shown["cells"] == "2 (1 left out)"
-    assert table["partial_second"].item()
-    notes = " ".join(make_comparison_notes(table))
-    assert "Left out: cells" in notes
-    assert "Partial:" in notes
+    assert table["n_left_out"].item() == 1
+    assert (table["partial_first"].item(), table["partial_second"].item()) == (False, True)
+    plain = compare_scored([whole, scored("c", dino=[0.1, 0.3, 0.2])])
+    assert len(make_comparison_notes(table)) == len(make_comparison_notes(plain)) + 2
     # The report's table is of the same differences.
-    report = make_difference_table([whole, part]).iloc[0]
-    assert report["DINO (up)"].endswith("(1 cells left out)")
-    assert report["DINO (up)"].startswith(shown["mean and 95 % interval"])
+    (report,) = make_difference_table([whole, part]).rows
+    assert report["difference"] == "a - b (partial)"
+    cell, same = report["DINO (up)"], shown["mean and 95 % interval"]
+    assert (cell.mean, cell.low, cell.high) == (same.mean, same.low, same.high)
+    assert cell.mean == pytest.approx(0.35)
+    assert "1 cells" in cell.note
 
 
 def test_every_row_carries_its_recipe():
-    table = compare_runs([scored("a", dino=[0.1, 0.2]), scored("b", dino=[0.3, 0.1])])
+    table = compare_scored([scored("a", dino=[0.1, 0.2]), scored("b", dino=[0.3, 0.1])])
     row = table.iloc[0]
     assert row["signature"] == "S|dino"
-    assert row["protocol"] == "p0"
-    assert row["recipe_first"] == "recipe of a"
-    assert row["recipe_second"] == "recipe of b"
+    assert (row["protocol"], row["base_model"]) == ("p0", "b0")
+    assert (row["recipe_first"], row["recipe_second"]) == ("recipe of a", "recipe of b")
+    assert (row["data_first"], row["data_second"]) == ("d0", "d0")
 
 
-def with_measures(run, *rows):
-    """The run with measures of rows (subject, family, measure, value)."""
-    measures = pd.DataFrame([[s, f, f, m, v, 1] for s, f, m, v in rows], columns=COLUMNS)
-    signatures = {m: {"signature": f"S|{m}"} for m in measures["metric"].unique()}
-    return replace(run, measures=measures, summary={**run.summary, "measures": signatures})
-
-
-def test_measures_are_compared_without_property_prompts_unless_these_are_asked_for():
+def test_other_metrics_are_compared_without_property_prompts_unless_these_are_asked_for():
     subjects = [f"s{i:02}" for i in range(8)]
     first, second = (
-        with_measures(
+        with_metric(
             scored(name, dino=np.linspace(0.1, 0.5, 8)),
-            *[(s, "art", "joint", level + i / 100) for i, s in enumerate(subjects)],
-            *[(s, "property", "joint", 1 - level) for s in subjects],
-            *[(s, "art", "copy", np.nan if s == "s00" else level) for s in subjects],
+            *[(s, "art", "art", "joint", level + i / 100) for i, s in enumerate(subjects)],
+            *[(s, "property", "property", "joint", 1 - level) for s in subjects],
+            *[(s, "art", "art", "copy", level) for s in subjects if s != "s00"],
         )
         for name, level in (("a", 0.6), ("b", 0.2))
     )
-    table = compare_runs([first, second], metrics=["joint", "dino", "copy"]).set_index("metric")
+    table = compare_scored([first, second], metrics=["joint", "dino", "copy"]).set_index("metric")
     assert table.index.tolist() == ["joint", "dino", "copy"]
     assert table["prompts"].tolist() == ["all but property", "all", "all but property"]
     assert table["mean"].tolist() == pytest.approx([0.4, 0, 0.4])
@@ -282,50 +268,65 @@ def test_measures_are_compared_without_property_prompts_unless_these_are_asked_f
         "a is higher (better)", NOT_SHOWN, "a is higher (worse)"
     ]  # fmt: skip
     assert table["signature"].tolist() == ["S|joint", "S|dino", "S|copy"]
-    shown = make_comparison_table(table.reset_index())
-    assert shown["metric"][0] == "Joint (up), all but property prompts"
+    shown = make_comparison_table(table.reset_index(), first.infos)
+    assert shown.rows[0]["metric"] == "Joint (up), all but property prompts"
+    assert shown.rows[1]["metric"] == "DINO (up)"
     assert "--family property" in " ".join(make_comparison_notes(table))
 
-    apart = compare_runs([first, second], metrics=["joint", "dino"], families=["property"])
+    apart = compare_scored([first, second], metrics=["joint", "dino"], families=["property"])
     assert apart["metric"].tolist() == ["joint"]
     assert apart["mean"].item() == pytest.approx(-0.4)
     assert apart["prompts"].item() == "property"
-    assert set(compare_runs([first, second])["metric"]) == {"dino"}
-    with pytest.raises(UserError, match="did you mean 'joint'"):
-        compare_runs([first, second], metrics=["joimt"])
-    with pytest.raises(UserError, match="dino has no row of these prompts"):
-        compare_runs([first, second], metrics=["dino"], families=["property"])
+    assert set(compare_scored([first, second])["metric"]) == {"dino"}
+    error = code_of(compare_scored, [first, second], metrics=["joimt"])
+    assert error.code == "unknown-name" and "'joint'" in error.hint
+    error = code_of(compare_scored, [first, second], families=["properti"])
+    assert error.code == "unknown-name" and "'property'" in error.hint
+    error = code_of(compare_scored, [first, second], metrics=["dino"], families=["property"])
+    assert error.code == "no-rows" and "dino" in error.problem
 
 
-def test_the_report_says_of_which_run_a_measure_is_missing():
-    whole = with_measures(scored("a", dino=[0.1, 0.2]), ("s00", "art", "joint", 0.3))
-    lacks = {"joint": {"signature": None, "not_measured": "no segmenter"}}
-    other = replace(scored("b", dino=[0.1]), summary={**whole.summary, "measures": lacks})
-    assert make_measure_signatures([other, whole]) == [
-        "S|joint", "Joint: not measured of b: no segmenter"
-    ]  # fmt: skip
-    assert make_measure_signatures([other]) == ["Joint: not measured: no segmenter"]
+def test_a_metric_that_was_asked_for_is_compared_where_both_runs_have_it():
+    first, second = (
+        with_metric(scored(name, dino=[0.1, 0.2]), ("s00", "art", "art", "joint", 0.3), listed=True)
+        for name in "ab"
+    )
+    assert set(compare_scored([first, second])["metric"]) == {"dino", "joint"}
+    plain = scored("c", dino=[0.1, 0.2])
+    assert set(compare_scored([first, plain])["metric"]) == {"dino"}
 
 
-def test_a_measure_that_one_run_lacks_is_not_tested():
-    first = with_measures(scored("a", dino=[0.1, 0.2]), ("s00", "art", "joint", 0.3))
+def test_the_report_says_of_which_run_a_metric_is_missing():
+    whole = with_metric(scored("a", dino=[0.1, 0.2]), ("s00", "art", "art", "joint", 0.3))
+    other = without_metric(scored("b", dino=[0.1]), "joint", why="no segmenter")
+    signature, missing = list_other_signatures([other, whole])
+    assert signature == "S|joint"
+    assert all(fact in missing for fact in ("Joint", " b", "no segmenter"))
+    (missing,) = list_other_signatures([other])
+    assert " b" not in missing
+    assert "no segmenter" in missing
+
+
+def test_a_metric_that_one_run_lacks_is_not_tested():
+    first = with_metric(scored("a", dino=[0.1, 0.2]), ("s00", "art", "art", "joint", 0.3))
     second = scored("b", dino=[0.1, 0.2])
-    row = compare_runs([first, second], metrics=["joint"]).iloc[0]
-    assert row["verdict"] == f"not tested: {why_no_interval(0, None)}"
+    row = compare_scored([first, second], metrics=["joint"]).iloc[0]
+    assert why_no_interval(0, None) in row["verdict"]
+    assert np.isnan(row["p"])
     assert row["n_left_out"] == 1
-    with pytest.raises(UserError, match="no metric of these runs named 'joint'"):
-        compare_runs([second, first], metrics=["joint"])
+    error = code_of(compare_scored, [second, first], metrics=["joint"])
+    assert error.code == "unknown-name" and "'joint'" in error.problem
 
 
 # On real runs.
 
 
-def make_run(folder, cache, *options, protocol=TINY_PROTOCOL, method="copy-reference", beside=""):
-    """Real runs without tuning; returns the folder of the first."""
+def make_run(folder, cache, *options, protocol=TINY_PROTOCOL, method="copy-reference", others=""):
+    """Real runs without training; returns the folder of the first."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.toml").write_text(protocol)
     invoke(
-        "run", "--protocol", folder / "tiny.toml", "--method", method, "--beside", beside,
+        "run", "--protocol", folder / "tiny.toml", "--method", method, "--alongside", others,
         "--out", folder, "--cache", cache, "--device", "cpu", *options,
     )  # fmt: skip
     return folder / "tiny" / method
@@ -335,20 +336,23 @@ def make_run(folder, cache, *options, protocol=TINY_PROTOCOL, method="copy-refer
 def pair(tmp_path_factory, shared_cache):
     """Folders of two whole runs."""
     folder = tmp_path_factory.mktemp("pair")
-    first = make_run(folder, shared_cache, beside="class-only")
+    first = make_run(folder, shared_cache, others="class-only")
     return first, first.parent / "class-only"
+
+
+def read_means(path, metric, *, keep=lambda family: True):
+    """The mean of each subject in one metric, for the prompt categories that are kept."""
+    rows = pd.read_parquet(path / "scores.parquet")
+    rows = rows[(rows["metric"] == metric) & rows["family"].map(keep)]
+    return rows.groupby("subject")["value"].mean()
 
 
 def test_compare_prints_differences_tests_words_and_signatures(pair):
     done = invoke("compare", *pair)
     assert "copy-reference - class-only" in done.stdout
-    assert "too few subjects to tell" in done.stdout
-    assert "over all 5 tests" in done.stdout
+    assert TOO_FEW in done.stdout
     assert "DINO|v1|" in done.stdout
-    scores = [pd.read_parquet(path / "scores.parquet") for path in pair]
-    means = [
-        frame[frame["metric"] == "dino"].groupby("subject")["value"].mean() for frame in scores
-    ]
+    means = [read_means(path, "dino") for path in pair]
     found = json.loads(invoke("compare", *pair, "--json").stdout)
     row = found["comparisons"][0]
     assert row["metric"] == "dino"
@@ -358,8 +362,24 @@ def test_compare_prints_differences_tests_words_and_signatures(pair):
     assert (row["p"], row["n_subjects"], row["n_cells"], row["n_left_out"]) == (0.5, 2, 4, 0)
     assert found["n_tests"] == 5
     for run, path in zip(found["runs"], pair, strict=True):
-        assert run["digests"] == read_json(path / "run.json")["digests"]
-        assert "code" in run
+        stored = read_json(path / "run.json")["digests"]
+        assert {key: run["digests"][key] for key in stored} == stored
+        assert run["code"] == read_json(path / "summary.json")["code"]
+
+
+def test_python_compares_as_the_command_does(pair):
+    found = dreambench.compare(pair, metrics=["dino", "joint"])
+    rows = json.loads(invoke("compare", *pair, "--metrics", "dino,joint", "--json").stdout)
+    assert found.table["mean"].tolist() == [row["mean"] for row in rows["comparisons"]]
+    assert found.runs == ["copy-reference", "class-only"]
+    assert list(found.notes) == rows["notes"]
+    results = [dreambench.load_run(path) for path in pair]
+    assert dreambench.compare(results).table.equals(dreambench.compare(pair).table)
+
+
+@pytest.mark.parametrize("n_runs", [0, 1])
+def test_fewer_than_two_runs_are_no_comparison(pair, n_runs):
+    assert code_of(dreambench.compare, pair[:n_runs]).code == "missing-argument"
 
 
 def test_compare_writes_csv_and_markdown(pair, tmp_path):
@@ -368,6 +388,8 @@ def test_compare_writes_csv_and_markdown(pair, tmp_path):
     assert table["metric"].tolist() == ["dino", "pres"]
     wanted = ["signature", "protocol", "base_model", "recipe_first", "recipe_second", "data_first"]
     assert table[wanted].notna().all(axis=None)
+    means = [read_means(path, "dino") for path in pair]
+    assert table["mean"][0] == pytest.approx((means[0] - means[1]).mean(), abs=1e-12)
     invoke("compare", *pair, "--out", tmp_path / "table.md")
     text = (tmp_path / "table.md").read_text()
     digests = read_json(pair[1] / "run.json")["digests"]
@@ -375,49 +397,45 @@ def test_compare_writes_csv_and_markdown(pair, tmp_path):
     assert digests["recipe"] in text
     assert "| copy-reference - class-only | DINO (up)" in text
     assert "CLIP-T|v1|" in text
-    assert "neither .csv nor .md" in refused("compare", *pair, "--out", tmp_path / "table.xlsx")
-    assert not (tmp_path / "table.xlsx").exists()
+    path = tmp_path / "table.xlsx"
+    line = refused_at_once("compare", *pair, "--out", path)
+    assert all(fact in line for fact in (str(path), ".csv", ".md"))
+    assert not path.exists()
 
 
-def test_compare_takes_measures_and_families(pair):
+def test_compare_takes_other_metrics_and_categories(pair):
     rows = json.loads(invoke("compare", *pair, "--metrics", "joint,clip-t", "--json").stdout)
     joint, clip_t = rows["comparisons"]
-    measures = [pd.read_parquet(path / "measures.parquet") for path in pair]
-    means = [
-        frame[(frame["metric"] == "joint") & (frame["family"] != "property")]
-        .groupby("subject")["value"].mean()
-        for frame in measures
-    ]  # fmt: skip
+    means = [read_means(path, "joint", keep=lambda family: family != "property") for path in pair]
     assert joint["mean"] == pytest.approx((means[0] - means[1]).mean())
     assert (joint["prompts"], joint["n_cells"]) == ("all but property", 2)
-    assert (
-        joint["signature"] == read_json(pair[0] / "summary.json")["measures"]["joint"]["signature"]
-    )
+    stored = read_json(pair[0] / "summary.json")["metrics"]["joint"]["info"]["signature"]
+    assert joint["signature"] == stored
     assert (clip_t["prompts"], clip_t["n_cells"]) == ("all", 4)
-    done = invoke("compare", *pair, "--metrics", "joint,dino", "--family", "property")
-    assert "property prompts" in done.stdout
-    assert "over all 2 tests" in done.stdout
-    assert "did you mean 'property'" in refused("compare", *pair, "--family", "properti")
+    words = ("compare", *pair, "--metrics", "joint,dino", "--family", "property")
+    found = json.loads(invoke(*words, "--json").stdout)
+    assert [row["prompts"] for row in found["comparisons"]] == ["property"] * 2
+    assert found["n_tests"] == 2
+    assert "property prompts" in invoke(*words).stdout
+    assert "'property'" in refused_at_once("compare", *pair, "--family", "properti")
 
 
 def test_the_report_has_differences_in_property_prompts_apart(pair):
     table = pd.read_csv(pair[0] / "report" / "differences.csv").set_index("difference")
     whole, apart = table.index
     assert apart == f"{whole}, property prompts"
-    scores = [pd.read_parquet(path / "scores.parquet") for path in pair]
-    means = [
-        frame[(frame["metric"] == "dino") & (frame["family"] == "property")]
-        .groupby("subject")["value"].mean()
-        for frame in scores
-    ]  # fmt: skip
-    assert table.loc[apart, "DINO (up)"].startswith(format_number((means[0] - means[1]).mean()))
-    assert table.loc[apart, "PRES (down)"] == "-"
+    means = [read_means(path, "dino", keep=lambda family: family == "property") for path in pair]
+    assert table.loc[apart, "DINO (up)"] == pytest.approx((means[0] - means[1]).mean())
+    low, high = table.loc[apart, ["DINO (up) low", "DINO (up) high"]]
+    interval = stats.ttest_rel(*means).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+    assert np.isnan(table.loc[apart, "PRES (down)"])
 
 
 def test_a_run_against_itself_shows_no_difference(pair):
     done = invoke("compare", pair[0], pair[0], "--json")
     rows = json.loads(done.stdout)["comparisons"]
-    assert {row["verdict"] for row in rows} == {"no difference shown"}
+    assert {row["verdict"] for row in rows} == {NOT_SHOWN}
     assert {row["mean"] for row in rows} == {0.0}
     assert {(row["first"], row["second"]) for row in rows} == {
         ("copy-reference", "copy-reference #2")
@@ -426,45 +444,48 @@ def test_a_run_against_itself_shows_no_difference(pair):
 
 def test_a_narrowed_run_is_paired_where_it_can_be(pair, tmp_path, shared_cache):
     narrow = make_run(tmp_path, shared_cache, "--subjects", "mug", method="class-only")
-    done = invoke("compare", pair[0], narrow)
-    assert "class-only (partial)" in done.stdout
-    assert "(2 left out)" in done.stdout
-    assert "not tested: one subject" in done.stdout.replace("\n", " ")
+    assert "class-only (partial)" in invoke("compare", pair[0], narrow).stdout
+    found = json.loads(invoke("compare", pair[0], narrow, "--json").stdout)
+    row = found["comparisons"][0]
+    assert (row["n_subjects"], row["n_cells"], row["n_left_out"]) == (1, 2, 2)
+    assert (row["low"], row["p"]) == (None, None)
+    assert [run["partial"] for run in found["runs"]] == [False, True]
     other = make_run(tmp_path / "dog", shared_cache, "--subjects", "dog")
-    assert "has no subject in common" in refused("compare", narrow, other)
+    error = code_of(dreambench.compare, [narrow, other])
+    assert error.code == "not-comparable"
+    assert str(narrow) in error.problem and str(other) in error.problem
 
 
 def test_report_says_why_one_subject_of_a_kind_has_no_interval(pair):
-    text = (pair[0] / "report" / "report.md").read_text()
-    assert "## By kind of subject" in text
     kinds = pd.read_csv(pair[0] / "report" / "kinds.csv")
     assert kinds["kind"].tolist() == ["live", "object"] * 4
     assert kinds["prompts"].tolist() == (["all"] * 2 + ["property"] * 2) * 2
     assert set(kinds["subjects"]) == {1}
-    assert kinds["DINO (up)"].str.endswith("[-, -]").all()
-    assert "[-, -]: no interval, since one subject" in text
+    assert kinds["DINO (up)"].notna().all()
+    assert kinds[["DINO (up) low", "DINO (up) high"]].isna().all(axis=None)
+    text = (pair[0] / "report" / "report.md").read_text()
+    assert "[-, -]: no interval" in text
     summary = read_json(pair[0] / "summary.json")
-    assert summary["metrics"]["dino"]["no_interval"] is None
+    assert summary["metrics"]["dino"]["whole"]["no_interval"] is None
 
 
 def test_a_report_keeps_no_grid_of_a_row_that_it_has_not(pair, tmp_path):
     run = shutil.copytree(pair[0], tmp_path / "copy")
-    for beside, grids in (([pair[1]], ["class-only.png"]), ([], [])):
-        invoke("report", run, *beside)
+    for others, grids in (([pair[1]], ["class-only.png"]), ([], [])):
+        invoke("report", run, *others)
         assert [path.name for path in (run / "report" / "grids").glob("*")] == grids
 
 
 def test_runs_that_cannot_be_compared_are_refused(pair, tmp_path, shared_cache):
-    assert "name at least two run folders" in refused("compare", pair[0])
-    assert "is not there" in refused("compare", pair[0], tmp_path)
-    assert "no metric of these runs named 'dinoo'" in refused(
-        "compare", *pair, "--metrics", "dinoo"
-    )
+    refused_at_once("compare", pair[0])
+    assert str(tmp_path) in refused_at_once("compare", pair[0], tmp_path)
+    assert code_of(dreambench.compare, [pair[0], tmp_path]).code == "not-a-run"
+    assert "'dinoo'" in refused_at_once("compare", *pair, "--metrics", "dinoo")
     text = TINY_PROTOCOL.replace("guidance_scale = 3.0", "guidance_scale = 2.0")
     other = make_run(tmp_path / "other", shared_cache, protocol=text)
-    line = refused("compare", pair[0], other)
-    assert f"{other} has another protocol than {pair[0]}" in line
-    assert "compare runs of one protocol" in line
+    line = refused_at_once("compare", pair[0], other)
+    assert all(fact in line for fact in (str(other), str(pair[0]), "another protocol"))
+    assert code_of(dreambench.compare, [pair[0], other]).code == "not-comparable"
 
 
 def test_runs_scored_by_other_encoders_are_refused(pair, tmp_path):
@@ -472,40 +493,63 @@ def test_runs_scored_by_other_encoders_are_refused(pair, tmp_path):
     manifest = read_json(changed / "run.json")
     manifest["encoders"]["clip"] += "-of-another-day"
     write_json(changed / "run.json", manifest)
-    assert "has another clip encoder than" in refused("compare", pair[0], changed)
+    error = code_of(dreambench.compare, [pair[0], changed])
+    assert error.code == "not-comparable"
+    assert str(changed) in error.problem and "clip encoder" in error.problem
 
 
-def test_runs_scored_by_another_version_of_a_metric_are_refused(pair, tmp_path):
+@pytest.mark.parametrize(("metric", "title"), [("clip-t", "CLIP-T"), ("joint", "Joint")])
+def test_runs_scored_by_another_version_of_a_metric_are_refused(pair, tmp_path, metric, title):
     changed = shutil.copytree(pair[1], tmp_path / "changed")
     summary = read_json(changed / "summary.json")
-    entry = summary["metrics"]["clip-t"]
-    entry["signature"] = entry["signature"].replace("|v1|", "|v0|")
+    info = summary["metrics"][metric]["info"]
+    info["signature"] = info["signature"].replace("|v1|", "|v0|")
     write_json(changed / "summary.json", summary)
-    line = refused("compare", pair[0], changed)
-    assert f"{changed} has CLIP-T|v0|" in line
-    summary["metrics"]["clip-t"]["signature"] = entry["signature"].replace("|v0|", "|v1|")
-    joint = summary["measures"]["joint"]
-    joint["signature"] = joint["signature"].replace("|v1|", "|v0|")
-    write_json(changed / "summary.json", summary)
-    assert f"{changed} has Joint|v0|" in refused("compare", pair[0], changed)
-    assert "score and aggregate both again" in line
+    error = code_of(dreambench.compare, [pair[0], changed])
+    assert error.code == "not-comparable"
+    facts = (str(changed), f"{title}|v0|", f"{title}|v1|", str(pair[0]))
+    assert all(fact in error.problem for fact in facts)
 
 
 def test_runs_on_other_photos_are_refused(pair):
-    first, second = (read_run(path) for path in pair)
+    first, second = (read_image_set(path) for path in pair)
     subjects = [replace(s, sha256=tuple(reversed(s.sha256))) for s in second.subjects]
-    with pytest.raises(UserError, match="has other photos of dog than"):
-        check_comparable([first, replace(second, subjects=subjects)])
+    error = code_of(check_comparable, [first, replace(second, subjects=subjects)])
+    assert error.code == "not-comparable"
+    assert "photos of dog" in error.problem
 
 
-def test_runs_without_scores_or_summary_are_refused(pair, tmp_path):
-    for name, command in (("summary.json", "aggregate"), ("scores.parquet", "score")):
-        broken = shutil.copytree(pair[1], tmp_path / name)
-        (broken / name).unlink()
-        assert f"first: dreambench {command} {broken}" in refused("compare", pair[0], broken)
+@pytest.mark.parametrize(
+    ("name", "code", "command"),
+    [
+        ("summary.json", "not-summarised", "summarise"),
+        ("scores.parquet", "not-scored", "score"),
+    ],
+)
+def test_runs_without_scores_or_summary_are_refused(pair, tmp_path, name, code, command):
+    broken = shutil.copytree(pair[1], tmp_path / "broken")
+    (broken / name).unlink()
+    error = code_of(dreambench.compare, [pair[0], broken])
+    assert error.code == code
+    assert f"dreambench {command} {broken}" in error.hint
+    assert str(broken) in refused_at_once("compare", pair[0], broken)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "scores.parquet"])
+def test_damaged_results_are_named(pair, tmp_path, name):
+    broken = shutil.copytree(pair[1], tmp_path / "broken")
+    if name == "summary.json":
+        summary = read_json(broken / name)
+        del summary["metrics"]["dino"]["whole"]
+        write_json(broken / name, summary)
+    else:
+        (broken / name).write_bytes(b"no parquet")
+    error = code_of(dreambench.compare, [pair[0], broken])
+    assert error.code == "damaged-file"
+    assert str(broken / name) in error.problem
 
 
 def test_names_are_told_apart(pair):
-    runs = [read_run(path) for path in (*pair, pair[0], pair[0])]
-    names = [run.name for run in read_comparable(runs)]
+    runs = [read_image_set(path) for path in (*pair, pair[0], pair[0])]
+    names = [run.name for run in load_comparable(runs)]
     assert names == ["copy-reference", "class-only", "copy-reference #2", "copy-reference #3"]

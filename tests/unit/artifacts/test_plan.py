@@ -1,5 +1,8 @@
 """The plan: which images a run makes, in which batches, from which seeds."""
 
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
 from dreambench.artifacts.plan import derive_seed, make_plan
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
@@ -29,7 +32,9 @@ def test_seeds_do_not_depend_on_order_batch_or_company():
 
 def test_batches_stay_within_a_subject_and_a_size():
     plan = make_plan(MINI, MINI_SUBJECTS, batch_size=7)
-    for batch in {unit.batch for unit in plan.images}:
+    batches = [unit.batch for unit in plan.images]
+    assert batches == sorted(batches)
+    for batch in set(batches):
         members = [unit for unit in plan.images if unit.batch == batch]
         assert len(members) <= 7
         assert len({unit.subject for unit in members}) == 1
@@ -40,10 +45,40 @@ def test_derived_seed_is_frozen():
     assert derive_seed("image", "dog", "jungle", 0, 0) == 119713479847317
 
 
+parts = st.one_of(st.integers(), st.text(st.characters(codec="utf-8", exclude_characters="\x1f")))
+
+
+@given(st.lists(parts, max_size=5))
+def test_derived_seed_is_one_of_48_bits_and_the_same_each_time(values):
+    seed = derive_seed(*values)
+    assert isinstance(seed, int)
+    assert 0 <= seed < 2**48
+    assert seed == derive_seed(*values)
+
+
+@given(st.lists(parts, min_size=1, max_size=5), st.data())
+def test_derived_seed_changes_with_every_part_and_their_order(values, data):
+    index = data.draw(st.integers(0, len(values) - 1))
+    other = data.draw(parts)
+    assume(str(other) != str(values[index]))
+    changed = [*values[:index], other, *values[index + 1 :]]
+    assert derive_seed(*changed) != derive_seed(*values)
+    assert derive_seed(*values, other) != derive_seed(*values)
+    turned = values[::-1]
+    assume([str(v) for v in turned] != [str(v) for v in values])
+    assert derive_seed(*turned) != derive_seed(*values)
+
+
+def test_parts_of_a_derived_seed_do_not_run_into_each_other():
+    assert derive_seed("image", "dog", "1", 2) != derive_seed("image", "dog", "12")
+    assert derive_seed("image", "dog") != derive_seed("imaged", "og")
+
+
 def test_scoring_text_leaves_the_identifier_out():
-    unit = next(u for u in make_plan(MINI, MINI_SUBJECTS, batch_size=4).images)
-    assert "{subject}" in unit.prompt
-    assert unit.clip_text == unit.prompt.replace("{subject}", MINI_SUBJECTS[0].class_name)
+    nouns = {subject.name: subject.class_name for subject in MINI_SUBJECTS}
+    for unit in make_plan(MINI, MINI_SUBJECTS, batch_size=4).images:
+        assert ("{subject}" in unit.prompt) == (unit.prompt_id != "prior")
+        assert unit.clip_text == unit.prompt.replace("{subject}", nouns[unit.subject])
 
 
 def test_a_metric_that_is_left_out_costs_no_images():

@@ -5,7 +5,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
-from dreambench.preflight.cost_estimate import make_estimate
 from PIL import Image
 from small_pipelines import context, pixels, subjects
 
@@ -25,6 +24,7 @@ from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.methods.registry import find_method, make_method, read_settings
 from dreambench.mini.real_images import find_identity, read_prompt
 from dreambench.mini.world.renderer import SIZE_PX, make_caption
+from dreambench.preflight.cost_estimate import make_estimate
 from dreambench.storage.images import load_image
 
 BASELINES = ["composition", "cut-and-paste", "sdedit", "inpainting", "ddim-inversion"]

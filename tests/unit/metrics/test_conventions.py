@@ -117,8 +117,13 @@ def test_every_convention_names_encoders_that_exist():
             assert spec.shipped
             assert spec.pixels.fit == real[role].pixels.fit
             assert spec.pixels.interpolation == real[role].pixels.interpolation
-    with pytest.raises(UserError, match="did you mean 'dreambench-plus'"):
+
+
+def test_an_unknown_convention_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError) as caught:
         find_convention("dreambench++")
+    assert caught.value.code == "unknown-name"
+    assert "'dreambench-plus'" in caught.value.hint
 
 
 def test_tensor_bicubic_is_not_antialiased():
