@@ -29,8 +29,15 @@ def summarise(images: ImageSet, *, allow_incomplete: bool = True) -> Summary:
     """Write the summary of an image set.
 
     Raises:
-        UserError: it has no scores; or images are missing and `allow_incomplete` is not set.
+        UserError: it has no scores; images are missing and `allow_incomplete` is not set; or it is
+            of external images and was read back, so that nobody knows which of them are there.
     """
+    if images.files is not None and not images.files:
+        raise UserError(
+            f"{images.folder} holds scores of external images, and not where these lie",
+            hint="score the folder of the images again: dreambench score FOLDER --protocol ...",
+            code="not-a-run",
+        )
     table = read_scores(images)  # A run without scores is told that first.
     missing = len(images.missing_images())
     if missing and not allow_incomplete:

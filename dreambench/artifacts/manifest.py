@@ -193,7 +193,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:
-        keys = [".".join(map(str, item["loc"])) for item in error.errors()]
+        # A kind that is unknown has no place of its own.
+        keys = [".".join(map(str, item["loc"])) or "kind" for item in error.errors()]
         raise UserError(
             f"{path} is damaged: {name_some(keys)}",
             hint="restore it, or run again in another folder (--out)",

@@ -342,8 +342,9 @@ def test_identifier_is_rare_and_one_token():
     assert len(tokens) >= 20
     for word in tokens:
         assert len(tokenizer(word, add_special_tokens=False).input_ids) == 1
-    assert choose_identifier(tokenizer, "auto") in tokens
-    assert choose_identifier(tokenizer, "auto") == choose_identifier(tokenizer, "auto")
+    # Pinned: another word is another prompt, and another number for every recipe with "auto".
+    assert choose_identifier(tokenizer, "auto") == "gdl"
+    assert "gdl" in tokens
     assert choose_identifier(tokenizer, "sks") == "sks"
 
 
