@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from dreambench.preflight.cost_estimate import estimate_memory, make_estimate
-from dreambench.preflight.doctor import check_recipes
 
 from dreambench import cli
 from dreambench.base_models import BASE_MODELS, find_base_model
@@ -21,6 +19,8 @@ from dreambench.machine.throughput import Setting, note_speed, read_speed
 from dreambench.methods.finetuning.identifier import find_rare_tokens, sample_tokens
 from dreambench.methods.image_prompting.adapters import ADAPTERS
 from dreambench.methods.registry import find_method, read_settings
+from dreambench.preflight.cost_estimate import estimate_memory, make_estimate
+from dreambench.preflight.doctor import check_recipes
 
 
 def run_cli(*words):
