@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import invoke, refused_at_once
 
-from dreambench import cli
 from dreambench.base_models import BASE_MODELS, find_base_model
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import load_protocol
@@ -21,10 +20,6 @@ from dreambench.methods.image_prompting.adapters import ADAPTERS
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.preflight.cost_estimate import estimate_memory, make_estimate
 from dreambench.preflight.doctor import check_recipes
-
-
-def run_cli(*words):
-    return CliRunner().invoke(cli.main, [str(word) for word in words])
 
 
 def estimate(method, protocol="dreambench", base_model="sd15"):
@@ -59,40 +54,48 @@ def test_methods_that_do_less_are_counted_less():
 @pytest.mark.parametrize("recipe", ["dreambooth", "dreambooth-no-prior", "class-only"])
 def test_every_baseline_has_numbers_for_every_base_model_that_reads_prompts(recipe, base_model):
     if base_model == "sd21-unclip":
-        with pytest.raises(UserError, match="has no table for the base model 'sd21-unclip'"):
+        with pytest.raises(UserError) as caught:
             estimate(recipe, base_model=base_model)
+        assert caught.value.code == "missing-table"
+        assert recipe in caught.value.problem and base_model in caught.value.problem
     else:
         assert estimate(recipe, base_model=base_model).n_images == 3000
 
 
 def test_plan_prints_counts_and_no_hours_that_nobody_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMBENCH_CACHE", str(tmp_path))
-    done = run_cli("plan", "--method", "dreambooth", "--protocol", "dreambench")
-    assert done.exit_code == 0, done.output
-    for text in ("30 subjects, 750 prompts, 3,000 images", "30,000 on 60,000", "download", "GB"):
-        assert text in done.output
-    assert "clipseg: config.json, model.safetensors" in done.output
-    assert "hours" not in done.output
-    found = json.loads(run_cli("plan", "--method", "dreambooth", "--protocol", "mini",
-                               "--device", "cpu", "--json").output)  # fmt: skip
-    assert found["downloads"] == {}
-    assert found["hours"] == {"tuning": None, "drawing": None}
+    words = ("plan", "--method", "dreambooth", "--protocol", "dreambench")
+    output = invoke(*words).stdout
+    for fact in ("30 subjects", "750 prompts", "3,000 images", "30,000 on 60,000", "GB"):
+        assert fact in output
+    for name in ("config.json", "model.safetensors", "CIDAS/clipseg-rd64-refined"):
+        assert name in output
+    assert "hours" not in output
+    found = json.loads(invoke(*words, "--json").stdout)
+    assert found["hours"] == {"training": None, "generating": None}
+    assert sum(found["downloads"].values()) > 0
+    small = json.loads(
+        invoke("plan", "--method", "dreambooth", "--protocol", "mini", "--device", "cpu",
+               "--json").stdout
+    )  # fmt: skip
+    assert small["downloads"] == {}
+    assert small["hours"] == {"training": None, "generating": None}
 
 
 @pytest.mark.parametrize("method", ["ip-adapter", "image-variation"])
 def test_plan_counts_a_methods_own_downloads(method, tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
     words = ["plan", "--method", f"{method},class-only", "--protocol", "dreambench"]
-    own, plain = json.loads(run_cli(*words, "--json").output)
+    own, plain = json.loads(invoke(*words, "--json").stdout)
     (lacking,) = own["downloads"].keys() - plain["downloads"].keys()
     assert lacking.startswith("ip-adapter-sd15: models/ip-adapter_sd15.safetensors, models/image_")
     assert own["downloads"][lacking] == 2_573_000_000
-    assert f"{lacking} (2.57 GB)" in run_cli(*words).output
+    assert f"{lacking} (2.57 GB)" in invoke(*words).stdout
     for file in ADAPTERS["ip-adapter-sd15"].files:
         path = tmp_path / "ip-adapter-sd15" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    own, plain = json.loads(run_cli(*words, "--json").output)
+    own, plain = json.loads(invoke(*words, "--json").stdout)
     assert own["downloads"] == plain["downloads"]
 
 
@@ -115,37 +118,48 @@ def test_tokens_are_rare_words_that_survive_a_round_trip():
     for word in chosen:
         ids = tokenizer(word, add_special_tokens=False).input_ids
         assert tokenizer.decode(ids).strip() == word
-    done = run_cli("tokens", "--n", 5, "--seed", 3)
-    assert all(word in done.output for word in chosen)
-    assert len(done.output.splitlines()) == 6
-    refused = run_cli("tokens", "--base-model", "sdxl")
-    assert refused.exit_code == 2
-    assert "bring its diffusers folder" in refused.output
+    done = invoke("tokens", "--n", 5, "--seed", 3)
+    assert all(word in done.stdout for word in chosen)
+    assert len(done.stdout.splitlines()) == 6
+    base = BASE_MODELS["sdxl"]
+    line = refused_at_once("tokens", "--base-model", "sdxl")
+    assert base.location in line
+    with pytest.raises(UserError) as caught:
+        StableDiffusion.load_tokenizer(base)
+    assert caught.value.code == "hub-unreachable"
+    assert "sdxl=FOLDER" in caught.value.hint
 
 
-def test_doctor_says_for_each_weight_present_or_what_to_bring(tmp_path, monkeypatch):
+def find_line(output, name):
+    """The one line of doctor's diagnosis about a name."""
+    (line,) = [line for line in output.splitlines() if f" {name} " in line]
+    return line
+
+
+def test_doctor_says_for_each_weight_present_or_what_to_download(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
-    done = run_cli("doctor", "--data", tmp_path)
-    assert done.exit_code == 0, done.output
+    output = invoke("doctor", "--data", tmp_path).stdout
     for name, spec in ENCODERS.items():
-        (line,) = [line for line in done.output.splitlines() if f" {name} " in line]
+        line = find_line(output, name)
         if spec.shipped:
-            assert "ok" in line
+            assert "ok" in line and "shipped" in line
         else:
-            assert f"put it at {tmp_path / (spec.stored_as or name) / spec.file}" in line
-    (line,) = [line for line in done.output.splitlines() if " clipseg " in line]
-    assert f"of CIDAS/clipseg-rd64-refined at {SEGMENTERS['clipseg'].revision}" in line
-    assert f"put them into {tmp_path / 'clipseg'}" in line
-    (line,) = [line for line in done.output.splitlines() if " ip-adapter-sdxl " in line]
-    assert "bring sdxl_models/ip-adapter_sdxl_vit-h.safetensors, models/image_encoder/" in line
-    assert f"into {tmp_path / 'ip-adapter-sdxl'}" in line
+            assert f"{tmp_path / (spec.stored_as or name) / spec.file}" in line
+            assert "--" in line
+    clipseg = SEGMENTERS["clipseg"]
+    for fact in (*clipseg.files, clipseg.hub, clipseg.revision, str(tmp_path / "clipseg")):
+        assert fact in find_line(output, "clipseg")
+    adapter = ADAPTERS["ip-adapter-sdxl"]
+    for fact in (*adapter.files, adapter.hub, str(tmp_path / "ip-adapter-sdxl")):
+        assert fact in find_line(output, "ip-adapter-sdxl")
     for name in ("mini-segmenter", "ip-adapter-mini"):
-        (line,) = [line for line in done.output.splitlines() if f" {name} " in line]
-        assert "shipped" in line
-    assert "0 of 158" in done.output
-    assert "GB free" in done.output
-    found = json.loads(run_cli("doctor", "--data", tmp_path, "--json").output)
-    assert {row["name"] for row in found} >= {"memory", "torch", "sdxl", "dinov2-vits14"}
+        assert "shipped" in find_line(output, name)
+    assert "0 of 158" in output
+    assert "GB free" in output
+    found = json.loads(invoke("doctor", "--data", tmp_path, "--json").stdout)
+    rows = {row["name"]: row for row in found}
+    assert set(rows) >= {"memory", "torch", "sdxl", "dinov2-vits14"}
+    assert (rows["mini-vit"]["ok"], rows["clipseg"]["ok"]) == (True, False)
 
 
 SD15, DINOV2 = BASE_MODELS["sd15"], ENCODERS["dinov2-vits14"]
@@ -163,7 +177,7 @@ CLIPSEG, ADAPTER = SEGMENTERS["clipseg"], ADAPTERS["ip-adapter-sdxl"]
     ids=["base model", "encoder", "segmenter", "image adapter"],
 )
 def test_what_lies_in_the_hubs_cache_is_here(find, hub, revision, files, tmp_path, monkeypatch):
-    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "brought"))
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "own"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / f"models--{hub.replace('/', '--')}" / "snapshots" / revision
     for file in files:
@@ -174,16 +188,20 @@ def test_what_lies_in_the_hubs_cache_is_here(find, hub, revision, files, tmp_pat
 
 
 def test_golden_check_passes_here_and_fails_with_a_cause_when_pixels_are_wrong(monkeypatch):
-    done = run_cli("doctor", "--golden", "--protocol", "mini")
-    assert done.exit_code == 0, done.output
-    assert "all within tolerance" in done.output
+    words = ("doctor", "--golden", "--protocol", "mini")
+    found = json.loads(invoke(*words, "--json").stdout)
+    assert [(row["metric"], row["passed"]) for row in found] == [("dino", True), ("clip-i", True)]
+    assert invoke(*words).stdout.count(" 0 of ") == 2
     right = ENCODERS["mini-vit"]
     wrong = replace(right, pixels=replace(right.pixels, interpolation="bilinear"))
     monkeypatch.setitem(ENCODERS, "mini-vit", wrong)
-    done = run_cli("doctor", "--golden", "--protocol", "mini")
-    assert done.exit_code == 2
-    assert "dino: images are resized bilinear where bicubic is right" in done.output
-    assert "clip-i:" not in done.output
+    (line,) = [
+        line
+        for line in invoke(*words, status=2).stderr.splitlines()
+        if line.startswith("dreambench:")
+    ]
+    assert all(fact in line for fact in ("dino: ", "bilinear", "bicubic is right"))
+    assert "clip-i:" not in line
 
 
 def need(method, base_model, *, precision="fp32", **changes):

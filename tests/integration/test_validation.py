@@ -1,23 +1,21 @@
-"""The measures on pictures whose truth is known."""
+"""The metrics on pictures whose truth is known."""
 
 import importlib.metadata
 
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from conftest import REPOSITORY
-from dreambench.metrics.measures import QUANTITIES
+from conftest import REPOSITORY, invoke
 from PIL import Image
 
-from dreambench import cli
+from dreambench.metrics.registry import load_own_metrics
 from dreambench.mini.training.data import make_identity
+from dreambench.mini.validation.page import write_trial
 from dreambench.mini.validation.trial import (
     TRIVIAL,
     compute_correlations,
     compute_dominance,
     compute_responses,
-    write_trial,
 )
 from dreambench.mini.validation.truth import (
     DAMAGES,
@@ -102,7 +100,7 @@ def test_damage_grows(kind, subject):
 
 
 def made_up(values):
-    """A frame of one measure (`joint`) with one value a set of one subject."""
+    """A frame of one metric (`joint`) with one value a set of one subject."""
     truth = {"faithful": 1.0, "identity 0.3": 0.7, "identity 0.6": 0.4, "class only": 0.0}
     rows = [
         ["a", "faithful" if level == 0 else "identity", name, level, truth[name], "joint", value]
@@ -111,7 +109,7 @@ def made_up(values):
     rows += [["a", "copy", "copy-reference", 2, 0.0, "joint", 0.0]]
     rows += [["a", "copy", "photo on scene", 1, np.nan, "joint", 2.0]]
     return pd.DataFrame(
-        rows, columns=["subject", "cause", "set_name", "level", "truth", "measure", "value"]
+        rows, columns=["subject", "cause", "set_name", "level", "truth", "metric", "value"]
     )
 
 
@@ -124,7 +122,7 @@ def test_correlation_and_dominance_by_hand():
     assert taus["copy"] == pytest.approx(1 / 3)
     wrong = compute_correlations(made_up([0.0, 0.5, 0.7, 0.9])).set_index("cause")["tau"]
     assert wrong["identity"] == pytest.approx(-1)
-    shares = compute_dominance(made_up([0.9, 0.7, 0.5, 0.0])).set_index("measure").loc["joint"]
+    shares = compute_dominance(made_up([0.9, 0.7, 0.5, 0.0])).set_index("metric").loc["joint"]
     assert shares.to_dict() == {"copy-reference": 0, "class only": 0, "photo on scene": 1}
     table = compute_responses(made_up([0.9, 0.7, 0.5, 0.0]))
     assert table.loc["joint", "identity 0.3"] == 0.7
@@ -137,24 +135,31 @@ def test_trial_is_written_and_joint_follows_the_truth_better_than_dino(tmp_path)
     assert all(path.is_file() for path in paths)
     with Image.open(tmp_path / "responses.png") as picture:
         assert picture.width > 800
-    taus = correlations[correlations["cause"] == "truth"].set_index("measure")["tau"]
+    taus = correlations[correlations["cause"] == "truth"].set_index("metric")["tau"]
     assert taus["joint"] > taus["dino"] + 0.2
-    above = dominance.set_index("measure")
+    above = dominance.set_index("metric")
     assert (above.loc["joint", list(TRIVIAL)] < 0.5).all()
     assert above.loc["dino", "copy-reference"] > 0.5
     page = (tmp_path / "page.md").read_text()
     assert "Kendall" in page
     # No number without its recipe.
+    metrics = load_own_metrics()
+    shown = {name for name, metric in metrics.items() if metric.unit == "image"}
     for name in ("correlations", "dominance", "responses"):
         table = pd.read_csv(tmp_path / f"{name}.csv")
+        assert set(table["metric"]) == shown
         for row in table.itertuples():
-            assert row.signature.startswith(f"{QUANTITIES[row.measure].title}|v")
+            assert row.signature.startswith(f"{metrics[row.metric].title}|v")
         assert all(f"- `{signature}`" in page for signature in table["signature"])
     assert f"torch {importlib.metadata.version('torch')}" in page
 
 
-def test_metrics_list_names_every_measure_and_its_formula():
-    done = CliRunner().invoke(cli.main, ["metrics", "list"])
-    assert done.exit_code == 0
+def test_metrics_list_names_every_metric_and_its_formula():
+    done = invoke("metrics", "list")
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
     pages = {path.stem for path in (REPOSITORY / "docs" / "metrics").glob("*.md")} - {"index"}
-    assert {line.split()[0] for line in done.output.splitlines() if line.startswith("  ")} == pages
+    assert set(lines) == pages
+    for name, metric in load_own_metrics().items():
+        assert metric.formula and metric.formula in lines[name]
+        assert metric.title in lines[name]
+        assert ("higher" in lines[name]) == metric.higher_is_better
