@@ -19,10 +19,10 @@ from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.datasets.subjects import check_files, find_dataset, read_index
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.encoders.spec import EncoderSpec, SegmenterSpec
-from dreambench.preflight.cost_estimate import estimate_memory
 from dreambench.machine.environment import PACKAGES
 from dreambench.methods.image_prompting.adapters import ADAPTERS, Adapter
 from dreambench.methods.registry import find_method, read_settings
+from dreambench.preflight.cost_estimate import estimate_memory
 from dreambench.storage.shipped import cache_dir
 
 # What takes less memory, the cheapest first, and the baseline that takes the least.
