@@ -11,13 +11,16 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import UnionType
+from typing import Any, get_args
 
 import dreambench.metrics
+from dreambench.artifacts.results import Prompts
 from dreambench.config.protocol import Protocol
 from dreambench.errors import UserError, unknown_name
-from dreambench.metrics.base import Metric
+from dreambench.metrics.base import Metric, Unit
 from dreambench.plugins import (
     LoadedClass,
     list_entry_points,
@@ -27,7 +30,27 @@ from dreambench.plugins import (
 )
 
 GROUP = "dreambench.metrics"
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+"""As protocols name metrics (`config.protocol.MetricName`)."""
+
+
+def _is_tuple_of(kind: type | UnionType, value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, kind) for one in value)
+
+
+def _are_bounds(value: Any) -> bool:
+    return _is_tuple_of(float | int, value) and len(value) == 2 and value[0] < value[1]
+
+
+_VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "title": (lambda v: isinstance(v, str) and bool(v), "name it by a text"),
+    "inputs": (lambda v: _is_tuple_of(str, v), 'use a tuple of names, e.g. ("dino",)'),
+    "version": (lambda v: isinstance(v, int), "use a whole number"),
+    "bounds": (_are_bounds, "use the ends of its range, e.g. (0.0, 1.0)"),
+    "unit": (lambda v: v in get_args(Unit), f"use one of {', '.join(get_args(Unit))}"),
+    "prompts": (lambda v: v in get_args(Prompts), f"use one of {', '.join(get_args(Prompts))}"),
+}
+"""By attribute of a metric from outside: which values are valid, and the hint for others."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +84,7 @@ def load_own_metrics() -> dict[str, Metric]:
 
 def list_metric_names() -> list[str]:
     """Return the names that a protocol may list; imports no code from outside."""
-    return [*load_own_metrics(), *list_entry_points(GROUP)]
+    return list(dict.fromkeys([*load_own_metrics(), *list_entry_points(GROUP)]))
 
 
 def find_metric(name: str) -> ChosenMetric:
@@ -75,7 +98,15 @@ def find_metric(name: str) -> ChosenMetric:
         return ChosenMetric(own[name])
     if ".py" in name:
         return _make_metric(load_reference(name, option="--metric"))
-    return _make_metric(load_entry_point(GROUP, name, kind="metric", known=tuple(own)))
+    chosen = _make_metric(load_entry_point(GROUP, name, kind="metric", known=tuple(own)))
+    if chosen.metric.name != name:
+        # A protocol that lists it would look for its numbers under the other name.
+        raise UserError(
+            f"the entry point '{name}' is of a metric with the name '{chosen.metric.name}'",
+            hint="give both the same name",
+            code="invalid-plugin",
+        )
+    return chosen
 
 
 def choose_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list[ChosenMetric]:
@@ -133,12 +164,12 @@ def _make_metric(loaded: LoadedClass) -> ChosenMetric:
         raise UserError(
             f"{where} has the name {value.name!r}", hint="use a-z, 0-9 and -", code="invalid-plugin"
         )
-    if isinstance(value.inputs, str) or not all(isinstance(one, str) for one in value.inputs):
-        raise UserError(
-            f"the inputs of {where} are not a tuple of names",
-            hint='for instance inputs = ("dino",)',
-            code="invalid-plugin",
-        )
+    for key, (is_valid, wanted) in _VALID.items():
+        found = getattr(value, key)
+        if not is_valid(found):
+            raise UserError(
+                f"the attribute {key} of {where} is {found!r}", hint=wanted, code="invalid-plugin"
+            )
     try:
         return ChosenMetric(value(), loaded.code)
     except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
@@ -40,7 +41,7 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
             tools.describe(
                 chosen,
                 listed=chosen.is_extra or chosen.metric.name in images.protocol.metrics,
-                n_expected=count_expected(images, chosen.metric),
+                n_expected=count_expected(images, chosen),
                 reason=reason,
             )
         )
@@ -51,8 +52,12 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
     return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), tuple(infos))
 
 
-def count_expected(images: ImageSet, metric: Metric) -> int:
-    """Return how many pairs a metric has when no image is missing."""
+def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:
+    """Return how many pairs a metric has when no image is missing.
+
+    Raises:
+        UserError: a metric from outside fails, or gives no number.
+    """
     total = 0
     for subject in images.subjects:
         units = [unit for unit in images.plan.images if unit.subject == subject.name]
@@ -63,7 +68,7 @@ def count_expected(images: ImageSet, metric: Metric) -> int:
             n_class_images=sum(is_class_image(unit) for unit in units),
             images_per_prompt=tuple(shown.values()),
         )
-        total += metric.n_expected(counts)
+        total += int(_count(chosen, "n_expected", counts))
     return total
 
 
@@ -74,7 +79,7 @@ def _score_subject(
     if not units:
         return []
     values = _compute(chosen, seen, len(units))
-    n_pairs = np.broadcast_to(np.asarray(chosen.metric.count_pairs(seen), int), len(units))
+    n_pairs = np.broadcast_to(_count(chosen, "count_pairs", seen, len(units)), len(units))
     is_whole = chosen.metric.unit == "prompt"
     return [
         [
@@ -101,6 +106,31 @@ def _list_units(
     for unit, _ in shown:
         first.setdefault(unit.prompt_id, unit)
     return list(first.values())
+
+
+def _count(
+    chosen: ChosenMetric, method: str, about: SubjectFeatures | SubjectCounts, n_units: int = 0
+) -> NDArray[np.int64]:
+    """Return one count, or one for each of `n_units`, of a metric's `method`.
+
+    Raises:
+        UserError: a metric from outside fails, or gives something else.
+    """
+    what = f"{method}() of the metric '{chosen.metric.name}'"
+    try:
+        counts = np.asarray(getattr(chosen.metric, method)(about))
+    except Exception as error:
+        if not chosen.code:
+            raise
+        raise plugin_error(what, error) from error
+    is_shaped = counts.shape == () or (n_units > 0 and counts.shape == (n_units,))
+    if not is_shaped or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise UserError(
+            f"{what} gives {counts.tolist()!r}",
+            hint="return a whole number of at least 0" + (", or one a unit" if n_units else ""),
+            code="invalid-plugin-output",
+        )
+    return counts.astype(np.int64)
 
 
 def _compute(chosen: ChosenMetric, seen: SubjectFeatures, n_units: int) -> Values:
