@@ -13,8 +13,8 @@ from dreambench.report.model import Table
 
 PIPE_WIDTH = 1000
 """Columns that a table may take that is not printed on a terminal: pipes get whole lines."""
-FOLDING = "verdict"
-"""The column that may be folded; all others keep their lines whole."""
+FOLDING = ("verdict",)
+"""The columns that may be folded; all others keep their lines whole."""
 
 
 def print_table(title: str, table: Table) -> None:
@@ -27,12 +27,16 @@ def print_table(title: str, table: Table) -> None:
 
 
 def print_rows(
-    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = PIPE_WIDTH
-) -> None:
-    """Print rows of text as a table; `width` is for what is not a terminal."""
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int = PIPE_WIDTH,
+    folding: Sequence[str] = FOLDING,
+) -> None:  # fmt: skip
+    """Print rows of text as a table; `width` is for what is not a terminal.
+
+    Columns in `folding` are folded where the table would not fit.
+    """
     shown = RichTable(title=title, title_justify="left")
     for heading in headings:
-        shown.add_column(heading.replace(" (", "\n("), no_wrap=heading != FOLDING)
+        shown.add_column(heading.replace(" (", "\n("), no_wrap=heading not in folding)
     for row in rows:
         shown.add_row(*row)
     Console(width=None if sys.stdout.isatty() else width).print(shown)

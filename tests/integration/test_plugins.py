@@ -211,9 +211,13 @@ def test_all_stands_for_one_of_each_method_with_dreambooth_first():
     assert names == [name for name in list_shipped() if name in list_recipes()]
     assert (names[0], names[-1]) == ("dreambooth", "real-images")
     assert skipped == []
-    recipes, skipped = find_recipes(["dreambooth-no-prior", ALL], "sd99")
-    assert [recipe.name for recipe in recipes] == ["dreambooth-no-prior"]
-    assert skipped == names
+    recipes, skipped = find_recipes([ALL], "sd99")
+    assert (recipes, skipped) == ([], names)
+    # What is named and has no numbers is not left out in silence.
+    with pytest.raises(UserError) as caught:
+        find_recipes(["dreambooth-no-prior", ALL], "sd99")
+    assert "'dreambooth-no-prior'" in str(caught.value) and "'sd99'" in str(caught.value)
+    assert caught.value.code == "missing-table"
 
 
 def test_several_methods_are_rows_of_one_table(own, tmp_path):
