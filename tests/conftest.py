@@ -138,6 +138,16 @@ def tiny(tmp_path):
     return tmp_path / "tiny.toml", tmp_path / "quick.toml"
 
 
+@pytest.fixture
+def decoded(monkeypatch):
+    """The paths that are decoded for features, in the order in which that starts."""
+    from dreambench.encoders import extraction  # noqa: PLC0415  (imports torch)
+
+    seen, load = [], extraction.load_image
+    monkeypatch.setattr(extraction, "load_image", lambda path: seen.append(path) or load(path))
+    return seen
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
     """One cache for the tests that do not test the cache."""

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
@@ -14,35 +13,14 @@ import pandas as pd
 import pytest
 from conftest import TINY_PROTOCOL, call
 from PIL import Image
+from small_cache import database, n_rows
 
 from dreambench.artifacts.image_set import read_image_set
-from dreambench.encoders import extraction as extraction_module
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache
 from dreambench.progress import no_progress
 from dreambench.scoring.scorer import Scorer
 from dreambench.storage.files import sha256_file
-from dreambench.storage.images import load_image
-
-
-def database(root):
-    return sqlite3.connect(root / "embeddings" / FILE_NAME, isolation_level=None)
-
-
-def n_rows(root):
-    with FeatureCache(root) as cache:
-        return {(held.identity, held.kind): held.n_rows for held in cache.describe()}
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The paths that are decoded, in the order in which that is begun."""
-    seen = []
-    monkeypatch.setattr(
-        extraction_module, "load_image", lambda path: seen.append(path) or load_image(path)
-    )
-    return seen
-
 
 # Several processes, and kills.
 

@@ -4,7 +4,6 @@ import gc
 import json
 import platform
 import random
-import sqlite3
 import subprocess
 import sys
 import weakref
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_cache import database, n_rows, run
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders import extraction as extraction_module
@@ -22,10 +22,9 @@ from dreambench.encoders.extraction import (
     Pace,
     Rows,
     extract,
-    extract_files,
     extract_texts,
 )
-from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache, key_of_pair
+from dreambench.encoders.feature_cache import FeatureCache, key_of_pair
 from dreambench.encoders.parts import BlackDetector, PartsExtractor
 from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import find_encoder, load_encoder, make_encoder
@@ -56,29 +55,6 @@ def clip():
 @pytest.fixture(scope="module")
 def patches():
     return load_encoder("mini-vit-patches", "perceptual")
-
-
-def run(paths, readers, root, **pace):
-    return extract_files(paths, readers, cache_dir=root, progress=no_progress, pace=Pace(**pace))
-
-
-def database(root):
-    return sqlite3.connect(root / "embeddings" / FILE_NAME, isolation_level=None)
-
-
-def n_rows(root):
-    with FeatureCache(root) as cache:
-        return {(held.identity, held.kind): held.n_rows for held in cache.describe()}
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The paths that are decoded, in the order in which that is begun."""
-    seen = []
-    monkeypatch.setattr(
-        extraction_module, "load_image", lambda path: seen.append(path) or load_image(path)
-    )
-    return seen
 
 
 # The heap is as decoding thousands of large images leaves it: free, and kept by glibc because a

@@ -2,22 +2,18 @@
 
 import os
 import random
-import sqlite3
 import time
 
 import numpy as np
 import pytest
+from small_cache import database, n_rows, run
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
-from dreambench.encoders import extraction as extraction_module
 from dreambench.encoders import feature_cache as cache_module
-from dreambench.encoders.extraction import Pace, extract_files
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache, read_max_bytes
 from dreambench.encoders.registry import load_encoder
 from dreambench.errors import UserError
-from dreambench.progress import no_progress
 from dreambench.storage.files import sha256_file
-from dreambench.storage.images import load_image
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +24,6 @@ def photos():
 @pytest.fixture(scope="module")
 def vit():
     return load_encoder("mini-vit", "dino")
-
-
-def run(paths, readers, root, **pace):
-    return extract_files(paths, readers, cache_dir=root, progress=no_progress, pace=Pace(**pace))
-
-
-def database(root):
-    return sqlite3.connect(root / "embeddings" / FILE_NAME, isolation_level=None)
-
-
-def n_rows(root):
-    with FeatureCache(root) as cache:
-        return {(held.identity, held.kind): held.n_rows for held in cache.describe()}
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The paths that are decoded, in the order in which that is begun."""
-    seen = []
-    monkeypatch.setattr(
-        extraction_module, "load_image", lambda path: seen.append(path) or load_image(path)
-    )
-    return seen
 
 
 # Digests that stand for files.
