@@ -290,6 +290,14 @@ class LoadedModel(ABC):
         """
 
     @abstractmethod
+    def prepare_redraw(self) -> None:
+        """Make what `redraw` needs; to be called before anything is sampled.
+
+        Otherwise what is sampled before the first call of `redraw` would differ from what is
+        sampled after it.
+        """
+
+    @abstractmethod
     def redraw(
         self,
         prompts: Sequence[str],

@@ -242,6 +242,11 @@ class StableDiffusion(LoadedModel):
         made.set_progress_bar_config(disable=True)
         return made
 
+    def prepare_redraw(self) -> None:
+        """See `LoadedModel`."""
+        # Making it sets a field of the scheduler that it shares with the pipeline (clip_sample).
+        _ = self._img2img
+
     def redraw(
         self,
         prompts: Sequence[str],
