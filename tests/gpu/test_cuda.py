@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import invoke
+from external_images import draw_images
 from PIL import Image
 
+import dreambench
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.registry import load_encoder
 from dreambench.storage.files import read_json
@@ -43,4 +45,18 @@ def test_features_on_the_gpu_are_those_of_the_cpu(name, role):
     on_cpu, on_gpu = (
         load_encoder(name, role, device=device).encode_images(photos) for device in ("cpu", "cuda")
     )
+    assert np.abs(on_cpu - on_gpu).max() < 1e-4
+
+
+def test_scores_of_given_images_on_the_gpu_are_those_of_the_cpu(tiny, tmp_path):
+    keys = ["subject", "prompt_id", "k", "metric"]
+    found = []
+    for device in ("cpu", "cuda"):
+        scored = dreambench.score(
+            draw_images(tmp_path / "images"), protocol=str(tiny[0]), name="mine", device=device,
+            out=tmp_path / f"scores-{device}", cache=tmp_path / f"cache-{device}",
+        )  # fmt: skip
+        found.append(scored.scores.set_index(keys)["value"].sort_index())
+    on_cpu, on_gpu = found
+    assert len(on_cpu) > 50 and on_cpu.index.equals(on_gpu.index)
     assert np.abs(on_cpu - on_gpu).max() < 1e-4

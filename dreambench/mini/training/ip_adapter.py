@@ -108,7 +108,21 @@ def find_photos(data: WorldSet) -> list[NDArray[np.int64]]:
     return by_identity
 
 
-def main() -> None:
+def attach_untrained(unet: Any) -> nn.ModuleList:
+    """Put an adapter that begins as the text's keys and values on a UNet; its parts, to train."""
+    unet._load_ip_adapter_weights(make_untrained(unet), low_cpu_mem_usage=False)
+    unet.to(memory_format=torch.channels_last)
+    trained = nn.ModuleList(
+        [
+            unet.encoder_hid_proj,
+            *(p for name, p in unet.attn_processors.items() if name.endswith("attn2.processor")),
+        ]
+    )
+    trained.requires_grad_(True)
+    return trained
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--latents", type=Path, required=True, help="of the base model's training")
@@ -116,7 +130,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
     data = WorldSet(args.data / "train")
     pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"))
     latents = load_latents(data, pipeline.vae, args.latents)
@@ -131,15 +149,7 @@ def main() -> None:
     unet = pipeline.unet
     for part in (unet, pipeline.text_encoder):
         part.requires_grad_(False)
-    unet._load_ip_adapter_weights(make_untrained(unet), low_cpu_mem_usage=False)
-    unet.to(memory_format=torch.channels_last)
-    trained = nn.ModuleList(
-        [
-            unet.encoder_hid_proj,
-            *(p for name, p in unet.attn_processors.items() if name.endswith("attn2.processor")),
-        ]
-    )
-    trained.requires_grad_(True)
+    trained = attach_untrained(unet)
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     tokenizer = pipeline.tokenizer
 
