@@ -1,1 +1,1 @@
-"""Methods that are shown a photo while they draw."""
+"""Methods that are shown a photo while they generate."""
