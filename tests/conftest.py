@@ -3,8 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +13,7 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 # One thread a process: two workers of xdist share two cores, and threads that wait for each other
 # on a busy core make ten times slower what they should make faster.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # For tests that ask for two threads.
 
 import pytest
 from click.testing import CliRunner
@@ -119,6 +118,11 @@ class Server:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest tests first, so that no worker waits for one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture
@@ -228,18 +232,6 @@ def tree(folder):
     """Every file of a folder with its bytes, but for the lock."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-def command(*words):
-    """The command line as a user would call it, in this environment."""
-    return [sys.executable, "-m", "dreambench", *map(str, words)]
-
-
-def call(*words, **options):
-    """Runs the command line to its end and returns the finished process."""
-    return subprocess.run(
-        command(*words), capture_output=True, text=True, check=False, timeout=400, **options
-    )
 
 
 def invoke(*words, status=0):

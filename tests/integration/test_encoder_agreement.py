@@ -88,6 +88,7 @@ CLIPS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CLIPS)
 def test_clip_agrees_with_transformers_given_the_same_weights(name, tmp_path, monkeypatch):
     parts = CLIPS[name]

@@ -43,6 +43,7 @@ def test_the_metric_has_its_rows_in_summary_and_report(examples):
     assert "Nearest photo" in (folder / "report" / "report.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["score-a-folder", "compare-methods"])
 def test_notebooks_run_and_are_stored_without_outputs(examples, name):
     book = nbformat.read(EXAMPLES / f"{name}.ipynb", as_version=4)

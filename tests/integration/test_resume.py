@@ -2,12 +2,11 @@
 
 import json
 import random
-import subprocess
 import time
 
 import pandas as pd
 import pytest
-from conftest import call, command
+from processes import call, start
 
 N_KILLS = 10
 
@@ -48,6 +47,7 @@ def assert_same_end(broken, whole):
     assert not list(broken.glob("runs/tiny/quick/**/*.part"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken-0"
@@ -61,15 +61,14 @@ def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
     n_kills, n_with_work_done, finished = 0, 0, {}
     while n_kills < N_KILLS:
         before = n_sessions(broken)
-        process = subprocess.Popen(
-            command(*words(tiny, broken)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(*words(tiny, broken))
         # The clock starts when the run folder is open: imports are no work to interrupt.
-        while n_sessions(broken) == before and process.poll() is None:
+        while n_sessions(broken) == before and process.is_alive():
             time.sleep(0.02)
         time.sleep(rng.uniform(0.0, work_seconds))
         process.kill()
-        killed = process.wait() == -9
+        process.join()
+        killed = process.exitcode == -9
         after = fingerprints(broken)
         redone = {path for path, inode in finished.items() if after.get(path) != inode}
         assert not redone, f"made again or lost: {redone}"

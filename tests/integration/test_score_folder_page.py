@@ -2,16 +2,20 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 
 import pandas as pd
+import pytest
 from conftest import REPOSITORY
 from external_images import write_index
+from processes import call
 
 from dreambench.storage.files import read_json
 
 
+@pytest.mark.long
 def test_the_page_on_scoring_a_folder_runs_as_written(tmp_path, shared_cache):
     text = (REPOSITORY / "docs" / "how-to" / "score-a-folder.md").read_text()
     blocks = re.findall(r"^```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -20,19 +24,22 @@ def test_the_page_on_scoring_a_folder_runs_as_written(tmp_path, shared_cache):
     table = [line for line in lines if line.startswith(("file,subject", "my-images/"))]
     python = [line for line in lines if line.startswith(("import ", "found = ", "print("))]
     assert (len(commands), len(table), len(python)) == (7, 3, 5)
-    place = {**os.environ, "DREAMBENCH_CACHE": str(shared_cache)}
+    place = {"cwd": tmp_path, "env": {**os.environ, "DREAMBENCH_CACHE": str(shared_cache)}}
     first = commands.index("dreambench score my-images.csv --protocol mini --name my-method")
-    function = f'dreambench() {{ "{sys.executable}" -m dreambench "$@"; }}; set -e\n'
 
-    def shell(script):
-        done = subprocess.run(
-            ["bash", "-c", function + script], cwd=tmp_path, env=place, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def shell(lines):
+        printed = ""
+        for line in lines:
+            program, *words = shlex.split(line)
+            if program == "cp":
+                subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+                continue
+            done = call(*words, **place)
+            assert done.returncode == 0, done.stderr
+            printed += done.stdout
+        return printed
 
-    shell("\n".join(commands[:first]))
+    shell(commands[:first])
     # The index of the page, written on to its end.
     images = sorted((tmp_path / "my-images").glob("*/*/*.png"))
     rows = [
@@ -46,15 +53,14 @@ def test_the_page_on_scoring_a_folder_runs_as_written(tmp_path, shared_cache):
     assert changed in written
     content = (tmp_path / "my-images.csv").read_text().replace(changed, table[2])
     (tmp_path / "my-images.csv").write_text(content)
-    printed = shell("\n".join(commands[first:]))
+    printed = shell(commands[first:])
     assert "'sks'" in printed
     assert "copy-reference" in printed
     assert "my-dogs (partial)" in printed
     assert "customconcept101" in printed
     code = "\n".join(python)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=place, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, **place
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     theirs = pd.read_parquet(tmp_path / "scores" / "mini" / "my-method" / "scores.parquet")

@@ -3,58 +3,57 @@
 import json
 import os
 import random
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TINY_PROTOCOL, call
+from conftest import TINY_PROTOCOL
 from PIL import Image
+from processes import FORKS, call
 from small_cache import database, n_rows
 
 from dreambench.artifacts.image_set import read_image_set
+from dreambench.encoders import extraction
 from dreambench.encoders.base import Encoder
+from dreambench.encoders.extraction import Pace, extract_files
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache
+from dreambench.encoders.registry import load_encoder
 from dreambench.progress import no_progress
 from dreambench.scoring.scorer import Scorer
 from dreambench.storage.files import sha256_file
 
 # Several processes, and kills.
 
-WRITER = """
-import sys, random
-from pathlib import Path
-import numpy as np
-from dreambench.encoders import extraction
-from dreambench.encoders.extraction import Pace, extract_files
-from dreambench.encoders.registry import load_encoder
-from dreambench.progress import no_progress
-root, seed, out, *paths = sys.argv[1:]
-extraction.COMMIT_SECONDS = 0.0
-readers = [load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")]
-readers[0].model, readers[1].model
-if seed != "-":
-    random.Random(int(seed)).shuffle(paths)
-print("ready", flush=True)
-sys.stdin.readline()
-rows = extract_files([Path(path) for path in paths], readers, cache_dir=Path(root),
-                   progress=no_progress, pace=Pace(batch_size=4))
-np.savez(out, *rows, paths=np.array(paths))
-"""
+
+def write_rows(root, seed, out, paths, ready, go):
+    """What a process does: loads two networks, waits for the word, and makes all rows."""
+    extraction.COMMIT_SECONDS = 0.0
+    readers = [load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")]
+    assert readers[0].model and readers[1].model
+    if seed is not None:
+        random.Random(seed).shuffle(paths)
+    ready.set()
+    go.wait()
+    rows = extract_files(
+        paths, readers, cache_dir=root, progress=no_progress, pace=Pace(batch_size=4)
+    )
+    np.savez(out, *rows, paths=np.array(list(map(str, paths))))
 
 
 def start_writer(root, seed, out, paths):
-    words = [sys.executable, "-c", WRITER, root, seed, out, *paths]
-    # One thread each: several networks at once would wait for each other's.
-    process = subprocess.Popen(
-        [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert process.stdout.readline() == "ready\n"
-    return process
+    """A process that has loaded its networks, and what lets it go on."""
+    ready, go = FORKS.Event(), FORKS.Event()
+    process = FORKS.Process(target=write_rows, args=(root, seed, out, paths, ready, go))
+    process.start()
+    assert ready.wait(100)
+    return process, go
+
+
+def finish(process, go):
+    go.set()
+    process.join()
+    assert process.exitcode == 0
 
 
 def read_result(path):
@@ -79,9 +78,7 @@ def many(tmp_path_factory):
     paths = [folder / f"{index}.png" for index in range(160)]
     for path in paths:
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
-    process = start_writer(folder / "cache", "-", folder / "whole.npz", paths)
-    process.communicate("go\n")
-    assert process.returncode == 0
+    finish(*start_writer(folder / "cache", None, folder / "whole.npz", paths))
     return paths, read_result(folder / "whole.npz")
 
 
@@ -91,9 +88,10 @@ def test_several_writers_at_once(many, tmp_path):
         start_writer(tmp_path / "cache", seed, tmp_path / f"{seed}.npz", paths[:150])
         for seed in range(3)
     ]
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda writer: writer.communicate("go\n"), writers))
-    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    for _, go in writers:
+        go.set()
+    for writer in writers:
+        finish(*writer)
     wanted = {str(path): whole[str(path)] for path in paths[:150]}
     for seed in range(3):
         assert_same(read_result(tmp_path / f"{seed}.npz"), wanted)
@@ -110,14 +108,11 @@ def test_killed_writers_lose_nothing_finished(many, tmp_path):
     rng = random.Random(3)
     kept, n_midway, stretch = 0, 0, 1.0
     for _ in range(8):
-        process = start_writer(root, "-", out, paths)
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        process, go = start_writer(root, None, out, paths)
+        go.set()
         time.sleep(stretch * rng.uniform(0.02, 0.25))
         process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        process.join()
         rows = sum(n_rows(root).values())
         assert rows >= kept, "finished rows were lost"
         kept = rows
@@ -126,9 +121,7 @@ def test_killed_writers_lose_nothing_finished(many, tmp_path):
         if kept == 2 * len(paths):
             kept, root = 0, tmp_path / f"cache-{rng.random()}"
     assert n_midway >= 1, "no kill fell into the work"
-    process = start_writer(root, "-", out, paths)
-    process.communicate("go\n")
-    assert process.returncode == 0
+    finish(*start_writer(root, None, out, paths))
     assert_same(read_result(out), whole)
     # The locks of those that were killed are gone with the next pruning.
     with FeatureCache(root) as cache:
@@ -145,7 +138,7 @@ def scored(tmp_path_factory):
     root = tmp_path_factory.mktemp("scored")
     # Parts of photos that have masks, as mini's do, are not kept.
     (root / "tiny.toml").write_text(TINY_PROTOCOL.replace('segmenter = "mini-segmenter"', ""))
-    words = ["--protocol", root / "tiny.toml", "--method", "copy-reference", "--beside", ""]
+    words = ["--protocol", root / "tiny.toml", "--method", "copy-reference", "--alongside", ""]
     done = call("run", *words, "--out", root / "runs", "--cache", root / "cache", "--workers", 2)
     assert done.returncode == 0, done.stderr
     return root, root / "runs" / "tiny" / "copy-reference"

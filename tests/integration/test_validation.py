@@ -128,6 +128,7 @@ def test_correlation_and_dominance_by_hand():
     assert table.loc["joint", "identity 0.3"] == 0.7
 
 
+@pytest.mark.long
 def test_trial_is_written_and_joint_follows_the_truth_better_than_dino(tmp_path):
     correlations, dominance, paths = write_trial(
         tmp_path, n_subjects=3, progress=lambda what, done, total: None

@@ -10,7 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import TINY_PROTOCOL, call
+from conftest import TINY_PROTOCOL
+from processes import call
 
 import dreambench
 
