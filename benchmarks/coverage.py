@@ -10,6 +10,7 @@ second prints the spreads to simulate with, SPREADS below, as two runs on mini h
 """
 
 import argparse
+import json
 import platform
 import sys
 import time
@@ -22,7 +23,16 @@ import pandas as pd
 import scipy
 
 from dreambench.analysis.comparison import ALPHA, compare_paired
-from dreambench.analysis.stats import CONFIDENCE, adjust_holm, estimate_table
+from dreambench.analysis.stats import (
+    CONFIDENCE,
+    N_RESAMPLES,
+    adjust_holm,
+    compute_bootstrap_p,
+    compute_sign_flip_p,
+    estimate_by_bootstrap,
+    estimate_mean,
+    estimate_table,
+)
 from dreambench.machine.environment import describe_code
 from dreambench.storage.files import write_bytes, write_json
 from dreambench.storage.shipped import shipped_path
@@ -30,7 +40,7 @@ from dreambench.storage.shipped import shipped_path
 # The paper's protocol: 25 prompts, 4 images each.
 N_PROMPTS, N_IMAGES = 25, 4
 N_SUBJECTS = (10, 30)
-N_RESAMPLES = 999
+N_FAST_RESAMPLES = 999
 N_TESTS_OF_A_FAMILY = 15
 CHUNK = 200
 COVERAGE_ASKED = (0.935, 0.965)
@@ -225,8 +235,8 @@ def make_frame(scores: np.ndarray) -> pd.DataFrame:
 
 
 def resample(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Shares of n things in bootstrap samples of them: (N_RESAMPLES, n)."""
-    return rng.multinomial(n, np.full(n, 1 / n), N_RESAMPLES) / n
+    """Shares of n things in bootstrap samples of them: (N_FAST_RESAMPLES, n)."""
+    return rng.multinomial(n, np.full(n, 1 / n), N_FAST_RESAMPLES) / n
 
 
 def percentile_bounds(values: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -285,6 +295,85 @@ def simulate(
         adjusted = [adjust_holm(f) for f in families.reshape(-1, N_TESTS_OF_A_FAMILY)]
         found["holm_alarms"] = float((np.min(adjusted, axis=1) <= ALPHA).mean())
     return found
+
+
+SKEWED_WORLDS: dict[str, tuple[Draw, float]] = {
+    "normal": (lambda rng, shape: rng.normal(0, 1, shape), 0.0),
+    "exponential": (lambda rng, shape: rng.exponential(1, shape), 1.0),
+    "lognormal, sigma 0.5": (lambda rng, shape: rng.lognormal(0, 0.5, shape), np.exp(0.125)),
+    "lognormal, sigma 1": (lambda rng, shape: rng.lognormal(0, 1, shape), np.exp(0.5)),
+    "difference of a beta(5, 1) and its mean": (lambda rng, shape: rng.beta(5, 1, shape), 5 / 6),
+}
+"""What a subject's value is drawn from, with its expectation. Held against no model of images."""
+SKEWED_SUBJECTS = (8, 10, 30)
+
+
+def simulate_skewed(n_simulations: int, seed: int) -> list[dict[str, object]]:
+    """How often each way is right where subjects are skewed, from their values alone."""
+    found: list[dict[str, object]] = []
+    for index, (name, (draw, truth)) in enumerate(SKEWED_WORLDS.items()):
+        for n in SKEWED_SUBJECTS:
+            rng = np.random.default_rng([seed, 1000 + index, n])
+            held: dict[str, list[bool]] = {"student": [], "bootstrap_t": [], "bca": []}
+            alarms: dict[str, list[bool]] = {"flips": [], "bootstrap_t": []}
+            widths = []
+            for values in draw(rng, (n_simulations, n)):
+                student, ratio = estimate_mean(values), estimate_by_bootstrap(values)
+                bca = scipy.stats.bootstrap(
+                    (values,), np.mean, n_resamples=N_RESAMPLES, method="BCa", rng=rng
+                ).confidence_interval
+                for way, low, high in (
+                    ("student", student.low, student.high),
+                    ("bootstrap_t", ratio.low, ratio.high), ("bca", bca.low, bca.high),
+                ):  # fmt: skip
+                    held[way].append(bool(low <= truth <= high))
+                widths.append((ratio.high - ratio.low) / (student.high - student.low))
+                alarms["flips"].append(compute_sign_flip_p(values - truth) <= ALPHA)
+                alarms["bootstrap_t"].append(compute_bootstrap_p(values - truth) <= ALPHA)
+            found.append(
+                {
+                    "drawn": name, "n_subjects": n, "n_simulations": n_simulations,
+                    "held": {way: float(np.mean(parts)) for way, parts in held.items()},
+                    "alarms": {way: float(np.mean(parts)) for way, parts in alarms.items()},
+                    "width": float(np.median(widths)),
+                }
+            )  # fmt: skip
+            print(json.dumps(found[-1]), flush=True)
+    return found
+
+
+def make_skewed_section(rows: list[dict]) -> list[str]:
+    """The table of `simulate_skewed`, and what it says."""
+    table = pd.DataFrame(
+        [
+            {
+                "subjects drawn from": row["drawn"], "subjects": row["n_subjects"],
+                "Student t (default)": percent(row["held"]["student"]),
+                "bootstrap-t": f"{percent(row['held']['bootstrap_t'])} "
+                f"({row['width']:.2f} as wide)",
+                "BCa": percent(row["held"]["bca"]),
+                "false alarms, sign flips (default)": percent(row["alarms"]["flips"]),
+                "false alarms, bootstrap-t": percent(row["alarms"]["bootstrap_t"]),
+            }
+            for row in rows
+        ]
+    )  # fmt: skip
+    return [
+        "## Skewed subjects, and what does better",
+        "",
+        f"Values of subjects alone, {rows[0]['n_simulations']} simulations a line (standard error "
+        f"about {standard_error(rows[0]['n_simulations']):.1f} points; more where less is held).",
+        "",
+        table.to_markdown(index=False, disable_numparse=True),
+        "",
+        "- A sign flip changes no value's square, so that a studentised sign-flip test orders the "
+        "flips as the plain one does and is the same test. It asks whether differences are "
+        "symmetric around zero; the bootstrap-t asks whether their mean is zero.",
+        "- BCa corrects a percentile interval, which is too narrow for so few subjects to begin "
+        "with.",
+        "- `dreambench compare --interval bootstrap-t` gives interval and test by the bootstrap-t.",
+        "",
+    ]
 
 
 def measure_spread(scores: pd.DataFrame) -> tuple[Spread, float]:
@@ -401,6 +490,7 @@ def make_page(found: dict) -> str:
         "",
         *table(asked=False, paired=False),
         *table(asked=False, paired=True),
+        *make_skewed_section(found["skewed"]),
         "## What follows",
         "",
         "- Images of one subject are no independent witnesses: an interval that resamples them as "
@@ -458,6 +548,7 @@ def main() -> None:
     )
     parser.add_argument("--simulations", type=int, default=10_000, help="for means")
     parser.add_argument("--paired-simulations", type=int, default=4_000, help="for differences")
+    parser.add_argument("--skewed-simulations", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for coverage.md and coverage.json")
     parser.add_argument("--measure", type=Path, nargs=2, metavar="RUN")
@@ -510,6 +601,7 @@ def main() -> None:
         "code": describe_code().model_dump(),
         "spreads": {name: asdict(spread) for name, spread in SPREADS.items()},
         "results": results,
+        "skewed": simulate_skewed(args.skewed_simulations, args.seed),
     }
     page = make_page(found)
     print(page)

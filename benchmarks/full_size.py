@@ -131,7 +131,8 @@ def make_snapshot(folder: Path) -> None:
 def run_part(recipe_name: str, base: BaseModel, work_dir: Path) -> dict[str, float]:
     """One part, in this process: seconds of a step or of one network call, and peak memory."""
     told: list[tuple[str, float]] = []
-    sampler = load_protocol("dreambench").sampler.model_copy(update={"n_steps": 2})
+    sampler = load_protocol("dreambench").sampler.at_size(base.size_px)
+    sampler = sampler.model_copy(update={"n_steps": 2})
     recipe = load_recipe(recipe_name)
     settings = read_settings(recipe, "sd15")
     method_class = find_method(recipe.method)

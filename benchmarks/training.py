@@ -126,7 +126,7 @@ class Workshop:
 
         self.run = make_run(root, subjects)
         run = self.run
-        self.sampler = run.protocol.sampler
+        self.sampler = run.manifest.sampler
         self.settings: Any = read_settings(run.recipe, "mini")
         self.context = Context(
             base_model=self.run.base_model, sampler=self.sampler, device="cpu", precision="fp32",

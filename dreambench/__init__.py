@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dreambench.instructions import limit_instructions
+
 if TYPE_CHECKING:
     from dreambench.api import Comparison as Comparison
     from dreambench.api import Result as Result
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from dreambench.metrics.base import Metric as Metric
 
 __version__ = "0.1.0"
+
+limit_instructions()
 
 _PLACES = {
     "Comparison": "dreambench.api",

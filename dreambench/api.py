@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored, compare_scored, load_comparable
-from dreambench.analysis.stats import mean_by_subject
+from dreambench.analysis.replicates import add_replicates
+from dreambench.analysis.stats import Way, mean_by_subject
 from dreambench.artifacts.failures import Failure, read_failures
-from dreambench.artifacts.image_set import ImageSet, read_image_set
+from dreambench.artifacts.image_set import ImageSet, list_replicates, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest, Manifest
 from dreambench.artifacts.results import MetricSummary, Part, Summary
 from dreambench.config.protocol import load_protocol
@@ -158,6 +159,7 @@ def run(
     encoders: Mapping[str, str] = MappingProxyType({}),
     settings: Mapping[str, Any] = MappingProxyType({}),
     base_model: str | None = None,
+    replicates: int = 1,
     out: str | Path = "runs",
     device: str = "auto",
     precision: str = "fp32",
@@ -173,7 +175,8 @@ def run(
     named) in its `alongside`. `subjects`, `families` (prompt categories) and `prompts` narrow the
     protocol and mark the result partial. `metrics` are beside those of the protocol, `encoders` in
     place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
-    the method's recipe, as `{"n_steps": 200}`. Without `protocol` it is mini where there is no GPU.
+    the method's recipe, as `{"n_steps": 200}`. `replicates` run each method that trains so many
+    times, with other training seeds. Without `protocol` it is mini where there is no GPU.
 
     Examples:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP
@@ -188,22 +191,24 @@ def run(
         methods=[method] if isinstance(method, str) else list(method),
         alongside=benchmark.ALONGSIDE if alongside is None else tuple(alongside),
         protocol=protocol, subjects=subjects, families=families, prompts=prompts, metrics=metrics,
-        encoders=encoders, settings=settings, base_model=base_model, out=Path(out), device=device,
+        encoders=encoders, settings=settings, base_model=base_model, replicates=replicates,
+        out=Path(out), device=device,
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
     )  # fmt: skip
     planned = benchmark.plan_runs(options, progress=progress)
     outcome = benchmark.execute_runs(planned, options, progress=progress)
     if not outcome.scored:
         raise outcome.pipelines[0].explain_failure()
-    made = [one for one in outcome.pipelines if one.run.summary_path.is_file()]
+    first = [one for one in outcome.pipelines if one.run.manifest.replicate == 1]
+    made = [one for one in first if one.run.summary_path.is_file()]
     results = [
         Result(one.run.name, one.run.folder, scored, one.run.manifest, failures=one.failures.found)
         for one, scored in zip(made, outcome.scored, strict=True)
     ]
-    first = results[0]
+    own = results[0]
     return Result(
-        first.name, first.folder, first.scored, first.manifest, alongside=tuple(results[1:]),
-        paths=outcome.paths, failures=first.failures,
+        own.name, own.folder, own.scored, own.manifest, alongside=tuple(results[1:]),
+        paths=outcome.paths, failures=own.failures,
     )  # fmt: skip
 
 
@@ -286,12 +291,14 @@ def compare(
     metrics: Sequence[str] | None = None,
     families: Sequence[str] = (),
     all_pairs: bool = False,
+    interval: Way = "student-t",
     data_dir: Path | None = None,
 ) -> Comparison:
     """Test runs of one protocol against the first (or every pair), paired by subject and prompt.
 
     `runs` are folders or results. `metrics` are those that the protocol lists by default;
-    `families` are prompt categories.
+    `families` are prompt categories. `interval` "bootstrap-t" makes interval and test where the
+    differences of subjects are skewed.
 
     Examples:
         >>> dreambench.compare(["runs/mini/dreambooth", "runs/mini/class-only"])  # doctest: +SKIP
@@ -300,8 +307,13 @@ def compare(
         UserError: they cannot be compared; the line says why.
     """
     folders = [one.folder if isinstance(one, Result) else Path(one) for one in runs]
-    scored = load_comparable([read_image_set(path, data_dir=data_dir) for path in folders])
-    table = compare_scored(scored, all_pairs=all_pairs, metrics=metrics, families=families)
+    sets = [read_image_set(path, data_dir=data_dir) for path in folders]
+    every = load_comparable([*sets, *list_replicates(sets)])
+    scored, replicates = every[: len(sets)], every[len(sets) :]
+    table = compare_scored(
+        scored, all_pairs=all_pairs, metrics=metrics, families=families, way=interval
+    )
+    table = add_replicates(table, scored, replicates, families=families)
     return Comparison(table, [one.label for one in scored], make_comparison_notes(table), scored)
 
 

@@ -12,13 +12,14 @@ import pandas as pd
 
 from dreambench.analysis.comparison import Scored
 from dreambench.analysis.summary import summarise
-from dreambench.artifacts.image_set import ImageSet, hold_folder
+from dreambench.artifacts.image_set import ImageSet, hold_folder, replicate_folder
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
 from dreambench.machine.devices import pick_device
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
+from dreambench.methods.registry import find_class
 from dreambench.metrics.conventions import find_convention
 from dreambench.progress import Progress, no_progress
 from dreambench.report.writing import write_report
@@ -43,7 +44,8 @@ class RunOptions:
     `methods` and `alongside` are names, recipes (.toml) or `FILE.py:Class`; `subjects`, `families`
     and `prompts` narrow a protocol; `metrics` are beside those of the protocol, `encoders`
     in place of its own by role; `settings` replace those of the recipes of
-    `methods`, which then have names of their own.
+    `methods`, which then have names of their own. Methods that train have `replicates` runs, each
+    with training seeds of its own.
     """
 
     methods: Sequence[str]
@@ -56,6 +58,7 @@ class RunOptions:
     encoders: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
+    replicates: int = 1
     out: Path = Path("runs")
     device: str = "auto"
     precision: str = "fp32"
@@ -99,10 +102,16 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     encoders = prepare_encoders(
         protocol, metrics=options.metrics, overrides=options.encoders, progress=progress
     )
+    if options.replicates > 1 and not any(find_class(recipe).tunes for recipe in recipes):
+        raise UserError(
+            "none of these methods trains, so that all replicates would be the same",
+            hint="leave --replicates out",
+            code="invalid-value",
+        )
     prompts = choose_prompts(protocol, families=options.families, prompt_ids=options.prompts)
     planned = [
         plan_run(
-            options.out / protocol.name / recipe.name,
+            replicate_folder(options.out / protocol.name / recipe.name, replicate),
             Request(
                 protocol=protocol,
                 recipe=recipe,
@@ -112,11 +121,14 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
                 device=device,
                 precision=options.precision,
                 batch_size=options.batch_size,
+                replicate=replicate,
                 encoders=encoders,
                 data_dir=options.data_dir,
             ),
         )
+        for replicate in range(1, options.replicates + 1)
         for recipe in recipes
+        if replicate == 1 or find_class(recipe).tunes
     ]
     for run in planned:
         check_recipe(run.recipe, run.base_model)
@@ -185,7 +197,9 @@ def execute_runs(
         begin(run.name, index, len(planned))
         with hold_folder(run.folder):
             pipelines.append(_execute(open_run(run), options, progress))
-    runs = [one.run for one in pipelines if one.run.summary_path.is_file()]
+    # Replicates join the report of their first by themselves.
+    first = [one.run for one in pipelines if one.run.manifest.replicate == 1]
+    runs = [run for run in first if run.summary_path.is_file()]
     scored, paths = write_report(runs[0], runs[1:]) if runs else ([], [])
     return Outcome(pipelines, scored, paths)
 

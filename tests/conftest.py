@@ -18,6 +18,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # For tests that ask for tw
 import pytest
 from click.testing import CliRunner
 
+import dreambench  # noqa: F401  (before torch: it limits instruction sets)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_PHOTOS = REPOSITORY.parent / "shared" / "dreambooth" / "dataset"
 
@@ -36,6 +38,9 @@ scheduler = "ddim"
 n_steps = 5
 guidance_scale = 3.0
 size_px = 64
+
+[sampler.options]
+timestep_spacing = "trailing"
 
 [prior]
 n_images = 2

@@ -43,7 +43,9 @@ def make_scored(name, scores, *, infos=None, **changes):
         encoders={}, device="cpu", precision="fp32", packages={}, python="3",
         code=CodeState(version="0", commit="c0", dirty=False),
     )  # fmt: skip
-    return Scored(name, ScoreTable(scores, tuple(infos)), summary.model_copy(update=changes))
+    return Scored(
+        name, ScoreTable(scores, tuple(infos), {"dino": "E"}), summary.model_copy(update=changes)
+    )
 
 
 def summarise_metric(info, scores):

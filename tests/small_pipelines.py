@@ -27,11 +27,14 @@ from transformers import (
 )
 
 from dreambench.base_models.registry import BASE_MODELS
-from dreambench.config.protocol import Sampler
+from dreambench.config.sampler import Sampler
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.methods.base import Context
 
-SAMPLER = Sampler(scheduler="ddim", n_steps=4, guidance_scale=3.0, size_px=64)
+SAMPLER = Sampler(
+    scheduler="ddim", n_steps=4, guidance_scale=3.0, size_px=64,
+    options={"timestep_spacing": "trailing"},
+)  # fmt: skip
 NUMBERS = {
     "identifier": "auto", "learning_rate": 2e-4, "n_steps": 4, "batch_size": 2,
     "train_text_encoder": False, "prior_weight": 1.0, "n_class_images": 4,

@@ -12,8 +12,12 @@ import pandas as pd
 
 from dreambench.analysis.stats import (
     CONFIDENCE,
+    MIN_BOOTSTRAP_SUBJECTS,
+    Way,
     adjust_holm,
+    compute_bootstrap_p,
     compute_sign_flip_p,
+    estimate_by_bootstrap,
     estimate_mean,
     mean_by_subject,
     smallest_p,
@@ -123,14 +127,18 @@ def _find_faults(images: ImageSet, first: ImageSet) -> list[str]:
     return faults
 
 
-def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def compare_paired(
+    first: pd.DataFrame, second: pd.DataFrame, *, way: Way = "student-t"
+) -> pd.DataFrame:
     """Return differences first - second for each metric, paired by subject and prompt.
 
     Only cells (subject, prompt) that both have count; a subject's difference is the mean over its
-    cells, each the mean over its pairs. Columns: metric, mean, low, high (`estimate_mean` over
-    subjects), p (`compute_sign_flip_p`), n_subjects, n_cells, n_left_out (cells that one of the two
-    lacks).
+    cells, each the mean over its pairs. Columns: metric, mean, low, high (over subjects), p,
+    n_subjects, n_cells, n_left_out (cells that one of the two lacks). `way` makes interval and p:
+    Student's t and sign flips, or the bootstrap-t.
     """
+    estimate = estimate_mean if way == "student-t" else estimate_by_bootstrap
+    test = compute_sign_flip_p if way == "student-t" else compute_bootstrap_p
     keys = ["metric", "subject", "prompt_id"]
     values = [
         mean_by_subject(scores, by=["prompt_id"]).set_index(keys)["value"]
@@ -147,10 +155,10 @@ def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for metric in dict.fromkeys([*first["metric"], *second["metric"]]):
         differences = by_metric.get(metric, np.array([]))
-        found = estimate_mean(differences)
+        found = estimate(differences)
         rows.append(
             [
-                metric, found.mean, found.low, found.high, compute_sign_flip_p(differences),
+                metric, found.mean, found.low, found.high, test(differences),
                 found.n_subjects, int(n_cells.get(metric, 0)), int(n_left_out[metric]),
             ]
         )  # fmt: skip
@@ -164,6 +172,7 @@ def compare_scored(
     all_pairs: bool = False,
     metrics: Sequence[str] | None = None,
     families: Sequence[str] = (),
+    way: Way = "student-t",
 ) -> pd.DataFrame:
     """Return the first run minus each other one, or all pairs, in each metric: one row each.
 
@@ -171,11 +180,12 @@ def compare_scored(
     `families`; by default each metric's own (`MetricInfo.prompts`), as in the report.
 
     Columns: first, second (names of the runs), those of `compare_paired` with prompts (which),
-    p_holm (adjusted over the n_comparisons rows that have a p-value) and verdict, then what the
-    numbers depend on: the signature and digests of what was compared.
+    p_holm (adjusted over the n_comparisons rows that have a p-value), verdict and way (of interval
+    and test), then what the numbers depend on: the signature and digests of what was compared.
 
     Raises:
-        UserError: there are fewer than two runs, or they lack a metric or a category.
+        UserError: there are fewer than two runs, they lack a metric or a category, or they have too
+            few subjects for the bootstrap-t.
     """
     if len(runs) < 2:
         raise UserError(
@@ -188,7 +198,8 @@ def compare_scored(
     _check_families(runs[0], families)
     tables = []
     for first, second in combinations(runs, 2) if all_pairs else [(runs[0], r) for r in runs[1:]]:
-        table = compare_paired(*(_choose_rows(run, chosen, families) for run in (first, second)))
+        frames = [choose_rows(run, chosen, families) for run in (first, second)]
+        table = compare_paired(*frames, way=way)
         table.insert(0, "first", first.name)
         table.insert(1, "second", second.name)
         table.insert(3, "prompts", [_name_prompts(infos[m], families) for m in table["metric"]])
@@ -200,6 +211,14 @@ def compare_scored(
             hint="name others with --family",
             code="no-rows",
         )
+    if way == "bootstrap-t" and every["n_subjects"].min() < MIN_BOOTSTRAP_SUBJECTS:
+        raise UserError(
+            f"the bootstrap-t needs {MIN_BOOTSTRAP_SUBJECTS} subjects, and there are "
+            f"{every['n_subjects'].min()}",
+            hint="use --interval student-t",
+            code="too-few-subjects",
+        )
+    every["way"] = way
     place = every.columns.get_loc("p") + 1
     every.insert(place, "p_holm", adjust_holm(every["p"].to_numpy()))
     every.insert(place + 1, "n_comparisons", int(every["p"].notna().sum()))
@@ -239,7 +258,7 @@ def _add_recipe(table: pd.DataFrame, first: Scored, second: Scored) -> pd.DataFr
     return table
 
 
-def _choose_rows(run: Scored, names: Sequence[str], families: Sequence[str]) -> pd.DataFrame:
+def choose_rows(run: Scored, names: Sequence[str], families: Sequence[str]) -> pd.DataFrame:
     """Return what a run scored in some metrics for the prompts of `_name_prompts`."""
     every = run.scores.frame
     every = every[every["metric"].isin(names)]
@@ -268,7 +287,7 @@ def judge_difference(row: Any, info: MetricInfo) -> str:
     if row.n_subjects < 2:
         return f"not tested: {why_no_interval(row.n_subjects, row.low)}"
     if row.p_holm > ALPHA:
-        least = smallest_p(row.n_subjects)
+        least = smallest_p(row.n_subjects, row.way)
         is_hopeless = least * row.n_comparisons > ALPHA
         return TOO_FEW if is_hopeless and row.p <= max(ALPHA, least) else NOT_SHOWN
     higher = row.first if row.mean > 0 else row.second

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from dreambench.artifacts.manifest import Manifest, RunManifest, read_manifest
+from dreambench.artifacts.manifest import Manifest, RunManifest, has_manifest, read_manifest
 from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
 from dreambench.errors import UserError, disk_errors, unknown_name
 from dreambench.storage.files import digest, make_dir
+
+MAX_REPLICATES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,8 @@ def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
     for name, stored, found in (
         ("protocol", manifest.digests.protocol, protocol.digest()),
         ("recipe", own and own.digests.recipe, own and digest_recipe(own)),
-        ("photos", manifest.digests.data, digest_subjects(subjects)),
+        ("sampler", own and own.digests.sampler, own and own.sampler.digest()),
+        ("photos", manifest.digests.data, digest_subjects(subjects, protocol.references)),
         ("plan", own and own.digests.plan, own and plan.digest()),
     ):
         if stored != found:
@@ -153,8 +156,10 @@ def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
 
 def plan_images(manifest: Manifest, subjects: Sequence[Subject]) -> Plan:
     """Return the plan that a manifest stands for."""
-    size = manifest.batch_size if isinstance(manifest, RunManifest) else 1
-    plan = make_plan(manifest.protocol.narrow(manifest.prompts), subjects, batch_size=size)
+    own = manifest if isinstance(manifest, RunManifest) else None
+    size, replicate = (own.batch_size, own.replicate) if own else (1, 1)
+    protocol = manifest.protocol.narrow(manifest.prompts)
+    plan = make_plan(protocol, subjects, batch_size=size, replicate=replicate)
     return plan.without_prior() if "pres" in manifest.not_measured else plan
 
 
@@ -183,3 +188,39 @@ def hold_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def replicate_folder(folder: Path, replicate: int) -> Path:
+    """Return the folder of a replicate of the run in `folder`, which is the first."""
+    return folder if replicate == 1 else folder.with_name(f"{folder.name}-replicate-{replicate}")
+
+
+def list_replicates(sets: Sequence[ImageSet]) -> list[ImageSet]:
+    """Return the further replicates of runs that lie beside them, with a summary, in order.
+
+    Those that are among `sets` are left out, and so is what is not of the same recipe and data.
+    """
+    known = {images.folder.resolve() for images in sets}
+    found = []
+    for images in sets:
+        own = images.manifest
+        if not isinstance(own, RunManifest) or own.replicate != 1:
+            continue
+        for number in range(2, MAX_REPLICATES + 1):
+            folder = replicate_folder(images.folder, number)
+            if not has_manifest(folder) or folder.resolve() in known:
+                continue
+            other = read_manifest(folder)
+            is_same = isinstance(other, RunManifest) and all(
+                getattr(other.digests, key) == getattr(own.digests, key)
+                for key in ("protocol", "recipe", "data", "base_model")
+            )
+            if is_same and (folder / images.summary_path.name).is_file():
+                subjects, protocol = images.subjects, images.protocol
+                found.append(
+                    ImageSet(
+                        folder=folder, protocol=protocol, subjects=subjects,
+                        plan=plan_images(other, subjects), manifest=other,
+                    )
+                )  # fmt: skip
+    return found

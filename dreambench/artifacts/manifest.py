@@ -14,11 +14,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationError
 
 from dreambench.config.protocol import Protocol
+from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError, name_some
 from dreambench.storage.files import read_json, write_json
 
-FORMAT = 2
-"""Raised when a field changes its meaning; 1 was a dict without a schema, and no release's."""
+FORMAT = 3
+"""Raised when a field changes its meaning or comes new; none before 3 was a release's."""
 FILE_NAME = "run.json"
 
 
@@ -40,23 +41,39 @@ class CodeState(Record):
         return f"code {self.commit or 'release'} ({self.version}{changed})"
 
 
+class Compute(Record):
+    """What floating-point sums depend on besides versions.
+
+    `threads` are those that torch trains and draws with on a CPU; `cpu` is the instruction set that
+    torch uses; `limits` are the environment's own settings of instruction sets.
+    """
+
+    device: str
+    threads: int
+    cpu: str
+    deterministic: bool
+    limits: dict[str, str]
+
+
 class Session(Record):
-    """When somebody worked on the folder, and with which versions."""
+    """When somebody worked on the folder, with which versions, and on what."""
 
     started: str
     python: str
     platform: str
     packages: dict[str, str]
     code: CodeState
+    compute: Compute
 
 
 class Digests(Record):
-    """What the numbers depend on; external images have no recipe, base model and plan."""
+    """What the numbers depend on; external images have protocol, data and images alone."""
 
     protocol: str
     data: str
     recipe: str | None = None
     base_model: str | None = None
+    sampler: str | None = None
     plan: str | None = None
     images: str | None = None
 
@@ -104,7 +121,7 @@ class ImageInfo(Record):
 
 
 class _Head(Record):
-    format: Literal[2] = 2
+    format: Literal[3] = 3
     protocol: Protocol
     subjects: list[str]
     prompts: list[str]
@@ -127,12 +144,15 @@ class RunManifest(_Head):
     kind: Literal["run"] = "run"
     recipe: RecipeRecord
     base_model: str
+    sampler: Sampler
     batch_size: int
+    replicate: int = 1
 
     @property
     def row_name(self) -> str:
-        """What tables call the run: its recipe."""
-        return self.recipe.name
+        """What tables call the run: its recipe, and which replicate it is after the first."""
+        again = "" if self.replicate == 1 else f" (replicate {self.replicate})"
+        return f"{self.recipe.name}{again}"
 
     @property
     def images(self) -> ImageInfo | None:

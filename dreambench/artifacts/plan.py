@@ -64,14 +64,19 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-def make_plan(protocol: Protocol, subjects: Sequence[Subject], *, batch_size: int) -> Plan:
-    """Lays out a run. The recipe changes what is done in a unit, never which units there are."""
+def make_plan(
+    protocol: Protocol, subjects: Sequence[Subject], *, batch_size: int, replicate: int = 1
+) -> Plan:
+    """Lays out a run. The recipe changes what is done in a unit, never which units there are.
+
+    Each `replicate`, from 1, trains with seeds of its own; the seeds of images are the same in all.
+    """
     train, images = [], []
     batch = 0
+    again = () if replicate == 1 else ("replicate", replicate)
     for subject in subjects:
-        train.append(
-            TrainUnit(subject.name, derive_seed("train", subject.name, protocol.base_seed))
-        )
+        seed = derive_seed("train", subject.name, protocol.base_seed, *again)
+        train.append(TrainUnit(subject.name, seed))
         wanted: list[tuple[str, str, str, str, int]] = [
             (p.id, p.family, p.text, p.text.format(subject=subject.class_name), k)
             for p in protocol.prompts_for(subject.kind)

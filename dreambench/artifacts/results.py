@@ -1,7 +1,8 @@
 """Results: the scores of an image set with what their metrics are, and their summary.
 
 `scores.parquet` has one row for each number (COLUMNS), and in its metadata a MetricInfo for each
-metric, so that no later step needs a metric's code, and scores never part from their signatures.
+metric, so that no later step needs a metric's code, and scores never part from their signatures;
+and the identity of all that they were computed with.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
@@ -72,15 +73,23 @@ class MetricInfo(Record):
         return f"{self.title} {'(up)' if self.higher_is_better else '(down)'}"
 
 
-_INFOS: TypeAdapter[list[MetricInfo]] = TypeAdapter(list[MetricInfo])
+class _ScoreMetadata(Record):
+    """What scores.parquet holds besides rows."""
+
+    metrics: list[MetricInfo]
+    identities: dict[str, str]
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores of an image set: a frame with COLUMNS, and what its metrics are, in table order."""
+    """Scores of an image set: a frame with COLUMNS, and what its metrics are, in table order.
+
+    `identities` are those of the encoders, segmenter and hash that made the scores, by input.
+    """
 
     frame: pd.DataFrame
     metrics: tuple[MetricInfo, ...]
+    identities: Mapping[str, str]
 
 
 class Part(Record):
@@ -127,6 +136,7 @@ class Summary(Record):
     code: CodeState
     track: str | None = None
     method_code: dict[str, str] | None = None
+    replicate: int = 1
     n_failed: int = 0
     failures: dict[str, list[FailureGroup]] = Field(default_factory=dict)
     images: ImageInfo | None = None
@@ -135,9 +145,10 @@ class Summary(Record):
 def write_scores(images: ImageSet, table: ScoreTable) -> None:
     """Write the scores of an image set with what their metrics are, in one file."""
     content = pa.Table.from_pandas(table.frame, preserve_index=False)
-    infos = json.dumps([info.model_dump(mode="json") for info in table.metrics], sort_keys=True)
+    about = _ScoreMetadata(metrics=list(table.metrics), identities=dict(table.identities))
+    text = json.dumps(about.model_dump(mode="json"), sort_keys=True)
     content = content.replace_schema_metadata(
-        {**(content.schema.metadata or {}), _METADATA: infos.encode()}
+        {**(content.schema.metadata or {}), _METADATA: text.encode()}
     )
     buffer = io.BytesIO()
     pq.write_table(content, buffer)
@@ -159,7 +170,7 @@ def read_scores(images: ImageSet) -> ScoreTable:
         )
     try:
         content = pq.read_table(path)
-        infos = _INFOS.validate_json((content.schema.metadata or {})[_METADATA])
+        about = _ScoreMetadata.model_validate_json((content.schema.metadata or {})[_METADATA])
         frame = content.to_pandas()
     except (pa.ArrowException, KeyError, ValidationError, OSError) as error:
         raise UserError(
@@ -167,7 +178,29 @@ def read_scores(images: ImageSet) -> ScoreTable:
             hint=f"make them again: dreambench score {images.folder}",
             code="damaged-file",
         ) from error
-    return ScoreTable(frame, tuple(infos))
+    return ScoreTable(frame, tuple(about.metrics), about.identities)
+
+
+def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:
+    """Refuse to score an image set again with something else than before; `found` by input.
+
+    What is new beside the others is let through, and so are scores that cannot be read.
+
+    Raises:
+        UserError: an encoder, the segmenter or the hash is another one; says which.
+    """
+    try:
+        stored = read_scores(images).identities
+    except UserError:
+        return
+    for name, identity in found.items():
+        if stored.get(name, identity) != identity:
+            raise UserError(
+                f"{images.scores_path} was made with {stored[name]} for '{name}', and now there is "
+                f"{identity}",
+                hint="restore that one; or delete the scores, and those of every run beside it",
+                code="changed-encoder",
+            )
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dreambench.base_models.registry import BaseModel, Precision
-from dreambench.config.protocol import Sampler
+from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 
 
@@ -177,7 +177,11 @@ class LoadedModel(ABC):
     @classmethod
     @abstractmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
-        """Return the protocol's scheduler with the base model's own noise schedule."""
+        """Return the protocol's scheduler with the base model's own noise schedule.
+
+        Raises:
+            UserError: the base model's scheduler file is not one of the family.
+        """
 
     # Text
 
@@ -217,23 +221,6 @@ class LoadedModel(ABC):
         Clean `latents` (n, c, h, w) get noise at random times, both drawn from `noise`; the target
         and the weight of a time are the family's.
         """
-
-    def training_errors(
-        self,
-        latents: Tensor,
-        text: Conditioning,
-        *,
-        noise: torch.Generator,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """Return the mean squared error (n,) of each row of clean latents under its text.
-
-        `weights` (n, 1, h, w) says where an error counts; None for everywhere.
-        """
-        errors = self.squared_errors(latents, text, noise=noise)
-        if weights is None:
-            return errors.mean((1, 2, 3))
-        return (errors * weights).mean((1, 2, 3)) / weights.mean((1, 2, 3))
 
     def freeze(self) -> None:
         """Take the gradients from all weights; a method gives them to what it trains."""
@@ -287,14 +274,6 @@ class LoadedModel(ABC):
 
         `start` (n, c, h, w) are the latents to begin with, else noise that each seed draws on the
         CPU by itself, so that neither batch nor device changes it.
-        """
-
-    @abstractmethod
-    def prepare_redraw(self) -> None:
-        """Make what `redraw` needs; to be called before anything is sampled.
-
-        Otherwise what is sampled before the first call of `redraw` would differ from what is
-        sampled after it.
         """
 
     @abstractmethod

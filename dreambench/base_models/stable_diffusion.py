@@ -28,7 +28,8 @@ from dreambench.base_models.base import (
     only_errors,
 )
 from dreambench.base_models.registry import BaseModel, Precision
-from dreambench.config.protocol import Sampler
+from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
+from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
@@ -36,6 +37,38 @@ if TYPE_CHECKING:
 
 UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+
+
+# The noise that Stable Diffusion was trained on, for the keys that a scheduler file leaves out; see
+# `config.sampler` for the files.
+NOISE_SCHEDULE: Mapping[str, Any] = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
+    "beta_schedule": "scaled_linear", "trained_betas": None, "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+}  # fmt: skip
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+
+def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the noise that a base model was trained on, from the config of its scheduler.
+
+    Raises:
+        UserError: it was trained with another process than diffusion's.
+    """
+    # Diffusers lists what the file left out, and has filled in from whatever class the file names.
+    filled_in = config.get("_use_default_values", ())
+    found = {
+        key: value if key in filled_in else config.get(key, value)
+        for key, value in NOISE_SCHEDULE.items()
+    }
+    if found["prediction_type"] not in PREDICTION_TYPES or "base_shift" in config:
+        raise UserError(
+            f"the scheduler file of the base model is of {config.get('_class_name', 'no class')}, "
+            "and not of diffusion with noise added by betas",
+            hint="use a base model of the family of its --base-model name",
+            code="unsupported-base-model",
+        )
+    return found
 
 
 class StableDiffusion(LoadedModel):
@@ -75,7 +108,7 @@ class StableDiffusion(LoadedModel):
 
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
-        """See `LoadedModel`. The prediction type is the base model's own, too."""
+        """See `LoadedModel`."""
         import diffusers  # noqa: PLC0415  (slow import)
 
         classes = {
@@ -83,7 +116,8 @@ class StableDiffusion(LoadedModel):
             "ddpm": diffusers.DDPMScheduler,
             "dpm-solver": diffusers.DPMSolverMultistepScheduler,
         }
-        return classes[sampler.scheduler].from_config(pipeline.scheduler.config)
+        noise = _read_noise_schedule(pipeline.scheduler.config)
+        return classes[sampler.scheduler](**noise, **sampler.options)
 
     # Text
 
@@ -146,7 +180,7 @@ class StableDiffusion(LoadedModel):
     def _training_schedule(self) -> DDPMScheduler:
         from diffusers import DDPMScheduler  # noqa: PLC0415  (slow import)
 
-        return DDPMScheduler.from_config(self.pipeline.scheduler.config)
+        return DDPMScheduler(**_read_noise_schedule(self.pipeline.scheduler.config))
 
     def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         """Return what the UNet predicts for noisy latents (n, c, h, w) at `times` (n,)."""
@@ -242,11 +276,6 @@ class StableDiffusion(LoadedModel):
         made.set_progress_bar_config(disable=True)
         return made
 
-    def prepare_redraw(self) -> None:
-        """See `LoadedModel`."""
-        # Making it sets a field of the scheduler that it shares with the pipeline (clip_sample).
-        _ = self._img2img
-
     def redraw(
         self,
         prompts: Sequence[str],
@@ -276,8 +305,14 @@ class StableDiffusion(LoadedModel):
         import diffusers  # noqa: PLC0415  (slow import)
 
         kind = diffusers.DDIMInverseScheduler if inverse else diffusers.DDIMScheduler
-        # Latents have no fixed range to be clipped to, and a clipped step has no inverse.
-        made = kind.from_config(self.pipeline.scheduler.config, clip_sample=False)
+        options = {
+            name: self.sampler.options.get(name, choices[0])
+            for name, choices in SCHEDULER_OPTIONS["ddim"].items()
+        }
+        # A clipped step has no inverse, and the class of inverse steps knows no thresholds.
+        del options["thresholding"]
+        options["clip_sample"] = False
+        made = kind(**_read_noise_schedule(self.pipeline.scheduler.config), **options)
         made.set_timesteps(self.sampler.n_steps, device=self.device)
         return made
 

@@ -139,7 +139,8 @@ def _find_hours(
     }
     if device.startswith("cuda") and not torch.cuda.is_available():
         return dict.fromkeys(parts)
-    setting = Setting(name_device(device), base.name, protocol.sampler.size_px, precision)
+    size_px = protocol.sampler.at_size(base.size_px).size_px
+    setting = Setting(name_device(device), base.name, size_px, precision)
     hours: dict[str, float | None] = {}
     for name, (what, n_units) in parts.items():
         speed = read_speed(cache_dir(), setting, what)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dreambench.cli.printing import print_comparison
 from dreambench.cli.shared import data_option, json_option, print_json, split, user_errors
+
+if TYPE_CHECKING:
+    from dreambench.analysis.stats import Way
 
 
 @click.command()
@@ -22,6 +25,13 @@ from dreambench.cli.shared import data_option, json_option, print_json, split, u
     "[default: those that the protocol lists]",
 )
 @click.option("--family", help="Only prompts of these categories, comma-separated.")
+@click.option(
+    "--interval",
+    type=click.Choice(["student-t", "bootstrap-t"]),
+    default="student-t",
+    show_default=True,
+    help="bootstrap-t: for interval and test where subjects' differences are skewed.",
+)
 @json_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Also write it: .csv (unrounded) or .md."
@@ -30,18 +40,23 @@ from dreambench.cli.shared import data_option, json_option, print_json, split, u
 @user_errors
 def compare(
     run_dirs: tuple[Path, ...], all_pairs: bool, metrics: str | None, family: str | None,
-    as_json: bool, out: Path | None, data_dir: Path | None,
+    interval: Way, as_json: bool, out: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Test runs against the first, paired by subject and prompt."""
     from dreambench.analysis.comparison import compare_scored, load_comparable  # noqa: PLC0415
-    from dreambench.artifacts.image_set import read_image_set  # noqa: PLC0415
+    from dreambench.analysis.replicates import add_replicates  # noqa: PLC0415
+    from dreambench.artifacts.image_set import list_replicates, read_image_set  # noqa: PLC0415
     from dreambench.report.pages import describe_comparison  # noqa: PLC0415
     from dreambench.report.writing import write_comparison  # noqa: PLC0415
 
-    scored = load_comparable([read_image_set(path, data_dir=data_dir) for path in run_dirs])
+    sets = [read_image_set(path, data_dir=data_dir) for path in run_dirs]
+    every = load_comparable([*sets, *list_replicates(sets)])
+    scored, replicates = every[: len(sets)], every[len(sets) :]
     table = compare_scored(
-        scored, all_pairs=all_pairs, metrics=split(metrics) or None, families=split(family)
-    )
+        scored, all_pairs=all_pairs, metrics=split(metrics) or None, families=split(family),
+        way=interval,
+    )  # fmt: skip
+    table = add_replicates(table, scored, replicates, families=split(family))
     if out is not None:
         write_comparison(scored, table, out)
     if as_json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dreambench.artifacts.image_set import MAX_REPLICATES
 from dreambench.cli.printing import print_report
 from dreambench.cli.shared import (
     cache_option,
@@ -64,6 +65,13 @@ ALONGSIDE = "class-only,copy-reference"
     help="Arithmetic of training and generating; scores are always fp32.",
 )
 @click.option(
+    "--replicates",
+    type=click.IntRange(1, MAX_REPLICATES),
+    default=1,
+    show_default=True,
+    help="Runs of each method that trains, with other training seeds: how far they lie apart.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(1, 512),
     default=16,
@@ -77,7 +85,8 @@ def run(
     method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
-    device: str, precision: str, batch_size: int, workers: int, cache: Path | None,
+    device: str, precision: str, replicates: int, batch_size: int, workers: int,
+    cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
@@ -95,7 +104,7 @@ def run(
         methods=split(method), alongside=split(alongside), protocol=protocol,
         subjects=split(subjects), families=split(family), prompts=split(prompts),
         metrics=metrics, encoders=overrides, settings=changed, base_model=base_model, out=out,
-        device=device,
+        device=device, replicates=replicates,
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
         workers=workers,
     )  # fmt: skip

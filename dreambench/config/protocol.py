@@ -17,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
+from dreambench.config.sampler import SamplerSettings
 from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
-from dreambench.datasets.subjects import Kind, find_dataset, read_index
+from dreambench.datasets.subjects import Kind, References, find_dataset, read_index
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest
 from dreambench.storage.shipped import shipped_path
@@ -58,20 +59,6 @@ class Prompt(_Frozen):
         return _check_slot(text, "subject")
 
 
-class Sampler(_Frozen):
-    """How images are sampled from a diffusion model; the same for every method of a protocol."""
-
-    scheduler: Literal["ddim", "dpm-solver", "ddpm"] = "ddim"
-    n_steps: int = Field(ge=1, le=1000)
-    guidance_scale: float = Field(ge=0)
-    size_px: int = Field(ge=8)
-
-    @property
-    def n_calls(self) -> int:
-        """Return the evaluations of the network for one image; guidance takes two a step."""
-        return self.n_steps * (2 if self.guidance_scale > 1 else 1)
-
-
 class Prior(_Frozen):
     """Class images, which show the class and not the subject, for PRES."""
 
@@ -94,7 +81,12 @@ class Encoders(_Frozen):
 
 
 class Protocol(_Frozen):
-    """A frozen benchmark. Everything that a score depends on besides the method is in here."""
+    """A frozen benchmark. Everything that a score depends on besides the method is in here.
+
+    `references` says whether methods are shown all photos of a subject or one; scores are over all
+    of them either way. `n_threads` fixes the threads of training and drawing on a CPU, since sums
+    depend on how they are split; None takes the machine's.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     version: int = Field(ge=1)
@@ -102,10 +94,12 @@ class Protocol(_Frozen):
     source: str
     dataset: str
     subjects: tuple[str, ...] = ()
+    references: References = "all"
     base_model: str
     n_images_per_prompt: int = Field(ge=1)
+    n_threads: int | None = Field(default=None, ge=1, le=64)
     base_seed: int = 0
-    sampler: Sampler
+    sampler: SamplerSettings
     prior: Prior
     metrics: tuple[MetricName, ...] = Field(min_length=1)
     encoders: Encoders

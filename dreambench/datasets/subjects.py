@@ -2,14 +2,15 @@
 
 A dataset is a folder with `subjects.csv` (subject, class_name, kind, n_images) and `images.csv`
 (subject, file, sha256, bytes, width, height, source, credit; `mask`, `mask_sha256` where masks
-exist), and the photos, in the same folder or elsewhere.
+exist), and the photos, in the same folder or elsewhere. `single-references.csv` (subject, file)
+names the one photo of a subject where one alone is shown; without it that is the first.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, cast
 
@@ -19,15 +20,21 @@ from dreambench.storage.files import digest, sha256_file
 from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
 
 Kind = Literal["live", "object"]
+References = Literal["all", "single"]
+"""Whether a method is shown all photos of a subject, or one."""
 
 SUBJECT_COLUMNS = ("subject", "class_name", "kind", "n_images")
 IMAGE_COLUMNS = ("subject", "file", "sha256", "bytes", "width", "height", "source", "credit")
 """The columns that dreambench writes; of these a table must have the first three."""
+SINGLE_REFERENCES = "single-references.csv"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One individual. `masks` is empty or holds one mask file per photo, in the same order."""
+    """One individual. `masks` is empty or holds one mask file per photo, in the same order.
+
+    `single` is the place of the photo that stands for it where one alone is shown.
+    """
 
     name: str
     class_name: str
@@ -35,6 +42,17 @@ class Subject:
     photos: tuple[Path, ...]
     sha256: tuple[str, ...]
     masks: tuple[Path, ...] = ()
+    single: int = 0
+
+    def show(self, references: References) -> Subject:
+        """Return the subject with the photos that a method is shown."""
+        if references == "all":
+            return self
+        kept = slice(self.single, self.single + 1)
+        return replace(
+            self, photos=self.photos[kept], sha256=self.sha256[kept], masks=self.masks[kept],
+            single=0,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +76,15 @@ class PinnedFile:
 
 @dataclass(frozen=True)
 class Index:
-    """What the two index files say: rows of subjects, rows of images, and the files they pin."""
+    """What the index files say: rows of subjects, rows of images, and the files they pin.
+
+    `singles` has by subject the file that `single-references.csv` names.
+    """
 
     subjects: list[dict[str, str]]
     images: list[dict[str, str]]
     files: list[PinnedFile]
+    singles: dict[str, str]
 
 
 def find_dataset(name: str, *, photos_dir: Path | None = None) -> Dataset:
@@ -102,7 +124,17 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
     subjects = [row for row in subjects if row["subject"] in chosen]
     images = read_csv(dataset.index_dir / "images.csv", IMAGE_COLUMNS[:3])
     images = [row for row in images if row["subject"] in chosen]
+    singles: dict[str, str] = {}
+    if (dataset.index_dir / SINGLE_REFERENCES).is_file():
+        rows = read_csv(dataset.index_dir / SINGLE_REFERENCES, ("subject", "file"))
+        singles = {row["subject"]: row["file"] for row in rows if row["subject"] in chosen}
     faults = _check_subject_rows(subjects, images) + _check_image_rows(images)
+    own = {(row["subject"], row["file"]) for row in images}
+    faults += [
+        f"{file!r} in {SINGLE_REFERENCES} is no photo of {name}"
+        for name, file in singles.items()
+        if (name, file) not in own
+    ]
     if faults:
         raise UserError(
             f"{dataset.index_dir}: {name_some(faults)}",
@@ -117,7 +149,7 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
             hint="fix or restore the index files",
             code="unsafe-path",
         )
-    return Index(subjects, images, files)
+    return Index(subjects, images, files, singles)
 
 
 def _check_subject_rows(
@@ -216,19 +248,28 @@ def _make_subjects(dataset: Dataset, index: Index) -> list[Subject]:
     for row in index.subjects:
         mine = [image for image in index.images if image["subject"] == row["subject"]]
         masks = [dataset.photos_dir / image["mask"] for image in mine if image.get("mask")]
+        files = [image["file"] for image in mine]
+        single = index.singles.get(row["subject"])
         found.append(
             Subject(
                 row["subject"],
                 row["class_name"],
                 cast(Kind, row["kind"]),  # checked by read_index
-                tuple(dataset.photos_dir / image["file"] for image in mine),
+                tuple(dataset.photos_dir / file for file in files),
                 tuple(image["sha256"] for image in mine),
                 tuple(masks) if len(masks) == len(mine) else (),
+                0 if single is None else files.index(single),
             )
         )
     return found
 
 
-def digest_subjects(subjects: Sequence[Subject]) -> str:
-    """Return a digest of names, class nouns, kinds and photo contents; no path is part of it."""
-    return digest([[s.name, s.class_name, s.kind, list(s.sha256)] for s in subjects])
+def digest_subjects(subjects: Sequence[Subject], references: References = "all") -> str:
+    """Return a digest of names, class nouns, kinds and photo contents; no path is part of it.
+
+    Where a method is shown one photo of each subject, which one is part of it.
+    """
+    rows = [[s.name, s.class_name, s.kind, list(s.sha256)] for s in subjects]
+    if references == "single":
+        rows = [[*row, s.sha256[s.single]] for row, s in zip(rows, subjects, strict=True)]
+    return digest(rows)

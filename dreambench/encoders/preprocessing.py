@@ -59,9 +59,12 @@ class Pixels:
         width, height = image_size
         size = (self.crop_px, self.crop_px)
         if self.fit == "crop":
-            scale = self.resize_px / min(width, height)
-            size = (round(width * scale), round(height * scale))
-        return size, (size[0] - self.crop_px) // 2, (size[1] - self.crop_px) // 2
+            # To the pixel what torchvision's Resize and CenterCrop do, which published encoders
+            # were given: the long side is truncated, and half a pixel rounded to an even one.
+            long = int(self.resize_px * max(width, height) / min(width, height))
+            size = (self.resize_px, long) if width <= height else (long, self.resize_px)
+        left, top = (round((side - self.crop_px) / 2) for side in size)
+        return size, left, top
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """Return a float32 array (3, crop, crop)."""

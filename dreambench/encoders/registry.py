@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 ROLES: tuple[Role, ...] = get_args(Role)
 
 _MINI_PIXELS = Pixels(64, 64, HALF, HALF)
+# facebookresearch/dino at 7c446df, eval_knn.py; facebookresearch/dinov2 at fc49f49,
+# dinov2/data/transforms.py (make_classification_eval_transform).
 _DINO_PIXELS = Pixels(256, 224, *IMAGENET)
+# openai/CLIP at 3bee281, clip/clip.py (_transform).
 _CLIP_PIXELS = Pixels(224, 224, *OPENAI)
 _DINO_URL = "https://dl.fbaipublicfiles.com/dino"
 
@@ -80,7 +83,8 @@ ENCODERS = {
         _dino("dino-vits8", "vit_small_patch8_224.dino", "dino_deitsmall8_pretrain.pth", 87),
         _dino("dino-vitb16", "vit_base_patch16_224.dino", "dino_vitbase16_pretrain.pth", 343,
               "bf34ad0f424b9029b593e8dc3ed553bf26e88bcba0d32bf3e62a6209cb64c85e"),
-        # The preprocessor file of facebook/dino-vits16 on the hub: not what DINO was trained with.
+        # The preprocessor of facebook/dino-vits16 on the hub (preprocessor_config.json), which is
+        # not what DINO was trained on; OFT's scorer takes it (Zeju1997/oft at 8d2b366, oft-db/).
         replace(
             _dino("dino-vits16-hf", "vit_small_patch16_224.dino",
                   "dino_deitsmall16_pretrain.pth", 87),
@@ -99,7 +103,8 @@ ENCODERS = {
             "clip-vit-b-32", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
             "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605,
         ),
-        # Images resized as tensors without antialiasing, as textual_inversion's scorer did.
+        # Images resized as tensors without antialiasing (rinongal/textual_inversion at 424192d,
+        # evaluation/clip_eval.py).
         replace(
             _clip(
                 "clip-vit-b-32-tensor", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
@@ -119,7 +124,8 @@ ENCODERS = {
             "clip-vit-h-14", "ViT-H-14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
             "de081ac0a0ca8dc9d1533eed1ae884bb8ae1404b", "open_clip_pytorch_model.bin", 3945,
         ),
-        # SigLIP (Zhai et al., ICCV 2023), which squashes images and was trained with JAX's GELU.
+        # SigLIP (Zhai et al., ICCV 2023), which squashes images and was trained with JAX's GELU
+        # (google-research/big_vision at 7ce694f, .../proj/image_text/SigLIP_demo.ipynb).
         EncoderSpec(
             "siglip-vit-b-16", "clip", "open_clip", "ViT-B-16-SigLIP",
             Pixels(224, 224, HALF, HALF, fit="squash"), "projected",
@@ -127,6 +133,7 @@ ENCODERS = {
             revision="7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed", file="model.safetensors",
             n_download_bytes=813_000_000, activation="gelu-tanh", tokenizer_file="spiece.model",
         ),
+        # richzhang/PerceptualSimilarity at c82f1ed, lpips/lpips.py.
         EncoderSpec(
             "lpips-alex", "perceptual", "lpips", "alex", Pixels(256, 256, HALF, HALF),
             "lpips-v0.1", url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
@@ -146,8 +153,9 @@ SEGMENTERS = {
             "mini-segmenter", "segformer",
             Pixels(64, 64, HALF, HALF, fit="squash"), shipped="segmenter",
         ),
-        # CLIPSeg (Lueddecke and Ecker, CVPR 2022), whose own transform squashes images. The
-        # revision is that of the hub's main branch as public code pins it (2026-09).
+        # CLIPSeg (Lueddecke and Ecker, CVPR 2022), whose own transform squashes images
+        # (timojl/clipseg at a55510b, Quickstart.ipynb). The revision is that of the hub's main
+        # branch as public code pins it (2026-09).
         SegmenterSpec(
             "clipseg", "clipseg", Pixels(352, 352, *IMAGENET, "bilinear", "squash"),
             hub="CIDAS/clipseg-rd64-refined",

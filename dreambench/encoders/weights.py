@@ -81,6 +81,15 @@ def read_weights(path: Path) -> State:
     Raises:
         UserError: the file is anything else.
     """
+    if _is_torchscript(path):
+        raise UserError(
+            f"{path} is a TorchScript archive, as OpenAI publishes its CLIPs: it holds code, which "
+            "is not run",
+            hint="download the weights alone (dreambench doctor says which file), or write them, "
+            f'where you trust the file: python -c "import torch; torch.save(torch.jit.load('
+            f"'{path.name}', 'cpu').state_dict(), 'weights.bin')\"",
+            code="unreadable-file",
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -100,6 +109,14 @@ def read_weights(path: Path) -> State:
     if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
         raise _unreadable(path)
     return dict(state)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Return whether a file is a network with its code, and not tensors alone."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.partition("/")[2].startswith("code/") for name in archive.namelist())
 
 
 def _unreadable(path: Path) -> UserError:

@@ -1,10 +1,14 @@
-"""Devices by torch's names."""
+"""Devices by torch's names, and what floating-point sums on them depend on."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from dreambench.artifacts.manifest import Compute
 from dreambench.errors import UserError
+from dreambench.instructions import LIMITS
 
 
 def pick_device(device: str) -> str:
@@ -33,3 +37,32 @@ def name_device(device: str) -> str:
 
         return torch.cuda.get_device_name(torch.device(device))
     return f"{device} with {os.cpu_count()} cores"
+
+
+def describe_compute(device: str, *, n_threads: int | None = None) -> Compute:
+    """Return what sums on a device depend on; `n_threads` is what a protocol fixes."""
+    import torch  # noqa: PLC0415  (slow import)
+
+    return Compute(
+        device=name_device(device),
+        threads=n_threads or torch.get_num_threads(),
+        cpu=torch.backends.cpu.get_cpu_capability(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        limits={name: os.environ[name] for name in LIMITS if name in os.environ},
+    )
+
+
+@contextmanager
+def fixed_threads(n_threads: int | None) -> Iterator[None]:
+    """Let torch work with so many threads on the CPU, whatever cores there are; None: as it does.
+
+    More threads than cores are slower, and give the same bits.
+    """
+    import torch  # noqa: PLC0415  (slow import)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

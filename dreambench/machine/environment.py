@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from dreambench import __version__
 from dreambench.artifacts.manifest import CodeState, Session
+from dreambench.machine.devices import describe_compute
 from dreambench.storage.shipped import PACKAGE_DIR
 
 PACKAGES = (
@@ -37,12 +38,21 @@ def _git(*words: str) -> str:
     return done.stdout.strip()
 
 
-def describe_session() -> Session:
-    """Return versions and kind of hardware of this session; no host, user or path."""
+def describe_packages() -> dict[str, str]:
+    """Return the versions of the packages that numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def describe_session(device: str, *, n_threads: int | None = None) -> Session:
+    """Return versions and kind of hardware of this session; no host, user or path.
+
+    `n_threads` are the threads that a protocol fixes.
+    """
     return Session(
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages=describe_packages(),
         code=describe_code(),
+        compute=describe_compute(device, n_threads=n_threads),
     )

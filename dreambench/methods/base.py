@@ -12,7 +12,7 @@ import pydantic
 from PIL import Image
 
 from dreambench.base_models.registry import BaseModel, Precision, find_family, load_base_model
-from dreambench.config.protocol import Sampler
+from dreambench.config.sampler import Sampler
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.progress import Progress

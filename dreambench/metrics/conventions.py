@@ -31,10 +31,13 @@ COLUMNS = ["convention", "metric", "mean", "n_images", "n_dropped", "signature"]
 class Convention:
     """The choices of one scorer.
 
-    `references`: all photos of a subject, or the first alone. `subject_word`: what stands for the
-    subject in CLIP-T's text. `clip_t`: plain cosine, or CLIPScore's 2.5 max(cosine, 0) (Hessel et
-    al., EMNLP 2021). `average`: pairs within a subject and then subjects, or all pairs alike.
-    `floor`: whether the final mean is cut at zero. `drops_black`: black images are left out.
+    `source` is the repository with the commit at which its code was read, and the file.
+    `references`: all photos of a subject, the first alone, or the one that a published list names
+    (`datasets.subjects.Subject.single`). `subject_word`: what stands for the subject in CLIP-T's
+    text, `identifier` the word before the class noun, `prefix` what the text begins with. `clip_t`:
+    plain cosine, or CLIPScore's 2.5 max(cosine, 0) (Hessel et al., EMNLP 2021). `average`: pairs
+    within a subject and then subjects, or all pairs alike. `floor`: whether the final mean is cut
+    at zero. `drops_black`: black images are left out.
     """
 
     name: str
@@ -42,8 +45,10 @@ class Convention:
     source: str
     dino: str | None
     clip: str
-    references: Literal["all", "first"] = "all"
+    references: Literal["all", "first", "listed"] = "all"
     subject_word: Literal["class", "identifier", "removed"] = "class"
+    identifier: str = "sks"
+    prefix: str = ""
     clip_t: Literal["cosine", "clipscore"] = "cosine"
     average: Literal["subjects", "pairs"] = "subjects"
     scale: float = 1.0
@@ -70,14 +75,25 @@ class Convention:
 
     def text(self, prompt: str, class_name: str) -> str:
         """CLIP-T's text for a prompt with its slot {subject}."""
-        words = {"class": class_name, "identifier": f"sks {class_name}", "removed": ""}
-        return prompt.format(subject=words[self.subject_word])
+        words = {
+            "class": class_name, "identifier": f"{self.identifier} {class_name}", "removed": "",
+        }  # fmt: skip
+        return self.prefix + prompt.format(subject=words[self.subject_word])
+
+    def choose_references(self, subject: Subject) -> tuple[Path, ...]:
+        """The photos that images are compared with."""
+        if self.references == "all":
+            return subject.photos
+        return (subject.photos[0 if self.references == "first" else subject.single],)
 
     def signature(self, metric: str, encoder: str) -> str:
         """Everything that the number depends on, in one string."""
         parts = [metric.upper(), f"convention:{self.name}", encoder]
         if metric == "clip-t":
-            parts += [f"text:subject-{self.subject_word}", self.clip_t]
+            word = f"{self.subject_word}-{self.identifier}"
+            parts.append(f"text:subject-{word if 'identifier' in word else self.subject_word}")
+            parts += [f"prefix:{self.prefix.strip()}"] if self.prefix else []
+            parts.append(self.clip_t)
         else:
             parts.append(f"refs:{self.references}")
         if self.drops_black:
@@ -100,15 +116,41 @@ CONVENTIONS = {
             dino="dino-vits8", clip="clip-vit-b-32", references="first", average="pairs",
             scale=100,
         ),
+        # CLIP is ViT-B/32 where the scores are run; ViT-L/14 is only the class's default. The list
+        # of references: dataset/single-references.csv.
         Convention(
-            "kosmos-g", "Kosmos-G", "microsoft/unilm at 7b4b9f0, kosmos-g/eval/",
-            dino="dino-vits16", clip="clip-vit-l-14", references="first", average="pairs",
+            "kosmos-g", "Kosmos-G",
+            "microsoft/unilm at 7b4b9f0, kosmos-g/eval/clip_score.py and dino_score.py",
+            dino="dino-vits16", clip="clip-vit-b-32", references="listed", average="pairs",
             scale=100, floor=True,
+        ),
+        # One scorer with two modes: the paper's way, and one reference a subject.
+        Convention(
+            "patchdpo", "PatchDPO",
+            "hqhQAQ/PatchDPO at 558f0c2, evaluation/evaluate_dreambooth_func.py",
+            dino="dino-vits16", clip="clip-vit-b-32",
+        ),
+        Convention(
+            "patchdpo-single", "PatchDPO, one reference",
+            "hqhQAQ/PatchDPO at 558f0c2, evaluation/evaluate_dreambooth_func.py (is_kosmosg)",
+            dino="dino-vits16", clip="clip-vit-b-32", references="listed",
         ),
         Convention(
             "oft", "Orthogonal Finetuning", "Zeju1997/oft at 8d2b366, oft-db/eval.py",
             dino="dino-vits16-hf", clip="clip-vit-l-14", subject_word="identifier",
-            average="pairs", drops_black=True,
+            identifier="qwe", average="pairs", drops_black=True,
+        ),
+        Convention(
+            "aishutin", "subject-driven-gen-eval",
+            "AIshutin/subject-driven-gen-eval at 834eeb8, evaluate.py and "
+            "generation_utils/inference.py",
+            dino="dino-vits16", clip="clip-vit-b-32", prefix="a photo of ",
+        ),
+        # It compares an image with one real image that its caller chooses; here the first.
+        Convention(
+            "imagenhub", "ImagenHub",
+            "TIGER-AI-Lab/ImagenHub at 025ecbb, src/imagen_hub/metrics/dreambooth_metric.py",
+            dino="dino-vits16", clip="clip-vit-b-32", references="first", average="pairs",
         ),
         Convention(
             "customconcept101", "Custom Diffusion's CustomConcept101",
@@ -117,7 +159,7 @@ CONVENTIONS = {
         ),
         Convention(
             "textual-inversion", "Textual Inversion",
-            "rinongal/textual_inversion, evaluation/clip_eval.py",
+            "rinongal/textual_inversion at 424192d, evaluation/clip_eval.py",
             dino=None, clip="clip-vit-b-32-tensor", subject_word="removed",
         ),
     )
@@ -154,7 +196,7 @@ def score_convention(
         n_images += len(kept)
         if not kept:
             continue
-        photos = subject.photos[: 1 if convention.references == "first" else None]
+        photos = convention.choose_references(subject)
         for role, metric in (("dino", "dino"), ("clip", "clip-i")):
             if role in vectors:
                 rows = np.stack([vectors[role][path] for _, path in kept])

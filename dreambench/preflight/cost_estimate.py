@@ -57,7 +57,7 @@ def make_estimate(
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({subject.class_name for subject in subjects})
     steps = work.optimizer_steps * len(subjects)
-    sampler = protocol.sampler
+    sampler = protocol.sampler.at_size(base_model.size_px)
     # Images of the plain class are drawn plainly whatever the method does for its subject.
     n_drawn = n_class + work.samples * (n_prior + (len(units) - n_prior) * work.calls_per_image)
     return Estimate(

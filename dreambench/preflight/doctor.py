@@ -88,7 +88,8 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     work = find_method(recipe.method).count_work(settings, base)
     if not (work.samples or work.trained_parameters):
         return f"{base.name} needs none", True
-    size_px = load_protocol("mini" if base.name == "mini" else "dreambench").sampler.size_px
+    protocol = load_protocol("mini" if base.name == "mini" else "dreambench")
+    size_px = protocol.sampler.at_size(base.size_px).size_px
 
     def need(changes: dict[str, object], precision: Precision = "fp32") -> int:
         changed = settings.model_copy(update=changes)

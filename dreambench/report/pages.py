@@ -10,6 +10,7 @@ import pandas as pd
 from dreambench.analysis.comparison import Scored
 from dreambench.report.model import Block, Bullets, Document, Heading, Paragraph, Table
 from dreambench.report.notes import (
+    INTERVAL_SKEW,
     describe_digests,
     describe_tracks,
     list_other_signatures,
@@ -25,20 +26,22 @@ from dreambench.report.tables import (
     make_difference_table,
     make_family_table,
     make_kind_table,
+    make_learning_table,
     make_main_table,
     make_metric_table,
+    make_replicate_table,
     make_subject_table,
 )
 
 
-def make_run_document(runs: Sequence[Scored]) -> Document:
-    """Return the page of the first run alongside the others."""
+def make_run_document(runs: Sequence[Scored], replicates: Sequence[Scored] = ()) -> Document:
+    """Return the page of the first run alongside the others, with what is known of replicates."""
     summary = runs[0].summary
     blocks: list[Block] = [
         Heading(f"{runs[0].label} on {summary.protocol}", 1),
         Paragraph(
             "Means over subjects with 95 % intervals (Student t over subjects, cut at the ends of "
-            "a metric's range)."
+            f"a metric's range). {INTERVAL_SKEW}"
         ),
         make_main_table(runs),
     ]
@@ -50,6 +53,8 @@ def make_run_document(runs: Sequence[Scored]) -> Document:
         Paragraph("Signatures:"),
         Bullets(list_signatures(runs[0]), is_code=True),
         Paragraph(f"{describe_digests(summary.digests)}, {summary.code}."),
+        *_learning(runs),
+        *_between_replicates([*runs, *replicates]),
         *_other_metrics(runs),
         Heading("Reference bounds, recomputed from the photos"),
         make_bounds_table(runs),
@@ -71,6 +76,35 @@ def make_run_document(runs: Sequence[Scored]) -> Document:
         make_subject_table(runs),
     ]
     return Document(blocks)
+
+
+def _learning(runs: Sequence[Scored]) -> list[Block]:
+    table = make_learning_table(runs)
+    if not table.rows:
+        return []
+    return [
+        Heading("Did it learn?"),
+        Paragraph(
+            "Subjects whose images are closer to the photos in DINO than those of class-only from "
+            "the same seeds: a sign-flip test over prompts at 5 %, property prompts left out."
+        ),
+        table,
+    ]
+
+
+def _between_replicates(runs: Sequence[Scored]) -> list[Block]:
+    table = make_replicate_table(runs)
+    if not table.rows:
+        return []
+    return [
+        Heading("Between replicates"),
+        Paragraph(
+            "The same recipe trained again with other seeds. An interval over subjects says how a "
+            "mean would move with other subjects; this says how it moves when the same ones are "
+            "trained again."
+        ),
+        table,
+    ]
 
 
 def _other_metrics(runs: Sequence[Scored]) -> list[Block]:
@@ -128,9 +162,11 @@ def describe_comparison(runs: Sequence[Scored], table: pd.DataFrame) -> dict[str
     }
 
 
-def list_csv_tables(runs: Sequence[Scored]) -> list[Table]:
+def list_csv_tables(runs: Sequence[Scored], replicates: Sequence[Scored] = ()) -> list[Table]:
     """Return the tables of a run's report that are written as CSV as well."""
+    spread = make_replicate_table([*runs, *replicates])
     tables = [
+        *[table for table in (make_learning_table(runs), spread) if table.rows],
         make_bounds_table(runs), make_difference_table(runs), make_family_table(runs),
         make_kind_table(runs), make_subject_table(runs),
     ]  # fmt: skip

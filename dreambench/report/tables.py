@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from dreambench.analysis.comparison import ALL_PROMPTS, Scored, compare_paired
+from dreambench.analysis.learning import FLOOR, judge_learning
+from dreambench.analysis.replicates import estimate_spread
 from dreambench.analysis.stats import estimate_table, mean_by_subject
 from dreambench.artifacts.results import MetricInfo, MetricSummary
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.report.model import Cell, Interval, PValue, Table
 
-FLOOR = "class-only"
 OTHER_PROMPTS, PROPERTY_PROMPTS = "other prompts", "property prompts"
 BOUNDS = {
     "copy_bound": "copy bound: real photos, self-pairs in; what pasting a photo back earns",
@@ -209,6 +210,40 @@ def make_bounds_table(runs: Sequence[Scored]) -> Table:
             head: dict[str, Cell] = {"reference": f"{run.label}: no personalization, the floor"}
             rows.append(head | {infos[name].heading: mean for name, mean in means.items()})
     return Table.from_rows("reference-bounds", rows)
+
+
+def make_replicate_table(runs: Sequence[Scored]) -> Table:
+    """Return how far replicates of each method lie apart, beside its interval over subjects."""
+    titles = {
+        "mean": "mean over replicates", "sd": "standard deviation between replicates",
+        "half_interval": "half of the 95 % interval over subjects (first replicate)",
+    }  # fmt: skip
+    rows: list[dict[str, Cell]] = []
+    for name, group in estimate_spread(runs).groupby("method", sort=False):
+        for key, title in titles.items():
+            row: dict[str, Cell] = {
+                "method": str(name), "replicates": int(group["n_replicates"].iloc[0]),
+                "number": title,
+            }  # fmt: skip
+            for found in group.to_dict("records"):
+                row[runs[0].infos[str(found["metric"])].heading] = float(found[key])
+            rows.append(row)
+    return Table.from_rows("replicates", rows)
+
+
+def make_learning_table(runs: Sequence[Scored]) -> Table:
+    """Return which subjects each tuned method learned (`analysis.learning`)."""
+    rows: list[dict[str, Cell]] = [
+        {
+            "method": found.method,
+            "learned": len(found.learned),
+            "not learned": len(found.not_learned),
+            "too few prompts to tell": len(found.unknown),
+            "which were not": ", ".join(found.not_learned) or None,
+        }
+        for found in judge_learning(runs)
+    ]
+    return Table.from_rows("learning", rows)
 
 
 def make_comparison_table(table: pd.DataFrame, infos: dict[str, MetricInfo]) -> Table:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dreambench.analysis.comparison import Scored, load_comparable
 from dreambench.analysis.stats import estimate_table, mean_by_subject
-from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.image_set import ImageSet, list_replicates
 from dreambench.artifacts.results import MetricInfo, write_table
 from dreambench.errors import UserError
 from dreambench.report.csv import render_csv
@@ -35,17 +35,22 @@ def write_report(
     Raises:
         UserError: they are not of one protocol and dataset.
     """
-    sets = [images, *alongside]
-    runs = load_comparable(sets)
+    sets = [images, *alongside, *list_replicates([images, *alongside])]
+    every = load_comparable(sets)
+    runs, replicates = every[: 1 + len(alongside)], every[1 + len(alongside) :]
     out_dir = make_dir(images.report_dir)
-    paths = [*_write_tables(runs, out_dir), *_write_plots(runs, out_dir)]
-    return runs, [*paths, *_write_grids(list(zip(runs, sets, strict=True)), out_dir)]
+    paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
+    # Replicates have no rows, plots and grids of their own here.
+    return runs, [*paths, *_write_grids(list(zip(runs, sets, strict=False)), out_dir)]
 
 
-def _write_tables(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
-    contents = {"table.csv": render_csv(make_long_table(runs))}
-    contents |= {f"{table.name}.csv": render_csv(table) for table in list_csv_tables(runs)}
-    contents["report.md"] = render_markdown(make_run_document(runs))
+def _write_tables(
+    runs: Sequence[Scored], replicates: Sequence[Scored], out_dir: Path
+) -> list[Path]:
+    csv_tables = list_csv_tables(runs, replicates)
+    contents = {"table.csv": render_csv(make_long_table([*runs, *replicates]))}
+    contents |= {f"{table.name}.csv": render_csv(table) for table in csv_tables}
+    contents["report.md"] = render_markdown(make_run_document(runs, replicates))
     for name, text in contents.items():
         write_bytes(out_dir / name, text.encode())
     return [out_dir / name for name in contents]

@@ -81,7 +81,7 @@ def _make_batches(
     staging: Path,
 ) -> Iterator[int]:
     """Make what is left of a subject; yield how many images each batch added."""
-    size_px = run.protocol.sampler.size_px
+    size_px = run.manifest.sampler.size_px
     batches = sorted({unit.batch for unit in missing})
     for index, batch in enumerate(batches):
         members = [unit for unit in run.plan.images if unit.batch == batch]

@@ -13,7 +13,7 @@ from dreambench.artifacts.image_set import is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError
-from dreambench.machine.devices import name_device
+from dreambench.machine.devices import fixed_threads, name_device
 from dreambench.machine.throughput import Setting, Speed, note_speed
 from dreambench.methods.base import Context, Method
 from dreambench.methods.guard import Guard
@@ -51,7 +51,7 @@ class Pipeline:
         run = self.run
         context = Context(
             base_model=run.base_model,
-            sampler=run.protocol.sampler,
+            sampler=run.manifest.sampler,
             device=run.device,
             precision=run.manifest.precision,  # type: ignore[arg-type]
             batch_size=run.manifest.batch_size,
@@ -87,9 +87,11 @@ class Pipeline:
         """Train on the subjects that are left."""
         self.failures.forget("fit")
         if self.run.missing_training() and (method := self._method) is not None:
-            train_subjects(
-                self.run, method, failures=self.failures, guard=self._guard, progress=self.progress
-            )
+            with fixed_threads(self.run.protocol.n_threads):
+                train_subjects(
+                    self.run, method, failures=self.failures, guard=self._guard,
+                    progress=self.progress,
+                )  # fmt: skip
             self._note_training_speed()
 
     def generate(self) -> None:
@@ -111,9 +113,11 @@ class Pipeline:
             )
         if self.run.missing_images() and (method := self._method) is not None:
             started = time.monotonic()
-            made = generate_images(
-                self.run, method, failures=self.failures, guard=self._guard, progress=self.progress
-            )
+            with fixed_threads(self.run.protocol.n_threads):
+                made = generate_images(
+                    self.run, method, failures=self.failures, guard=self._guard,
+                    progress=self.progress,
+                )  # fmt: skip
             self._note_generating_speed(made, time.monotonic() - started)
 
     def _note_training_speed(self) -> None:
@@ -129,7 +133,7 @@ class Pipeline:
         if made and work.samples:
             n_class = sum(is_class_image(unit) for unit in made)
             n_sampled = n_class + (len(made) - n_class) * work.calls_per_image
-            n_calls = n_sampled * self.run.protocol.sampler.n_calls
+            n_calls = n_sampled * self.run.manifest.sampler.n_calls
             self._note_speed("network_call", seconds / n_calls)
 
     def _note_speed(self, what: Speed, seconds_per_unit: float) -> None:
@@ -137,7 +141,7 @@ class Pipeline:
         setting = Setting(
             name_device(run.device),
             run.base_model.name,
-            run.protocol.sampler.size_px,
+            run.manifest.sampler.size_px,
             run.manifest.precision,
         )
         note_speed(self.cache_dir, setting, what, seconds_per_unit=seconds_per_unit)

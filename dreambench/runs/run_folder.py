@@ -44,6 +44,7 @@ class Request:
     precision: str
     batch_size: int
     encoders: Mapping[str, str]
+    replicate: int = 1
     subjects: tuple[str, ...] | None = None
     prompts: tuple[str, ...] | None = None
     data_dir: Path | None = None
@@ -70,8 +71,9 @@ class Run(ImageSet):
         return [unit for unit in self.plan.train if not self.train_dir(unit.subject).is_dir()]
 
     def subject(self, name: str) -> Subject:
-        """Return the subject of that name."""
-        return next(subject for subject in self.subjects if subject.name == name)
+        """Return the subject of that name, with the photos that the protocol shows a method."""
+        subject = next(subject for subject in self.subjects if subject.name == name)
+        return subject.show(self.protocol.references)
 
 
 def plan_run(folder: Path, request: Request) -> Run:
@@ -83,9 +85,13 @@ def plan_run(folder: Path, request: Request) -> Run:
     base = find_base_model(request.base_model)
     protocol = request.protocol
     subjects = load_chosen(protocol, data_dir=request.data_dir, names=request.subjects)
-    plan = make_plan(protocol.narrow(request.prompts), subjects, batch_size=request.batch_size)
+    plan = make_plan(
+        protocol.narrow(request.prompts), subjects, batch_size=request.batch_size,
+        replicate=request.replicate,
+    )  # fmt: skip
     known = read_index(find_dataset(protocol.dataset), names=protocol.subjects or None).subjects
     prompts = list(request.prompts or [prompt.id for prompt in protocol.prompts])
+    sampler = protocol.sampler.at_size(base.size_px)
     manifest = RunManifest(
         protocol=protocol,
         recipe=_describe_recipe(request.recipe, base),
@@ -94,14 +100,17 @@ def plan_run(folder: Path, request: Request) -> Run:
         partial=len(subjects) < len(known) or len(prompts) < len(protocol.prompts),
         base_model=request.base_model,
         device=request.device,
+        sampler=sampler,
         precision=request.precision,
         batch_size=request.batch_size,
+        replicate=request.replicate,
         encoders=dict(request.encoders),
         digests=Digests(
             protocol=protocol.digest(),
             recipe=request.recipe.digest(base.name),
-            data=digest_subjects(subjects),
+            data=digest_subjects(subjects, protocol.references),
             base_model=base.identity(),
+            sampler=sampler.digest(),
             plan=plan.digest(),
         ),
     )
@@ -147,7 +156,8 @@ def open_run(run: Run) -> Run:
                 hint="choose another folder with --out",
                 code="folder-not-empty",
             )
-    manifest = run.manifest.model_copy(update={"sessions": [*sessions, describe_session()]})
+    session = describe_session(run.device, n_threads=run.protocol.n_threads)
+    manifest = run.manifest.model_copy(update={"sessions": [*sessions, session]})
     write_manifest(run.folder, manifest)
     return replace(run, manifest=manifest)
 
@@ -176,8 +186,12 @@ def _narrow_to(old: Manifest, run: Run) -> RunManifest:
     if not (set(old.subjects) <= set(new.subjects) and set(old.prompts) <= set(new.prompts)):
         return new
     subjects = [subject for subject in run.subjects if subject.name in old.subjects]
-    plan = make_plan(run.protocol.narrow(old.prompts), subjects, batch_size=new.batch_size)
-    data, digest = digest_subjects(subjects), plan.digest()
+    plan = make_plan(
+        run.protocol.narrow(old.prompts), subjects, batch_size=new.batch_size,
+        replicate=new.replicate,
+    )  # fmt: skip
+    data = digest_subjects(subjects, run.protocol.references)
+    digest = plan.digest()
     return new.model_copy(
         update={
             "subjects": [subject.name for subject in subjects],

@@ -117,7 +117,7 @@ def load_external(
             images=digest(
                 {f"{u.subject}/{u.prompt_id}/{u.k}": sha for u, sha in checked.sha256.items()}
             ),
-            data=digest_subjects(wanted.subjects),
+            data=digest_subjects(wanted.subjects, protocol.references),
         ),
     )
     return ImageSet(
@@ -151,7 +151,7 @@ def open_results(images: ImageSet) -> ImageSet:
         ):  # fmt: skip
             old.unlink(missing_ok=True)
         shutil.rmtree(images.report_dir, ignore_errors=True)
-    manifest = images.manifest.model_copy(update={"sessions": [describe_session()]})
+    manifest = images.manifest.model_copy(update={"sessions": [describe_session(images.device)]})
     write_manifest(folder, manifest)
     return replace(images, manifest=manifest)
 

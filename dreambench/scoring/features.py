@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
@@ -28,8 +27,8 @@ from dreambench.encoders.parts import HashExtractor, PartsExtractor
 from dreambench.metrics.base import HASH, MASK, SubjectFeatures
 from dreambench.progress import Progress
 from dreambench.scoring.tools import Tools
-from dreambench.storage.images import load_image
-from dreambench.types import Features, Mask
+from dreambench.storage.images import load_image, load_mask
+from dreambench.types import Features
 
 PERCEPTUAL = "perceptual"
 NO_TEXTS: Features = np.empty((0, 0), np.float32)
@@ -252,14 +251,9 @@ def _photo_features(subject: Subject, found: Extracted, tools: Tools) -> dict[st
     if subject.masks and has_parts:
         extractor = _parts_extractor(tools, subject.class_name)
         photos = [load_image(path) for path in subject.photos]
-        masks = [_read_mask(path) for path in subject.masks]
+        masks = [load_mask(path) for path in subject.masks]
         return rows | PartsExtractor.split(extractor.encode_masked(photos, masks), n_dino)
     return rows | _split_parts(found, subject.photos, subject, n_dino=n_dino)
-
-
-def _read_mask(path: Path) -> Mask:
-    with Image.open(path, formats=("PNG",)) as image:
-        return np.asarray(image.convert("L")) > 0
 
 
 def _distances_by_prompt(files: Images, found: Extracted) -> dict[str, np.ndarray]:

@@ -49,7 +49,9 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
             for subject in images.subjects:
                 if subject.name in seen:
                     rows += _score_subject(images, subject, chosen, seen[subject.name])
-    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), tuple(infos))
+    used = {name for one in tools.measured() for name in one.metric.inputs}
+    identities = {name: one for name, one in tools.identities.items() if name in used}
+    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), tuple(infos), identities)
 
 
 def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dreambench.artifacts.image_set import ImageSet
-from dreambench.artifacts.results import MetricInfo
+from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.parts import HashExtractor
@@ -147,14 +147,17 @@ def load_tools(
     """Load what an image set is scored with; networks are read when first needed.
 
     Raises:
-        UserError: the encoders are not those that the image set's manifest names.
+        UserError: the encoders are not those that the image set's manifest names, or an input is
+            not what scores that are there were made with.
     """
     chosen = choose_scored_metrics(images.protocol, metrics)
     specs = encoder_specs(images.protocol, chosen, overrides)
     check_encoders(images.encoders, specs, where=str(images.folder))
     encoders = {role: load_spec(spec, device=images.device) for role, spec in specs.items()}
     segmenter, why = _open_segmenter(images)
-    return Tools(chosen, encoders, segmenter, why)
+    tools = Tools(chosen, encoders, segmenter, why)
+    check_identities(images, tools.identities)
+    return tools
 
 
 def _open_segmenter(images: ImageSet) -> tuple[Segmenter | None, str]:

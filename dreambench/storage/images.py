@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from dreambench.errors import UserError
+from dreambench.types import Mask
 
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 100_000_000
@@ -71,6 +73,20 @@ def load_image(path: Path) -> Image.Image:
         # An error of the operating system holds the path; its text alone does not.
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ImageError(path, f"cannot be read as an image ({text})") from error
+
+
+def load_mask(path: Path, *, side_px: int | None = None) -> Mask:
+    """Load a mask: bool (height, width), true where its grey is above the middle.
+
+    `side_px` cuts it square and resizes it first, as `methods.photos.load_photo` does its photo.
+
+    Raises:
+        ImageError: as `load_image` does.
+    """
+    image = load_image(path).convert("L")
+    if side_px is not None:
+        image = ImageOps.fit(image, (side_px, side_px))
+    return np.asarray(image) > 127
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -209,8 +209,7 @@ def need(method, base_model, *, precision="fp32", **changes):
     recipe = load_recipe(method)
     settings = read_settings(recipe, base_model).model_copy(update=changes)
     work = find_method(recipe.method).count_work(settings, base)
-    size_px = load_protocol("dreambench").sampler.size_px
-    return estimate_memory(settings, work, base, size_px=size_px, precision=precision)
+    return estimate_memory(settings, work, base, size_px=base.size_px, precision=precision)
 
 
 def test_memory_of_full_fine_tuning_is_sixteen_bytes_a_weight_and_the_activations():

@@ -27,7 +27,9 @@ from dreambench.analysis.stats import (
     MAX_EXACT_SUBJECTS,
     N_FLIPS,
     adjust_holm,
+    compute_bootstrap_p,
     compute_sign_flip_p,
+    estimate_by_bootstrap,
     smallest_p,
     why_no_interval,
 )
@@ -201,6 +203,25 @@ def test_too_few_subjects_is_not_called_no_difference():
     # 2 / 2^5, and twice that over two tests.
     assert format_p(2 / 2**5) == ".062" and ".062" in notes
     assert format_p(4 / 2**5) == ".125" and ".125" in notes
+
+
+def test_interval_and_test_by_the_bootstrap_t_are_over_subjects():
+    differences = np.random.default_rng(4).exponential(0.2, 9)
+    runs = [scored("first", dino=0.3 + differences), scored("second", dino=[0.3] * 9)]
+    (row,) = compare_scored(runs, way="bootstrap-t").itertuples()
+    wanted = estimate_by_bootstrap(differences)
+    assert (row.low, row.high) == pytest.approx((wanted.low, wanted.high))
+    assert row.p == pytest.approx(compute_bootstrap_p(differences))
+    assert row.way == "bootstrap-t"
+    assert "bootstrap-t" in make_comparison_notes(compare_scored(runs, way="bootstrap-t"))[0]
+    (plain,) = compare_scored(runs).itertuples()
+    assert (plain.way, plain.mean) == ("student-t", row.mean)
+    assert plain.low != row.low
+
+
+def test_the_bootstrap_t_is_refused_for_a_handful_of_subjects():
+    runs = [scored(name, dino=[0.3, 0.4, 0.6, 0.7, 0.8]) for name in ("first", "second")]
+    assert code_of(compare_scored, runs, way="bootstrap-t").code == "too-few-subjects"
 
 
 def test_one_subject_has_neither_interval_nor_test_and_is_told_why():

@@ -52,8 +52,15 @@ def test_run_prints_the_table_with_intervals_signatures_and_paths(finished):
 def test_every_number_carries_its_recipe(finished):
     folder, _, _ = finished
     manifest, summary = (read_json(folder / "quick" / f"{n}.json") for n in ("run", "summary"))
-    assert (manifest["format"], manifest["kind"]) == (2, "run")
-    assert set(manifest["digests"]) == {"protocol", "recipe", "data", "base_model", "plan"}
+    assert (manifest["format"], manifest["kind"]) == (3, "run")
+    assert set(manifest["digests"]) == {
+        "protocol",
+        "recipe",
+        "data",
+        "base_model",
+        "sampler",
+        "plan",
+    }
     assert summary["digests"] == {**manifest["digests"], "images": None}
     assert set(manifest["encoders"]) == {"dino", "clip", "perceptual"}
     assert manifest["device"] == "cpu"
@@ -349,7 +356,7 @@ def test_a_protocol_without_clip_and_diversity_needs_only_dino(tmp_path, shared_
         "--alongside", "", "--out", tmp_path, "--cache", shared_cache,
     )  # fmt: skip
     summary = read_json(tmp_path / "less" / "copy-reference" / "summary.json")
-    assert set(summary["encoders"]) == {"dino"}
+    assert set(summary["encoders"]) == {"dino", "hash"}
     listed = {name for name, entry in summary["metrics"].items() if entry["info"]["listed"]}
     assert listed == {"dino"}
     assert not {"clip-i", "clip-t", "div", "pres", "joint"} & set(summary["metrics"])

@@ -14,9 +14,9 @@ from dreambench.datasets.subjects import digest_subjects, find_dataset, load_sub
 from dreambench.scoring.tools import prepare_encoders
 
 PROTOCOLS = {
-    "applications": "cac0f1dd0f2520c5",
-    "dreambench": "8d7833830087ef20",
-    "mini": "b04b57ad0df4256b",
+    "applications": "6768668fc535b34d",
+    "dreambench": "7c8d03100460b877",
+    "mini": "5f389387ec2a5f11",
 }
 RECIPES = {
     "class-only": {

@@ -10,16 +10,15 @@ import re
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
+from small_session import SESSION
 
 from dreambench.analysis.comparison import Scored
 from dreambench.analysis.summary import make_summary
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import (
-    CodeState,
     Digests,
     RecipeRecord,
     RunManifest,
-    Session,
 )
 from dreambench.artifacts.plan import make_plan
 from dreambench.artifacts.results import ScoreTable
@@ -57,7 +56,7 @@ def _make_scored(folder, name, scores, bounds):
         n_found = int(frame.loc[frame["metric"] == metric.name, "n_pairs"].sum())
         about = {"listed": metric.name in images.protocol.metrics, "n_expected": n_found}
         infos.append(metric.describe(identities, code={}).model_copy(update=about))
-    table = ScoreTable(frame, tuple(infos))
+    table = ScoreTable(frame, tuple(infos), identities)
     return Scored(name, table, make_summary(images, table, bounds))
 
 
@@ -65,7 +64,6 @@ def _make_image_set(folder, name):
     protocol = load_protocol("mini")
     subjects = load_subjects(find_dataset("mini"))
     plan = make_plan(protocol, subjects, batch_size=16)
-    code = CodeState(version="0.1.0", commit=None, dirty=None)
     manifest = RunManifest(
         protocol=protocol,
         recipe=RecipeRecord(
@@ -73,9 +71,10 @@ def _make_image_set(folder, name):
         ),
         subjects=[subject.name for subject in subjects],
         prompts=[prompt.id for prompt in protocol.prompts],
-        partial=False, base_model="mini", device="cpu", precision="fp32", batch_size=16,
+        partial=False, base_model="mini", sampler=protocol.sampler.at_size(64), device="cpu",
+        precision="fp32", batch_size=16,
         encoders={}, digests=Digests(protocol="stored", data=digest_subjects(subjects)),
-        sessions=[Session(started="", python="", platform="", packages={}, code=code)],
+        sessions=[SESSION],
     )  # fmt: skip
     return ImageSet(
         folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest,

@@ -111,7 +111,6 @@ class _Pasted(EditingGenerator):
 class _Harmonised(_Pasted):
     def __init__(self, model: LoadedModel, *, subject: Subject, strength: float) -> None:
         super().__init__(model, subject=subject)
-        model.prepare_redraw()
         self.strength = strength
 
     def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:

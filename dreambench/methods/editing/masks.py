@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.photos import load_photo
-from dreambench.storage.images import load_image
+from dreambench.storage.images import load_mask
 from dreambench.types import Mask
 
 # GrabCut looks at an image of at most so many pixels a side: more of them change no outline that
@@ -25,9 +25,7 @@ def load_masks(subject: Subject, side_px: int) -> list[Mask]:
     """
     if not subject.masks:
         return [find_mask(load_photo(path, size_px=side_px)) for path in subject.photos]
-    size = (side_px, side_px)
-    masks = [ImageOps.fit(load_image(path).convert("L"), size) for path in subject.masks]
-    return [np.asarray(mask) > 127 for mask in masks]
+    return [load_mask(path, side_px=side_px) for path in subject.masks]
 
 
 def find_mask(image: Image.Image) -> Mask:

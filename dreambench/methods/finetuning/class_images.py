@@ -9,6 +9,8 @@ from filelock import FileLock
 from dreambench import __version__
 from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.base import EncodedImages, LoadedModel
+from dreambench.machine.devices import describe_compute
+from dreambench.machine.environment import describe_packages
 from dreambench.methods.base import Context
 from dreambench.methods.generators import TextGenerator
 from dreambench.storage.files import (
@@ -26,15 +28,16 @@ def make_class_images(
 ) -> list[Path]:
     """Return images of "a [class]" by the base model, generated where the cache lacks them.
 
-    They are kept by (base model, class, sampler, precision), so that subjects, methods and runs
-    share them, and finished ones outlive a kill.
+    They are kept by all that their bits depend on, so that subjects, methods and runs share them,
+    and finished ones outlive a kill.
     """
     key = {
         "base_model": context.base_model.identity(),
         "class_name": class_name,
         "sampler": context.sampler.model_dump(mode="json"),
         "precision": context.precision,
-        "device": model.device.type,
+        "compute": describe_compute(context.device).model_dump(mode="json"),
+        "packages": describe_packages(),
         "batch_size": context.batch_size,
     }
     folder = make_dir(context.cache_dir / "class-images" / digest(key))

@@ -234,7 +234,6 @@ class CustomDiffusion(Method):
             if prior is not None:
                 of_class = prior.sample(pick_rows(len(prior), size, noise), noise)
                 latents = torch.cat([latents, of_class])
-                weights = torch.cat([weights, torch.ones_like(weights)])
                 words = words.join(class_text.repeat(0, size))
             return Batch(latents, words, n_subject=size, weights=weights)
 

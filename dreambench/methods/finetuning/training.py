@@ -73,8 +73,8 @@ def pick_rows(n: int, size: int, noise: torch.Generator) -> Tensor:
 class Batch:
     """What one step learns from: clean latents (n, c, h, w) and their texts.
 
-    The first `n_subject` rows show the subject, the others the class. `weights` (n, 1, h, w) says
-    where the error counts; None for everywhere.
+    The first `n_subject` rows show the subject, the others the class. `weights` (n_subject, 1, h,
+    w) says where the subject's error counts; None for everywhere.
     """
 
     latents: Tensor
@@ -133,7 +133,7 @@ def train(
     history = []
     try:
         for step in range(settings.n_steps):
-            losses = _compute_losses(model, make_batch, noise)
+            losses = compute_losses(model, make_batch, noise)
             (losses["subject"] + prior_weight * losses["prior"]).backward()
             nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
@@ -161,19 +161,23 @@ def train(
     return history
 
 
-def _compute_losses(
+def compute_losses(
     model: LoadedModel, make_batch: Callable[[torch.Generator], Batch], noise: torch.Generator
 ) -> dict[str, Tensor]:
     """Return the mean errors of a step's subject and class rows; 0 where there are none."""
     with model.autocast():
         batch = make_batch(noise)
-        errors = model.training_errors(
-            batch.latents, batch.text, noise=noise, weights=batch.weights
-        )
-        subject = errors[: batch.n_subject].mean()
+        errors = model.squared_errors(batch.latents, batch.text, noise=noise)
+        rows = errors.mean((1, 2, 3))
+        subject = rows[: batch.n_subject].mean()
+        if batch.weights is not None:
+            # A sum over channels, as the authors and diffusers' script have it: the prior is a mean
+            # over them, and so has the weight beside it that their recipes mean.
+            weighted = (errors[: batch.n_subject] * batch.weights).sum((1, 2, 3))
+            subject = (weighted / batch.weights.sum((1, 2, 3))).mean()
         prior = torch.zeros_like(subject)
-        if len(errors) > batch.n_subject:
-            prior = errors[batch.n_subject :].mean()
+        if len(rows) > batch.n_subject:
+            prior = rows[batch.n_subject :].mean()
     return {"subject": subject, "prior": prior}
 
 

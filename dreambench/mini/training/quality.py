@@ -20,7 +20,7 @@ from scipy.stats import rankdata
 
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.base_models.stable_diffusion import StableDiffusion
-from dreambench.config.protocol import Sampler
+from dreambench.config.protocol import load_protocol
 from dreambench.encoders.registry import load_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import make_identity
@@ -33,7 +33,7 @@ from dreambench.types import Features
 N_IDENTITIES_PER_CLASS = 20
 N_PHOTOS = 4
 N_IMAGES_PER_PAIR = 2
-SAMPLER = Sampler(scheduler="ddim", n_steps=14, guidance_scale=4.0, size_px=SIZE_PX)
+SAMPLER = load_protocol("mini").sampler.at_size(SIZE_PX)
 
 
 def compute_auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:

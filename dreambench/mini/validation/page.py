@@ -82,7 +82,7 @@ def make_document(
     correlations: pd.DataFrame, dominance: pd.DataFrame, n_subjects: int, signatures: Sequence[str]
 ) -> Document:
     """Return the page of a trial over so many subjects."""
-    session = describe_session()
+    session = describe_session("cpu")
     packages = ", ".join(f"{name} {version}" for name, version in session.packages.items())
     truth = correlations[correlations["cause"] == "truth"]
     wide = correlations.pivot(index="metric", columns="cause", values="tau")

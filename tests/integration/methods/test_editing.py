@@ -6,11 +6,11 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
-from small_pipelines import context, pixels, subjects
+from small_pipelines import SAMPLER, context, pixels, subjects
 
 from dreambench.artifacts.plan import make_plan
 from dreambench.base_models.registry import BASE_MODELS
-from dreambench.config.protocol import Sampler, load_protocol
+from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError
 from dreambench.methods.base import Context
@@ -129,7 +129,7 @@ def test_sdedit_keeps_less_of_the_photo_the_stronger_it_is(shared_cache, tmp_pat
 def test_sdedit_at_little_strength_gives_the_photo_back(shared_cache, tmp_path):
     (mug,) = subjects("mug")
     plain = context(shared_cache)
-    sampler = Sampler(scheduler="ddim", n_steps=50, guidance_scale=3.0, size_px=64)
+    sampler = SAMPLER.model_copy(update={"n_steps": 50})
     many = Context(**vars(plain) | {"sampler": sampler})
     generator = SDEdit(SDEdit.Settings(strength=0.02), many).load(mug, tmp_path)
     (image,) = generator.generate(["a {subject} on the beach"], [5])
@@ -274,7 +274,7 @@ def invert_and_sample(model, subject, n_corrections):
 @pytest.mark.parametrize("n_steps", [14, 30])
 def test_inverted_photos_are_drawn_again(n_steps, shared_cache):
     (dog,) = subjects("dog")
-    sampler = Sampler(scheduler="ddim", n_steps=n_steps, guidance_scale=4.0, size_px=64)
+    sampler = SAMPLER.model_copy(update={"n_steps": n_steps, "guidance_scale": 4.0})
     plain = Context(**vars(context(shared_cache)) | {"sampler": sampler})
     model = plain.load_base_model()
     gaps = {}

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from dreambench.analysis.comparison import compare_paired
 from dreambench.analysis.stats import (
     adjust_holm,
+    compute_bootstrap_p,
+    estimate_by_bootstrap,
     estimate_mean,
     estimate_table,
     mean_by_subject,
@@ -144,3 +146,48 @@ def test_holm_leaves_what_was_not_tested_out(values):
     tested = ~np.isnan(values)
     assert (np.isnan(found) == ~tested).all()
     assert found[tested].tolist() == adjust_holm(values[tested]).tolist()
+
+
+def test_a_bootstrap_t_interval_is_skewed_as_the_subjects_are():
+    values = np.random.default_rng(5).exponential(1, 10)
+    plain, found = estimate_mean(values), estimate_by_bootstrap(values)
+    assert found.mean == plain.mean
+    assert found == estimate_by_bootstrap(values)
+    above, below = found.high - found.mean, found.mean - found.low
+    assert above > 1.3 * below
+    # Of values drawn from a normal distribution it is Student's, nearly.
+    many = np.random.default_rng(6).normal(0, 1, 200)
+    plain, found = estimate_mean(many), estimate_by_bootstrap(many)
+    assert found.low == pytest.approx(plain.low, abs=0.01)
+    assert found.high == pytest.approx(plain.high, abs=0.01)
+
+
+def test_a_bootstrap_t_interval_ends_where_the_range_does_and_has_the_same_gaps():
+    values = np.array([0.9, 0.95, 1.0, 1.0, 1.0, 1.0, 0.2, 1.0])
+    assert estimate_by_bootstrap(values, bounds=(0.0, 1.0)).low >= 0
+    assert estimate_by_bootstrap(values, bounds=(0.0, 1.0)).high <= 1
+    for none in ([], [0.3], [0.3, 0.3, 0.3]):
+        assert np.isnan(estimate_by_bootstrap(np.array(none)).low)
+
+
+def test_the_bootstrap_t_test_is_the_interval_turned_round():
+    values = np.random.default_rng(7).exponential(1, 10)
+    interval = estimate_by_bootstrap(values)
+    for end, side in ((interval.low, 1), (interval.high, -1)):
+        assert compute_bootstrap_p(values - (end - side * 1e-2)) < 0.05
+        assert compute_bootstrap_p(values - (end + side * 1e-2)) > 0.05
+    assert compute_bootstrap_p(np.zeros(8)) == 1.0
+    assert compute_bootstrap_p(np.ones(8)) < 0.001
+    assert np.isnan(compute_bootstrap_p(np.array([0.3])))
+
+
+@pytest.mark.parametrize("n", [8, 10])
+def test_the_bootstrap_t_holds_skewed_means_more_often(n):
+    draws = np.random.default_rng(8).exponential(1, (300, n))
+    held = {
+        estimate.__name__: np.mean([
+            found.low <= 1 <= found.high for found in (estimate(values) for values in draws)
+        ])
+        for estimate in (estimate_mean, estimate_by_bootstrap)
+    }  # fmt: skip
+    assert held["estimate_by_bootstrap"] > held["estimate_mean"] + 0.02

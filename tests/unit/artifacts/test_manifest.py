@@ -5,17 +5,16 @@ import shutil
 
 import pytest
 from conftest import TINY_PROTOCOL, refused
+from small_session import SESSION
 
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.manifest import (
     FORMAT,
-    CodeState,
     Digests,
     ExternalManifest,
     ImageInfo,
     ProblemGroup,
     ProblemRecord,
-    Session,
     list_changes,
     read_manifest,
     write_manifest,
@@ -25,14 +24,6 @@ from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset
 from dreambench.errors import UserError
 from dreambench.runs.run_folder import Request, open_run, plan_run, read_run
-
-SESSION = Session(
-    started="2026-01-01T00:00:00+00:00",
-    python="3.11.7",
-    platform="Linux x86_64",
-    packages={"torch": "2.0"},
-    code=CodeState(version="0.1.0", commit=None, dirty=None),
-)
 
 
 @pytest.fixture
@@ -128,7 +119,7 @@ OLD = {
 
 @pytest.mark.parametrize(
     ("content", "shown"),
-    [(OLD, "None"), ({**OLD, "format": 1}, "1"), ({**OLD, "format": 3}, "3"), ([OLD], "None")],
+    [(OLD, "None"), ({**OLD, "format": 1}, "1"), ({**OLD, "format": 2}, "2"), ([OLD], "None")],
 )
 def test_a_folder_of_another_format_is_one_line(tmp_path, content, shown):
     (tmp_path / "run.json").write_text(json.dumps(content))
@@ -152,7 +143,7 @@ def test_every_command_says_so_of_a_folder_of_an_old_format(tmp_path):
     assert (tmp_path / "run.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"format": 2', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", '{"format": 3', "\xff"])
 def test_what_is_not_json_is_unreadable(tmp_path, text):
     (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
     error = refusal_of(read_manifest, tmp_path)

@@ -6,10 +6,11 @@ import math
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from small_session import SESSION
 
 from dreambench.analysis.summary import make_summary
 from dreambench.artifacts.image_set import ImageSet
-from dreambench.artifacts.manifest import CodeState, Digests, ExternalManifest, ImageInfo, Session
+from dreambench.artifacts.manifest import Digests, ExternalManifest, ImageInfo
 from dreambench.artifacts.plan import Plan
 from dreambench.artifacts.results import (
     COLUMNS,
@@ -38,11 +39,10 @@ def make_info(name, **facts):
 def images(tiny, tmp_path):
     """An image set of no images, as it is read back."""
     protocol = load_protocol(str(tiny[0]))
-    code = CodeState(version="0.1.0", commit=None, dirty=None)
     manifest = ExternalManifest(
         protocol=protocol, name="mine", subjects=["dog"], prompts=["beach"], partial=False,
         device="cpu", precision="fp32", encoders={}, digests=Digests(protocol="p", data="d"),
-        sessions=[Session(started="", python="", platform="", packages={}, code=code)],
+        sessions=[SESSION],
         images=ImageInfo(
             layout="run", n_scored=0, n_expected=0, n_lossy=0, min_side_px=1, notes=[], problems={}
         ),
@@ -62,7 +62,7 @@ def table():
         ["mug", "mug", "object", "art", "beach", 0, "one", 1 / 3, 3],
     ]
     infos = (make_info("one", code={"file": "x.py"}), make_info("two", signature=None, low=None))
-    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), infos)
+    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), infos, {"dino": "E"})
 
 
 def refusal_of(read, images):

@@ -1,5 +1,7 @@
 """Index files: what they pin, and the faults that are named in one line."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from dreambench.datasets.subjects import (
     Dataset,
     check_file,
     check_files,
+    digest_subjects,
     find_dataset,
     list_subjects,
     load_subjects,
@@ -153,3 +156,32 @@ def test_subjects_load_in_python(tmp_path):
         dreambench.load_subjects(data_dir=tmp_path)
     assert caught.value.code == "changed-data"
     assert "dreambench data fetch" in caught.value.hint
+
+
+def test_a_subject_is_shown_by_the_one_photo_that_the_list_names(dataset):
+    (dataset.index_dir / "single-references.csv").write_text("subject,file\na,a/01.jpg\n")
+    first, *others = load_subjects(dataset)
+    assert (first.single, [other.single for other in others]) == (1, [0] * len(others))
+    shown = first.show("single")
+    assert (shown.photos, shown.sha256) == (first.photos[1:2], first.sha256[1:2])
+    assert first.show("all") is first
+    assert shown.show("single") == shown
+    # Which photo it is counts where it matters, and nowhere else.
+    plain = [replace(subject, single=0) for subject in (first, *others)]
+    assert digest_subjects([first, *others]) == digest_subjects(plain)
+    assert digest_subjects([first, *others], "single") != digest_subjects(plain, "single")
+
+
+def test_a_list_that_names_no_photo_of_the_subject_is_refused(dataset):
+    (dataset.index_dir / "single-references.csv").write_text("subject,file\na,/etc/passwd\n")
+    with pytest.raises(UserError) as caught:
+        read_index(dataset)
+    assert caught.value.code == "invalid-table"
+    assert "/etc/passwd" in caught.value.problem
+
+
+def test_the_papers_single_references_are_the_published_list():
+    singles = read_index(find_dataset("dreambooth")).singles
+    assert len(singles) == 30
+    assert sum(file.endswith("/00.jpg") for file in singles.values()) == 4
+    assert singles["cat"] == "cat/04.jpg"

@@ -26,6 +26,7 @@ from dreambench.encoders.registry import (
     load_encoder,
     make_encoder,
 )
+from dreambench.encoders.weights import read_weights
 from dreambench.errors import UserError
 from dreambench.storage.images import load_image
 from dreambench.storage.shipped import PACKAGE_DIR
@@ -270,6 +271,23 @@ class Evil:
 
     def __reduce__(self):
         return (Path.touch, (Path("evil-was-run"),))
+
+
+def test_a_torchscript_archive_is_named_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    spec = ENCODERS["clip-vit-b-32"]
+    path = tmp_path / spec.name / spec.file
+    path.parent.mkdir()
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    with pytest.raises(UserError) as caught:
+        _ = make_encoder(spec).model
+    assert caught.value.code == "unreadable-file"
+    assert str(path) in caught.value.problem and "TorchScript" in caught.value.problem
+    # The way out that it names works.
+    code = caught.value.hint.partition('python -c "')[2].rstrip('"')
+    monkeypatch.chdir(path.parent)
+    exec(code, {})
+    assert read_weights(path.with_name("weights.bin")).keys() == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("content", ["evil", "text", "empty", "list", "other network"])

@@ -1,5 +1,6 @@
 """Other scorers' conventions: each choice shows in the number, as counted by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from dreambench.encoders.registry import ENCODERS
 from dreambench.errors import UserError
 from dreambench.metrics.conventions import CONVENTIONS, find_convention, score_convention
 
-ONE = Subject("one", "dog", "live", (Path("r1"), Path("r2")), ("", ""))
+ONE = Subject("one", "dog", "live", (Path("r1"), Path("r2")), ("", ""), single=1)
 TWO = Subject("two", "mug", "object", (Path("s1"),), ("",))
 IDENTITIES = {"dino": "DINO-IDENTITY", "clip": "CLIP-IDENTITY"}
 
@@ -43,7 +44,8 @@ def at(degrees):
 ANGLES = {"r1": 0, "r2": 60, "i1": 60, "black": 90, "prior": 45, "s1": 0, "i2": 180}
 VECTORS = {Path(name): at(angle) for name, angle in ANGLES.items()}
 TEXTS = {
-    "a dog": at(60), "a mug": at(0), "a sks dog": at(90), "a sks mug": at(90), "a ": at(150),
+    "a dog": at(60), "a mug": at(0), "a qwe dog": at(90), "a qwe mug": at(90), "a ": at(150),
+    "a photo of a dog": at(30), "a photo of a mug": at(180),
 }  # fmt: skip
 
 
@@ -74,9 +76,33 @@ def test_dreambench_plus_takes_the_first_reference_and_all_pairs_alike_times_100
     assert found["clip-t"] == pytest.approx(100 * np.mean([1, cos(30), -1]), abs=1e-4)
 
 
-def test_kosmos_g_cuts_the_mean_at_zero():
-    assert score("kosmos-g")["mean"]["dino"] == 0
-    assert score("kosmos-g", floor=False)["mean"]["dino"] < 0
+def test_kosmos_g_takes_the_listed_reference_with_clip_b_32_and_cuts_the_mean_at_zero():
+    pairs = [cos(0), cos(30), -1]
+    assert score("kosmos-g")["mean"]["dino"] == pytest.approx(100 * np.mean(pairs), abs=1e-4)
+    first = score("kosmos-g", references="first", floor=False)["mean"]["dino"]
+    assert first == pytest.approx(100 * np.mean([cos(60), cos(90), -1]), abs=1e-4)
+    assert first < 0
+    assert score("kosmos-g", references="first")["mean"]["dino"] == 0
+    assert find_convention("kosmos-g").clip == "clip-vit-b-32"
+    assert "refs:listed" in score("kosmos-g")["signature"]["dino"]
+
+
+def test_patchdpo_is_the_papers_way_and_its_single_mode_takes_the_listed_reference():
+    found, paper = score("patchdpo")["mean"], score("paper")["mean"]
+    assert found.to_dict() == paper.to_dict()
+    single = score("patchdpo-single")["mean"]
+    assert single["dino"] == pytest.approx(np.mean([np.mean([cos(0), cos(30)]), -1]), abs=1e-6)
+    assert single["clip-t"] == paper["clip-t"]
+
+
+def test_aishutin_has_a_prefix_and_imagenhub_one_reference():
+    found = score("aishutin")
+    assert found["mean"]["dino"] == score("paper")["mean"]["dino"]
+    wanted = np.mean([np.mean([cos(30), cos(60)]), 1])
+    assert found["mean"]["clip-t"] == pytest.approx(wanted, abs=1e-6)
+    assert "prefix:a photo of" in found["signature"]["clip-t"]
+    hub = score("imagenhub")["mean"]
+    assert hub["dino"] == pytest.approx(np.mean([cos(60), cos(90), -1]), abs=1e-6)
 
 
 def test_oft_drops_black_images_and_keeps_the_identifier():
@@ -87,6 +113,7 @@ def test_oft_drops_black_images_and_keeps_the_identifier():
     assert found["n_images"]["dino"] == 2
     assert found["n_dropped"]["dino"] == 1
     assert "black:dropped" in found["signature"]["dino"]
+    assert "text:subject-identifier-qwe" in found["signature"]["clip-t"]
 
 
 def test_customconcept101_has_clipscore():
@@ -139,3 +166,11 @@ def test_tensor_bicubic_is_not_antialiased():
     assert str(replace(plain, interpolation="bicubic-tensor")) != str(plain)
     large = Image.new("RGB", (64, 48), (255, 0, 0))
     assert replace(plain, interpolation="bicubic-tensor").prepare(large).shape == (3, 32, 32)
+
+
+def test_every_convention_says_where_its_code_was_read():
+    for convention in CONVENTIONS.values():
+        if convention.name != "paper":
+            assert re.match(r"[\w-]+/[\w.-]+ at [0-9a-f]{7}, \S", convention.source), (
+                convention.name
+            )

@@ -1,0 +1,72 @@
+"""Replicates: the same recipe with other training seeds, and how far its results lie apart.
+
+An interval over subjects says how a mean would move with other subjects. It says nothing of how it
+moves when the same subjects are trained again, which replicates show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from dreambench.analysis.comparison import Scored, choose_rows, compare_paired
+
+COLUMNS = ["method", "n_replicates", "metric", "mean", "sd", "half_interval"]
+
+
+def group_replicates(runs: Sequence[Scored]) -> dict[str, list[Scored]]:
+    """Return the runs of each recipe that has several, by the name of the first, in their order."""
+    groups: dict[str, list[Scored]] = {}
+    for run in runs:
+        if run.summary.digests.recipe is not None:
+            groups.setdefault(run.summary.digests.recipe, []).append(run)
+    return {group[0].name: group for group in groups.values() if len(group) > 1}
+
+
+def estimate_spread(runs: Sequence[Scored]) -> pd.DataFrame:
+    """Return one row (COLUMNS) for each listed metric of each method that has replicates.
+
+    `mean` and `sd` are over the replicates' means over subjects, with n - 1; `half_interval` is
+    half of the first replicate's interval over subjects.
+    """
+    rows: list[list[object]] = []
+    for name, group in group_replicates(runs).items():
+        for metric, entry in group[0].summary.metrics.items():
+            found = [run.summary.metrics[metric].whole.mean for run in group]
+            if not entry.info.listed or None in found:
+                continue
+            means = np.array(found, np.float64)
+            low, high = entry.whole.low, entry.whole.high
+            half = np.nan if low is None or high is None else (high - low) / 2
+            rows.append([name, len(group), metric, means.mean(), means.std(ddof=1), half])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def add_replicates(
+    table: pd.DataFrame,
+    runs: Sequence[Scored],
+    replicates: Sequence[Scored],
+    *,
+    families: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Return a comparison of runs (`compare_scored`) with what their replicates differ by.
+
+    The new column `between_replicates` is the largest difference, in size, between two replicates
+    of the first or of the second run, on the same prompts; NaN where neither has any.
+    """
+    metrics = list(dict.fromkeys(table["metric"]))
+    largest: dict[tuple[str, str], float] = {}
+    for name, group in group_replicates([*runs, *replicates]).items():
+        for first, second in combinations(group, 2):
+            frames = [choose_rows(run, metrics, families) for run in (first, second)]
+            for row in compare_paired(*frames).itertuples():
+                key = (name, row.metric)
+                largest[key] = max(largest.get(key, 0.0), abs(row.mean))
+    found = [
+        max(largest.get((name, row.metric), -1.0) for name in (row.first, row.second))
+        for row in table.itertuples()
+    ]
+    return table.assign(between_replicates=[np.nan if value < 0 else value for value in found])
