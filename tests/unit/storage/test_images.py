@@ -262,3 +262,16 @@ def test_missing_image_is_one_line(tmp_path):
     with pytest.raises(images.ImageError) as caught:
         images.load_image(tmp_path / "none.png")
     assert caught.value.code == "unusable-image"
+
+
+@pytest.mark.parametrize("side_px", [None, 4])
+def test_a_mask_is_what_is_lighter_than_the_middle(tmp_path, side_px):
+    greys = np.array([[0, 1, 127, 128, 200, 255]] * 6, np.uint8)
+    Image.fromarray(greys).save(tmp_path / "mask.png")
+    found = images.load_mask(tmp_path / "mask.png", side_px=side_px)
+    if side_px is None:
+        assert np.array_equal(found, greys > 127)
+    else:
+        # Cut square and resized as its photo is, and then split.
+        assert found.shape == (4, 4) and found.dtype == bool
+        assert found[:, 3].all() and not found[:, 0].any()
