@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dreambench.analysis.comparison import ALPHA, Scored
-from dreambench.analysis.stats import compute_sign_flip_p
+from dreambench.analysis.stats import compute_sign_flip_p, smallest_p
 from dreambench.config.protocol import PROPERTY
 
 FLOOR = "class-only"
@@ -48,7 +48,7 @@ def judge_learning(runs: Sequence[Scored]) -> list[Learning]:
         for subject, of_prompt in gaps.groupby("subject", sort=False):
             p = compute_sign_flip_p(of_prompt.to_numpy())
             verdict = "learned" if p <= ALPHA and of_prompt.mean() > 0 else "not learned"
-            if 2 / 2 ** len(of_prompt) > ALPHA:
+            if not smallest_p(len(of_prompt)) <= ALPHA:
                 verdict = "unknown"
             verdicts[verdict].append(str(subject))
         found.append(Learning(run.name, *verdicts.values()))

@@ -18,12 +18,14 @@ COLUMNS = ["method", "n_replicates", "metric", "mean", "sd", "half_interval"]
 
 
 def group_replicates(runs: Sequence[Scored]) -> dict[str, list[Scored]]:
-    """Return the runs of each recipe that has several, by the name of the first, in their order."""
-    groups: dict[str, list[Scored]] = {}
+    """Return the replicates of each recipe that has several, by the name of the first of `runs`."""
+    groups: dict[str, dict[int, Scored]] = {}
     for run in runs:
         if run.summary.digests.recipe is not None:
-            groups.setdefault(run.summary.digests.recipe, []).append(run)
-    return {group[0].name: group for group in groups.values() if len(group) > 1}
+            # The same replicate may be there twice, when a run is compared with itself.
+            groups.setdefault(run.summary.digests.recipe, {}).setdefault(run.summary.replicate, run)
+    lists = [list(group.values()) for group in groups.values()]
+    return {group[0].name: group for group in lists if len(group) > 1}
 
 
 def estimate_spread(runs: Sequence[Scored]) -> pd.DataFrame:
