@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from processes import call, start
 
-N_KILLS = 10
+N_KILLS = 7
 
 
 def words(tiny, root):
