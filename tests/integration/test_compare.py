@@ -403,6 +403,11 @@ def test_fewer_than_two_runs_are_no_comparison(pair, n_runs):
     assert code_of(dreambench.compare, pair[:n_runs]).code == "missing-argument"
 
 
+def test_the_command_refuses_the_bootstrap_t_for_two_subjects(pair):
+    line = refused_at_once("compare", *pair, "--interval", "bootstrap-t")
+    assert "--interval student-t" in line
+
+
 def test_compare_writes_csv_and_markdown(pair, tmp_path):
     invoke("compare", *pair, "--metrics", "dino,pres", "--out", tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv")

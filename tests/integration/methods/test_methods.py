@@ -274,6 +274,12 @@ def test_class_images_are_made_once_for_subjects_and_runs(tmp_path):
         method.fit(subject, tmp_path / subject.name, seed=1)
     files = sorted(tmp_path.glob("cache/class-images/*/*.png"))
     assert len(files) == NUMBERS["n_class_images"]
+    # They are kept by what their bits depend on, and not only by what was asked for.
+    key = json.loads((files[0].parent / "key.json").read_text())
+    assert key["compute"]["threads"] == torch.get_num_threads()
+    assert key["compute"]["cpu"] == torch.backends.cpu.get_cpu_capability()
+    assert {"torch", "diffusers", "transformers"} <= set(key["packages"])
+    assert key["sampler"]["options"]["clip_sample"] is False
     made = [path.stat().st_mtime_ns for path in files]
     heard = Heard()
     later = DreamBooth(settings, context(tmp_path / "cache", progress=heard))
