@@ -227,6 +227,7 @@ def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
             device=manifest.device,
             precision=manifest.precision,
             batch_size=manifest.batch_size,
+            replicate=manifest.replicate,
             encoders=manifest.encoders,
             data_dir=data_dir,
         ),

@@ -1,5 +1,7 @@
 """Replicates: the same recipe with other training seeds, and what they say of a difference."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +58,18 @@ def test_a_run_of_its_own_is_the_first_replicate(replicated, tmp_path, shared_ca
     ]
     invoke(*alone)
     assert tree(tmp_path / "tiny" / "quick" / "images") == tree(root / "quick" / "images")
+
+
+def test_each_stage_takes_a_replicate_by_its_folder(replicated, tmp_path, shared_cache):
+    root, _ = replicated
+    second = shutil.copytree(root / "quick-replicate-2", tmp_path / "quick-replicate-2")
+    before = (second / "scores.parquet").read_bytes()
+    for stage in ("train", "generate", "score"):
+        invoke(stage, second, "--cache", shared_cache)
+    invoke("summarise", second)
+    assert (second / "scores.parquet").read_bytes() == before
+    assert read_manifest(second).replicate == 2
+    assert "(replicate 2)" in invoke("status", second).stdout
 
 
 def test_the_report_shows_the_spread_between_replicates_beside_the_interval(replicated):
