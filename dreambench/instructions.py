@@ -1,7 +1,7 @@
 """Instruction sets: the widest that all machines have, so that their sums run in one order.
 
 A CPU with AVX-512 adds up in another order than one with AVX2, and training amplifies the last bits
-(`reports/benchmarks/reproducibility.md`, which shows that the limit costs nothing here either).
+(`reports/benchmarks/reproducibility.md`, with what the limit costs).
 """
 
 from __future__ import annotations
