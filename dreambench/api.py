@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored, compare_scored, load_comparable
-from dreambench.analysis.replicates import add_replicates
+from dreambench.analysis.replicates import add_replicates, load_with_replicates
 from dreambench.analysis.stats import Way, mean_by_subject
 from dreambench.artifacts.failures import Failure, read_failures
-from dreambench.artifacts.image_set import ImageSet, list_replicates, read_image_set
+from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest, Manifest
 from dreambench.artifacts.results import MetricSummary, Part, Summary
 from dreambench.config.protocol import load_protocol
@@ -308,8 +308,7 @@ def compare(
     """
     folders = [one.folder if isinstance(one, Result) else Path(one) for one in runs]
     sets = [read_image_set(path, data_dir=data_dir) for path in folders]
-    every = load_comparable([*sets, *list_replicates(sets)])
-    scored, replicates = every[: len(sets)], every[len(sets) :]
+    scored, replicates = load_with_replicates(sets)
     table = compare_scored(
         scored, all_pairs=all_pairs, metrics=metrics, families=families, way=interval
     )

@@ -12,9 +12,25 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from dreambench.analysis.comparison import Scored, choose_rows, compare_paired
+from dreambench.analysis.comparison import (
+    Scored,
+    choose_rows,
+    compare_paired,
+    load_comparable,
+)
+from dreambench.artifacts.image_set import ImageSet, list_replicates
 
 COLUMNS = ["method", "n_replicates", "metric", "mean", "sd", "half_interval"]
+
+
+def load_with_replicates(sets: Sequence[ImageSet]) -> tuple[list[Scored], list[Scored]]:
+    """Read image sets to be set side by side, and the replicates that lie beside them.
+
+    Raises:
+        UserError: as `load_comparable` does.
+    """
+    every = load_comparable([*sets, *list_replicates(sets)])
+    return every[: len(sets)], every[len(sets) :]
 
 
 def group_replicates(runs: Sequence[Scored]) -> dict[str, list[Scored]]:

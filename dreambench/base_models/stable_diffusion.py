@@ -309,9 +309,8 @@ class StableDiffusion(LoadedModel):
             name: self.sampler.options.get(name, choices[0])
             for name, choices in SCHEDULER_OPTIONS["ddim"].items()
         }
-        # A clipped step has no inverse, and the class of inverse steps knows no thresholds.
+        # The class of inverse steps knows no thresholds.
         del options["thresholding"]
-        options["clip_sample"] = False
         made = kind(**_read_noise_schedule(self.pipeline.scheduler.config), **options)
         made.set_timesteps(self.sampler.n_steps, device=self.device)
         return made

@@ -43,15 +43,17 @@ def compare(
     interval: Way, as_json: bool, out: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Test runs against the first, paired by subject and prompt."""
-    from dreambench.analysis.comparison import compare_scored, load_comparable  # noqa: PLC0415
-    from dreambench.analysis.replicates import add_replicates  # noqa: PLC0415
-    from dreambench.artifacts.image_set import list_replicates, read_image_set  # noqa: PLC0415
+    from dreambench.analysis.comparison import compare_scored  # noqa: PLC0415
+    from dreambench.analysis.replicates import (  # noqa: PLC0415
+        add_replicates,
+        load_with_replicates,
+    )
+    from dreambench.artifacts.image_set import read_image_set  # noqa: PLC0415
     from dreambench.report.pages import describe_comparison  # noqa: PLC0415
     from dreambench.report.writing import write_comparison  # noqa: PLC0415
 
     sets = [read_image_set(path, data_dir=data_dir) for path in run_dirs]
-    every = load_comparable([*sets, *list_replicates(sets)])
-    scored, replicates = every[: len(sets)], every[len(sets) :]
+    scored, replicates = load_with_replicates(sets)
     table = compare_scored(
         scored, all_pairs=all_pairs, metrics=split(metrics) or None, families=split(family),
         way=interval,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from dreambench.analysis.comparison import Scored, load_comparable
+from dreambench.analysis.comparison import Scored
+from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.stats import estimate_table, mean_by_subject
-from dreambench.artifacts.image_set import ImageSet, list_replicates
+from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo, write_table
 from dreambench.errors import UserError
 from dreambench.report.csv import render_csv
@@ -35,13 +36,12 @@ def write_report(
     Raises:
         UserError: they are not of one protocol and dataset.
     """
-    sets = [images, *alongside, *list_replicates([images, *alongside])]
-    every = load_comparable(sets)
-    runs, replicates = every[: 1 + len(alongside)], every[1 + len(alongside) :]
+    sets = [images, *alongside]
+    runs, replicates = load_with_replicates(sets)
     out_dir = make_dir(images.report_dir)
     paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
     # Replicates have no rows, plots and grids of their own here.
-    return runs, [*paths, *_write_grids(list(zip(runs, sets, strict=False)), out_dir)]
+    return runs, [*paths, *_write_grids(list(zip(runs, sets, strict=True)), out_dir)]
 
 
 def _write_tables(
