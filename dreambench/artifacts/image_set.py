@@ -9,14 +9,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dreambench.artifacts import MAX_REPLICATES
 from dreambench.artifacts.manifest import Manifest, RunManifest, has_manifest, read_manifest
 from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
 from dreambench.errors import UserError, disk_errors, unknown_name
 from dreambench.storage.files import digest, make_dir
-
-MAX_REPLICATES = 20
 
 
 @dataclass(frozen=True, kw_only=True)

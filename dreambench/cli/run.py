@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dreambench.artifacts.image_set import MAX_REPLICATES
+from dreambench.artifacts import MAX_REPLICATES
 from dreambench.cli.printing import print_report
 from dreambench.cli.shared import (
     cache_option,

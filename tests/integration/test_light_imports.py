@@ -73,6 +73,11 @@ def test_naming_things_imports_no_torch(words):
     assert not imports_torch(*words)
 
 
+def test_the_command_line_itself_imports_nothing_slow():
+    code = "import sys, dreambench.cli; print([m for m in sys.argv[1:] if m in sys.modules])"
+    assert python(code, *SLOW, "pydantic", "filelock", "numpy").strip() == "[]"
+
+
 @pytest.mark.parametrize("command", ["status", "summarise", "report", "compare"])
 def test_reading_results_imports_no_torch(small_run, tmp_path, command):
     copy = shutil.copytree(small_run, tmp_path / "copy")
