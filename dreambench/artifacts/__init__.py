@@ -1,4 +1,4 @@
 """What lies in a run, score or record folder: manifest, plan, image set, results."""
 
 MAX_REPLICATES = 20
-"""How many runs of one recipe are looked for; here, since the command line imports it at its start."""
+"""How many runs of one recipe are looked for. Here, since the command line imports it at start."""
