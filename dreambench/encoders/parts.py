@@ -1,9 +1,10 @@
-"""Extractors that are not encoders: perceptual hashes, black images, parts of an image."""
+"""Extractors that are not encoders: hashes, black images, thumbnails, parts of an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -74,6 +75,88 @@ class BlackDetector:
         return pixels
 
 
+THUMBNAIL_PX = 48
+WHOLLY = 0.9
+"""Share of a thumbnail's pixel above which it shows nothing but the subject: no rim, in which the
+background is mixed."""
+
+
+@dataclass(frozen=True)
+class _Thumbnail:
+    mode: Literal["RGB", "L"]
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        scale = THUMBNAIL_PX / max(image.size)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        small = image.convert(self.mode).resize((width, height), Image.Resampling.BICUBIC)
+        canvas = Image.new(self.mode, (THUMBNAIL_PX, THUMBNAIL_PX))
+        canvas.paste(small, ((THUMBNAIL_PX - width) // 2, (THUMBNAIL_PX - height) // 2))
+        return (np.asarray(canvas, np.float32) / np.float32(255)).ravel()
+
+
+class ThumbnailExtractor:
+    """Extracts small pictures: (n, 3 x 48 x 48) of colours in [0, 1], pixel by pixel.
+
+    The longer side is resized to 48 px, bicubically; black bars fill the shorter one.
+    """
+
+    identity = f"thumbnail{THUMBNAIL_PX}|v1"
+    pixels = _Thumbnail("RGB")
+    batch_size = 8
+    on_cpu = True
+
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """See `base.Extractor`."""
+        return pixels
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Features:
+        """Return one row per image."""
+        return np.stack([self.pixels.prepare(image) for image in images])
+
+
+class MaskExtractor:
+    """Extracts which pixels of an image's thumbnail show nothing but the subject: (n, 48 x 48).
+
+    A segmenter, which may need the class noun, finds the subject.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, class_name: str) -> None:
+        self.segmenter = segmenter
+        self.class_name = class_name
+        self.pixels = Joined((segmenter.spec.pixels,))
+        self.batch_size = 8
+        self.on_cpu = segmenter.device.type == "cpu"
+        self.identity = f"mask v1|{ThumbnailExtractor.identity}|{_ask(segmenter, class_name)}"
+
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
+        """See `base.Extractor`."""
+        sizes = pixels[:, -2:].astype(int)
+        side = self.segmenter.spec.pixels.crop_px
+        inputs = pixels[:, :-2].reshape(-1, 3, side, side)
+        maps = torch.from_numpy(self.segmenter.find_logits(inputs, self.class_name))[:, None]
+        return self.encode_masks(
+            [
+                (interpolate(one[None], (int(height), int(width)), mode="bilinear") > 0)[
+                    0, 0
+                ].numpy()
+                for one, (width, height) in zip(maps, sizes, strict=True)
+            ]
+        )
+
+    @staticmethod
+    def encode_masks(masks: Sequence[Mask]) -> Features:
+        """Return the same for known masks: one bool array (height, width) per image."""
+        shrink = _Thumbnail("L").prepare
+        rows = [shrink(Image.fromarray(np.uint8(mask) * np.uint8(255))) for mask in masks]
+        return (np.stack(rows) > WHOLLY).astype(np.float32)
+
+
+def _ask(segmenter: Segmenter, class_name: str) -> str:
+    """Return a segmenter's identity, with the noun where it needs one."""
+    asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
+    return f"{segmenter.identity}{asked}"
+
+
 class PartsExtractor:
     """Extracts features of parts of an image: subject and background by DINO, subject by CLIP.
 
@@ -93,8 +176,8 @@ class PartsExtractor:
         self.pixels = Joined(self.inputs)
         self.batch_size = dino.batch_size
         self.on_cpu = dino.on_cpu
-        asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
-        self.identity = f"parts v1|{dino.identity}|{clip.identity}|{segmenter.identity}{asked}"
+        found = _ask(segmenter, class_name)
+        self.identity = f"parts v1|{dino.identity}|{clip.identity}|{found}"
 
     def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
         """See `base.Extractor`."""

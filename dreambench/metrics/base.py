@@ -8,6 +8,7 @@ that tables and tests need no metric's code.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from dreambench.artifacts.results import MetricInfo, Prompts
+from dreambench.metrics.matching import compute_subject_matches
 from dreambench.types import Bounds, Features, Values
 
 COSINE: Bounds = (-1.0, 1.0)
@@ -25,8 +27,8 @@ UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 PAPER = "paper"
 """Tag of the DreamBooth paper's five metrics."""
-MASK, HASH = "mask", "hash"
-"""Inputs that come from no encoder: the subject's pixels by a segmenter, and perceptual hashes."""
+MASK, HASH, THUMBNAIL = "mask", "hash", "thumbnail"
+"""Inputs that come from no encoder: the subject's pixels by a segmenter, hashes, small pictures."""
 LAST = 1000
 """Place in tables of a metric that names none: after the package's own."""
 
@@ -39,9 +41,10 @@ class SubjectFeatures:
 
     `images`, `photos`, `distractors` (photos of other subjects: of its class where there are any)
     and `class_images` map an input to its features, one row each. Inputs are the roles of encoders
-    ("dino", "clip", or a name given with --encoder), "hash" (`encoders.parts.HashExtractor`), and
-    where a segmenter is at hand "dino-fg", "clip-fg" (the subject cut out) and "dino-bg" (the
-    background alone). Features of "dino" and "clip" have unit length.
+    ("dino", "clip", or a name given with --encoder), "hash" (`encoders.parts.HashExtractor`),
+    "thumbnail" (`encoders.parts.ThumbnailExtractor`), and where a segmenter is at hand "dino-fg",
+    "clip-fg" (the subject cut out) and "dino-bg" (the background alone). For photos "mask" says
+    which pixels of the thumbnails show the subject. Features of "dino" and "clip" have unit length.
 
     `texts` (t, d) are CLIP's features of the protocol's prompts for this class, with the class noun
     in the place of the subject; `own_text` is the row of each image's own prompt, `prompt_ids` its
@@ -56,6 +59,21 @@ class SubjectFeatures:
     own_text: Sequence[int]
     prompt_ids: Sequence[str]
     distances: Mapping[str, Values]
+
+    @functools.cached_property
+    def pixel_match(self) -> Values:
+        """How far each image holds some photo's subject, pixel by pixel: (n,) in [0, 1].
+
+        Computed once, since several metrics read it; needs "thumbnail" and "mask".
+        """
+        found: Values = np.clip(
+            compute_subject_matches(
+                self.images[THUMBNAIL], self.photos[THUMBNAIL], self.photos[MASK]
+            ),
+            0,
+            1,
+        )
+        return found
 
 
 @dataclass(frozen=True)
@@ -85,8 +103,8 @@ class Metric(ABC):
         name: kebab-case, unique among metrics.
         title: what tables call it.
         version: changes with the numbers.
-        inputs: what it depends on: roles of encoders, "mask", "hash". It is not measured where one
-            of them is not at hand.
+        inputs: what it depends on: roles of encoders, "mask", "hash", "thumbnail". It is not
+            measured where one of them is not at hand.
         bounds: the ends of its range, which no interval leaves.
         higher_is_better: its direction.
         formula: what it is, in a line.

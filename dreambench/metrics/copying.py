@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from dreambench.metrics.base import HASH, MASK, SHARE, Metric, SubjectFeatures, compute_cosines
+from dreambench.metrics.base import (
+    HASH,
+    MASK,
+    SHARE,
+    THUMBNAIL,
+    Metric,
+    SubjectFeatures,
+    compute_cosines,
+)
 from dreambench.types import Features, Values
 
 COPY_BITS = 10
@@ -52,6 +60,20 @@ class BackgroundLeak(Metric):
         """Return one number an image; NaN without distractors."""
         kind = "dino-bg"
         return compute_leak(seen.images[kind], seen.photos[kind], seen.distractors[kind])
+
+
+class PixelMatch(Metric):
+    """How far the image holds the subject of a photo, pixel by pixel, wherever it lies."""
+
+    name, title, inputs, place = "pixel-match", "Pixel match", (THUMBNAIL, MASK), 23
+    bounds = SHARE
+    higher_is_better = False
+    choices = "refs:nearest,colours-less-mean,moved,mirrored,turned,resized"
+    formula = "greatest correlation of a photo's subject with the image; 1 is the same pixels"
+
+    def compute(self, seen: SubjectFeatures) -> Values:
+        """Return one number an image; NaN where no photo shows the subject."""
+        return seen.pixel_match
 
 
 def compute_copy_index(images: Features, references: Features) -> Values:

@@ -206,12 +206,16 @@ def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Pat
 
 
 def plot_responses(
-    values: pd.DataFrame, changes: pd.DataFrame, taus: pd.Series, titles: Sequence[str], path: Path
+    values: pd.DataFrame,
+    changes: pd.DataFrame,
+    agreement: pd.Series,
+    titles: Sequence[str],
+    path: Path,
 ) -> Path:
     """A row a metric, a column a set of pictures: its mean, coloured by how it answers.
 
     `changes` (same shape as `values`) is the change from the first column in deviations of that
-    column, positive where the metric calls the set better; `taus` by metric goes beside it.
+    column, positive where the metric calls the set better; `agreement` by metric goes beside it.
     """
     with mpl.rc_context({**STYLE, "font.size": 7}):
         n_rows, n_columns = values.shape
@@ -235,14 +239,14 @@ def plot_responses(
         left.set_xticks(range(n_columns), values.columns, rotation=55, ha="left")
         left.xaxis.tick_top()
         left.tick_params(length=0)
-        right.barh(range(n_rows), taus.reindex(values.index), color=COLORS[0], height=0.6)
+        right.barh(range(n_rows), agreement.reindex(values.index), color=COLORS[0], height=0.6)
         right.set_ylim(n_rows - 0.5, -0.5)
         right.set_yticks([])
         right.axvline(0, color="black", linewidth=0.6)
-        right.set_xlim(min(-0.1, float(taus.min())), 1)
+        right.set_xlim(min(-0.1, float(agreement.min())), 1)
         right.set_xticks([0, 0.5, 1])
         right.xaxis.tick_top()
-        right.set_title("Kendall's tau\nwith the truth", fontsize=7)
+        right.set_title("Agreement\nwith the truth", fontsize=7)
         for axis in (left, right):
             axis.spines[:].set_visible(False)
         bar = figure.colorbar(shown, cax=below, orientation="horizontal")

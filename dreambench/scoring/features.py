@@ -23,8 +23,14 @@ from dreambench.encoders.extraction import (
     extract_texts,
 )
 from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
-from dreambench.encoders.parts import HashExtractor, PartsExtractor
-from dreambench.metrics.base import HASH, MASK, SubjectFeatures
+from dreambench.encoders.parts import (
+    HashExtractor,
+    MaskExtractor,
+    PartsExtractor,
+    ThumbnailExtractor,
+)
+from dreambench.encoders.segmentation import Segmenter
+from dreambench.metrics.base import HASH, MASK, THUMBNAIL, SubjectFeatures
 from dreambench.progress import Progress
 from dreambench.scoring.tools import Tools
 from dreambench.storage.images import load_image, load_mask
@@ -106,24 +112,47 @@ def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
         if role != PERCEPTUAL
     }
     shown = {s.name: [path for _, path in subject_images(images, s)] for s in images.subjects}
-    if HASH in needed:
-        files = [path for s in images.subjects for path in (*s.photos, *shown[s.name])]
-        asked[HASH] = Rows(HashExtractor(), files)
+    for name, extractor in ((HASH, HashExtractor()), (THUMBNAIL, ThumbnailExtractor())):
+        if name in needed:
+            files = [path for s in images.subjects for path in (*s.photos, *shown[s.name])]
+            asked[name] = Rows(extractor, files)
     if MASK in needed:
         parts: dict[str, list[Path]] = {}
+        unmasked: dict[str, list[Path]] = {}
         for subject in images.subjects:
             own = () if subject.masks else subject.photos
             parts.setdefault(subject.class_name, []).extend([*own, *shown[subject.name]])
+            if own:
+                unmasked.setdefault(subject.class_name, []).extend(own)
         for noun, files in parts.items():
-            asked[f"parts:{noun}"] = Rows(_parts_extractor(tools, noun), files)
+            asked[_parts_of(noun)] = Rows(_parts_extractor(tools, noun), files)
+        for noun, files in unmasked.items():
+            asked[_masks_of(noun)] = Rows(MaskExtractor(_segmenter(tools), class_name=noun), files)
     return asked
 
 
-def _parts_extractor(tools: Tools, class_name: str) -> PartsExtractor:
+def _parts_of(class_name: str) -> str:
+    return f"parts:{class_name}"
+
+
+def _masks_of(class_name: str) -> str:
+    return f"masks:{class_name}"
+
+
+def _is_of_class(kind: str) -> bool:
+    """Return whether rows are asked for by class noun, since a segmenter may need it."""
+    return ":" in kind
+
+
+def _segmenter(tools: Tools) -> Segmenter:
     if tools.segmenter is None:
         raise ValueError("parts need a segmenter")
+    return tools.segmenter
+
+
+def _parts_extractor(tools: Tools, class_name: str) -> PartsExtractor:
     dino, clip = tools.encoders["dino"], tools.encoders["clip"]
-    return PartsExtractor(dino, clip, tools.segmenter, class_name=class_name)
+    return PartsExtractor(dino, clip, _segmenter(tools), class_name=class_name)
 
 
 def _group_paths(images: ImageSet) -> list[list[Path]]:
@@ -211,7 +240,7 @@ def _rows_by_input(
     rows = {
         kind: _stack([of_file[path] for path in paths], like[kind])
         for kind, of_file in found.rows.items()
-        if not kind.startswith("parts:")
+        if not _is_of_class(kind)
     }
     return rows | _split_parts(found, paths, subject, n_dino=_width(like, "dino"), like=like)
 
@@ -228,7 +257,7 @@ def _split_parts(
     n_dino: int,
     like: Mapping[str, Features] | None = None,
 ) -> dict[str, Features]:
-    parts = found.rows.get(f"parts:{subject.class_name}")
+    parts = found.rows.get(_parts_of(subject.class_name))
     if parts is None or not all(path in parts for path in paths):
         return {}
     if not paths:
@@ -244,15 +273,19 @@ def _photo_features(subject: Subject, found: Extracted, tools: Tools) -> dict[st
     rows = {
         kind: np.stack([of_file[path] for path in subject.photos])
         for kind, of_file in found.rows.items()
-        if not kind.startswith("parts:")
+        if not _is_of_class(kind)
     }
-    has_parts = f"parts:{subject.class_name}" in found.rows
+    has_parts = _parts_of(subject.class_name) in found.rows
     n_dino = _width(rows, "dino")
     if subject.masks and has_parts:
         extractor = _parts_extractor(tools, subject.class_name)
         photos = [load_image(path) for path in subject.photos]
         masks = [load_mask(path) for path in subject.masks]
-        return rows | PartsExtractor.split(extractor.encode_masked(photos, masks), n_dino)
+        parts = PartsExtractor.split(extractor.encode_masked(photos, masks), n_dino)
+        return rows | parts | {MASK: MaskExtractor.encode_masks(masks)}
+    if has_parts:
+        masks_of = found.rows[_masks_of(subject.class_name)]
+        rows[MASK] = np.stack([masks_of[path] for path in subject.photos])
     return rows | _split_parts(found, subject.photos, subject, n_dino=n_dino)
 
 

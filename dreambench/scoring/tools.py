@@ -11,7 +11,7 @@ from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
 from dreambench.encoders.base import Encoder
-from dreambench.encoders.parts import HashExtractor
+from dreambench.encoders.parts import HashExtractor, ThumbnailExtractor
 from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import (
     ROLES,
@@ -23,11 +23,11 @@ from dreambench.encoders.registry import (
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
 from dreambench.encoders.spec import AnyEncoderSpec, has_own_pixels
 from dreambench.errors import UserError
-from dreambench.metrics.base import HASH, MASK
+from dreambench.metrics.base import HASH, MASK, THUMBNAIL
 from dreambench.metrics.registry import ChosenMetric, choose_metrics
 from dreambench.progress import Progress, no_progress
 
-NO_ENCODER = (MASK, HASH)
+NO_ENCODER = (MASK, HASH, THUMBNAIL)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Tools:
         """The identity of each input that is at hand."""
         found = {role: encoder.identity for role, encoder in self.encoders.items()}
         found[HASH] = HashExtractor.identity
+        found[THUMBNAIL] = ThumbnailExtractor.identity
         if self.segmenter is not None:
             found[MASK] = self.segmenter.identity
         return found

@@ -15,11 +15,15 @@ from dreambench.mini.validation.trial import (
     TRIVIAL,
     compute_correlations,
     compute_dominance,
+    compute_highest_tau,
     compute_responses,
+    load_draw,
 )
 from dreambench.mini.validation.truth import (
     DAMAGES,
+    PASTES,
     PROMPT_PLACES,
+    Paste,
     blend,
     damage,
     make_true_subject,
@@ -30,8 +34,13 @@ from dreambench.mini.world.scenes import PHOTO_PLACES
 
 
 @pytest.fixture(scope="module")
-def subject():
-    return make_true_subject(3)
+def draw():
+    return load_draw()
+
+
+@pytest.fixture(scope="module")
+def subject(draw):
+    return make_true_subject(1, draw)
 
 
 def sets(subject):
@@ -59,7 +68,7 @@ def test_blending_goes_from_one_individual_to_the_other():
     assert gaps[0] == 0 < gaps[1]
 
 
-def test_cases_are_what_their_names_say(subject):
+def test_cases_are_what_their_names_say(subject, draw):
     found = sets(subject)
     n = len(PROMPT_PLACES)
     assert not set(PROMPT_PLACES) & set(PHOTO_PLACES)
@@ -69,15 +78,22 @@ def test_cases_are_what_their_names_say(subject):
     assert all(case.image.tobytes() not in photos for case in found["faithful"])
     for name, cases in found.items():
         for case, faithful in zip(cases, found["faithful"], strict=True):
-            if name not in ("faithful", "right view", "wrong view"):
+            if not name.startswith(("faithful", "right ", "lost ")):
                 assert case.text == faithful.text
                 assert difference(case.image, faithful.image) > 0
+    for cause in ("view", "accessory", "colour asked"):
+        for right, lost in zip(found[f"right {cause}"], found[f"lost {cause}"], strict=True):
+            assert right.text == lost.text
+            assert right.image.tobytes() != lost.image.tobytes()
+            assert (right.truth, lost.truth) == (1, 0)
+    assert {case.truth for name in PASTES for case in found[name]} == {0}
+    assert {case.truth for case in found["wrong individual"]} == {0}
     kept, faithful = found["background kept"][0], found["faithful"][0]
     corner = (slice(0, 8), slice(0, 8))
     photo = np.asarray(subject.photos[0].background)[corner]
     assert difference(np.asarray(kept.image)[corner], photo) == 0
     assert difference(np.asarray(faithful.image)[corner], photo) > 5
-    again = make_true_subject(3)
+    again = make_true_subject(1, draw)
     assert [c.image.tobytes() for c in again.cases] == [c.image.tobytes() for c in subject.cases]
 
 
@@ -88,6 +104,22 @@ def test_background_of_a_picture_is_the_place_without_its_subject():
     # Outside of the subject only its shadow differs.
     assert np.median(gap[~picture.mask]) == 0
     assert paste(picture.image, picture.mask, picture.background).size == picture.image.size
+
+
+def test_a_paste_lies_where_it_was_moved_and_leaves_the_rest():
+    picture = render(Shot(make_identity("heldout", 3), 9, "on the beach"))
+    other = Image.new("RGB", picture.image.size, (255, 0, 255))
+    own, rest = np.asarray(picture.image), np.asarray(other)
+    pasted = np.asarray(paste(picture.image, picture.mask, other))
+    assert np.array_equal(pasted, np.where(picture.mask[..., None], own, rest))
+    moved = np.asarray(paste(picture.image, picture.mask, other, Paste(move=(3, -4))))
+    assert np.array_equal(moved[:-4, 3:], pasted[4:, :-3])
+    mirrored = paste(picture.image, picture.mask, other, Paste(mirror=True))
+    assert (np.asarray(mirrored) != rest).any(-1).sum() == pytest.approx(
+        picture.mask.sum(), rel=0.03
+    )
+    half = np.asarray(paste(picture.image, picture.mask, other, Paste(opacity=0.5)), float)
+    assert half[picture.mask] == pytest.approx((own + rest * 1.0)[picture.mask] / 2, abs=0.51)
 
 
 @pytest.mark.parametrize("kind", ["blur", "crop", "JPEG"])
@@ -108,22 +140,38 @@ def made_up(values):
     ]
     rows += [["a", "copy", "copy-reference", 2, 0.0, "joint", 0.0]]
     rows += [["a", "copy", "photo on scene", 1, np.nan, "joint", 2.0]]
+    rows += [["a", "paste", name, 1, np.nan, "joint", 0.0] for name in PASTES]
+    rows += [["a", "stranger", "wrong individual", 1, np.nan, "joint", 0.0]]
     return pd.DataFrame(
         rows, columns=["subject", "cause", "set_name", "level", "truth", "metric", "value"]
     )
 
 
+def test_pairs_that_the_truth_does_not_order_count_in_tau_alone():
+    """Three sets are wrong in truth; a metric that tells them apart is no worse for it."""
+    values = [0.9, 0.7, 0.5, 0.2]
+    frame = made_up(values)
+    extra = frame.iloc[[3]].assign(set_name="wrong scene", value=0.1)
+    frame = pd.concat([frame, extra], ignore_index=True)
+    found = compute_correlations(frame).set_index("cause").loc["truth"]
+    assert found["agreement"] == pytest.approx(1)
+    # Six sets make 15 pairs; three of them the truth does not order.
+    assert found["tau"] == pytest.approx((12 / 15) ** 0.5)
+    assert compute_highest_tau(frame) == pytest.approx((12 / 15) ** 0.5)
+
+
 def test_correlation_and_dominance_by_hand():
     right = compute_correlations(made_up([0.9, 0.7, 0.5, 0.0]))
-    taus = right.set_index("cause")["tau"]
-    assert taus["truth"] == pytest.approx(1)
-    assert taus["identity"] == pytest.approx(1)
+    found = right.set_index("cause")["agreement"]
+    assert found["truth"] == pytest.approx(1)
+    assert found["identity"] == pytest.approx(1)
     # Faithful .9, copies 0 and 2: of the three pairs two are in order.
-    assert taus["copy"] == pytest.approx(1 / 3)
-    wrong = compute_correlations(made_up([0.0, 0.5, 0.7, 0.9])).set_index("cause")["tau"]
+    assert found["copy"] == pytest.approx(1 / 3)
+    wrong = compute_correlations(made_up([0.0, 0.5, 0.7, 0.9])).set_index("cause")["agreement"]
     assert wrong["identity"] == pytest.approx(-1)
     shares = compute_dominance(made_up([0.9, 0.7, 0.5, 0.0])).set_index("metric").loc["joint"]
-    assert shares.to_dict() == {"copy-reference": 0, "class only": 0, "photo on scene": 1}
+    wanted = {"copy-reference": 0, "class only": 0, "photo on scene": 1}
+    assert {name: shares[name] for name in wanted} == wanted
     table = compute_responses(made_up([0.9, 0.7, 0.5, 0.0]))
     assert table.loc["joint", "identity 0.3"] == 0.7
 
@@ -136,10 +184,12 @@ def test_trial_is_written_and_joint_follows_the_truth_better_than_dino(tmp_path)
     assert all(path.is_file() for path in paths)
     with Image.open(tmp_path / "responses.png") as picture:
         assert picture.width > 800
-    taus = correlations[correlations["cause"] == "truth"].set_index("metric")["tau"]
-    assert taus["joint"] > taus["dino"] + 0.2
+    found = correlations[correlations["cause"] == "truth"].set_index("metric")["agreement"]
+    assert found["joint"] > found["dino"] + 0.2
     above = dominance.set_index("metric")
     assert (above.loc["joint", list(TRIVIAL)] < 0.5).all()
+    pasted = [name for name in PASTES if name != "pasted, half"]
+    assert (above.loc["joint", pasted] == 0).all()
     assert above.loc["dino", "copy-reference"] > 0.5
     page = (tmp_path / "page.md").read_text()
     assert "Kendall" in page

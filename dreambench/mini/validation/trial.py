@@ -7,36 +7,65 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 from PIL import Image
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, somersd
 
 from dreambench.analysis.stats import estimate_mean
+from dreambench.base_models.registry import BASE_MODELS, load_base_model
+from dreambench.config.protocol import load_protocol
 from dreambench.encoders.base import Encoder
-from dreambench.encoders.parts import HashExtractor, PartsExtractor
+from dreambench.encoders.parts import (
+    HashExtractor,
+    MaskExtractor,
+    PartsExtractor,
+    ThumbnailExtractor,
+)
 from dreambench.encoders.registry import find_encoder, find_segmenter, load_encoder
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
-from dreambench.metrics.base import HASH, MASK, SubjectFeatures
+from dreambench.metrics.base import HASH, MASK, THUMBNAIL, SubjectFeatures
 from dreambench.metrics.registry import load_own_metrics
-from dreambench.mini.validation.truth import DAMAGES, TrueSubject, make_true_subject
+from dreambench.mini.validation.truth import (
+    DAMAGES,
+    PASTES,
+    Draw,
+    TrueSubject,
+    make_true_subject,
+)
+from dreambench.mini.world.renderer import SIZE_PX
 from dreambench.progress import Progress
 from dreambench.types import Features, Mask
 
-TRIVIAL = ("copy-reference", "class only", "photo on scene")
-TRUTHS = ("truth", "truth+view")
-CAUSES = ("identity", "colour", "scene", "view", "background", "copy", *DAMAGES)
+TRIVIAL = ("copy-reference", "class only", "wrong individual", "photo on scene", *PASTES)
+TRUTH = "truth"
+CAUSES = (
+    "identity", "stranger", "colour", "scene", "view", "accessory", "colour asked", "background",
+    "copy", "paste", *DAMAGES,
+)  # fmt: skip
+LEAST = {cause: f"right {cause}" for cause in ("view", "accessory", "colour asked")}
+"""The set in which a cause is not at work, where that is not the faithful picture in a scene."""
+
+
+def load_draw() -> Draw:
+    """Return what draws images by mini's base model, as the method `class-only` does."""
+    model = load_base_model(
+        BASE_MODELS["mini"], load_protocol("mini").sampler.at_size(SIZE_PX), device="cpu",
+        precision="fp32",
+    )  # fmt: skip
+    return lambda texts, seeds: model.sample(list(texts), list(seeds))
 
 
 def run_trial(n_subjects: int, *, progress: Progress) -> pd.DataFrame:
     """Every metric of every case; one row each.
 
-    Columns: subject, cause, set_name, level, truth (subject x prompt where that is known), metric,
-    value. DIV and PRES are not among them, since they belong to sets of images, not to one.
+    Columns: subject, cause, set_name, level, truth (see `Case`), metric, value. DIV and PRES are
+    not among them, since they belong to sets of images, not to one.
     """
     dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
     segmenter = load_segmenter("mini-segmenter")
+    draw = load_draw()
     frames = []
     for index in range(n_subjects):
         progress("subjects with a known truth", index, n_subjects)
-        frames.append(_score(make_true_subject(index), dino, clip, segmenter))
+        frames.append(_score(make_true_subject(index, draw), dino, clip, segmenter))
     progress("subjects with a known truth", n_subjects, n_subjects)
     return pd.concat(frames, ignore_index=True)
 
@@ -45,17 +74,20 @@ def _score(
     subject: TrueSubject, dino: Encoder, clip: Encoder, segmenter: Segmenter
 ) -> pd.DataFrame:
     parts = PartsExtractor(dino, clip, segmenter, class_name=subject.class_name)
-    hashes = HashExtractor()
+    hashes, thumbnails = HashExtractor(), ThumbnailExtractor()
 
     def extract(images: list[Image.Image], masks: list[Mask] | None = None) -> dict[str, Features]:
         """Rows by kind; photos' masks are known and need no segmenter."""
         whole = dino.encode_images(images)
         cut = parts.encode_images(images) if masks is None else parts.encode_masked(images, masks)
+        known = {} if masks is None else {MASK: MaskExtractor.encode_masks(masks)}
         return {
             "dino": whole,
             "clip": clip.encode_images(images),
             HASH: hashes.encode_images(images),
+            THUMBNAIL: thumbnails.encode_images(images),
             **parts.split(cut, whole.shape[1]),
+            **known,
         }
 
     features = extract([case.image for case in subject.cases])
@@ -76,7 +108,7 @@ def _score(
     }
     heads = pd.DataFrame(
         [
-            [subject.name, case.cause, case.set_name, case.level, _truth(case.subject, case.prompt)]
+            [subject.name, case.cause, case.set_name, case.level, case.truth]
             for case in subject.cases
         ],
         columns=["subject", "cause", "set_name", "level", "truth"],
@@ -85,13 +117,6 @@ def _score(
         [heads.assign(metric=name, value=values) for name, values in found.items()],
         ignore_index=True,
     )
-
-
-def _truth(subject: float | None, prompt: float | None) -> float:
-    """Both have to be right; a wrong prompt makes a picture wrong whatever it shows."""
-    if prompt == 0:
-        return 0.0
-    return float("nan") if subject is None or prompt is None else subject * prompt
 
 
 def mean_by_set(frame: pd.DataFrame) -> pd.DataFrame:
@@ -111,34 +136,58 @@ def sign_of(name: str) -> int:
 
 
 def compute_correlations(frame: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau-b of each metric with the truth and with the levels of each cause.
+    """How a metric agrees with the truth and with the levels of each cause.
 
-    Columns: metric, cause ("truth", "truth+view", or one of CAUSES), tau, low, high: mean over
-    subjects with a 95 % interval. "truth" leaves out the two sets of views. Taken over the means of
-    a subject's pictures of one set; positive where a better value goes with more truth, or with
-    less of the cause. NaN where a metric does not change.
+    Columns: metric, cause (TRUTH or one of CAUSES), agreement, tau, low, high, n_subjects.
+    `agreement` is Kendall's count over the pairs of sets that the truth orders (Somers' D):
+    pairs in the same order less pairs in the other, over all of them, with a 95 % interval over
+    subjects; `tau` is tau-b, which counts the pairs that the truth does not order against a
+    metric that does. Both are means over subjects, taken over the means of a subject's pictures of
+    one set; positive where a better value goes with more truth, or with less of the cause.
     """
     means = mean_by_set(frame)
     means["value"] *= means["metric"].map(sign_of)
     rows = []
     for name, group in means.groupby("metric", sort=False):
-        for cause in (*TRUTHS, *CAUSES):
-            taus = []
-            for _, one in group.groupby("subject", sort=False):
-                if cause in TRUTHS:
-                    known = one["truth"].notna()
-                    chosen = one[known & ((one["cause"] != "view") | (cause == "truth+view"))]
-                    order = chosen["truth"]
-                else:
-                    start = "right view" if cause == "view" else "faithful"
-                    chosen = one[(one["cause"] == cause) | (one["set_name"] == start)]
-                    order = -chosen["level"]
-                if len(chosen) > 1:
-                    taus.append(kendalltau(chosen["value"], order).statistic)
-            defined = np.array([tau for tau in taus if not np.isnan(tau)])
-            found = estimate_mean(defined, bounds=(-1.0, 1.0))
-            rows.append([name, cause, found.mean, found.low, found.high, found.n_subjects])
-    return pd.DataFrame(rows, columns=["metric", "cause", "tau", "low", "high", "n_subjects"])
+        for cause in (TRUTH, *CAUSES):
+            found = [
+                _compare(*_choose(one, cause)) for _, one in group.groupby("subject", sort=False)
+            ]
+            known = np.array([pair for pair in found if pair is not None]).reshape(-1, 2)
+            taus = known[:, 1][~np.isnan(known[:, 1])]
+            mean = estimate_mean(known[:, 0], bounds=(-1.0, 1.0))
+            tau = taus.mean() if len(taus) else np.nan
+            rows.append([name, cause, mean.mean, tau, mean.low, mean.high, mean.n_subjects])
+    columns = ["metric", "cause", "agreement", "tau", "low", "high", "n_subjects"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def compute_highest_tau(frame: pd.DataFrame) -> float:
+    """Return the greatest tau-b with the truth of a metric without ties; mean over subjects."""
+    means = mean_by_set(frame[frame["metric"] == frame["metric"].iloc[0]])
+    found = []
+    for _, one in means.groupby("subject", sort=False):
+        truth = one["truth"].dropna()
+        found.append(kendalltau(truth.rank(method="first"), truth).statistic)
+    return float(np.mean(found))
+
+
+def _choose(one: pd.DataFrame, cause: str) -> tuple[pd.Series, pd.Series]:
+    """Return a subject's values of one metric, and the order that is right for a cause."""
+    if cause == TRUTH:
+        chosen = one[one["truth"].notna()]
+        return chosen["value"], chosen["truth"]
+    chosen = one[(one["cause"] == cause) | (one["set_name"] == LEAST.get(cause, "faithful"))]
+    return chosen["value"], -chosen["level"]
+
+
+def _compare(values: pd.Series, order: pd.Series) -> tuple[float, float] | None:
+    """Return Somers' D and tau-b; None where nothing is to be ordered."""
+    known = values.notna()
+    values, order = values[known], order[known]
+    if order.nunique() < 2:
+        return None
+    return somersd(order, values).statistic, kendalltau(values, order).statistic
 
 
 def compute_responses(frame: pd.DataFrame) -> pd.DataFrame:
@@ -172,5 +221,6 @@ def sign_metrics(names: Iterable[str]) -> dict[str, str]:
         "clip": find_encoder("mini-clip", "clip").identity(),
         MASK: find_segmenter("mini-segmenter").identity(),
         HASH: HashExtractor.identity,
+        THUMBNAIL: ThumbnailExtractor.identity,
     }
     return {name: load_own_metrics()[name].signature(identities) for name in names}

@@ -1,21 +1,29 @@
 """Pictures whose truth is exact, to put metrics to the test: what was changed, and how far.
 
 The program that draws the small world can draw the same subject in a new place, one that is between
-it and another individual, or the photo itself on another background. Each picture is a case with a
-known answer to "is this the subject?" and "is this the prompt?".
+it and another individual, or the subject of a photo pasted into a scene or into an image of a
+generator that has never seen it. Each picture is a case with a known answer to "is this the
+subject?", "is this the prompt?" and "is this a new picture?".
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+import cv2
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dreambench.mini.world.identities import CLASSES, Identity, sample_identity
+from dreambench.mini.world.identities import (
+    ACCESSORIES,
+    CLASSES,
+    LIVE,
+    Identity,
+    sample_identity,
+)
 from dreambench.mini.world.renderer import Picture, Shot, render
 from dreambench.mini.world.scenes import PHOTO_PLACES, SCENES
 from dreambench.mini.world.shapes import Vec3
@@ -23,6 +31,8 @@ from dreambench.types import Mask
 
 PROMPT_PLACES = tuple(name for name in SCENES if name not in PHOTO_PLACES)
 VIEW = "seen from the back"
+ACCESSORY = "red-hat"
+COLOUR = "purple"
 IDENTITY_STEPS = (0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
 DAMAGES = {
     "blur": (0.6, 1.2, 2.4),  # deviation in pixels
@@ -32,6 +42,39 @@ DAMAGES = {
 N_DISTRACTORS = 3
 TRUTH_SEED = 42
 
+Draw = Callable[[Sequence[str], Sequence[int]], list[Image.Image]]
+"""Texts and seeds to images of a generator that has not seen the subject."""
+
+
+@dataclass(frozen=True)
+class Paste:
+    """What happens to a subject between its photo and another picture.
+
+    `turn` in degrees; `move` in pixels, to the right and down; `tint` multiplies red, green and
+    blue; `blur` is a deviation in pixels; `opacity` below 1 lets the other picture through.
+    """
+
+    mirror: bool = False
+    turn: float = 0.0
+    size: float = 1.0
+    move: tuple[float, float] = (0.0, 0.0)
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    blur: float = 0.0
+    opacity: float = 1.0
+
+
+PASTES = {
+    "pasted": Paste(),
+    "pasted, moved": Paste(move=(6, -5)),
+    "pasted, mirrored": Paste(mirror=True),
+    "pasted, turned": Paste(turn=20),
+    "pasted, smaller": Paste(size=0.75),
+    "pasted, recoloured": Paste(tint=(1.0, 0.75, 0.85)),
+    "pasted, blurred": Paste(blur=1.0),
+    "pasted, mixed": Paste(mirror=True, turn=-10, size=0.85, tint=(1.0, 0.9, 0.8), blur=0.7),
+    "pasted, half": Paste(opacity=0.5),
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -39,6 +82,7 @@ class Case:
 
     `subject` and `prompt` in [0, 1] say how much of each is right; None where the answer is not a
     number (a blurred picture still shows its subject), and only the order of levels is known.
+    `copied` says that the subject's pixels are those of a photo, so that nothing was made.
     """
 
     cause: str
@@ -48,6 +92,16 @@ class Case:
     prompt: float | None
     image: Image.Image
     text: str
+    copied: bool = False
+
+    @property
+    def truth(self) -> float:
+        """Subject x prompt, 0 for a copy; NaN where that is not known."""
+        if self.prompt == 0 or self.copied:
+            return 0.0
+        if self.subject is None or self.prompt is None:
+            return float("nan")
+        return self.subject * self.prompt
 
 
 @dataclass(frozen=True)
@@ -84,9 +138,26 @@ def blend(first: Identity, second: Identity, share: float) -> Identity:
     )
 
 
-def paste(picture: Image.Image, mask: Mask, background: Image.Image) -> Image.Image:
-    """One picture's masked pixels on another picture."""
-    return Image.fromarray(np.where(mask[..., None], np.asarray(picture), np.asarray(background)))
+def paste(
+    picture: Image.Image, mask: Mask, background: Image.Image, how: Paste | None = None
+) -> Image.Image:
+    """One picture's masked pixels on another picture of its size, changed on the way."""
+    how = how or Paste()
+    rows, columns = np.nonzero(mask)
+    middle = np.array([columns.mean(), rows.mean()])
+    angle = np.deg2rad(how.turn)
+    turn = how.size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn[:, 0] *= -1 if how.mirror else 1
+    matrix = np.column_stack([turn, middle + how.move - turn @ middle])
+    colors, others = np.asarray(picture, np.float32), np.asarray(background, np.float32)
+    size, edge = picture.size, cv2.BORDER_REFLECT
+    seen = cv2.warpAffine(colors, matrix, size, flags=cv2.INTER_CUBIC, borderMode=edge)
+    seen = seen * np.array(how.tint, np.float32)
+    if how.blur:
+        seen = cv2.GaussianBlur(seen, (0, 0), how.blur)
+    opacity = how.opacity * (cv2.warpAffine(mask.astype(np.float32), matrix, size) > 0.5)
+    mixed = others + (seen - others) * opacity[..., None]
+    return Image.fromarray(mixed.clip(0, 255).round().astype(np.uint8))
 
 
 def damage(image: Image.Image, kind: str, amount: float) -> Image.Image:
@@ -103,7 +174,7 @@ def damage(image: Image.Image, kind: str, amount: float) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def make_true_subject(index: int) -> TrueSubject:
+def make_true_subject(index: int, draw: Draw) -> TrueSubject:
     """The index-th subject; classes take turns, and no individual is one of mini's other sets."""
     rng = np.random.default_rng([TRUTH_SEED, index])
     class_name = list(CLASSES)[index % len(CLASSES)]
@@ -116,33 +187,44 @@ def make_true_subject(index: int) -> TrueSubject:
 
     photos = photograph(own)
     distractors = tuple(picture for other in others for picture in photograph(other))
-    texts = (*(f"a {class_name} {place}" for place in PROMPT_PLACES), f"a {class_name} {VIEW}")
-    cases = tuple(_make_cases(own, others[0], photos, rng))
-    return TrueSubject(f"{class_name}-{index}", class_name, photos, distractors, texts, cases)
+    seeds = [int(rng.integers(2**31)) for _ in PROMPT_PLACES]
+    in_places = [f"a {class_name} {place}" for place in PROMPT_PLACES]
+    cases = [
+        *_make_cases(own, others, photos, seeds),
+        *_make_pastes(photos, distractors, in_places, draw(in_places, seeds)),
+        *_make_attributes(own, seeds),
+    ]
+    texts = tuple(dict.fromkeys([*in_places, *(case.text for case in cases)]))
+    return TrueSubject(
+        f"{class_name}-{index}", class_name, photos, distractors, texts, tuple(cases)
+    )
 
 
 def _make_cases(
-    own: Identity, other: Identity, photos: tuple[Picture, ...], rng: np.random.Generator
+    own: Identity, others: Sequence[Identity], photos: Sequence[Picture], seeds: Sequence[int]
 ) -> Iterator[Case]:
-    """All cases of a subject: each place that a prompt asks for, and the view."""
-    for number, place in enumerate(PROMPT_PLACES):
+    """The cases in each place that a prompt asks for."""
+    other, *strangers = others
+    for number, (place, seed) in enumerate(zip(PROMPT_PLACES, seeds, strict=True)):
         text = f"a {own.class_name} {place}"
-        seed = int(rng.integers(2**31))
         faithful = render(Shot(own, seed, place))
         yield Case("faithful", "faithful", 0, 1.0, 1.0, faithful.image, text)
         for level, share in enumerate(IDENTITY_STEPS, start=1):
             name = "class only" if share == 1 else f"identity {share:g}"
             image = render(Shot(blend(own, other, share), seed, place)).image
             yield Case("identity", name, level, 1 - share, 1.0, image, text)
+        stranger = strangers[number % len(strangers)]
+        image = render(Shot(stranger, seed, place)).image
+        yield Case("stranger", "wrong individual", 1, 0.0, 1.0, image, text)
         elsewhere = PROMPT_PLACES[(number + 3) % len(PROMPT_PLACES)]
         image = render(Shot(own, seed, elsewhere)).image
         yield Case("scene", "wrong scene", 1, 1.0, 0.0, image, text)
         photo = photos[number % len(photos)]
         kept = paste(faithful.image, faithful.mask, photo.background)
         yield Case("background", "background kept", 1, 1.0, 0.0, kept, text)
-        yield Case("copy", "copy-reference", 2, None, 0.0, photo.image, text)
+        yield Case("copy", "copy-reference", 2, None, 0.0, photo.image, text, copied=True)
         pasted = paste(photo.image, photo.mask, faithful.background)
-        yield Case("copy", "photo on scene", 1, None, 1.0, pasted, text)
+        yield Case("copy", "photo on scene", 1, None, 1.0, pasted, text, copied=True)
         for level, share in enumerate((0.4, 0.8), start=1):
             tinted = replace(blend(own, other, share), shape=own.shape, pattern=own.pattern)
             image = render(Shot(tinted, seed, place)).image
@@ -151,7 +233,39 @@ def _make_cases(
             for level, amount in enumerate(amounts, start=1):
                 image = damage(faithful.image, kind, amount)
                 yield Case(kind, f"{kind} {amount:g}", level, None, None, image, text)
-        behind = f"a {own.class_name} {VIEW}"
-        right = render(Shot(own, seed, None, view=VIEW)).image
-        yield Case("view", "right view", 0, 1.0, 1.0, right, behind)
-        yield Case("view", "wrong view", 1, 1.0, 0.0, render(Shot(own, seed)).image, behind)
+
+
+def _make_pastes(
+    photos: Sequence[Picture],
+    distractors: Sequence[Picture],
+    texts: Sequence[str],
+    images: Sequence[Image.Image],
+) -> Iterator[Case]:
+    """A photo's subject, and a stranger's, pasted into images of the class in the right places.
+
+    What the image shows of its own subject sticks out behind the paste.
+    """
+    for number, (text, image) in enumerate(zip(texts, images, strict=True)):
+        for step, (name, how) in enumerate(PASTES.items()):
+            photo = photos[(number + step) % len(photos)]
+            pasted = paste(photo.image, photo.mask, image, how)
+            yield Case("paste", name, 1, None, 1.0, pasted, text, copied=True)
+        other = distractors[(3 * number) % len(distractors)]
+        pasted = paste(other.image, other.mask, image)
+        yield Case("paste", "stranger pasted", 1, 0.0, 1.0, pasted, text)
+
+
+def _make_attributes(own: Identity, seeds: Sequence[int]) -> Iterator[Case]:
+    """The right individual with what a prompt asks of it, and without."""
+    asked = {
+        "view": ({"view": VIEW}, f"a {own.class_name} {VIEW}"),
+        "colour asked": ({"property_name": COLOUR}, f"a {COLOUR} {own.class_name}"),
+    }
+    if own.class_name in LIVE:
+        worn = f"a {own.class_name} {ACCESSORIES[ACCESSORY]}"
+        asked["accessory"] = ({"accessory": ACCESSORY}, worn)
+    for cause, (change, text) in asked.items():
+        for seed in seeds:
+            right, lost = (Shot(own, seed, **change), Shot(own, seed))
+            yield Case(cause, f"right {cause}", 0, 1.0, 1.0, render(right).image, text)
+            yield Case(cause, f"lost {cause}", 1, 1.0, 0.0, render(lost).image, text)

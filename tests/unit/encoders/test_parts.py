@@ -14,19 +14,29 @@ from PIL import Image, ImageOps
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
-from dreambench.encoders.parts import HashExtractor, PartsExtractor, frame_map
+from dreambench.encoders.parts import (
+    THUMBNAIL_PX,
+    HashExtractor,
+    MaskExtractor,
+    PartsExtractor,
+    ThumbnailExtractor,
+    frame_map,
+)
 from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import SEGMENTERS, load_encoder
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
 from dreambench.errors import UserError
-from dreambench.mini.validation.truth import make_true_subject
+from dreambench.mini.training.data import make_identity
+from dreambench.mini.world.renderer import Shot, render
+from dreambench.mini.world.scenes import PHOTO_PLACES
 from dreambench.scoring.tools import prepare_encoders
 from dreambench.storage.images import load_image
 
 
 @pytest.mark.parametrize("size", [(64, 64), (333, 500), (1024, 1024), (20, 31)])
 def test_hash_is_that_of_the_whole_image_and_of_its_mirror_image(size):
-    picture = make_true_subject(2).photos[0].image.resize(size, Image.Resampling.BICUBIC)
+    picture = render(Shot(make_identity("heldout", 2), 1)).image
+    picture = picture.resize(size, Image.Resampling.BICUBIC)
     (row,) = HashExtractor().encode_images([picture])
     for bits, seen in zip(np.split(row, 2), (picture, ImageOps.mirror(picture)), strict=True):
         assert np.array_equal(bits, imagehash.phash(seen).hash.ravel())
@@ -63,11 +73,11 @@ def test_minis_segmenter_finds_the_subjects_of_the_benchmark():
 
 
 def test_masked_embeddings_do_not_see_the_other_part():
-    subject = make_true_subject(0)
+    identity = make_identity("heldout", 0)
     dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
     segmenter = load_segmenter("mini-segmenter")
-    reader = PartsExtractor(dino, clip, segmenter, class_name=subject.class_name)
-    photo, other = subject.photos[0], subject.photos[1]
+    reader = PartsExtractor(dino, clip, segmenter, class_name=identity.class_name)
+    photo, other = (render(Shot(identity, n, PHOTO_PLACES[n])) for n in range(2))
 
     def swap(mask):
         return Image.fromarray(
@@ -88,6 +98,36 @@ def test_masked_embeddings_do_not_see_the_other_part():
     assert (found["dino-fg"][0] * parts["dino-fg"][0]).sum() > 0.8
     for used in (dino, clip, segmenter):
         assert used.identity in reader.identity
+
+
+@pytest.mark.parametrize("size", [(96, 48), (30, 60), (64, 64)])
+def test_thumbnails_keep_proportions_and_masks_lie_on_them(size):
+    """A white box on black, whose mask is the box: both have to come to lie on each other."""
+    box = np.zeros(size[::-1], bool)
+    box[size[1] // 4 : size[1] // 2, size[0] // 4 : size[0] // 2] = True
+    picture = Image.fromarray(box).convert("RGB")
+    side = THUMBNAIL_PX
+    (row,) = ThumbnailExtractor().encode_images([picture])
+    (mask,) = MaskExtractor.encode_masks([box])
+    colours, mask = row.reshape(side, side, 3), mask.reshape(side, side) > 0
+    assert colours[mask].min() > 0.85
+    rows, columns = np.nonzero(mask)
+    scale = side / max(size)
+    assert np.ptp(rows) + 1 == pytest.approx(size[1] / 4 * scale, abs=2)
+    assert np.ptp(columns) + 1 == pytest.approx(size[0] / 4 * scale, abs=2)
+    bars = [(side - round(length * scale)) // 2 for length in size]
+    assert colours[:, : bars[0]].sum() == colours[: bars[1]].sum() == 0
+
+
+def test_a_segmenters_mask_is_that_of_the_whole_image_made_small():
+    segmenter = load_segmenter("mini-segmenter")
+    photos = [load_image(path) for path in load_subjects(find_dataset("mini"))[0].photos]
+    extractor = MaskExtractor(segmenter, class_name="dog")
+    found = extractor.encode_pixels(np.stack([extractor.pixels.prepare(one) for one in photos]))
+    wanted = MaskExtractor.encode_masks(segmenter.find_subjects(photos, "dog"))
+    assert np.array_equal(found, wanted)
+    assert found.any(1).all()
+    assert segmenter.identity in extractor.identity
 
 
 @pytest.fixture(scope="module")

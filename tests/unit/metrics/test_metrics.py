@@ -29,7 +29,10 @@ from dreambench.metrics.subject_fidelity import (
     compute_left_self_out,
     normalise,
 )
-from dreambench.mini.validation.truth import make_true_subject
+from dreambench.mini.training.data import make_identity
+from dreambench.mini.validation.truth import PROMPT_PLACES
+from dreambench.mini.world.renderer import Shot, render
+from dreambench.mini.world.scenes import PHOTO_PLACES
 from dreambench.storage.images import load_image
 
 METRICS = load_own_metrics()
@@ -141,27 +144,28 @@ def test_prompt_lift_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("subject", "rank", "lift", "copied", "wanted"),
+    ("subject", "rank", "lift", "match", "wanted"),
     [
-        (1, 1, 3, 0, 1), (0, 1, 5, 0, 0), (1, 0.5, 3, 0, 0), (1, 0.2, 3, 0, 0), (1, 1, 9, 1, 0),
-        (1, 1, -1, 0, 0), (0.25, 1, 3, 0, 0.5), (1, 1, 0.75, 0, 0.5), (1, 1, 3, 0.25, 0.75),
+        (1, 1, 3, 0, 1), (0, 1, 5, 0, 0), (1, 0.75, 3, 0, 0), (1, 0.2, 3, 0, 0), (1, 1, 9, 1, 0),
+        (1, 1, -1, 0, 0), (0.25, 1, 3, 0, 0.5), (1, 1, 0.75, 0, 0.5), (1, 1, 3, 0.975, 1),
+        (1, 1, 3, 0.99, 0), (1, 1, 3, 0.9825, 0.5), (1, 0.875, 1.5, 0, 0.5),
     ],
 )  # fmt: skip
-def test_joint_is_low_if_either_is_and_nothing_for_a_copy(subject, rank, lift, copied, wanted):
-    found = compute_joint(*(np.array([float(v)]) for v in (subject, rank, lift, copied)))
+def test_joint_is_low_if_either_is_and_nothing_for_a_copy(subject, rank, lift, match, wanted):
+    found = compute_joint(*(np.array([float(v)]) for v in (subject, rank, lift, match)))
     assert found == pytest.approx([wanted])
 
 
 def test_hash_finds_copies_mirrored_shrunk_and_compressed_but_not_new_pictures(tmp_path):
-    subject = make_true_subject(2)
+    identity = make_identity("heldout", 2)
     reader = HashExtractor()
-    photos = [picture.image for picture in subject.photos]
+    photos = [render(Shot(identity, seed, PHOTO_PLACES[seed])).image for seed in range(3)]
     photos[0].save(tmp_path / "copy.jpg", quality=80)
     copies = [
         photos[0], ImageOps.mirror(photos[1]), photos[2].resize((200, 200)),
         load_image(tmp_path / "copy.jpg"),
     ]  # fmt: skip
-    new = [case.image for case in subject.cases if case.set_name == "faithful"]
+    new = [render(Shot(identity, 50 + n, place)).image for n, place in enumerate(PROMPT_PLACES)]
     rows = reader.encode_images([*copies, *new])
     found = compute_copied_pixels(rows, reader.encode_images(photos))
     assert found[:4].tolist() == [1, 1, 1, 1]
@@ -239,7 +243,7 @@ def test_the_papers_metrics_come_first_and_are_marked():
     others = [metric for name, metric in METRICS.items() if name not in PAPER]
     assert {metric.prompts for metric in others} == {"not-property"}
     worse = {name for name, metric in METRICS.items() if not metric.higher_is_better}
-    assert worse == {"pres", "copy", "copy-pixels", "leak"}
+    assert worse == {"pres", "copy", "copy-pixels", "leak", "pixel-match"}
     places = [metric.place for metric in METRICS.values()]
     assert len(set(places)) == len(places)
 
@@ -253,11 +257,14 @@ def test_every_metric_has_a_page_with_what_it_cannot_see():
             assert f"**{part}**" in text, f"{name} lacks {part}"
 
 
-IDENTITIES = {"dino": "D@1", "clip": "C@2", "mask": "S@3", "hash": "H@4", "perceptual": "P@5"}
+IDENTITIES = {
+    "dino": "D@1", "clip": "C@2", "mask": "S@3", "hash": "H@4", "perceptual": "P@5",
+    "thumbnail": "T@6",
+}  # fmt: skip
 
 
 def test_signature_carries_what_the_metric_reads_and_nothing_else():
-    assert METRICS["joint"].signature(IDENTITIES).startswith("Joint|v1|D@1|C@2|S@3|")
+    assert METRICS["joint"].signature(IDENTITIES).startswith("Joint|v2|D@1|C@2|S@3|T@6|")
     assert "C@2" not in METRICS["copy"].signature(IDENTITIES)
     for metric in METRICS.values():
         parts = metric.signature(IDENTITIES).split("|")
