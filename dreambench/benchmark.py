@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ from dreambench.runs.run_folder import Request, Run, check_folder, open_run, pla
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
 from dreambench.scoring.scorer import Scorer
 from dreambench.scoring.tools import prepare_encoders
+from dreambench.storage.files import digest
 from dreambench.storage.shipped import cache_dir as default_cache_dir
 
 ALONGSIDE = ("class-only", "copy-reference")
 """The floor of every method, and what copying a photo earns."""
+STEPS = "n_steps"
+"""The setting that a checkpoint is a value of."""
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
 
 logger = logging.getLogger(__name__)
@@ -45,7 +49,8 @@ class RunOptions:
     and `prompts` narrow a protocol; `metrics` are beside those of the protocol, `encoders`
     in place of its own by role; `settings` replace those of the recipes of
     `methods`, which then have names of their own. Methods that train have `replicates` runs, each
-    with training seeds of its own.
+    with training seeds of its own. With `checkpoints` each of `methods` has a run for each of these
+    numbers of steps, all of one training, and one photo of each subject is held out.
     """
 
     methods: Sequence[str]
@@ -59,6 +64,7 @@ class RunOptions:
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: str | None = None
     replicates: int = 1
+    checkpoints: Sequence[int] = ()
     out: Path = Path("runs")
     device: str = "auto"
     precision: str = "fp32"
@@ -90,12 +96,21 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     named, optional = _check_names(options)
     device = pick_device(options.device)
     protocol = _choose_protocol(options, device)
+    if options.checkpoints:
+        protocol = _hold_out(protocol)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
     base_name = base_model.partition("=")[0]
-    recipes, skipped = find_recipes(
-        options.methods, base_name, alongside=named, optional=optional, changes=options.settings
+    every = _list_changes(options)
+    recipes = [
+        recipe
+        for changes in every[:-1]
+        for recipe in find_recipes(options.methods, base_name, changes=changes)[0]
+    ]
+    last, skipped = find_recipes(
+        options.methods, base_name, alongside=named, optional=optional, changes=every[-1]
     )
+    recipes += last
     for name in skipped:
         logger.warning("Left out: %s has no table for the base model '%s'", name, base_name)
     _refuse_doubled([recipe.name for recipe in recipes])
@@ -134,6 +149,44 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
     return planned
+
+
+def _list_changes(options: RunOptions) -> list[Mapping[str, Any]]:
+    """Return what is changed in the recipes, once for each of their rows.
+
+    Raises:
+        UserError: a checkpoint is no step, or the steps are set otherwise, too.
+    """
+    steps = sorted(options.checkpoints)
+    if not steps:
+        return [options.settings]
+    if steps[0] < 1 or len(set(steps)) < len(steps):
+        raise UserError(
+            f"checkpoints {', '.join(map(str, steps))}: not each a step of its own",
+            hint="pass numbers of steps, e.g. 100,200,400",
+            code="invalid-value",
+        )
+    if STEPS in options.settings:
+        raise UserError(
+            f"{STEPS} is set, and the checkpoints set it as well",
+            hint=f"leave --set {STEPS} out: training ends at the last checkpoint",
+            code="invalid-value",
+        )
+    return [{**options.settings, STEPS: step} for step in steps]
+
+
+def _hold_out(protocol: Protocol) -> Protocol:
+    """Return a protocol whose methods are not shown the last photo of each subject.
+
+    Its runs lie in a folder of their own, since no number of theirs is one of the protocol's.
+    """
+    return protocol.model_copy(
+        update={
+            "name": f"{protocol.name}-checkpoints",
+            "title": f"{protocol.title}; the last photo of each subject held out",
+            "references": "all-but-last",
+        }
+    )
 
 
 def _check_names(options: RunOptions) -> tuple[list[str], Sequence[str]]:
@@ -193,6 +246,8 @@ def execute_runs(
     `begin` is told of each method before it starts: name, its index from 0, number of methods.
     """
     pipelines = []
+    if options.checkpoints:
+        _train_with_checkpoints(planned, options, progress)
     for index, run in enumerate(planned):
         begin(run.name, index, len(planned))
         with hold_folder(run.folder):
@@ -202,6 +257,32 @@ def execute_runs(
     runs = [run for run in first if run.summary_path.is_file()]
     scored, paths = write_report(runs[0], runs[1:]) if runs else ([], [])
     return Outcome(pipelines, scored, paths)
+
+
+def _train_with_checkpoints(
+    planned: Sequence[Run], options: RunOptions, progress: Progress
+) -> None:
+    """Train each recipe to its last checkpoint, which leaves the others in their runs' folders.
+
+    What fails here is tried again, and said, when the run's own turn comes.
+    """
+    groups: dict[str, dict[int, Run]] = {}
+    for run in planned:
+        settings = dict(run.manifest.recipe.settings)
+        steps = settings.pop(STEPS, None)
+        if steps in options.checkpoints:
+            key = digest([run.recipe.method, settings, run.manifest.replicate])
+            groups.setdefault(key, {})[steps] = run
+    for group in groups.values():
+        if not group[max(group)].missing_training():
+            continue
+        with ExitStack() as held:
+            for run in group.values():
+                held.enter_context(hold_folder(run.folder))
+            opened = {step: open_run(run) for step, run in group.items()}
+            last = opened.pop(max(opened))
+            cache = options.cache_dir or default_cache_dir()
+            Pipeline(last, cache_dir=cache, progress=progress, checkpoints=opened).train()
 
 
 def _execute(run: Run, options: RunOptions, progress: Progress) -> Pipeline:

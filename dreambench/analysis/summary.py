@@ -75,6 +75,7 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
         code=session.code,
         track=None if recipe is None else recipe.track,
         method_code=None if recipe is None else recipe.code,
+        settings=None if recipe is None else recipe.settings,
         replicate=1 if not isinstance(manifest, RunManifest) else manifest.replicate,
         n_failed=sum(failure.n_images for failure in failures),
         failures=group_failures(failures),

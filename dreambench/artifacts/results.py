@@ -136,6 +136,7 @@ class Summary(Record):
     code: CodeState
     track: str | None = None
     method_code: dict[str, str] | None = None
+    settings: dict[str, Any] | None = None
     replicate: int = 1
     n_failed: int = 0
     failures: dict[str, list[FailureGroup]] = Field(default_factory=dict)

@@ -23,6 +23,7 @@ from dreambench.cli.shared import (
     user_errors,
     workers_option,
 )
+from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from dreambench.runs.pipeline import Pipeline
@@ -72,6 +73,11 @@ ALONGSIDE = "class-only,copy-reference"
     help="Runs of each method that trains, with other training seeds: how far they lie apart.",
 )
 @click.option(
+    "--checkpoints",
+    metavar="STEPS",
+    help="Score METHOD after these numbers of steps, e.g. 100,200,400, with one photo held out.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(1, 512),
     default=16,
@@ -85,8 +91,8 @@ def run(
     method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
-    device: str, precision: str, replicates: int, batch_size: int, workers: int,
-    cache: Path | None,
+    device: str, precision: str, replicates: int, checkpoints: str | None, batch_size: int,
+    workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
@@ -104,7 +110,7 @@ def run(
         methods=split(method), alongside=split(alongside), protocol=protocol,
         subjects=split(subjects), families=split(family), prompts=split(prompts),
         metrics=metrics, encoders=overrides, settings=changed, base_model=base_model, out=out,
-        device=device, replicates=replicates,
+        device=device, replicates=replicates, checkpoints=parse_steps(checkpoints),
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
         workers=workers,
     )  # fmt: skip
@@ -114,6 +120,22 @@ def run(
     if outcome.scored:
         print_report(outcome.scored, outcome.paths)
     end_with_failures(outcome.pipelines)
+
+
+def parse_steps(text: str | None) -> list[int]:
+    """Return what `--checkpoints` says.
+
+    Raises:
+        UserError: a part of it is not a whole number.
+    """
+    try:
+        return [int(part) for part in split(text)]
+    except ValueError as error:
+        raise UserError(
+            f"--checkpoints: '{text}' is not a list of numbers of steps",
+            hint="e.g. --checkpoints 100,200,400",
+            code="invalid-value",
+        ) from error
 
 
 def end_with_failures(pipelines: Sequence[Pipeline]) -> None:

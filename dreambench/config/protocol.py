@@ -83,9 +83,9 @@ class Encoders(_Frozen):
 class Protocol(_Frozen):
     """A frozen benchmark. Everything that a score depends on besides the method is in here.
 
-    `references` says whether methods are shown all photos of a subject or one; scores are over all
-    of them either way. `n_threads` fixes the threads of training and drawing on a CPU, since sums
-    depend on how they are split; None takes the machine's.
+    `references` says whether methods are shown all photos of a subject, one, or all but the last;
+    scores are over all of them either way. `n_threads` fixes the threads of training and drawing on
+    a CPU, since sums depend on how they are split; None takes the machine's.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")

@@ -20,7 +20,7 @@ from dreambench.storage.files import digest, sha256_file
 from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
 
 Kind = Literal["live", "object"]
-References = Literal["all", "single"]
+References = Literal["all", "single", "all-but-last"]
 """Whether a method is shown all photos of a subject, or one."""
 
 SUBJECT_COLUMNS = ("subject", "class_name", "kind", "n_images")
@@ -44,11 +44,16 @@ class Subject:
     masks: tuple[Path, ...] = ()
     single: int = 0
 
+    def held_out(self, references: References) -> tuple[Path, ...]:
+        """Return the photos that a method is not shown."""
+        shown = self.show(references).photos
+        return tuple(path for path in self.photos if path not in shown)
+
     def show(self, references: References) -> Subject:
         """Return the subject with the photos that a method is shown."""
         if references == "all":
             return self
-        kept = slice(self.single, self.single + 1)
+        kept = slice(self.single, self.single + 1) if references == "single" else slice(-1)
         return replace(
             self, photos=self.photos[kept], sha256=self.sha256[kept], masks=self.masks[kept],
             single=0,

@@ -35,7 +35,11 @@ class NoSettings(Settings):
 
 @dataclass(frozen=True)
 class Context:
-    """Where and under which protocol a method works."""
+    """Where and under which protocol a method works.
+
+    `checkpoints` are steps after which a method that trains also leaves what it has learned so far,
+    as it would at the end, in the folder `step-N` of the one it is given (`checkpoint_dir`).
+    """
 
     base_model: BaseModel
     sampler: Sampler
@@ -44,6 +48,7 @@ class Context:
     batch_size: int
     cache_dir: Path
     progress: Progress
+    checkpoints: Sequence[int] = ()
 
     @overload
     def load_base_model(self) -> LoadedModel: ...
@@ -90,6 +95,11 @@ class Work:
     samples: bool = False
     calls_per_image: float = 1.0
     missing: Mapping[str, int] = field(default_factory=dict)
+
+
+def checkpoint_dir(out_dir: Path, step: int) -> Path:
+    """Return where a method leaves what it has learned after so many steps."""
+    return out_dir / f"step-{step}"
 
 
 class Generator(Protocol):

@@ -27,8 +27,9 @@ UNBOUNDED: Bounds = (-math.inf, math.inf)
 
 PAPER = "paper"
 """Tag of the DreamBooth paper's five metrics."""
-MASK, HASH, THUMBNAIL = "mask", "hash", "thumbnail"
-"""Inputs that come from no encoder: the subject's pixels by a segmenter, hashes, small pictures."""
+MASK, HASH, THUMBNAIL, HELD_OUT = "mask", "hash", "thumbnail", "held-out"
+"""Inputs that come from no encoder: the subject's pixels by a segmenter, hashes, small pictures,
+and which photos methods were not shown."""
 LAST = 1000
 """Place in tables of a metric that names none: after the package's own."""
 
@@ -49,6 +50,7 @@ class SubjectFeatures:
     `texts` (t, d) are CLIP's features of the protocol's prompts for this class, with the class noun
     in the place of the subject; `own_text` is the row of each image's own prompt, `prompt_ids` its
     id. `distances` are the perceptual distances between the images of each prompt, by prompt id.
+    `held_out` are the rows of photos that methods were not shown.
     """
 
     images: Mapping[str, Features]
@@ -59,6 +61,7 @@ class SubjectFeatures:
     own_text: Sequence[int]
     prompt_ids: Sequence[str]
     distances: Mapping[str, Values]
+    held_out: Sequence[int] = ()
 
     @functools.cached_property
     def pixel_match(self) -> Values:
@@ -103,8 +106,8 @@ class Metric(ABC):
         name: kebab-case, unique among metrics.
         title: what tables call it.
         version: changes with the numbers.
-        inputs: what it depends on: roles of encoders, "mask", "hash", "thumbnail". It is not
-            measured where one of them is not at hand.
+        inputs: what it depends on: roles of encoders, "mask", "hash", "thumbnail",
+            "held-out". It is not measured where one of them is not at hand.
         bounds: the ends of its range, which no interval leaves.
         higher_is_better: its direction.
         formula: what it is, in a line.

@@ -138,7 +138,9 @@ class _Matcher:
         self._allowed = n_pixels >= VISIBLE * n_pixels.max((1, 2), keepdims=True)
         self._n_pixels = np.maximum(n_pixels, 1)
         self._bright = self._invert(inside * self._template[:, 0])
-        energy = self._invert(inside * self._transform((template**2).sum(1)).conj())
+        energy = self._invert(
+            inside * self._transform(np.square(template).sum(1, dtype=np.float32)).conj()
+        )
         self._energy = np.maximum(energy - self._bright**2 / self._n_pixels, 1e-6)
 
     def _make_templates(

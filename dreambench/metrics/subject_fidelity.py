@@ -12,6 +12,7 @@ import numpy as np
 
 from dreambench.metrics.base import (
     COSINE,
+    HELD_OUT,
     MASK,
     PAPER,
     Metric,
@@ -57,6 +58,22 @@ class ClipI(_ReferenceSimilarity):
     """CLIP-I of the paper."""
 
     name, title, inputs, place = "clip-i", "CLIP-I", ("clip",), 1
+
+
+class DinoHeldOut(Metric):
+    """DINO with photos that the method has not seen: copying those that it has earns nothing."""
+
+    name, title, inputs, place = "dino-held-out", "DINO held out", ("dino", HELD_OUT), 9
+    bounds = COSINE
+    choices = "refs:held-out"
+    formula = "mean cosine between each image and the photos that the method was not shown"
+
+    def compute(self, seen: SubjectFeatures) -> Values:
+        """Return one number an image; NaN where the method was shown all photos."""
+        if not seen.held_out:
+            return np.full(len(seen.own_text), np.nan)
+        photos = seen.photos["dino"][list(seen.held_out)]
+        return compute_reference_similarity(seen.images["dino"], photos)
 
 
 class _LeftOutSimilarity(Metric):

@@ -100,6 +100,33 @@ def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
         return _save(figure, path)
 
 
+def plot_steps(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
+    """A panel a metric: its mean against the number of training steps, a line a method.
+
+    `table` has the columns method, n_steps, metric, mean, low, high; bands are intervals.
+    """
+    metrics = list(dict.fromkeys(table["metric"]))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.6 * len(metrics), 2.6))
+        axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+        for axis, name in zip(axes, metrics, strict=True):
+            of_metric = table[table["metric"] == name]
+            for index, (method, rows) in enumerate(of_metric.groupby("method", sort=False)):
+                color, marker = _mark(index)
+                steps = rows["n_steps"].to_numpy(float)
+                low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
+                axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+                axis.plot(steps, rows["mean"], marker, color=color, linestyle="-", label=method)
+            better = "higher" if infos[name].higher_is_better else "lower"
+            axis.set_title(f"{infos[name].title}\n({better} is better)")
+            axis.set_xlabel("steps")
+            axis.set_xticks(sorted(set(of_metric["n_steps"])))
+            axis.grid(alpha=0.3)
+        axes[0].legend(loc="best")
+        figure.tight_layout()
+        return _save(figure, path)
+
+
 def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
     """Draw DINO and CLIP-T for each prompt category.
 

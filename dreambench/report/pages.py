@@ -8,7 +8,15 @@ from typing import Any
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
-from dreambench.report.model import Block, Bullets, Document, Heading, Paragraph, Table
+from dreambench.report.model import (
+    Block,
+    Bullets,
+    Document,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+)
 from dreambench.report.notes import (
     INTERVAL_SKEW,
     describe_digests,
@@ -30,6 +38,7 @@ from dreambench.report.tables import (
     make_main_table,
     make_metric_table,
     make_replicate_table,
+    make_step_table,
     make_subject_table,
 )
 
@@ -54,6 +63,7 @@ def make_run_document(runs: Sequence[Scored], replicates: Sequence[Scored] = ())
         Bullets(list_signatures(runs[0]), is_code=True),
         Paragraph(f"{describe_digests(summary.digests)}, {summary.code}."),
         *_learning(runs),
+        *_steps(runs),
         *_between_replicates([*runs, *replicates]),
         *_other_metrics(runs),
         Heading("Reference bounds, recomputed from the photos"),
@@ -88,6 +98,22 @@ def _learning(runs: Sequence[Scored]) -> list[Block]:
             "Subjects whose images are closer to the photos in DINO than those of class-only from "
             "the same seeds: a sign-flip test over prompts at 5 %, property prompts left out."
         ),
+        table,
+    ]
+
+
+def _steps(runs: Sequence[Scored]) -> list[Block]:
+    table = make_step_table(runs)
+    if not table.rows:
+        return []
+    return [
+        Heading("Which step?"),
+        Paragraph(
+            "One training, scored on the way; step 0 is class-only, which is not trained. Held-out "
+            "photos were not trained on, so that learning them by heart gains nothing. What is "
+            "chosen by this curve has been chosen on these subjects."
+        ),
+        Figure("steps.png", "Scores by number of steps"),
         table,
     ]
 
@@ -166,7 +192,9 @@ def list_csv_tables(runs: Sequence[Scored], replicates: Sequence[Scored] = ()) -
     """Return the tables of a run's report that are written as CSV as well."""
     spread = make_replicate_table([*runs, *replicates])
     tables = [
-        *[table for table in (make_learning_table(runs), spread) if table.rows],
+        *[table
+            for table in (make_learning_table(runs), make_step_table(runs), spread)
+            if table.rows],
         make_bounds_table(runs), make_difference_table(runs), make_family_table(runs),
         make_kind_table(runs), make_subject_table(runs),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from dreambench.analysis.comparison import ALL_PROMPTS, Scored, compare_paired
 from dreambench.analysis.learning import FLOOR, judge_learning
 from dreambench.analysis.replicates import estimate_spread
 from dreambench.analysis.stats import estimate_table, mean_by_subject
+from dreambench.analysis.steps import estimate_steps
 from dreambench.artifacts.results import MetricInfo, MetricSummary
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.report.model import Cell, Interval, PValue, Table
@@ -229,6 +230,18 @@ def make_replicate_table(runs: Sequence[Scored]) -> Table:
                 row[runs[0].infos[str(found["metric"])].heading] = float(found[key])
             rows.append(row)
     return Table.from_rows("replicates", rows)
+
+
+def make_step_table(runs: Sequence[Scored]) -> Table:
+    """Return what each method scores after each number of steps (`analysis.steps`)."""
+    rows: list[dict[str, Cell]] = []
+    infos = {name: info for run in runs for name, info in run.infos.items()}
+    for (name, steps), group in estimate_steps(runs).groupby(["method", "n_steps"], sort=False):
+        row: dict[str, Cell] = {"method": str(name), "steps": int(steps)}
+        for found in group.itertuples():
+            row[infos[found.metric].heading] = _interval(found)
+        rows.append(row)
+    return Table.from_rows("steps", rows)
 
 
 def make_learning_table(runs: Sequence[Scored]) -> Table:

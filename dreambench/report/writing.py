@@ -10,11 +10,12 @@ import pandas as pd
 from dreambench.analysis.comparison import Scored
 from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.stats import estimate_table, mean_by_subject
+from dreambench.analysis.steps import estimate_steps
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo, write_table
 from dreambench.errors import UserError
 from dreambench.report.csv import render_csv
-from dreambench.report.figures import plot_families, plot_fidelity, plot_intervals
+from dreambench.report.figures import plot_families, plot_fidelity, plot_intervals, plot_steps
 from dreambench.report.image_grids import write_grid, write_side_by_side
 from dreambench.report.markdown import render_markdown
 from dreambench.report.pages import (
@@ -68,6 +69,12 @@ def _write_plots(runs: Sequence[Scored], out_dir: Path) -> list[Path]:
         [estimate_table(s, bounds=bounds).assign(method=name) for name, s in frames.items()]
     )
     paths = [plot_intervals(estimates, out_dir / "intervals.png", infos=infos)]
+    steps, path = estimate_steps(runs), out_dir / "steps.png"
+    if len(steps):
+        every = {name: info for run in runs for name, info in run.infos.items()}
+        paths.append(plot_steps(steps, path, infos=every))
+    else:
+        path.unlink(missing_ok=True)  # An earlier report had other rows.
     families = pd.concat(
         [
             estimate_table(s[s["metric"].isin(FIDELITY)], by=["family"], bounds=bounds)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -32,11 +34,20 @@ class Pipeline:
 
     What a method fails at is in `failures`, and the rest goes on; a full disk, a stop by the user
     and what is wrong with the run itself are raised. `refusal` is the mistake of a user's for which
-    the method could not be made at all.
+    the method could not be made at all. `checkpoints` are runs of the same recipe with fewer steps,
+    by their number, which are trained on the way.
     """
 
-    def __init__(self, run: Run, *, cache_dir: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        cache_dir: Path,
+        progress: Progress,
+        checkpoints: Mapping[int, Run] = MappingProxyType({}),
+    ) -> None:
         self.run = run
+        self.checkpoints = checkpoints
         self.cache_dir = make_dir(cache_dir)
         self.progress = progress
         self.failures = FailureLog(run.folder, run.name)
@@ -57,6 +68,7 @@ class Pipeline:
             batch_size=run.manifest.batch_size,
             cache_dir=self.cache_dir,
             progress=self.progress,
+            checkpoints=tuple(self.checkpoints),
         )
         self.failures.forget("constructor")
         find_class(run.recipe)  # Not to have its code is no failure of the method's.
@@ -90,7 +102,7 @@ class Pipeline:
             with fixed_threads(self.run.protocol.n_threads):
                 train_subjects(
                     self.run, method, failures=self.failures, guard=self._guard,
-                    progress=self.progress,
+                    checkpoints=self.checkpoints, progress=self.progress,
                 )  # fmt: skip
             self._note_training_speed()
 

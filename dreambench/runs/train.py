@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 
 from dreambench.artifacts.plan import TrainUnit
 from dreambench.errors import disk_errors
 from dreambench.methods import Method
+from dreambench.methods.base import checkpoint_dir
 from dreambench.methods.guard import Guard
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
@@ -24,16 +27,21 @@ def train_subjects(
     *,
     failures: FailureLog,
     guard: Guard | None = None,
+    checkpoints: Mapping[int, Run] = MappingProxyType({}),
     progress: Progress,
 ) -> None:
-    """Train on every subject that is left; what raises is recorded, and the others go on."""
+    """Train on every subject that is left; what raises is recorded, and the others go on.
+
+    `checkpoints` are runs of the same recipe with fewer steps, by their number: each gets what the
+    method left of a subject after so many, and trains for itself where that is nothing.
+    """
     missing, n_all = run.missing_training(), len(run.plan.train)
     n_images = Counter(unit.subject for unit in run.missing_images())
     n_done = n_all - len(missing)
     for index, unit in enumerate(missing):
         progress(f"{run.name}: subjects", n_done, n_all)
         part = _open_part(run, unit)
-        started = time.monotonic()
+        started = time.time()
         try:
             with guard.watch(part) if guard else nullcontext():
                 method.fit(run.subject(unit.subject), part, seed=unit.seed)
@@ -47,7 +55,9 @@ def train_subjects(
                 break
             continue
         failures.went_well()
-        _keep_part(run, unit, part, seconds=time.monotonic() - started)
+        for step, other in checkpoints.items():
+            _keep_checkpoint(other, unit, checkpoint_dir(part, step), started=started)
+        _keep_part(run, unit, part, seconds=time.time() - started)
         n_done += 1
     progress(f"{run.name}: subjects", n_done, n_all)
 
@@ -69,6 +79,20 @@ def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None
     write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
     with disk_errors(part):
         part.replace(run.train_dir(unit.subject))
+
+
+def _keep_checkpoint(run: Run, unit: TrainUnit, found: Path, *, started: float) -> None:
+    """Give a run with fewer steps what was left of a subject after them, where it has none yet."""
+    if not found.is_dir():
+        return
+    if run.train_dir(unit.subject).is_dir():
+        shutil.rmtree(found)
+        return
+    # The last file was written when the step was done.
+    seconds = max(path.stat().st_mtime for path in found.iterdir()) - started
+    write_json(found / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
+    with disk_errors(found):
+        found.replace(make_dir(run.folder / "train") / unit.subject)
 
 
 def read_train_seconds(run: Run) -> list[float]:

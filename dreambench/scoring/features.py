@@ -223,6 +223,9 @@ def arrange_features(
             own_text=[texts.index(unit.clip_text) for unit, _ in shown],
             prompt_ids=[unit.prompt_id for unit, _ in shown],
             distances=_distances_by_prompt(shown, found),
+            held_out=[
+                subject.photos.index(path) for path in subject.held_out(images.protocol.references)
+            ],
         )
     return arranged
 

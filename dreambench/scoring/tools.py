@@ -10,6 +10,7 @@ from types import MappingProxyType
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
+from dreambench.datasets.subjects import References
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.parts import HashExtractor, ThumbnailExtractor
 from dreambench.encoders.preprocessing import Pixels
@@ -23,25 +24,27 @@ from dreambench.encoders.registry import (
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
 from dreambench.encoders.spec import AnyEncoderSpec, has_own_pixels
 from dreambench.errors import UserError
-from dreambench.metrics.base import HASH, MASK, THUMBNAIL
+from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL
 from dreambench.metrics.registry import ChosenMetric, choose_metrics
 from dreambench.progress import Progress, no_progress
 
-NO_ENCODER = (MASK, HASH, THUMBNAIL)
+NO_ENCODER = (MASK, HASH, THUMBNAIL, HELD_OUT)
 
 
 @dataclass(frozen=True)
 class Tools:
     """Metrics in the order of tables, loaded encoders by role, and the segmenter.
 
-    `why_no_mask` says why there is no segmenter. Metrics whose inputs are not all at hand stay in
-    the list, so that results can say that they were not measured.
+    `references` is the protocol's. `why_no_mask` says why there is no segmenter. Metrics whose
+    inputs are not all at hand stay in the list, so that results can say that they were not
+    measured.
     """
 
     metrics: Sequence[ChosenMetric]
     encoders: Mapping[str, Encoder]
     segmenter: Segmenter | None
     why_no_mask: str
+    references: References = "all"
 
     @property
     def identities(self) -> dict[str, str]:
@@ -51,6 +54,8 @@ class Tools:
         found[THUMBNAIL] = ThumbnailExtractor.identity
         if self.segmenter is not None:
             found[MASK] = self.segmenter.identity
+        if self.references != "all":
+            found[HELD_OUT] = f"shown:{self.references}"
         return found
 
     def measured(self) -> list[ChosenMetric]:
@@ -73,7 +78,8 @@ def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list
     """Return the metrics of a protocol and the extra ones, and the others that need no more.
 
     The package's other metrics come along where the listed ones need the same encoders; a
-    segmenter's mask needs those of DINO and of CLIP.
+    segmenter's mask needs those of DINO and of CLIP, and held-out photos are there where methods
+    are not shown all of them.
     """
     chosen = choose_metrics(protocol, extra)
     listed = {*protocol.metrics, *(one.metric.name for one in chosen if one.is_extra)}
@@ -88,7 +94,9 @@ def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list
     def is_within(one: ChosenMetric) -> bool:
         needed = {name for name in one.metric.inputs if name not in NO_ENCODER}
         has_mask = MASK not in one.metric.inputs or {"dino", "clip"} <= roles
-        return one.metric.name in listed or (bool(roles) and needed <= roles and has_mask)
+        has_photos = HELD_OUT not in one.metric.inputs or protocol.references != "all"
+        has_rest = has_mask and has_photos
+        return one.metric.name in listed or (bool(roles) and needed <= roles and has_rest)
 
     return [one for one in chosen if is_within(one)]
 
@@ -156,7 +164,7 @@ def load_tools(
     check_encoders(images.encoders, specs, where=str(images.folder))
     encoders = {role: load_spec(spec, device=images.device) for role, spec in specs.items()}
     segmenter, why = _open_segmenter(images)
-    tools = Tools(chosen, encoders, segmenter, why)
+    tools = Tools(chosen, encoders, segmenter, why, images.protocol.references)
     check_identities(images, tools.identities)
     return tools
 

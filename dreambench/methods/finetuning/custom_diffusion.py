@@ -25,9 +25,11 @@ from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
+    Keep,
     TrainingSettings,
     check_prior,
     freeze,
+    keep_checkpoints,
     load_photos,
     pick_rows,
     train,
@@ -158,14 +160,10 @@ class CustomDiffusion(Method):
         """Train on the subject's photos; write what it learned and `losses.json`."""
         self._put(self._initial)
         self.word.put(self.word.find_vectors(self.identifier))
+        keep = keep_checkpoints(out_dir, self.context.checkpoints, self._save)
         with self.word.learning() as vocabulary, self._learning_layers():
-            losses = self._train(subject, vocabulary, seed=seed)
-        self.word.save(out_dir)
-        state = {
-            _file_key(name): layer.weight.detach().cpu().contiguous()
-            for name, layer in self.layers.items()
-        }
-        write_bytes(out_dir / FILE, save(state, metadata={"format": "pt"}))
+            losses = self._train(subject, vocabulary, seed=seed, keep=keep)
+        self._save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
     def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
@@ -174,6 +172,14 @@ class CustomDiffusion(Method):
         self._put({name: state[_file_key(name)] for name in self.layers})
         self.word.load(out_dir)
         return TextGenerator(self.model, subject_phrase=_phrase(subject))
+
+    def _save(self, out_dir: Path) -> None:
+        self.word.save(out_dir)
+        state = {
+            _file_key(name): layer.weight.detach().cpu().contiguous()
+            for name, layer in self.layers.items()
+        }
+        write_bytes(out_dir / FILE, save(state, metadata={"format": "pt"}))
 
     @torch.no_grad()
     def _put(self, weights: dict[str, Tensor]) -> None:
@@ -211,7 +217,7 @@ class CustomDiffusion(Method):
         ]
 
     def _train(
-        self, subject: Subject, vocabulary: Sequence[nn.Module], *, seed: int
+        self, subject: Subject, vocabulary: Sequence[nn.Module], *, seed: int, keep: Keep
     ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         size, device = settings.batch_size, model.device
@@ -240,7 +246,7 @@ class CustomDiffusion(Method):
         return train(
             model, settings, modules=[*self.layers.values(), *vocabulary], make_batch=make_batch,
             prior_weight=settings.prior_weight, subject_name=subject.name, seed=seed,
-            progress=self.context.progress,
+            progress=self.context.progress, keep=keep,
         )  # fmt: skip
 
 

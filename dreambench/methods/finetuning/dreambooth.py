@@ -18,9 +18,11 @@ from dreambench.methods.finetuning.class_images import ClassImages
 from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.methods.finetuning.training import (
     Batch,
+    Keep,
     TrainingSettings,
     check_prior,
     freeze,
+    keep_checkpoints,
     keep_weights,
     load_photos,
     pick_rows,
@@ -89,7 +91,8 @@ class DreamBooth(Method):
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Train on the subject's photos; write the weights and `losses.json`."""
         self._reset(seed)
-        losses = self._train(subject, seed=seed)
+        keep = keep_checkpoints(out_dir, self.context.checkpoints, self._save)
+        losses = self._train(subject, seed=seed, keep=keep)
         self._save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
@@ -101,7 +104,7 @@ class DreamBooth(Method):
     def _phrase(self, subject: Subject) -> str:
         return f"{self.identifier} {choose_noun(subject, self.settings.class_noun)}".strip()
 
-    def _train(self, subject: Subject, *, seed: int) -> list[dict[str, float]]:
+    def _train(self, subject: Subject, *, seed: int, keep: Keep) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         photos = model.encode_images(load_photos(subject.photos, settings))
         noun, prior = choose_noun(subject, settings.class_noun), None
@@ -125,7 +128,7 @@ class DreamBooth(Method):
         return train(
             model, settings, modules=list(self.trained.values()), make_batch=make_batch,
             prior_weight=settings.prior_weight, subject_name=subject.name, seed=seed,
-            progress=self.context.progress,
+            progress=self.context.progress, keep=keep,
         )  # fmt: skip
 
     # What a variant on other weights (LoRA) does in its own way.

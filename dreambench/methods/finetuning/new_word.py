@@ -38,6 +38,12 @@ class _Place:
     rows: list[int]
 
     @property
+    def vectors(self) -> Tensor:
+        """The word's vectors (n, d), those being trained where it is being learned."""
+        table = self.encoder.network.get_input_embeddings()
+        return table.vectors if isinstance(table, Vocabulary) else table.weight[self.rows]
+
+    @property
     def table(self) -> nn.Embedding:
         table: nn.Embedding = self.encoder.network.get_input_embeddings()
         return table
@@ -98,7 +104,7 @@ class NewWord:
     def save(self, out_dir: Path) -> None:
         """Write the word's vectors."""
         for suffix, place in self.places.items():
-            vectors = place.table.weight[place.rows].detach().cpu().contiguous()
+            vectors = place.vectors.detach().cpu().contiguous()
             content = save({self.word: vectors}, metadata={"format": "pt"})
             write_bytes(out_dir / f"learned_embeds{suffix}.safetensors", content)
 

@@ -15,8 +15,10 @@ from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
+    Keep,
     TrainingSettings,
     freeze,
+    keep_checkpoints,
     load_photos,
     pick_rows,
     train,
@@ -66,8 +68,9 @@ class TextualInversion(Method):
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Learn the word from the subject's photos; write its vectors and `losses.json`."""
         self.word.put(self.word.find_vectors(subject.class_name))
+        keep = keep_checkpoints(out_dir, self.context.checkpoints, self.word.save)
         with self.word.learning() as modules:
-            losses = self._train(subject, modules, seed=seed)
+            losses = self._train(subject, modules, seed=seed, keep=keep)
         self.word.save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
@@ -77,7 +80,7 @@ class TextualInversion(Method):
         return TextGenerator(self.model, subject_phrase=WORD)
 
     def _train(
-        self, subject: Subject, modules: list[nn.Module], *, seed: int
+        self, subject: Subject, modules: list[nn.Module], *, seed: int, keep: Keep
     ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         size = settings.batch_size
@@ -92,5 +95,5 @@ class TextualInversion(Method):
 
         return train(
             model, settings, modules=modules, make_batch=make_batch, prior_weight=0.0,
-            subject_name=subject.name, seed=seed, progress=self.context.progress,
+            subject_name=subject.name, seed=seed, progress=self.context.progress, keep=keep,
         )  # fmt: skip

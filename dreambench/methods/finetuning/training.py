@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from dreambench.base_models.base import Conditioning, LoadedModel
 from dreambench.errors import UserError
-from dreambench.methods.base import Settings
+from dreambench.methods.base import Settings, checkpoint_dir
 from dreambench.methods.generators import is_out_of_memory
 from dreambench.progress import Progress
+from dreambench.storage.files import make_dir, write_json
 from dreambench.storage.images import load_image
 
 
@@ -116,11 +117,12 @@ def train(
     subject_name: str,
     seed: int,
     progress: Progress,
+    keep: Keep,
 ) -> list[dict[str, float]]:
     """Train the parameters of `modules` that want gradients; return the losses of each step.
 
     `make_batch` makes a step's batch with the generator that it is handed, which all of a subject's
-    randomness comes from.
+    randomness comes from. `keep` is told of the losses after each step.
 
     Raises:
         UserError: memory runs out, or the loss becomes infinite.
@@ -139,6 +141,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             history.append({name: float(loss.detach()) for name, loss in losses.items()})
+            keep(history)
             progress(f"training on {subject_name}", step + 1, settings.n_steps)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -159,6 +162,21 @@ def train(
             code="infinite-loss",
         )
     return history
+
+
+Keep = Callable[[Sequence[Mapping[str, float]]], None]
+
+
+def keep_checkpoints(out_dir: Path, steps: Sequence[int], save: Callable[[Path], None]) -> Keep:
+    """Return what writes the weights (`save`) and the losses after each of `steps`."""
+
+    def keep(history: Sequence[Mapping[str, float]]) -> None:
+        if len(history) in steps:
+            folder = make_dir(checkpoint_dir(out_dir, len(history)))
+            save(folder)
+            write_json(folder / "losses.json", list(history))
+
+    return keep
 
 
 def compute_losses(

@@ -187,6 +187,8 @@ def _compare(values: pd.Series, order: pd.Series) -> tuple[float, float] | None:
     values, order = values[known], order[known]
     if order.nunique() < 2:
         return None
+    if values.nunique() < 2:
+        return 0.0, float("nan")
     return somersd(order, values).statistic, kendalltau(values, order).statistic
 
 

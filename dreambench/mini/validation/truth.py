@@ -256,7 +256,10 @@ def _make_pastes(
 
 
 def _make_attributes(own: Identity, seeds: Sequence[int]) -> Iterator[Case]:
-    """The right individual with what a prompt asks of it, and without."""
+    """The right individual with what a prompt asks of it, and without.
+
+    How much of an individual is left in another colour is not a number.
+    """
     asked = {
         "view": ({"view": VIEW}, f"a {own.class_name} {VIEW}"),
         "colour asked": ({"property_name": COLOUR}, f"a {COLOUR} {own.class_name}"),
@@ -267,5 +270,6 @@ def _make_attributes(own: Identity, seeds: Sequence[int]) -> Iterator[Case]:
     for cause, (change, text) in asked.items():
         for seed in seeds:
             right, lost = (Shot(own, seed, **change), Shot(own, seed))
-            yield Case(cause, f"right {cause}", 0, 1.0, 1.0, render(right).image, text)
+            left = None if cause == "colour asked" else 1.0
+            yield Case(cause, f"right {cause}", 0, left, 1.0, render(right).image, text)
             yield Case(cause, f"lost {cause}", 1, 1.0, 0.0, render(lost).image, text)

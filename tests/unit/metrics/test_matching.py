@@ -92,7 +92,7 @@ def test_flat_pictures_are_no_match_and_photos_without_a_subject_are_not_looked_
 
 
 def test_the_benchmarks_own_photos_are_apart_from_each_other():
-    """As far as the small world's few views let them: where two photos agree, nothing can be told."""
+    """As far as the small world's few views let them: where two photos agree, none can tell."""
     thumbnails = ThumbnailExtractor()
     found = []
     for subject in load_subjects(find_dataset("mini")):
