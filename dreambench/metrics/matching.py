@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,10 +129,10 @@ class _Matcher:
                 shapes.append(shape)
         if not self.turns:
             return
-        shown, template = np.array(shapes, np.float32), np.array(colors, np.float32)
+        shown, templates = np.array(shapes, np.float32), np.array(colors, np.float32)
         # A template's numbers, and those of the part of it that lies within the image wherever it
         # is put: pixels, sum of brightness, and energy less that of the mean.
-        self._template = self._transform(template).conj()
+        self._template = self._transform(templates).conj()
         self._shape = self._transform(shown).conj()
         inside = self._transform(np.ones_like(shown[0]))
         n_pixels = self._invert(inside * self._shape).round()
@@ -173,7 +174,7 @@ class _Matcher:
         corners = _join_corners(image)
         return max(self._refine(corners, find) for find in self._search(image))
 
-    def _transform(self, values: Small) -> NDArray[np.complex64]:
+    def _transform(self, values: NDArray[np.floating[Any]]) -> NDArray[np.complex64]:
         return fft.rfft2(values, (2 * self.side, 2 * self.side))  # type: ignore[no-any-return]
 
     def _invert(self, values: NDArray[np.complex64]) -> Small:
