@@ -13,7 +13,7 @@ NO_RANK = 0.75
 """Prompt rank up to which the prompt was not followed: a quarter of the others matches better."""
 FULL_LIFT = 3.0
 """Standard deviations above the photos' that count as having followed the prompt."""
-NEW, COPIED = 0.975, 0.99
+NEW, COPIED = 0.97, 0.985
 """Pixel match up to which the subject counts as new, and from which on as copied.
 
 Settled on mini's world (`mini.validation`), on subjects other than those of the published trial.

@@ -7,8 +7,9 @@ taken, so that it does not depend on brightness, contrast or an even tint. Three
 over all places in a small picture, for a grid of sizes, turns and mirror images, by Fourier
 transforms (masked normalised correlation: Padfield, "Masked object registration in the Fourier
 domain", 2012); from its best finds on, least squares over place, size and turn between pixels; and
-there the correlation of both when they are smoothed, without what lies around the subject. The last
-step forgives a blurred or resized paste its lost detail, and not a new picture its other forms.
+there the correlation of both when they are smoothed, without what lies around the subject, and the
+photo blurred further. The last step forgives a blurred or resized paste its lost detail, and not a
+new picture its other forms.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ FLAT = 0.05
 """
 N_FINDS = 3
 """So many finds of the search are refined, each of another photo or mirror image."""
-SMOOTHING_PX = 1.5
-"""Deviation of the Gaussian that the last step smooths with."""
+SMOOTHING_PX = 1.0
+"""Deviation of the Gaussian that the last step smooths both with."""
+BLURS_PX = (0.0, 0.7, 1.2)
+"""Further blurs of the photo that it tries, since a paste may have been blurred."""
 MAX_LOG_SIZE = 0.75
 MIN_PIXELS = 9
 """A mask with fewer pixels, in the search's picture, is no subject."""
@@ -139,9 +142,8 @@ class _Matcher:
         self._allowed = n_pixels >= VISIBLE * n_pixels.max((1, 2), keepdims=True)
         self._n_pixels = np.maximum(n_pixels, 1)
         self._bright = self._invert(inside * self._template[:, 0])
-        energy = self._invert(
-            inside * self._transform(np.square(template).sum(1, dtype=np.float32)).conj()
-        )
+        squares = self._transform((templates**2).sum(1)).conj()
+        energy = self._invert(inside * squares)
         self._energy = np.maximum(energy - self._bright**2 / self._n_pixels, 1e-6)
 
     def _make_templates(
@@ -292,12 +294,15 @@ def _compute_smoothed_match(corners: Array, find: _Find) -> float:
         return -1.0
     offsets = find.photo.offsets[inside]
     columns, rows = (offsets - offsets.min(0)).round().astype(int).T
-    both = np.concatenate([find.photo.colors, colors], 1)[inside]
-    # The share of what is shown smooths alike, so that nothing from around the subject comes in.
-    canvas = np.zeros((rows.max() + 1, columns.max() + 1, 7))
-    canvas[rows, columns] = np.column_stack([both, np.ones(len(both))])
-    smooth = gaussian_filter(canvas, (SMOOTHING_PX, SMOOTHING_PX, 0), mode="constant")
-    smooth = smooth[rows, columns]
-    smooth = smooth[:, :6] / smooth[:, 6:]
-    ours, theirs = _normalise(smooth[:, :3], smooth[:, 3:])
-    return float((ours * theirs).sum())
+
+    def smooth(values: Array, deviation_px: float) -> Array:
+        # The share that is shown is smoothed alike, so that nothing from outside comes in.
+        canvas = np.zeros((rows.max() + 1, columns.max() + 1, 4))
+        canvas[rows, columns] = np.column_stack([values, np.ones(len(values))])
+        deviations = (deviation_px, deviation_px, 0)
+        found: Array = gaussian_filter(canvas, deviations, mode="constant")[rows, columns]
+        return found[:, :3] / found[:, 3:]
+
+    theirs = smooth(colors[inside], SMOOTHING_PX)
+    ours = [smooth(find.photo.colors[inside], math.hypot(SMOOTHING_PX, blur)) for blur in BLURS_PX]
+    return max(float(np.vdot(*_normalise(one, theirs))) for one in ours)

@@ -38,7 +38,7 @@ def checked(tmp_path_factory, shared_cache):
 def test_each_checkpoint_is_a_run_with_what_training_to_it_alone_leaves(
     checked, tmp_path, shared_cache
 ):
-    """Weights and pixels are, to the byte, those of a run with so many steps and the same photos."""
+    """Weights and pixels are to the byte those of a run with so many steps on the same photos."""
     root, _ = checked
     words = write_inputs(tmp_path)
     (tmp_path / "tiny.toml").write_text(f'references = "all-but-last"\n{TINY_PROTOCOL}')
