@@ -259,7 +259,7 @@ def test_every_metric_has_a_page_with_what_it_cannot_see():
 
 IDENTITIES = {
     "dino": "D@1", "clip": "C@2", "mask": "S@3", "hash": "H@4", "perceptual": "P@5",
-    "thumbnail": "T@6",
+    "thumbnail": "T@6", "held-out": "shown:single",
 }  # fmt: skip
 
 
