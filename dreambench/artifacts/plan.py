@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.config.slots import fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.storage.files import digest
 
@@ -78,11 +79,11 @@ def make_plan(
         seed = derive_seed("train", subject.name, protocol.base_seed, *again)
         train.append(TrainUnit(subject.name, seed))
         wanted: list[tuple[str, str, str, str, int]] = [
-            (p.id, p.family, p.text, p.text.format(subject=subject.class_name), k)
+            (p.id, p.family, p.text, fill_slot(p.text, subject.class_name), k)
             for p in protocol.prompts_for(subject.kind)
             for k in range(protocol.n_images_per_prompt)
         ]
-        prior = protocol.prior.text.format_map({"class": subject.class_name})
+        prior = fill_slot(protocol.prior.text, subject.class_name, "class")
         n_prior = protocol.prior.n_images if "pres" in protocol.metrics else 0
         wanted += [(PRIOR_PROMPT_ID, PRIOR_PROMPT_ID, prior, prior, k) for k in range(n_prior)]
         for index, (prompt_id, family, text, clip_text, k) in enumerate(wanted):

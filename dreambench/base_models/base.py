@@ -7,6 +7,7 @@ and its name in `registry.FAMILIES`.
 
 from __future__ import annotations
 
+import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from dreambench.base_models.registry import BaseModel, Precision
 from dreambench.config.sampler import Sampler
-from dreambench.errors import UserError
+from dreambench.errors import UserError, name_some
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,76 @@ class TextEncoder:
     network: Any
 
 
+def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """Load the networks that a pipeline's index names, but for those that `options` leave out.
+
+    Each by itself, since a pipeline does not tell what its files lack: a network without some of
+    its weights would run on random ones.
+
+    Raises:
+        OSError: files cannot be had.
+        UserError: a network's files lack weights, or have others than its own.
+    """
+    import diffusers  # noqa: PLC0415  (slow import)
+
+    common = {
+        key: options[key] for key in ("dtype", "use_safetensors", "revision") if key in options
+    }
+    revision = {"revision": options["revision"]} if "revision" in options else {}
+    index = diffusers.DiffusionPipeline.load_config(model.location, **revision)
+    networks: dict[str, nn.Module] = {}
+    for name, entry in index.items():
+        if name.startswith("_") or name in options or not isinstance(entry, list | tuple):
+            continue
+        library, class_name = entry
+        if library not in ("diffusers", "transformers"):
+            continue
+        kind = getattr(importlib.import_module(library), class_name, None)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            continue
+        where = f"{model.location}/{name}"
+        try:
+            # They warn of what is refused below.
+            with only_errors():
+                network, found = kind.from_pretrained(
+                    model.location, subfolder=name, output_loading_info=True, **common
+                )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{where}: the weights are not those of a {class_name}",
+                hint="download or convert the folder again",
+                code="wrong-weights",
+            ) from error
+        check_weights(found, where=where, part=name)
+        networks[name] = network
+    return networks
+
+
+def check_weights(found: Mapping[str, Any], *, where: str, part: str) -> None:
+    """Refuse a network whose files do not hold exactly its weights.
+
+    `found` is what `from_pretrained` says of a loading.
+
+    Raises:
+        UserError: weights are missing, of another shape, or no weights of this network.
+    """
+    names = {
+        "missing": sorted(map(str, found["missing_keys"])),
+        "of another shape": sorted(str(key[0]) for key in found["mismatched_keys"]),
+        # Old files of CLIP hold the numbers of its places, which are no weights.
+        "not its own": sorted(
+            str(key) for key in found["unexpected_keys"] if not str(key).endswith("position_ids")
+        ),
+    }
+    wrong = [f"{len(keys)} {what} ({name_some(keys)})" for what, keys in names.items() if keys]
+    if wrong:
+        raise UserError(
+            f"{where}: the weights of {part} are not whole: {'; '.join(wrong)}",
+            hint="download or convert the folder again; names of weights have to be diffusers'",
+            code="wrong-weights",
+        )
+
+
 AfterStep = Callable[[int, Tensor], Tensor]
 """Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
 
@@ -157,8 +228,9 @@ class LoadedModel(ABC):
         if not model.is_local:
             options["revision"] = model.revision
         try:
+            networks = _load_networks(model, options)
             pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
-                model.location, **options
+                model.location, **options, **networks
             )
         except OSError as error:
             raise not_here(model, "base model") from error
@@ -320,12 +392,15 @@ def not_here(model: BaseModel, what: str) -> UserError:
 
 @contextmanager
 def only_errors() -> Iterator[None]:
-    """Keep diffusers from saying anything below an error, where it warns of what is meant so."""
-    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415  (slow import)
+    """Keep diffusers and transformers from saying anything below an error, which is meant so."""
+    from diffusers.utils import logging as of_diffusers  # noqa: PLC0415  (slow import)
+    from transformers.utils import logging as of_transformers  # noqa: PLC0415
 
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    before = [(module, module.get_verbosity()) for module in (of_diffusers, of_transformers)]
+    for module, _ in before:
+        module.set_verbosity_error()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(verbosity)
+        for module, verbosity in before:
+            module.set_verbosity(verbosity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from dreambench.config.sampler import SamplerSettings
+from dreambench.config.slots import check_slot
 from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
 from dreambench.datasets.subjects import Kind, References, find_dataset, read_index
 from dreambench.errors import UserError, unknown_name
@@ -37,14 +37,6 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_slot(text: str, slot: str) -> str:
-    """Return a text that has this slot and no other; ValueError for another."""
-    parts = [part[1:] for part in string.Formatter().parse(text) if part[1] is not None]
-    if {name for name, _, _ in parts} != {slot} or any(spec or kind for _, spec, kind in parts):
-        raise ValueError(f"'{text}' needs the slot {{{slot}}} and no other")
-    return text
-
-
 class Prompt(_Frozen):
     """One prompt. `{subject}` becomes what a method calls its subject ("sks dog")."""
 
@@ -56,19 +48,19 @@ class Prompt(_Frozen):
     @field_validator("text")
     @classmethod
     def _has_slot(cls, text: str) -> str:
-        return _check_slot(text, "subject")
+        return check_slot(text, "subject")
 
 
 class Prior(_Frozen):
     """Class images, which show the class and not the subject, for PRES."""
 
     text: str = "a {class}"
-    n_images: int = Field(ge=1)
+    n_images: int = Field(ge=1, le=10_000)
 
     @field_validator("text")
     @classmethod
     def _has_slot(cls, text: str) -> str:
-        return _check_slot(text, "class")
+        return check_slot(text, "class")
 
 
 class Encoders(_Frozen):
@@ -96,7 +88,7 @@ class Protocol(_Frozen):
     subjects: tuple[str, ...] = ()
     references: References = "all"
     base_model: str
-    n_images_per_prompt: int = Field(ge=1)
+    n_images_per_prompt: int = Field(ge=1, le=1000)
     n_threads: int | None = Field(default=None, ge=1, le=64)
     base_seed: int = 0
     sampler: SamplerSettings

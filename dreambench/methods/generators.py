@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from dreambench.base_models.base import LoadedModel
+from dreambench.config.slots import fill_slot, has_slot
 from dreambench.errors import UserError
 
 
@@ -58,7 +59,7 @@ class TextGenerator:
         return self.model.sample(self._fill(prompts), seeds)
 
     def _fill(self, prompts: Sequence[str]) -> list[str]:
-        return [text.replace("{subject}", self.subject_phrase) for text in prompts]
+        return [fill_slot(text, self.subject_phrase) for text in prompts]
 
 
 class ReferenceGenerator(TextGenerator):
@@ -72,7 +73,7 @@ class ReferenceGenerator(TextGenerator):
     def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         found: dict[int, Image.Image] = {}
         for generate, wanted in ((self._generate_subject, True), (self._generate_class, False)):
-            rows = [row for row, text in enumerate(prompts) if ("{subject}" in text) is wanted]
+            rows = [row for row, text in enumerate(prompts) if has_slot(text) is wanted]
             if rows:
                 images = generate([prompts[row] for row in rows], [seeds[row] for row in rows])
                 found |= dict(zip(rows, images, strict=True))

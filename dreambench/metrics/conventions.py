@@ -17,6 +17,7 @@ import pandas as pd
 
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.config.slots import fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.registry import ENCODERS
 from dreambench.encoders.spec import EncoderSpec
@@ -78,7 +79,7 @@ class Convention:
         words = {
             "class": class_name, "identifier": f"{self.identifier} {class_name}", "removed": "",
         }  # fmt: skip
-        return self.prefix + prompt.format(subject=words[self.subject_word])
+        return self.prefix + fill_slot(prompt, words[self.subject_word])
 
     def choose_references(self, subject: Subject) -> tuple[Path, ...]:
         """The photos that images are compared with."""

@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import Field
 
 from dreambench.base_models.registry import BaseModel
+from dreambench.config.slots import fill_slot, has_slot
 from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Generator, Method, Settings, Work
@@ -90,7 +91,7 @@ def read_prompt(prompt: str, identity: Identity, *, seed: int) -> Shot:
     Raises:
         UserError: it has words that the small world does not have.
     """
-    text = prompt.replace("{subject}", identity.class_name)
+    text = fill_slot(prompt, identity.class_name)
     changes: list[dict[str, str]] = [{}]
     for field, words in (
         ("property_name", PROPERTIES), ("style", [*STYLES, "marble"]), ("view", VIEWS),
@@ -119,7 +120,7 @@ class _Camera:
 
     def _take(self, prompt: str, seed: int) -> Image.Image:
         seen = self.identity
-        if "{subject}" not in prompt:
+        if not has_slot(prompt):
             seen = sample_identity(np.random.default_rng(seed), seen.class_name)
         return render(read_prompt(prompt, seen, seed=seed), size_px=self.size_px).image
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
+from dreambench.config.slots import fill_slot
 from dreambench.report.figures import plot_grid
 
 N_GRID_REFERENCES = 3
@@ -44,7 +45,7 @@ def write_grid(run: ImageSet, path: Path) -> Path:
         files = [(unit and run.find_image(unit)) or Path() for unit in units]
         rows.append((subject.name, subject.photos, files))
     titles = [
-        "\n".join(dict.fromkeys(u.prompt.replace("{subject}", "[V]") for u in column.values()))
+        "\n".join(dict.fromkeys(fill_slot(u.prompt, "[V]") for u in column.values()))
         for column in columns
     ]
     return plot_grid(rows, titles, path, n_references=N_GRID_REFERENCES)

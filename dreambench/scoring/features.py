@@ -12,6 +12,7 @@ import numpy as np
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import Protocol
+from dreambench.config.slots import fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.base import Encoder, Extractor
 from dreambench.encoders.extraction import (
@@ -174,7 +175,7 @@ def list_all_texts(images: ImageSet) -> list[str]:
 def list_texts(protocol: Protocol, subject: Subject) -> list[str]:
     """Return the protocol's prompts for a subject, with its class noun."""
     prompts = protocol.prompts_for(subject.kind)
-    return [prompt.text.format(subject=subject.class_name) for prompt in prompts]
+    return [fill_slot(prompt.text, subject.class_name) for prompt in prompts]
 
 
 def subject_images(images: ImageSet, subject: Subject) -> list[tuple[ImageUnit, Path]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.config.slots import fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError, name_some, suggest
 from dreambench.scoring.layouts import (
@@ -102,7 +103,7 @@ class _Prompts:
         self._add(PRIOR_PROMPT_ID, [prior, prior.format_map({"class": noun})])
         for prompt in protocol.prompts:
             self.ids.add(prompt.id)
-            self._add(prompt.id, [prompt.text, prompt.text.format(subject=noun)])
+            self._add(prompt.id, [prompt.text, fill_slot(prompt.text, noun)])
             # The x keep the spaces at both ends of a part.
             parts = [_normal(f"x{part}x")[1:-1] for part in prompt.text.split("{subject}")]
             around = [re.escape(part) for part in parts]

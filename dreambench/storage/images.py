@@ -60,6 +60,8 @@ def load_image(path: Path) -> Image.Image:
             if n_frames > 1 and image.format != "MPO":
                 one = "save the frame that you mean as a file of its own"
                 raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
+            if reason := _find_damage(path.read_bytes(), str(image.format)):
+                raise ImageError(path, f"is damaged: {reason}", hint="copy or download it again")
             if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
                 # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
                 raise ImageError(path, "has a transparent 16-bit colour", hint="save it as RGBA")
@@ -73,6 +75,64 @@ def load_image(path: Path) -> Image.Image:
         # An error of the operating system holds the path; its text alone does not.
         text = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ImageError(path, f"cannot be read as an image ({text})") from error
+
+
+def _find_damage(content: bytes, image_format: str) -> str:
+    """Return what shows that the bytes of an image are not those that were written; "" for nothing.
+
+    A decoder fills what it cannot read with black or grey, which a score would take for a picture.
+    PNG has a checksum in each chunk. Of a JPEG only the end can be looked for, and a WebP, whose
+    decoder refuses one that was cut, has neither.
+    """
+    if image_format == "PNG":
+        return _find_png_damage(content)
+    if image_format == "WEBP":
+        return ""
+    return "" if _has_jpeg_end(content) else "it has no end"
+
+
+def _find_png_damage(content: bytes) -> str:
+    start = len(b"\x89PNG\r\n\x1a\n")
+    while start < len(content):
+        length = int.from_bytes(content[start : start + 4], "big")
+        kind = content[start + 4 : start + 8]
+        end = start + 8 + length
+        if end + 4 > len(content):
+            return "it has no end"
+        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return f"a checksum is wrong at byte {start}"
+        if kind == b"IEND":
+            return ""
+        start = end + 4
+    return "it has no end"
+
+
+def _has_jpeg_end(content: bytes) -> bool:
+    """Return whether the first picture of a JPEG ends where its markers say that it does."""
+    start = 2
+    while start + 4 <= len(content):
+        if content[start] != 0xFF:
+            return False
+        kind = content[start + 1]
+        if kind == 0xFF:  # Padding before a marker.
+            start += 1
+            continue
+        if kind == 0xD9:
+            return True
+        if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # Markers that hold nothing.
+            start += 2
+            continue
+        start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        if kind == 0xDA:
+            # Coded pixels run up to a marker that is neither a stuffed zero nor a restart.
+            while (start := content.find(b"\xff", start)) >= 0:
+                following = content[start + 1 : start + 2]
+                if following and following != b"\x00" and not 0xD0 <= following[0] <= 0xD7:
+                    break
+                start += 2
+            if start < 0:
+                return False
+    return content[start : start + 2] == b"\xff\xd9"
 
 
 def load_mask(path: Path, *, side_px: int | None = None) -> Mask:

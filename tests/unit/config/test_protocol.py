@@ -196,7 +196,7 @@ def test_all_faults_of_a_protocol_are_said_at_once_with_file_and_line(tmp_path):
     texts = FAULTY.splitlines()
     wanted = {
         "metrics.1": "metrics = ", "sampels": "sampels", "n_steps": "n_steps = 0",
-        "needs the slot {subject}": "a dog on", "'prompts.1.family' is missing": "[[prompts]]",
+        "lacks the slot {subject}": "a dog on", "'prompts.1.family' is missing": "[[prompts]]",
         "unknown key 'famly'; did you mean 'family'?": "famly",
     }  # fmt: skip
     assert len(lines) == len(wanted)

@@ -275,3 +275,43 @@ def test_a_mask_is_what_is_lighter_than_the_middle(tmp_path, side_px):
         # Cut square and resized as its photo is, and then split.
         assert found.shape == (4, 4) and found.dtype == bool
         assert found[:, 3].all() and not found[:, 0].any()
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("png", {}), ("jpg", {}), ("jpg", {"progressive": True})]
+)
+@pytest.mark.parametrize("how", ["zeroed", "cut"])
+def test_what_is_left_of_a_torn_file_is_no_picture(tmp_path, share, suffix, options, how):
+    """A decoder fills the rest with black or grey, which would be scored as if it had been made."""
+    path = tmp_path / f"torn.{suffix}"
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+    images.load_image(path)
+    whole = path.read_bytes()
+    n_left = int(len(whole) * (1 - share))
+    path.write_bytes(whole[:n_left] + (bytes(len(whole) - n_left) if how == "zeroed" else b""))
+    with pytest.raises(images.ImageError):
+        images.load_image(path)
+
+
+def test_a_bit_of_a_png_that_flipped_is_found_wherever_it_is(tmp_path):
+    path = tmp_path / "flipped.png"
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    whole = path.read_bytes()
+    for place in range(8, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << (place % 8)
+        path.write_bytes(changed)
+        with pytest.raises(images.ImageError):
+            images.load_image(path)
+
+
+def test_what_follows_the_end_of_a_picture_does_no_harm(tmp_path):
+    for suffix in ("png", "jpg", "webp"):
+        path = tmp_path / f"more.{suffix}"
+        Image.new("RGB", (20, 30), "red").save(path)
+        before = images.load_image(path).tobytes()
+        path.write_bytes(path.read_bytes() + b"trailing\xff\x00bytes")
+        assert images.load_image(path).tobytes() == before
