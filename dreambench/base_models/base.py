@@ -124,7 +124,7 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
         library, class_name = entry
         if library not in ("diffusers", "transformers"):
             continue
-        kind = getattr(importlib.import_module(library), class_name, None)
+        kind: Any = getattr(importlib.import_module(library), class_name, None)
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             continue
         where = f"{model.location}/{name}"
