@@ -124,14 +124,14 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
         library, class_name = entry
         if library not in ("diffusers", "transformers"):
             continue
-        kind: Any = getattr(importlib.import_module(library), class_name, None)
+        kind = getattr(importlib.import_module(library), class_name, None)
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             continue
         where = f"{model.location}/{name}"
         try:
             # They warn of what is refused below.
             with only_errors():
-                network, found = kind.from_pretrained(
+                network, found = kind.from_pretrained(  # type: ignore[attr-defined]
                     model.location, subfolder=name, output_loading_info=True, **common
                 )
         except (RuntimeError, ValueError) as error:
