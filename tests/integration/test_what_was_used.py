@@ -32,7 +32,7 @@ def without(files, name):
 def test_scores_name_what_made_them(copied):
     images = read_image_set(copied)
     found = read_scores(images).identities
-    assert set(found) == {"dino", "clip", "perceptual", "mask", "hash"}
+    assert set(found) == {"dino", "clip", "perceptual", "mask", "hash", "thumbnail"}
     assert {role: found[role] for role in images.encoders} == images.encoders
     assert read_summary(images).encoders == found
     for info in read_scores(images).metrics:

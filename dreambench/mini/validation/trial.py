@@ -21,7 +21,7 @@ from dreambench.encoders.parts import (
 )
 from dreambench.encoders.registry import find_encoder, find_segmenter, load_encoder
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
-from dreambench.metrics.base import HASH, MASK, THUMBNAIL, SubjectFeatures
+from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL, SubjectFeatures
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.mini.validation.truth import (
     DAMAGES,
@@ -57,7 +57,8 @@ def run_trial(n_subjects: int, *, progress: Progress) -> pd.DataFrame:
     """Every metric of every case; one row each.
 
     Columns: subject, cause, set_name, level, truth (see `Case`), metric, value. DIV and PRES are
-    not among them, since they belong to sets of images, not to one.
+    not among them, since they belong to sets of images and not to one, nor what needs photos that a
+    method was not shown.
     """
     dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
     segmenter = load_segmenter("mini-segmenter")
@@ -104,7 +105,7 @@ def _score(
     found = {
         name: metric.compute(seen)
         for name, metric in load_own_metrics().items()
-        if metric.unit == "image"
+        if metric.unit == "image" and HELD_OUT not in metric.inputs
     }
     heads = pd.DataFrame(
         [
