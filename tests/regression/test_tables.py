@@ -50,9 +50,11 @@ def _make_scored(folder, name, scores, bounds):
     frame = scores[scores["method"] == name].drop(columns="method")
     texts = frame.select_dtypes("category").columns
     frame = frame.astype(dict.fromkeys(texts, str))
-    identities = dict.fromkeys(["dino", "clip", "perceptual", "mask", "hash"], "stored")
+    inputs = {name for metric in load_own_metrics().values() for name in metric.inputs}
+    identities = dict.fromkeys(sorted(inputs), "stored")
     infos = []
-    for metric in load_own_metrics().values():
+    known = set(scores["metric"])  # Of those days.
+    for metric in [one for one in load_own_metrics().values() if one.name in known]:
         n_found = int(frame.loc[frame["metric"] == metric.name, "n_pairs"].sum())
         about = {"listed": metric.name in images.protocol.metrics, "n_expected": n_found}
         infos.append(metric.describe(identities, code={}).model_copy(update=about))
