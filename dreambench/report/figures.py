@@ -285,7 +285,7 @@ def plot_rows(images: Mapping[str, Image.Image], path: Path, *, n_columns: int) 
     """Named pictures in rows of `n_columns`."""
     n_rows = -(-len(images) // n_columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.0 * n_columns, 1.2 * n_rows))
+        figure = Figure(figsize=(1.2 * n_columns, 1.38 * n_rows))
         axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for axis in axes:
             axis.axis("off")
