@@ -120,7 +120,10 @@ def plot_steps(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInf
             better = "higher" if infos[name].higher_is_better else "lower"
             axis.set_title(f"{infos[name].title}\n({better} is better)")
             axis.set_xlabel("steps")
+            # Roots, since steps are mostly chosen by doubling and 0 is among them.
+            axis.set_xscale("function", functions=(np.sqrt, np.square))
             axis.set_xticks(sorted(set(of_metric["n_steps"])))
+            axis.set_xlim(0)
             axis.grid(alpha=0.3)
         axes[0].legend(loc="best")
         figure.tight_layout()
