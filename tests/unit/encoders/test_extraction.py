@@ -304,7 +304,7 @@ def test_file_that_changes_meanwhile_is_refused(photos, vit, tmp_path, monkeypat
 def test_what_was_made_before_an_error_is_kept(photos, vit, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(photos[0].read_bytes()[:200])
-    with pytest.raises(UserError, match=r"broken\.png cannot be read"):
+    with pytest.raises(UserError, match=r"broken\.png is damaged"):
         run([*photos[:8], broken], [vit], tmp_path / "cache", batch_size=4)
     assert n_rows(tmp_path / "cache") == {(vit.identity, "image"): 8}
 

@@ -73,7 +73,7 @@ def cut(path):
         (animated_webp, "dog/red/1.webp", "2 frames"),
         (bomb, "dog/red/1.png", "3600000000 pixels"),
         (other_format, "dog/red/1.bmp", "PNG, JPEG or WebP"),
-        (cut, "dog/red/1.png", "truncated"),
+        (cut, "dog/red/1.png", "no end"),
     ],
 )
 def test_files_that_hold_no_one_image_are_named(read, folder, spoil, name, fact):
