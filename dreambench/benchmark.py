@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
+from dreambench.analysis.steps import STEPS
 from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import ImageSet, hold_folder, replicate_folder
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
@@ -34,8 +35,6 @@ from dreambench.storage.shipped import cache_dir as default_cache_dir
 
 ALONGSIDE = ("class-only", "copy-reference")
 """The floor of every method, and what copying a photo earns."""
-STEPS = "n_steps"
-"""The setting that a checkpoint is a value of."""
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
 
 logger = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from dreambench.analysis.learning import FLOOR
 from dreambench.storage.files import digest
 
 STEPS = "n_steps"
+"""The setting that a checkpoint is a value of."""
 METRICS = ("dino-held-out", "dino", "clip-t", "pres")
 """Subject fidelity, by held-out photos where there are any; prompt fidelity; the prior."""
 COLUMNS = ["method", "n_steps", "metric", "mean", "low", "high"]

@@ -115,8 +115,9 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
     common = {
         key: options[key] for key in ("dtype", "use_safetensors", "revision") if key in options
     }
-    revision = {"revision": options["revision"]} if "revision" in options else {}
-    index = diffusers.DiffusionPipeline.load_config(model.location, **revision)
+    index = diffusers.DiffusionPipeline.load_config(
+        model.location, revision=options.get("revision")
+    )
     networks: dict[str, nn.Module] = {}
     for name, entry in index.items():
         if name.startswith("_") or name in options or not isinstance(entry, list | tuple):

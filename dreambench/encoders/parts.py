@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch.nn.functional import interpolate
 
 from dreambench.encoders.base import Encoder
-from dreambench.encoders.preprocessing import Joined, Pixels
+from dreambench.encoders.preprocessing import Joined, Pixels, Preparation
 from dreambench.encoders.segmentation import Segmenter
 from dreambench.errors import UserError
 from dreambench.types import Features, Mask
@@ -33,14 +33,11 @@ class _Hashes:
         return np.concatenate([imagehash.phash(one).hash.ravel() for one in seen]).astype("f4")
 
 
-class HashExtractor:
-    """Extracts perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
+class _PixelExtractor:
+    """Extracts rows that are an image's prepared pixels: no network is needed."""
 
-    The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
-    """
-
-    identity = "phash64|imagehash|mirrored-too"
-    pixels = _Hashes()
+    identity: str
+    pixels: Preparation
     batch_size = 8
     on_cpu = True
 
@@ -53,13 +50,23 @@ class HashExtractor:
         return np.stack([self.pixels.prepare(image) for image in images])
 
 
+class HashExtractor(_PixelExtractor):
+    """Extracts perceptual hashes of an image and of its mirror image: (n, 128) of 0 and 1.
+
+    The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
+    """
+
+    identity = "phash64|imagehash|mirrored-too"
+    pixels = _Hashes()
+
+
 @dataclass(frozen=True)
 class _IsBlack:
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         return np.array([image.getbbox() is None], np.float32)
 
 
-class BlackDetector:
+class BlackDetector(_PixelExtractor):
     """Extracts whether every pixel of an image is black: (n, 1), 1 for black.
 
     Diffusers' safety checker hands out such images in place of what it censors.
@@ -67,12 +74,6 @@ class BlackDetector:
 
     identity = "black|v1"
     pixels = _IsBlack()
-    batch_size = 8
-    on_cpu = True
-
-    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
-        """See `base.Extractor`."""
-        return pixels
 
 
 THUMBNAIL_PX = 48
@@ -94,7 +95,7 @@ class _Thumbnail:
         return (np.asarray(canvas, np.float32) / np.float32(255)).ravel()
 
 
-class ThumbnailExtractor:
+class ThumbnailExtractor(_PixelExtractor):
     """Extracts small pictures: (n, 3 x 48 x 48) of colours in [0, 1], pixel by pixel.
 
     The longer side is resized to 48 px, bicubically; black bars fill the shorter one.
@@ -102,16 +103,6 @@ class ThumbnailExtractor:
 
     identity = f"thumbnail{THUMBNAIL_PX}|v1"
     pixels = _Thumbnail("RGB")
-    batch_size = 8
-    on_cpu = True
-
-    def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
-        """See `base.Extractor`."""
-        return pixels
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Features:
-        """Return one row per image."""
-        return np.stack([self.pixels.prepare(image) for image in images])
 
 
 class MaskExtractor:

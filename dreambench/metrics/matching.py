@@ -116,7 +116,6 @@ class _Matcher:
 
     def __init__(self, photos: Array, masks: NDArray[np.bool_]) -> None:
         self.side = photos.shape[1] // SHRINK
-        self.photos: list[_Photo] = []
         self.turns: list[tuple[_Photo, Turn]] = []
         colors, shapes = [], []
         for photo, mask in zip(photos, masks, strict=True):

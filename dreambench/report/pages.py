@@ -88,49 +88,41 @@ def make_run_document(runs: Sequence[Scored], replicates: Sequence[Scored] = ())
     return Document(blocks)
 
 
-def _learning(runs: Sequence[Scored]) -> list[Block]:
-    table = make_learning_table(runs)
+def _section(title: str, text: str, table: Table, *, figure: Figure | None = None) -> list[Block]:
+    """Return what stands under a heading; nothing where the table has no row."""
     if not table.rows:
         return []
-    return [
-        Heading("Did it learn?"),
-        Paragraph(
-            "Subjects whose images are closer to the photos in DINO than those of class-only from "
-            "the same seeds: a sign-flip test over prompts at 5 %, property prompts left out."
-        ),
-        table,
-    ]
+    return [Heading(title), Paragraph(text), *([figure] if figure else []), table]
+
+
+def _learning(runs: Sequence[Scored]) -> list[Block]:
+    return _section(
+        "Did it learn?",
+        "Subjects whose images are closer to the photos in DINO than those of class-only from "
+        "the same seeds: a sign-flip test over prompts at 5 %, property prompts left out.",
+        make_learning_table(runs),
+    )
 
 
 def _steps(runs: Sequence[Scored]) -> list[Block]:
-    table = make_step_table(runs)
-    if not table.rows:
-        return []
-    return [
-        Heading("Which step?"),
-        Paragraph(
-            "One training, scored on the way; step 0 is class-only, which is not trained. Held-out "
-            "photos were not trained on, so that learning them by heart gains nothing. What is "
-            "chosen by this curve has been chosen on these subjects."
-        ),
-        Figure("steps.png", "Scores by number of steps"),
-        table,
-    ]
+    return _section(
+        "Which step?",
+        "One training, scored on the way; step 0 is class-only, which is not trained. Held-out "
+        "photos were not trained on, so that learning them by heart gains nothing. What is "
+        "chosen by this curve has been chosen on these subjects.",
+        make_step_table(runs),
+        figure=Figure("steps.png", "Scores by number of steps"),
+    )
 
 
 def _between_replicates(runs: Sequence[Scored]) -> list[Block]:
-    table = make_replicate_table(runs)
-    if not table.rows:
-        return []
-    return [
-        Heading("Between replicates"),
-        Paragraph(
-            "The same recipe trained again with other seeds. An interval over subjects says how a "
-            "mean would move with other subjects; this says how it moves when the same ones are "
-            "trained again."
-        ),
-        table,
-    ]
+    return _section(
+        "Between replicates",
+        "The same recipe trained again with other seeds. An interval over subjects says how a "
+        "mean would move with other subjects; this says how it moves when the same ones are "
+        "trained again.",
+        make_replicate_table(runs),
+    )
 
 
 def _other_metrics(runs: Sequence[Scored]) -> list[Block]:

@@ -41,7 +41,7 @@ def train_subjects(
     for index, unit in enumerate(missing):
         progress(f"{run.name}: subjects", n_done, n_all)
         part = _open_part(run, unit)
-        started = time.time()
+        started = time.monotonic()
         try:
             with guard.watch(part) if guard else nullcontext():
                 method.fit(run.subject(unit.subject), part, seed=unit.seed)
@@ -55,9 +55,10 @@ def train_subjects(
                 break
             continue
         failures.went_well()
+        seconds = time.monotonic() - started
         for step, other in checkpoints.items():
-            _keep_checkpoint(other, unit, checkpoint_dir(part, step), started=started)
-        _keep_part(run, unit, part, seconds=time.time() - started)
+            _keep_checkpoint(other, unit, checkpoint_dir(part, step), seconds=seconds)
+        _keep_part(run, unit, part, seconds=seconds)
         n_done += 1
     progress(f"{run.name}: subjects", n_done, n_all)
 
@@ -81,18 +82,20 @@ def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None
         part.replace(run.train_dir(unit.subject))
 
 
-def _keep_checkpoint(run: Run, unit: TrainUnit, found: Path, *, started: float) -> None:
-    """Give a run with fewer steps what was left of a subject after them, where it has none yet."""
+def _keep_checkpoint(run: Run, unit: TrainUnit, found: Path, *, seconds: float) -> None:
+    """Give a run with fewer steps what was left of a subject after them, where it has none yet.
+
+    `seconds` are those of the whole training.
+    """
     if not found.is_dir():
         return
     if run.train_dir(unit.subject).is_dir():
         shutil.rmtree(found)
         return
     # The last file was written when the step was done.
-    seconds = max(path.stat().st_mtime for path in found.iterdir()) - started
-    write_json(found / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
-    with disk_errors(found):
-        found.replace(make_dir(run.folder / "train") / unit.subject)
+    since = time.time() - max(path.stat().st_mtime for path in found.iterdir())
+    make_dir(run.train_dir(unit.subject).parent)
+    _keep_part(run, unit, found, seconds=min(max(seconds - since, 0.0), seconds))
 
 
 def read_train_seconds(run: Run) -> list[float]:

@@ -52,7 +52,8 @@ def load_image(path: Path) -> Image.Image:
             raise ImageError(path, "is not there", hint="restore it or name another")
         if path.stat().st_size > MAX_IMAGE_BYTES:
             raise ImageError(path, f"is over {MAX_IMAGE_BYTES} bytes", hint=smaller)
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 size = f"{image.width} x {image.height}"
                 raise ImageError(path, f"has {size} pixels, over {MAX_IMAGE_PIXELS}", hint=smaller)
@@ -60,7 +61,7 @@ def load_image(path: Path) -> Image.Image:
             if n_frames > 1 and image.format != "MPO":
                 one = "save the frame that you mean as a file of its own"
                 raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
-            if reason := _find_damage(path.read_bytes(), str(image.format)):
+            if reason := _find_damage(content, str(image.format)):
                 raise ImageError(path, f"is damaged: {reason}", hint="copy or download it again")
             if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
                 # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
