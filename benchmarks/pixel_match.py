@@ -5,7 +5,7 @@
 - Seconds an image, on one core, for subjects of five photos of the small world.
 - The same images with inputs changed by 1e-14, as another CPU's rounding would: how many numbers
   move, and how far.
-- With `--photos`, a folder that has a folder of JPEGs for each subject, as the DreamBooth dataset's:
+- With `--photos`, a folder with a folder of JPEGs for each subject, as the DreamBooth dataset is:
   the match of each photo with the others of its subject, and with those of the next. Photos have no
   masks there; an ellipse in the middle stands for the subject.
 """
