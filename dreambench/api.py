@@ -20,7 +20,7 @@ from dreambench.analysis.stats import Way, mean_by_subject
 from dreambench.artifacts.failures import Failure, read_failures
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest, Manifest
-from dreambench.artifacts.results import MetricSummary, Part, Summary
+from dreambench.artifacts.results import MetricSummary, Part, Summary, has_summary
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets import subjects as datasets
 from dreambench.progress import Progress, no_progress
@@ -200,7 +200,7 @@ def run(
     if not outcome.scored:
         raise outcome.pipelines[0].explain_failure()
     first = [one for one in outcome.pipelines if one.run.manifest.replicate == 1]
-    made = [one for one in first if one.run.summary_path.is_file()]
+    made = [one for one in first if has_summary(one.run)]
     results = [
         Result(one.run.name, one.run.folder, scored, one.run.manifest, failures=one.failures.found)
         for one, scored in zip(made, outcome.scored, strict=True)

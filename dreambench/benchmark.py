@@ -15,6 +15,7 @@ from dreambench.analysis.comparison import Scored
 from dreambench.analysis.steps import STEPS
 from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import ImageSet, hold_folder, replicate_folder
+from dreambench.artifacts.results import has_summary, read_conventions
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
@@ -28,7 +29,7 @@ from dreambench.report.writing import write_report
 from dreambench.runs.pipeline import Pipeline
 from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
-from dreambench.scoring.scorer import Scorer
+from dreambench.scoring.process import ScoreRequest, score_apart, score_here, start_scoring
 from dreambench.scoring.tools import prepare_encoders
 from dreambench.storage.files import digest
 from dreambench.storage.shipped import cache_dir as default_cache_dir
@@ -245,6 +246,7 @@ def execute_runs(
     `begin` is told of each method before it starts: name, its index from 0, number of methods.
     """
     pipelines = []
+    start_scoring()
     if options.checkpoints:
         _train_with_checkpoints(planned, options, progress)
     for index, run in enumerate(planned):
@@ -253,7 +255,7 @@ def execute_runs(
             pipelines.append(_execute(open_run(run), options, progress))
     # Replicates join the report of their first by themselves.
     first = [one.run for one in pipelines if one.run.manifest.replicate == 1]
-    runs = [run for run in first if run.summary_path.is_file()]
+    runs = [run for run in first if has_summary(run)]
     scored, paths = write_report(runs[0], runs[1:]) if runs else ([], [])
     return Outcome(pipelines, scored, paths)
 
@@ -290,11 +292,11 @@ def _execute(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
     pipeline = Pipeline(run, cache_dir=cache, progress=progress)
     pipeline.make_images()
     if run.has_images():
-        scorer = Scorer(
-            run, metrics=options.metrics, encoders=options.encoders, cache_dir=cache,
-            progress=progress, pace=Pace(n_workers=options.workers),
+        asked = ScoreRequest(
+            metrics=options.metrics, encoders=options.encoders, cache_dir=cache,
+            data_dir=options.data_dir, pace=Pace(n_workers=options.workers),
         )  # fmt: skip
-        scorer.score()
+        score_apart(run, asked, progress=progress)
         summarise(run, allow_incomplete=bool(pipeline.failures.found))
     return pipeline
 
@@ -317,11 +319,13 @@ def score_external(
     device: str = "auto",
     cache_dir: Path | None = None,
     pace: Pace | None = None,
+    apart: bool = True,
     progress: Progress = no_progress,
 ) -> ExternalOutcome:
     """Score external images by a protocol, and write OUT/PROTOCOL/NAME as a run's results are.
 
-    `conventions` are other scorers' rules to score by as well.
+    `conventions` are other scorers' rules to score by as well. Not `apart` saves the seconds that
+    another process takes to start, where no method's code ever ran in this one.
 
     Raises:
         ImageSetError: the images are not exactly the protocol's set.
@@ -335,12 +339,13 @@ def score_external(
     )
     with hold_folder(images.folder):
         images = open_results(images)
-        scorer = Scorer(
-            images, metrics=request.metrics, encoders=request.encoders, cache_dir=cache,
-            progress=progress, pace=pace or Pace(),
+        asked = ScoreRequest(
+            metrics=request.metrics, encoders=request.encoders, conventions=conventions,
+            cache_dir=cache, data_dir=request.data_dir, pace=pace or Pace(),
         )  # fmt: skip
-        scorer.score()
-        table = scorer.score_conventions(conventions) if conventions else None
+        score = score_apart if apart else score_here
+        score(images, asked, progress=progress)
+        table = read_conventions(images) if conventions else None
         summarise(images)
         scored, paths = write_report(images, [])
     return ExternalOutcome(images, scored[0], table, paths)

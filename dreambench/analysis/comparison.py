@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dreambench.analysis.checking import find_score_faults, find_summary_faults
 from dreambench.analysis.stats import (
     CONFIDENCE,
     MIN_BOOTSTRAP_SUBJECTS,
@@ -24,10 +25,17 @@ from dreambench.analysis.stats import (
     why_no_interval,
 )
 from dreambench.artifacts.image_set import ImageSet
-from dreambench.artifacts.results import MetricInfo, ScoreTable, Summary, read_scores, read_summary
+from dreambench.artifacts.results import (
+    MetricInfo,
+    ScoreTable,
+    Summary,
+    read_reference_bounds,
+    read_scores,
+    read_summary,
+)
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
 from dreambench.datasets.subjects import digest_subjects
-from dreambench.errors import UserError, unknown_name
+from dreambench.errors import UserError, name_some, unknown_name
 
 ALPHA = 1 - CONFIDENCE
 ALL_PROMPTS = "all"
@@ -72,7 +80,9 @@ def load_comparable(sets: Sequence[ImageSet]) -> list[Scored]:
         summary = read_summary(images)
         n_before = sum(other.name == images.name for other in sets[: len(found)])
         name = f"{images.name} #{n_before + 1}" if n_before else images.name
-        found.append(Scored(name, read_scores(images), summary))
+        table = read_scores(images)
+        _refuse_faults(images, table, summary)
+        found.append(Scored(name, table, summary))
         for metric, own in found[-1].signatures.items():
             # The same encoder does not do: a metric's own version may have changed in between.
             signature = found[0].signatures.get(metric)
@@ -83,6 +93,22 @@ def load_comparable(sets: Sequence[ImageSet]) -> list[Scored]:
                     code="not-comparable",
                 )
     return found
+
+
+def _refuse_faults(images: ImageSet, table: ScoreTable, summary: Summary) -> None:
+    """Raise UserError for results that do not agree with themselves."""
+    what, command = images.scores_path.name, "score"
+    faults = find_score_faults(images, table)
+    if not faults:
+        what, command = images.summary_path.name, "summarise"
+        faults = find_summary_faults(images, table, read_reference_bounds(images), summary)
+    if faults:
+        raise UserError(
+            f"{images.folder / what}: {name_some(faults, separator='; ')}",
+            hint=f"see all with dreambench verify {images.folder}, and make it again with "
+            f"dreambench {command} {images.folder}",
+            code="wrong-results",
+        )
 
 
 def check_comparable(sets: Sequence[ImageSet]) -> None:

@@ -64,7 +64,7 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
         n_images=len(images.plan.images) - len(images.missing_images()),
         n_images_expected=len(images.plan.images),
         interval=INTERVAL,
-        metrics={info.name: _summarise_metric(info, table.frame) for info in table.metrics},
+        metrics=summarise_metrics(table),
         reference_bounds=mean_reference_bounds(bounds),
         digests=manifest.digests,
         encoders=dict(table.identities),
@@ -81,6 +81,11 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
         failures=group_failures(failures),
         images=manifest.images,
     )
+
+
+def summarise_metrics(table: ScoreTable) -> dict[str, MetricSummary]:
+    """Return means, intervals and counts of every metric of some scores, by its name."""
+    return {info.name: _summarise_metric(info, table.frame) for info in table.metrics}
 
 
 def _summarise_metric(info: MetricInfo, scores: pd.DataFrame) -> MetricSummary:

@@ -15,7 +15,10 @@ from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
 from dreambench.errors import UserError, disk_errors, unknown_name
-from dreambench.storage.files import digest, make_dir
+from dreambench.storage.files import digest, finish_together, make_dir, sha256_file
+from dreambench.storage.sums import find_changed, read_sums
+
+STAGING = ".staging"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,36 @@ class ImageSet:
         return self.folder / "conventions.csv"
 
     @property
+    def staging_dir(self) -> Path:
+        """Where products wait until all that are written together are whole."""
+        return self.folder / STAGING
+
+    @property
     def report_dir(self) -> Path:
         """Tables, plots and the grid."""
         return self.folder / "report"
+
+    def images_dir(self, subject: str) -> Path:
+        """Return the folder of a subject's images in a run folder."""
+        return self.folder / "images" / subject
+
+    def find_changed_images(self) -> list[ImageUnit]:
+        """Return the units whose image is there, and is not what the run made; reads them all.
+
+        Nobody knows what external images were: none of them.
+        """
+        if self.files is not None:
+            return []
+        changed = []
+        for subject in self.subjects:
+            folder = self.images_dir(subject.name)
+            bad, known = set(find_changed(folder)), read_sums(folder)
+            changed += [
+                unit
+                for unit, path in self.made_images(subject.name)
+                if unit.path_of_subject in bad or unit.path_of_subject not in known
+            ]
+        return changed
 
     def find_image(self, unit: ImageUnit) -> Path | None:
         """Return the file of a unit's image; None when there is none."""
@@ -90,6 +120,11 @@ class ImageSet:
         units = [unit for unit in self.plan.images if unit.subject == subject]
         found = [(unit, self.find_image(unit)) for unit in units]
         return [(unit, path) for unit, path in found if path is not None]
+
+    def hash_images(self) -> dict[str, str]:
+        """Return the SHA-256 of each image that is there, by its path in a run folder."""
+        found = {unit.relative_path: self.find_image(unit) for unit in self.plan.images}
+        return {name: sha256_file(path) for name, path in found.items() if path is not None}
 
     def has_images(self) -> bool:
         """Return whether any image is there."""
@@ -171,7 +206,10 @@ def digest_recipe(manifest: RunManifest) -> str:
 
 @contextmanager
 def hold_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes off a folder; the lock goes with the process, even when killed."""
+    """Keep other processes off a folder, and finish what a kill interrupted in it.
+
+    The lock goes with the process, even when killed.
+    """
     make_dir(folder)
     lock = FileLock(folder / ".lock")
     try:
@@ -184,6 +222,7 @@ def hold_folder(folder: Path) -> Iterator[None]:
             code="folder-in-use",
         ) from error
     try:
+        finish_together(folder / STAGING)
         yield
     finally:
         lock.release()
@@ -214,7 +253,7 @@ def list_replicates(sets: Sequence[ImageSet]) -> list[ImageSet]:
                 getattr(other.digests, key) == getattr(own.digests, key)
                 for key in ("protocol", "recipe", "data", "base_model")
             )
-            if is_same and (folder / images.summary_path.name).is_file():
+            if is_same and images.summary_path.name in read_sums(folder):
                 subjects, protocol = images.subjects, images.protocol
                 found.append(
                     ImageSet(

@@ -18,8 +18,8 @@ from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError, name_some
 from dreambench.storage.files import read_json, write_json
 
-FORMAT = 3
-"""Raised when a field changes its meaning or comes new; none before 3 was a release's."""
+FORMAT = 4
+"""Raised when a field, or what a folder has to hold, changes; none before 4 was a release's."""
 FILE_NAME = "run.json"
 
 
@@ -121,7 +121,7 @@ class ImageInfo(Record):
 
 
 class _Head(Record):
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     protocol: Protocol
     subjects: list[str]
     prompts: list[str]
@@ -231,13 +231,14 @@ def list_changes(old: Manifest, new: Manifest, *, ignored: Sequence[str] = ()) -
     """Return what differs between two manifests, one readable line each, sessions aside."""
     left = {"sessions", *ignored}
     before, after = (
-        _flatten(one.model_dump(mode="json", exclude=left, exclude_none=True)) for one in (old, new)
+        flatten(one.model_dump(mode="json", exclude=left, exclude_none=True)) for one in (old, new)
     )
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in keys]
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings and lists by their keys joined with points."""
     if isinstance(value, Mapping):
         items: Any = value.items()
     elif isinstance(value, list):
@@ -246,5 +247,5 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, inner in items:
-        flat |= _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(inner, f"{prefix}.{key}" if prefix else str(key))
     return flat

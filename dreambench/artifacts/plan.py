@@ -40,7 +40,12 @@ class ImageUnit:
     @property
     def relative_path(self) -> str:
         """Path of the image inside a run folder."""
-        return f"images/{self.subject}/{self.prompt_id}/{self.k}.png"
+        return f"images/{self.subject}/{self.path_of_subject}"
+
+    @property
+    def path_of_subject(self) -> str:
+        """Path of the image inside the folder of its subject's images."""
+        return f"{self.prompt_id}/{self.k}.png"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,9 @@ from pydantic import Field, ValidationError
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
-from dreambench.errors import UserError, name_some
-from dreambench.storage.files import read_json, write_bytes, write_json
+from dreambench.errors import UserError, disk_errors, name_some
+from dreambench.storage.files import render_json, sha256_bytes, write_bytes
+from dreambench.storage.sums import read_sums, write_products
 from dreambench.types import Bounds
 
 COLUMNS = [
@@ -32,6 +33,8 @@ COLUMNS = [
 ]  # fmt: skip
 WHOLE_PROMPT = -1
 """The `k` of a row that belongs to all images of a prompt together."""
+ROUNDING = 1e-6
+"""How far rounding may put a number outside of its metric's range."""
 Prompts = Literal["all", "not-property"]
 _METADATA = b"dreambench"
 
@@ -78,18 +81,21 @@ class _ScoreMetadata(Record):
 
     metrics: list[MetricInfo]
     identities: dict[str, str]
+    images: dict[str, str]
 
 
 @dataclass(frozen=True)
 class ScoreTable:
     """Scores of an image set: a frame with COLUMNS, and what its metrics are, in table order.
 
-    `identities` are those of the encoders, segmenter and hash that made the scores, by input.
+    `identities` are those of the encoders, segmenter and hash that made the scores, by input;
+    `images` are the SHA-256 of the files that were scored, by their path in a run folder.
     """
 
     frame: pd.DataFrame
     metrics: tuple[MetricInfo, ...]
     identities: Mapping[str, str]
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 class Part(Record):
@@ -143,43 +149,80 @@ class Summary(Record):
     images: ImageInfo | None = None
 
 
-def write_scores(images: ImageSet, table: ScoreTable) -> None:
-    """Write the scores of an image set with what their metrics are, in one file."""
+def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> None:
+    """Write the scores of an image set with what their metrics are, and what the photos score.
+
+    What was made from older scores goes first, so that nothing ever stands beside other scores.
+    """
     content = pa.Table.from_pandas(table.frame, preserve_index=False)
-    about = _ScoreMetadata(metrics=list(table.metrics), identities=dict(table.identities))
+    about = _ScoreMetadata(
+        metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images)
+    )
     text = json.dumps(about.model_dump(mode="json"), sort_keys=True)
     content = content.replace_schema_metadata(
         {**(content.schema.metadata or {}), _METADATA: text.encode()}
     )
     buffer = io.BytesIO()
     pq.write_table(content, buffer)
-    write_bytes(images.scores_path, buffer.getvalue())
+    stale = (images.summary_path, images.conventions_path)
+    for path in stale:
+        with disk_errors(path):
+            path.unlink(missing_ok=True)
+    write_products(
+        images.staging_dir,
+        "scores",
+        images.folder,
+        {
+            images.scores_path.name: buffer.getvalue(),
+            images.bounds_path.name: _render_table(bounds),
+        },
+        dropped=[path.name for path in stale],
+    )
+
+
+def _read_product(images: ImageSet, path: Path, *, missing: str, command: str, code: str) -> bytes:
+    """Return the bytes of a product of an image set.
+
+    Raises:
+        UserError: it is not there, or is not what was written.
+    """
+    known = read_sums(images.folder).get(path.name)
+    if known is None or not path.is_file():
+        raise UserError(
+            f"{images.folder} has no {missing}",
+            hint=f"first: dreambench {command} {images.folder}",
+            code=code,
+        )
+    with disk_errors(path):
+        content = path.read_bytes()
+    if sha256_bytes(content) != known:
+        raise UserError(
+            f"{path} was changed since it was written",
+            hint=f"restore it, or make it again: dreambench {command} {images.folder}",
+            code="changed-product",
+        )
+    return content
 
 
 def read_scores(images: ImageSet) -> ScoreTable:
     """Read the scores of an image set.
 
     Raises:
-        UserError: there are none, or the file is not one of this version.
+        UserError: there are none, they were changed, or the file is not one of this version.
     """
     path = images.scores_path
-    if not path.is_file():
-        raise UserError(
-            f"{images.folder} has no scores",
-            hint=f"first: dreambench score {images.folder}",
-            code="not-scored",
-        )
+    content = _read_product(images, path, missing="scores", command="score", code="not-scored")
     try:
-        content = pq.read_table(path)
-        about = _ScoreMetadata.model_validate_json((content.schema.metadata or {})[_METADATA])
-        frame = content.to_pandas()
+        found = pq.read_table(io.BytesIO(content))
+        about = _ScoreMetadata.model_validate_json((found.schema.metadata or {})[_METADATA])
+        frame = found.to_pandas()
     except (pa.ArrowException, KeyError, ValidationError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as scores",
             hint=f"make them again: dreambench score {images.folder}",
             code="damaged-file",
         ) from error
-    return ScoreTable(frame, tuple(about.metrics), about.identities)
+    return ScoreTable(frame, tuple(about.metrics), about.identities, about.images)
 
 
 def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:
@@ -204,46 +247,71 @@ def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:
             )
 
 
+def _render_table(table: pd.DataFrame) -> bytes:
+    content: bytes = table.to_csv(index=False).encode()
+    return content
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a frame as CSV, unrounded."""
-    write_bytes(path, table.to_csv(index=False).encode())
+    write_bytes(path, _render_table(table))
+
+
+def write_conventions(images: ImageSet, table: pd.DataFrame) -> None:
+    """Write what an image set scores under other scorers' conventions."""
+    contents = {images.conventions_path.name: _render_table(table)}
+    write_products(images.staging_dir, "conventions", images.folder, contents)
+
+
+def read_conventions(images: ImageSet) -> pd.DataFrame:
+    """Read what an image set scores under other scorers' conventions.
+
+    Raises:
+        UserError: it was not scored so, or the file was changed.
+    """
+    content = _read_product(
+        images, images.conventions_path, missing="scores under conventions", command="score",
+        code="not-scored",
+    )  # fmt: skip
+    return pd.read_csv(io.BytesIO(content))
 
 
 def read_reference_bounds(images: ImageSet) -> pd.DataFrame:
     """Read what the real photos of an image set score.
 
     Raises:
-        UserError: it was not scored.
+        UserError: it was not scored, or the file was changed.
     """
-    if not images.bounds_path.is_file():
-        raise UserError(
-            f"{images.folder} has no reference bounds",
-            hint=f"first: dreambench score {images.folder}",
-            code="not-scored",
-        )
-    return pd.read_csv(images.bounds_path)
+    content = _read_product(
+        images, images.bounds_path, missing="reference bounds", command="score", code="not-scored"
+    )
+    return pd.read_csv(io.BytesIO(content))
 
 
 def write_summary(images: ImageSet, summary: Summary) -> None:
     """Write the summary of an image set."""
-    write_json(images.summary_path, summary.model_dump(mode="json", exclude_none=False))
+    content = render_json(summary.model_dump(mode="json", exclude_none=False))
+    write_products(
+        images.staging_dir, "summary", images.folder, {images.summary_path.name: content}
+    )
+
+
+def has_summary(images: ImageSet) -> bool:
+    """Return whether an image set has a summary of the scores that it has."""
+    return images.summary_path.is_file() and images.summary_path.name in read_sums(images.folder)
 
 
 def read_summary(images: ImageSet) -> Summary:
     """Read the summary of an image set.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, or it was changed or damaged.
     """
-    if not images.summary_path.is_file():
-        raise UserError(
-            f"{images.folder} has no summary",
-            hint=f"first: dreambench summarise {images.folder}",
-            code="not-summarised",
-        )
-    content: Mapping[str, Any] = read_json(images.summary_path)
+    content = _read_product(
+        images, images.summary_path, missing="summary", command="summarise", code="not-summarised"
+    )
     try:
-        return Summary.model_validate(content)
+        return Summary.model_validate_json(content)
     except ValidationError as error:
         keys = [".".join(map(str, item["loc"])) for item in error.errors()]
         raise UserError(

@@ -8,6 +8,7 @@ from typing import Any
 from dreambench.artifacts.failures import describe_failures, group_failures, read_failures
 from dreambench.artifacts.image_set import ImageSet, load_chosen, plan_images
 from dreambench.artifacts.manifest import RunManifest, read_manifest
+from dreambench.storage.sums import read_sums
 
 
 def read_status(folder: Path, *, data_dir: Path | None = None) -> dict[str, Any]:
@@ -19,9 +20,10 @@ def read_status(folder: Path, *, data_dir: Path | None = None) -> dict[str, Any]
         "protocol": f"{protocol.name} v{protocol.version}",
         "partial": manifest.partial,
     }
+    written = read_sums(folder)
     tail = {
-        "scored": (folder / "scores.parquet").is_file(),
-        "summarised": (folder / "summary.json").is_file(),
+        "scored": "scores.parquet" in written,
+        "summarised": "summary.json" in written,
         "sessions": len(manifest.sessions),
     }
     if not isinstance(manifest, RunManifest):

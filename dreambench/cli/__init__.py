@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dreambench import __version__
-from dreambench.cli import cache, checks, data, inspection, stages
+from dreambench.cli import cache, checks, data, inspection, stages, verification
 from dreambench.cli import run as run_command
 from dreambench.cli.shared import set_up_logging
 
@@ -27,6 +27,7 @@ def main(quiet: bool, verbose: bool) -> None:
 for _command in (
     run_command.run,
     *stages.COMMANDS,
+    verification.verify,
     inspection.compare,
     inspection.status,
     inspection.list_,

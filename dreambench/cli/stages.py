@@ -195,7 +195,7 @@ def score(
     with show_progress() as progress:
         found = score_external(
             request, conventions=conventions, out=out or Path("scores"), device=device or "auto",
-            cache_dir=cache, pace=Pace(n_workers=workers, batch_size=batch_size),
+            cache_dir=cache, pace=Pace(n_workers=workers, batch_size=batch_size), apart=False,
             progress=progress,
         )  # fmt: skip
     if found.conventions is not None:

@@ -25,6 +25,7 @@ from dreambench.report.pages import (
 )
 from dreambench.report.tables import make_long_table
 from dreambench.storage.files import make_dir, write_bytes
+from dreambench.storage.sums import write_sums
 
 FIDELITY = ("dino", "clip-t")
 
@@ -42,7 +43,9 @@ def write_report(
     out_dir = make_dir(images.report_dir)
     paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
     # Replicates have no rows, plots and grids of their own here.
-    return runs, [*paths, *_write_grids(list(zip(runs, sets, strict=True)), out_dir)]
+    paths += _write_grids(list(zip(runs, sets, strict=True)), out_dir)
+    write_sums(out_dir)
+    return runs, paths
 
 
 def _write_tables(

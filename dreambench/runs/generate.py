@@ -17,8 +17,8 @@ from dreambench.methods.guard import Guard
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
-from dreambench.storage.files import finish_together, write_together
 from dreambench.storage.images import encode_generated
+from dreambench.storage.sums import write_products
 
 
 class ImagesError(Exception):
@@ -39,8 +39,7 @@ def generate_images(
     which images share a batch. A batch or a subject that raises is recorded, and the others go on;
     subjects whose training failed are left out.
     """
-    staging = run.folder / "images" / ".staging"
-    finish_together(staging)
+    staging = run.staging_dir
     what, n_all = f"{run.name}: images", len(run.plan.images)
     before = run.missing_images()
     n_done = n_all - len(before)
@@ -100,13 +99,13 @@ def _make_batches(
                 return
             continue
         failures.went_well()
-        files = {
-            run.image_path(unit): _encode(image, unit, run)
+        contents = {
+            unit.path_of_subject: _encode(image, unit, run)
             for unit, image in zip(members, images, strict=True)
             if unit in wanted
         }
-        write_together(staging, str(batch), files)
-        yield len(files)
+        write_products(staging, str(batch), run.images_dir(wanted[0].subject), contents)
+        yield len(contents)
 
 
 def _check_images(images: Any, units: list[ImageUnit], *, size_px: int) -> None:

@@ -24,6 +24,7 @@ from dreambench.methods.registry import find_class, make_method
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog
 from dreambench.runs.generate import generate_images
+from dreambench.runs.products import discard_changed
 from dreambench.runs.run_folder import Run
 from dreambench.runs.train import read_train_seconds, train_subjects
 from dreambench.storage.files import make_dir
@@ -55,6 +56,7 @@ class Pipeline:
         is_outside = isinstance(run.recipe, PluginRecipe)
         photos = [path for subject in run.subjects for path in subject.photos]
         self._guard = Guard(run.folder, photos) if is_outside else None
+        self._is_checked = False
 
     @cached_property
     def _method(self) -> Method | None:
@@ -81,6 +83,12 @@ class Pipeline:
             self.refusal = error if isinstance(error, UserError) else None
             return None
 
+    def _check_products(self) -> None:
+        """Discard what was changed since it was made; once, since all images are read for it."""
+        if not self._is_checked:
+            discard_changed(self.run)
+            self._is_checked = True
+
     def explain_failure(self) -> UserError:
         """Return the mistake for which no image was made."""
         reasons = [failure.reason for failure in self.failures.found]
@@ -97,6 +105,7 @@ class Pipeline:
 
     def train(self) -> None:
         """Train on the subjects that are left."""
+        self._check_products()
         self.failures.forget("fit")
         if self.run.missing_training() and (method := self._method) is not None:
             with fixed_threads(self.run.protocol.n_threads):
@@ -112,6 +121,7 @@ class Pipeline:
         Raises:
             UserError: subjects are not trained yet.
         """
+        self._check_products()
         self.failures.forget("load", "generate")
         untrained = {unit.subject for unit in self.run.missing_training()}
         untrained -= self.failures.of("fit")

@@ -19,6 +19,7 @@ from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
 from dreambench.storage.files import make_dir, read_json, write_json
+from dreambench.storage.sums import write_sums
 
 
 def train_subjects(
@@ -78,6 +79,7 @@ def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None
     So no kill leaves one that looks done.
     """
     write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
+    write_sums(part)
     with disk_errors(part):
         part.replace(run.train_dir(unit.subject))
 

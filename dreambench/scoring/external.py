@@ -38,6 +38,7 @@ from dreambench.scoring.problems import (
 )
 from dreambench.scoring.tools import prepare_encoders, smallest_side_px
 from dreambench.storage.files import digest
+from dreambench.storage.sums import FILE_NAME as SUMS
 
 N_NAMES = 20
 """How many names of a kind of problem are in the summary; the manifest has them all."""
@@ -147,7 +148,8 @@ def open_results(images: ImageSet) -> ImageSet:
     with disk_errors(folder):
         # Last of all the manifest is new: what is killed before has no numbers of other images.
         for old in (
-            images.summary_path, images.scores_path, images.bounds_path, images.conventions_path
+            folder / SUMS, images.summary_path, images.scores_path, images.bounds_path,
+            images.conventions_path,
         ):  # fmt: skip
             old.unlink(missing_ok=True)
         shutil.rmtree(images.report_dir, ignore_errors=True)

@@ -10,11 +10,12 @@ from types import MappingProxyType
 import pandas as pd
 
 from dreambench.artifacts.image_set import ImageSet
-from dreambench.artifacts.results import ScoreTable, write_scores, write_table
+from dreambench.artifacts.results import ScoreTable, write_conventions, write_scores
 from dreambench.encoders.base import Extractor
 from dreambench.encoders.extraction import AUTO, Pace, Rows
 from dreambench.encoders.parts import BlackDetector
 from dreambench.encoders.registry import load_spec
+from dreambench.errors import UserError, name_some
 from dreambench.metrics.conventions import find_convention, score_convention
 from dreambench.metrics.reference_bounds import compute_reference_bounds
 from dreambench.progress import Progress
@@ -63,13 +64,25 @@ class Scorer:
         )  # fmt: skip
 
     def score(self) -> ScoreTable:
-        """Write the scores, and what the photos themselves score."""
+        """Write the scores, and what the photos themselves score.
+
+        Raises:
+            UserError: an image of a run is not what the run made.
+        """
+        scores, bounds = self.compute()
+        write_scores(self.images, scores, bounds)
+        return scores
+
+    def compute(self) -> tuple[ScoreTable, pd.DataFrame]:
+        """Return the scores, and what the photos themselves score; write nothing.
+
+        Raises:
+            UserError: an image of a run is not what the run made.
+        """
+        refuse_changed(self.images)
         found = self.extract()
         bounds = compute_reference_bounds(self.images.subjects, found.rows)
-        write_table(self.images.bounds_path, bounds)
-        scores = compute_scores(self.images, found, self.tools)
-        write_scores(self.images, scores)
-        return scores
+        return compute_scores(self.images, found, self.tools), bounds
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Score the images under other scorers' conventions and write conventions.csv.
@@ -120,5 +133,16 @@ class Scorer:
             for convention in chosen
         ]
         table = pd.concat(frames, ignore_index=True).assign(partial=images.is_partial())
-        write_table(images.conventions_path, table)
+        write_conventions(images, table)
         return table
+
+
+def refuse_changed(images: ImageSet) -> None:
+    """Raise UserError for images of a run that are not what the run made."""
+    changed = [str(images.folder / unit.relative_path) for unit in images.find_changed_images()]
+    if changed:
+        raise UserError(
+            f"not what this run made: {name_some(changed)}",
+            hint=f"restore it, or make it again: dreambench generate {images.folder}",
+            code="changed-product",
+        )

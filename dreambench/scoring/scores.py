@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
-from dreambench.artifacts.results import COLUMNS, WHOLE_PROMPT, ScoreTable
+from dreambench.artifacts.results import COLUMNS, ROUNDING, WHOLE_PROMPT, ScoreTable
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures
@@ -21,9 +21,6 @@ from dreambench.plugins import plugin_error
 from dreambench.scoring.features import Extracted, arrange_features, subject_images
 from dreambench.scoring.tools import Tools
 from dreambench.types import Values
-
-ROUNDING = 1e-6
-"""How far rounding may put a number outside of its metric's range."""
 
 
 def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTable:
@@ -51,7 +48,8 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
                     rows += _score_subject(images, subject, chosen, seen[subject.name])
     used = {name for one in tools.measured() for name in one.metric.inputs}
     identities = {name: one for name, one in tools.identities.items() if name in used}
-    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), tuple(infos), identities)
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return ScoreTable(frame, tuple(infos), identities, images.hash_images())
 
 
 def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:

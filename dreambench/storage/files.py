@@ -36,10 +36,15 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write indented JSON as `write_bytes` does; ValueError for NaN, since JSON has none."""
+def render_json(content: Any) -> bytes:
+    """Return indented JSON; ValueError for NaN, since JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, text.encode() + b"\n")
+    return text.encode() + b"\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON as `write_bytes` does."""
+    write_bytes(path, render_json(content))
 
 
 def read_json(path: Path) -> Any:
@@ -104,6 +109,11 @@ def finish_together(staging_dir: Path) -> None:
                     shutil.rmtree(folder)
             elif folder.suffix == ".part":
                 shutil.rmtree(folder)
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the hex SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sha256_file(path: Path) -> str:

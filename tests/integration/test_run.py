@@ -53,7 +53,7 @@ def test_run_prints_the_table_with_intervals_signatures_and_paths(finished):
 def test_every_number_carries_its_recipe(finished):
     folder, _, _ = finished
     manifest, summary = (read_json(folder / "quick" / f"{n}.json") for n in ("run", "summary"))
-    assert (manifest["format"], manifest["kind"]) == (3, "run")
+    assert (manifest["format"], manifest["kind"]) == (4, "run")
     assert set(manifest["digests"]) == {
         "protocol",
         "recipe",

@@ -299,7 +299,7 @@ def test_the_manifest_says_where_the_numbers_come_from_and_not_who_made_them(sco
     found = score(folder)
     text = (found.folder / "run.json").read_text() + (found.folder / "summary.json").read_text()
     manifest = read_json(found.folder / "run.json")
-    assert (manifest["format"], manifest["kind"]) == (3, "external")
+    assert (manifest["format"], manifest["kind"]) == (4, "external")
     assert manifest["name"] == "mine"
     assert set(manifest["encoders"]) == {"dino", "clip", "perceptual"}
     assert set(manifest["digests"]) == {"protocol", "images", "data"}

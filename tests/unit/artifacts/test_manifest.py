@@ -119,7 +119,7 @@ OLD = {
 
 @pytest.mark.parametrize(
     ("content", "shown"),
-    [(OLD, "None"), ({**OLD, "format": 1}, "1"), ({**OLD, "format": 2}, "2"), ([OLD], "None")],
+    [(OLD, "None"), ({**OLD, "format": 1}, "1"), ({**OLD, "format": 3}, "3"), ([OLD], "None")],
 )
 def test_a_folder_of_another_format_is_one_line(tmp_path, content, shown):
     (tmp_path / "run.json").write_text(json.dumps(content))

@@ -16,6 +16,7 @@ from dreambench.artifacts.results import (
     COLUMNS,
     MetricInfo,
     ScoreTable,
+    has_summary,
     read_reference_bounds,
     read_scores,
     read_summary,
@@ -24,6 +25,11 @@ from dreambench.artifacts.results import (
 )
 from dreambench.config.protocol import load_protocol
 from dreambench.errors import UserError
+from dreambench.storage.sums import write_sums
+
+BOUNDS = pd.DataFrame(
+    [["dog", "one", 0.9, 0.5]], columns=["subject", "metric", "copy_bound", "faithful_bound"]
+)
 
 
 def make_info(name, **facts):
@@ -62,7 +68,8 @@ def table():
         ["mug", "mug", "object", "art", "beach", 0, "one", 1 / 3, 3],
     ]
     infos = (make_info("one", code={"file": "x.py"}), make_info("two", signature=None, low=None))
-    return ScoreTable(pd.DataFrame(rows, columns=COLUMNS), infos, {"dino": "E"})
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return ScoreTable(frame, infos, {"dino": "E"}, {"images/dog/beach/0.png": "0" * 64})
 
 
 def refusal_of(read, images):
@@ -73,10 +80,10 @@ def refusal_of(read, images):
 
 
 def test_scores_are_read_to_the_last_bit_with_their_metrics(images, table):
-    write_scores(images, table)
+    write_scores(images, table, BOUNDS)
     found = read_scores(images)
     pd.testing.assert_frame_equal(found.frame, table.frame, check_exact=True)
-    assert found.metrics == table.metrics
+    assert found.metrics == table.metrics and found.images == table.images
     assert found.metrics[0].bounds == (0.0, math.inf)
     assert found.metrics[1].bounds == (-math.inf, math.inf)
     # Anybody's parquet reader sees the numbers.
@@ -84,9 +91,9 @@ def test_scores_are_read_to_the_last_bit_with_their_metrics(images, table):
 
 
 def test_the_same_scores_are_the_same_bytes(images, table):
-    write_scores(images, table)
+    write_scores(images, table, BOUNDS)
     before = images.scores_path.read_bytes()
-    write_scores(images, read_scores(images))
+    write_scores(images, read_scores(images), BOUNDS)
     assert images.scores_path.read_bytes() == before
 
 
@@ -123,8 +130,10 @@ def spoil_metadata(path, metadata):
     ids=["no metadata", "no JSON", "no info", "rewritten by pandas", "cut", "empty"],
 )
 def test_scores_without_their_metrics_are_damaged(images, table, spoil):
-    write_scores(images, table)
+    write_scores(images, table, BOUNDS)
     spoil(images.scores_path)
+    assert refusal_of(read_scores, images).code == "changed-product"
+    write_sums(images.folder)  # As whoever spoilt it would do next.
     error = refusal_of(read_scores, images)
     assert error.code == "damaged-file"
     assert str(images.scores_path) in str(error)
@@ -134,10 +143,7 @@ def test_scores_without_their_metrics_are_damaged(images, table, spoil):
 @pytest.fixture
 def summary(images, table):
     """The summary of the table, written."""
-    bounds = pd.DataFrame(
-        [["dog", "one", 0.9, 0.5]], columns=["subject", "metric", "copy_bound", "faithful_bound"]
-    )
-    summary = make_summary(images, table, bounds)
+    summary = make_summary(images, table, BOUNDS)
     write_summary(images, summary)
     return summary
 
@@ -149,6 +155,22 @@ def test_a_summary_is_read_as_it_was_written(images, summary):
     assert (found.metrics["one"].n_scored, found.metrics["one"].n_expected) == (8, 2)
     assert found.metrics["two"].whole.mean is None
     assert found.reference_bounds == {"one": {"copy_bound": 0.9, "faithful_bound": 0.5}}
+
+
+def test_new_scores_leave_nothing_that_was_made_from_older_ones(images, table, summary):
+    write_scores(images, table, BOUNDS)
+    write_summary(images, summary)
+    assert has_summary(images)
+    write_scores(images, table, BOUNDS)
+    assert not has_summary(images)
+    assert refusal_of(read_summary, images).code == "not-summarised"
+
+
+def test_a_summary_that_was_put_there_is_none(images, table, summary):
+    content = images.summary_path.read_bytes()
+    write_scores(images, table, BOUNDS)
+    images.summary_path.write_bytes(content)
+    assert refusal_of(read_summary, images).code == "not-summarised"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +187,8 @@ def test_a_damaged_summary_names_the_field(images, summary, change, key):
     content = json.loads(images.summary_path.read_text())
     change(content)
     images.summary_path.write_text(json.dumps(content))
+    assert refusal_of(read_summary, images).code == "changed-product"
+    write_sums(images.folder)
     error = refusal_of(read_summary, images)
     assert error.code == "damaged-file"
     assert str(images.summary_path) in str(error) and key in str(error)

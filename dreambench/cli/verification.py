@@ -1,0 +1,108 @@
+"""`dreambench verify`."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from dreambench.cli.shared import (
+    data_option,
+    encoder_option,
+    json_option,
+    metric_option,
+    print_json,
+    show_progress,
+    user_errors,
+    workers_option,
+)
+from dreambench.errors import UserError
+
+N_LINES = 20
+"""How many faults of one kind are printed; --json has them all."""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--sample",
+    default="5 %",
+    show_default=True,
+    help="Share of the images that are scored again from their pixels; 0 for none.",
+)
+@click.option("--all", "everything", is_flag=True, help="Score all images again.")
+@click.option("--seed", type=click.IntRange(0), help="Draw this sample again.  [default: another]")
+@click.option(
+    "--images",
+    "images_dir",
+    type=click.Path(path_type=Path),
+    help="For scores of external images: the folder or index of the images.",
+)
+@metric_option
+@encoder_option
+@workers_option
+@data_option
+@json_option
+@user_errors
+def verify(
+    folder: Path, sample: str, everything: bool, seed: int | None, images_dir: Path | None,
+    metrics: tuple[str, ...], encoders: tuple[str, ...], workers: int, data_dir: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Check that a run's or an external image set's numbers follow from its files.
+
+    The exit code is 0 where all that was checked is right, and 1 where something is not.
+    """
+    share = 1.0 if everything else parse_share(sample)
+    drawn = random.SystemRandom().randrange(2**16) if seed is None else seed
+    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
+    from dreambench.verification import FAILED, VerifyOptions  # noqa: PLC0415
+    from dreambench.verification import verify as check  # noqa: PLC0415
+
+    options = VerifyOptions(
+        share=share, seed=drawn, images_dir=images_dir, metrics=metrics,
+        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
+    )  # fmt: skip
+    with show_progress() as progress:
+        found = check(folder, options, progress=progress)
+    is_right = all(one.outcome != FAILED for one in found)
+    if as_json:
+        print_json(
+            {
+                "passed": is_right,
+                "share": share,
+                "seed": drawn,
+                "checks": [asdict(f) for f in found],
+            }
+        )
+    else:
+        for one in found:
+            for line in one.lines[:N_LINES]:
+                click.echo(f"{one.outcome:11}  {one.what}: {line}")
+            if len(one.lines) > N_LINES:
+                click.echo(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
+        if 0 < share < 1:
+            click.echo(f"The sample was drawn with --seed {drawn}.")
+    raise SystemExit(0 if is_right else 1)
+
+
+def parse_share(text: str) -> float:
+    """Return what `--sample` says, from 0 to 1.
+
+    Raises:
+        UserError: it is no share.
+    """
+    number, is_percent = text.strip().removesuffix("%").strip(), text.strip().endswith("%")
+    try:
+        share = float(number) / (100 if is_percent else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(
+            f"--sample: '{text}' is not a share of the images",
+            hint="write it like 5 % or 0.05",
+            code="invalid-value",
+        )
+    return share

@@ -1,0 +1,265 @@
+"""Scores in a process of their own, which no method's code has seen.
+
+A method may leave hooks, patches or settings behind that would change what encoders compute, for
+itself, for the methods after it, and in the cache for everybody. So images are scored where only
+this package ran: a child process, which reads one request a line and answers in lines of JSON.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from dreambench.artifacts.image_set import ImageSet, read_image_set
+from dreambench.encoders.extraction import AUTO, Pace
+from dreambench.errors import DiskError, UserError
+from dreambench.progress import Progress
+from dreambench.scoring.scorer import Scorer
+
+# As they are when this module is imported, which is before any method's code is.
+_ENVIRONMENT = dict(os.environ)
+_SEARCH_PATH = list(sys.path)
+_OWN = "DREAMBENCH_"
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    "from dreambench.scoring.process import serve; serve()"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class _Child:
+    """The process, from this side."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(_SEARCH_PATH)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT, encoding="utf-8",
+        )  # fmt: skip
+        atexit.register(self.close)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        atexit.unregister(self.close)
+        self.process.kill()
+        self.process.communicate()
+
+    def ask(self, request: Mapping[str, Any], progress: Progress) -> None:
+        """Send a request and wait until it is done.
+
+        Raises:
+            UserError: what was raised there; or the process ended.
+        """
+        requests, answers = self.process.stdin, self.process.stdout
+        if requests is None or answers is None:
+            raise ValueError("a process without pipes")
+        try:
+            requests.write(json.dumps(request) + "\n")
+            requests.flush()
+        except BrokenPipeError:
+            pass  # Its exit code says why.
+        for line in answers:
+            answer = json.loads(line)
+            if "progress" in answer:
+                progress(*answer["progress"])
+            elif "log" in answer:
+                logger.log(*answer["log"])
+            else:
+                _raise_as_there(answer)
+                return
+        code = self.process.wait()
+        raise UserError(
+            f"the process that scores ended with exit code {code}",
+            hint="run the same command again, on a machine with more free memory if it ran out",
+            code="scoring-ended",
+        )
+
+
+_child: _Child | None = None
+
+
+def start_scoring() -> None:
+    """Start the process, so that it is ready when images are."""
+    global _child  # noqa: PLW0603  (one for all calls: it takes seconds to start)
+    if _child is None or not _child.is_there:
+        _child = _Child()
+
+
+def stop_scoring() -> None:
+    """End the process, if there is one."""
+    global _child  # noqa: PLW0603
+    if _child is not None:
+        _child.close()
+        _child = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRequest:
+    """What to score an image set with, see `Scorer`.
+
+    `data_dir` is where its photos were read from, see `read_image_set`.
+    """
+
+    metrics: Sequence[str] = ()
+    encoders: Mapping[str, str] = field(default_factory=dict)
+    conventions: Sequence[str] = ()
+    cache_dir: Path
+    data_dir: Path | None = None
+    pace: Pace = AUTO
+
+
+def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -> None:
+    """Write an image set's scores, and those under conventions that are asked for.
+
+    Raises:
+        UserError: as `Scorer` does.
+    """
+    scorer = Scorer(
+        images, metrics=request.metrics, encoders=request.encoders, cache_dir=request.cache_dir,
+        progress=progress, pace=request.pace,
+    )  # fmt: skip
+    scorer.score()
+    if request.conventions:
+        scorer.score_conventions(request.conventions)
+
+
+def score_apart(images: ImageSet, request: ScoreRequest, *, progress: Progress) -> None:
+    """Do the same in the process that ran no method's code.
+
+    Raises:
+        UserError: as `Scorer` does; or the process ended.
+    """
+    start_scoring()
+    # What metrics from outside left there reaches no other scores, and a GPU's memory is free for
+    # the next method.
+    outside = any(".py:" in name for name in [*request.metrics, *request.encoders.values()])
+    is_kept = images.device == "cpu" and not outside
+    try:
+        if _child is not None:
+            _child.ask(_pack(images, request), progress)
+    except BaseException as error:
+        is_kept &= isinstance(error, UserError)
+        raise
+    finally:
+        if not is_kept:
+            stop_scoring()
+
+
+def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
+    """Return a request as the process reads it; the folder holds all else of the image set."""
+    data_dir, files = request.data_dir, images.files
+    return {
+        "folder": str(images.folder.absolute()),
+        "files": files and {unit.relative_path: str(path) for unit, path in files.items()},
+        "metrics": list(request.metrics),
+        "encoders": dict(request.encoders),
+        "conventions": list(request.conventions),
+        "cache_dir": str(request.cache_dir.absolute()),
+        "data_dir": None if data_dir is None else str(data_dir.absolute()),
+        "pace": [request.pace.n_workers, request.pace.batch_size],
+        "working_dir": str(Path.cwd()),
+        "environment": {key: value for key, value in os.environ.items() if key.startswith(_OWN)},
+    }
+
+
+def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
+    data_dir = packed["data_dir"] and Path(packed["data_dir"])
+    images = read_image_set(Path(packed["folder"]), data_dir=data_dir)
+    if packed["files"] is not None:
+        units = {unit.relative_path: unit for unit in images.plan.images}
+        files = {units[name]: Path(path) for name, path in packed["files"].items()}
+        images = replace(images, files=files)
+    request = ScoreRequest(
+        metrics=packed["metrics"], encoders=packed["encoders"], conventions=packed["conventions"],
+        cache_dir=Path(packed["cache_dir"]), data_dir=data_dir, pace=Pace(*packed["pace"]),
+    )  # fmt: skip
+    return images, request
+
+
+def _raise_as_there(answer: Mapping[str, Any]) -> None:
+    """Raise what a request was answered with; nothing where it was done."""
+    if "disk" in answer:
+        raise DiskError(answer["disk"], hint=answer["hint"], is_full=answer["is_full"])
+    if "lines" in answer:
+        error = UserError(answer["problem"], hint=answer["hint"], code=answer["code"])
+        error.args = (answer["lines"],)
+        raise error
+    if "fault" in answer:
+        raise RuntimeError(f"in the process that scores:\n{answer['fault']}")
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    """Return an answer that `_raise_as_there` raises again."""
+    if isinstance(error, DiskError):
+        return {"disk": error.problem, "hint": error.hint, "is_full": error.is_full}
+    if isinstance(error, UserError):
+        lines = str(error)
+        return {"problem": error.problem, "hint": error.hint, "code": error.code, "lines": lines}
+    return {"fault": "".join(traceback.format_exception(error))}
+
+
+def serve() -> None:
+    """Answer requests until nobody sends any; the other side's end is this one's, at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever started it ends it.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    # What libraries print is no answer.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    requests: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    logging.getLogger("dreambench").addHandler(_Forward(answers))
+    logging.getLogger("dreambench").propagate = False
+    while True:
+        packed = json.loads(requests.get())
+        try:
+            _score(packed, lambda *words: _answer(answers, {"progress": words}))
+            answer: dict[str, Any] = {}
+        except BaseException as error:
+            answer = _describe(error)
+        _answer(answers, answer)
+
+
+def _listen(requests: queue.Queue[str]) -> None:
+    for line in sys.stdin:
+        requests.put(line)
+    os._exit(0)
+
+
+def _answer(answers: IO[str], answer: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+class _Forward(logging.Handler):
+    """Sends what is logged to the other side, which knows what its user wants to see."""
+
+    def __init__(self, answers: IO[str]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _answer(self.answers, {"log": [record.levelno, "%s", record.getMessage()]})
+
+
+def _score(packed: Mapping[str, Any], progress: Progress) -> None:
+    os.chdir(packed["working_dir"])
+    for key in [key for key in os.environ if key.startswith(_OWN)]:
+        del os.environ[key]
+    os.environ.update(packed["environment"])
+    score_here(*_unpack(packed), progress=progress)
