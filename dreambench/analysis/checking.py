@@ -72,6 +72,7 @@ def _find_image_faults(images: ImageSet, table: ScoreTable) -> list[str]:
         f"images/{subject.name}/{name}": known
         for subject in images.subjects
         for name, known in read_sums(images.images_dir(subject.name)).items()
+        if (images.images_dir(subject.name) / name).is_file()
     }
     faults = []
     if others := [name for name in table.images if made.get(name) != table.images[name]]:

@@ -25,7 +25,7 @@ from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
 from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.storage.files import render_json, sha256_bytes, write_bytes
-from dreambench.storage.sums import read_sums, write_products
+from dreambench.storage.sums import has_products, read_sums, write_products
 from dreambench.types import Bounds
 
 COLUMNS = [
@@ -152,7 +152,8 @@ class Summary(Record):
 def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> None:
     """Write the scores of an image set with what their metrics are, and what the photos score.
 
-    What was made from older scores goes first, so that nothing ever stands beside other scores.
+    What was made from older scores goes first, so that nothing ever stands beside other scores;
+    where they are the same again, it stays.
     """
     content = pa.Table.from_pandas(table.frame, preserve_index=False)
     about = _ScoreMetadata(
@@ -164,20 +165,20 @@ def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> N
     )
     buffer = io.BytesIO()
     pq.write_table(content, buffer)
+    contents = {
+        images.scores_path.name: buffer.getvalue(),
+        images.bounds_path.name: _render_table(bounds),
+    }
+    if has_products(images.folder, contents):
+        return
     stale = (images.summary_path, images.conventions_path)
     for path in stale:
         with disk_errors(path):
             path.unlink(missing_ok=True)
     write_products(
-        images.staging_dir,
-        "scores",
-        images.folder,
-        {
-            images.scores_path.name: buffer.getvalue(),
-            images.bounds_path.name: _render_table(bounds),
-        },
+        images.staging_dir, "scores", images.folder, contents,
         dropped=[path.name for path in stale],
-    )
+    )  # fmt: skip
 
 
 def _read_product(images: ImageSet, path: Path, *, missing: str, command: str, code: str) -> bytes:

@@ -6,6 +6,7 @@ is told from one that was made.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,6 +72,19 @@ def write_products(
     sums |= {key: sha256_bytes(content) for key, content in contents.items()}
     files = {folder / key: content for key, content in contents.items()}
     write_together(staging_dir, name, {**files, folder / FILE_NAME: _render(sums)})
+    with contextlib.suppress(OSError):
+        staging_dir.rmdir()
+
+
+def has_products(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    """Return whether products are there and listed, with just these contents."""
+    sums = read_sums(folder)
+    return all(
+        sums.get(name) == sha256_bytes(content)
+        and (folder / name).is_file()
+        and sha256_file(folder / name) == sums[name]
+        for name, content in contents.items()
+    )
 
 
 def find_changed(folder: Path) -> list[str]:

@@ -33,13 +33,16 @@ from dreambench.analysis.stats import (
     smallest_p,
     why_no_interval,
 )
+from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import read_image_set
+from dreambench.artifacts.results import read_reference_bounds, read_scores, write_scores
 from dreambench.errors import UserError
 from dreambench.report.formatting import format_cell, format_p
 from dreambench.report.notes import list_other_signatures, make_comparison_notes
 from dreambench.report.pages import describe_comparison
 from dreambench.report.tables import make_comparison_table, make_difference_table
 from dreambench.storage.files import read_json, write_json
+from dreambench.storage.sums import write_sums
 
 
 def frame(*rows):
@@ -527,11 +530,18 @@ def test_runs_scored_by_other_encoders_are_refused(pair, tmp_path):
 @pytest.mark.parametrize(("metric", "title"), [("clip-t", "CLIP-T"), ("joint", "Joint")])
 def test_runs_scored_by_another_version_of_a_metric_are_refused(pair, tmp_path, metric, title):
     changed = shutil.copytree(pair[1], tmp_path / "changed")
-    summary = read_json(changed / "summary.json")
-    info = summary["metrics"][metric]["info"]
-    now = f"|v{info['version']}|"
-    info["signature"] = info["signature"].replace(now, "|v0|")
-    write_json(changed / "summary.json", summary)
+    images = read_image_set(changed)
+    table = read_scores(images)
+    now = next(f"|v{info.version}|" for info in table.metrics if info.name == metric)
+    infos = [
+        info.model_copy(update={"signature": info.signature.replace(now, "|v0|")})
+        if info.name == metric
+        else info
+        for info in table.metrics
+    ]
+    older = replace(table, metrics=tuple(infos))
+    write_scores(images, older, read_reference_bounds(images))
+    summarise(images)
     error = code_of(dreambench.compare, [pair[0], changed])
     assert error.code == "not-comparable"
     facts = (str(changed), f"{title}|v0|", f"{title}{now}", str(pair[0]))
@@ -571,6 +581,10 @@ def test_damaged_results_are_named(pair, tmp_path, name):
         write_json(broken / name, summary)
     else:
         (broken / name).write_bytes(b"no parquet")
+    error = code_of(dreambench.compare, [pair[0], broken])
+    assert error.code == "changed-product"
+    assert str(broken / name) in error.problem
+    write_sums(broken)  # As whoever changed it would do next.
     error = code_of(dreambench.compare, [pair[0], broken])
     assert error.code == "damaged-file"
     assert str(broken / name) in error.problem

@@ -152,6 +152,7 @@ def test_a_whole_set_has_no_problems_and_nothing_is_written_into_it(made, folder
     results = tmp_path / "scores" / "tiny" / "mine"
     assert {path.name for path in results.iterdir() if path.name != ".lock"} == {
         "run.json", "scores.parquet", "reference-bounds.csv", "summary.json", "report",
+        "SHA256SUMS",
     }  # fmt: skip
     assert read_json(results / "run.json")["problems"] == []
     assert (results / "report" / "grid.png").stat().st_size > 1000

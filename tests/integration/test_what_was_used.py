@@ -9,7 +9,12 @@ from conftest import TINY_PROTOCOL, invoke, refused, tree
 
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.manifest import read_manifest
-from dreambench.artifacts.results import read_scores, read_summary, write_scores
+from dreambench.artifacts.results import (
+    read_reference_bounds,
+    read_scores,
+    read_summary,
+    write_scores,
+)
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset
@@ -43,7 +48,8 @@ def test_scores_name_what_made_them(copied):
 def test_scores_are_not_made_again_with_something_else(copied, shared_cache, role):
     images = read_image_set(copied)
     table = read_scores(images)
-    write_scores(images, replace(table, identities={**table.identities, role: "another one"}))
+    table_of_another = replace(table, identities={**table.identities, role: "another one"})
+    write_scores(images, table_of_another, read_reference_bounds(images))
     before = without(tree(copied), "run.json")  # The session that was refused is in it.
     line = refused("score", copied, "--cache", shared_cache)
     assert str(images.scores_path) in line
@@ -55,7 +61,7 @@ def test_an_input_that_is_new_joins_the_others(copied, shared_cache):
     images = read_image_set(copied)
     table = read_scores(images)
     fewer = {role: one for role, one in table.identities.items() if role != "mask"}
-    write_scores(images, replace(table, identities=fewer))
+    write_scores(images, replace(table, identities=fewer), read_reference_bounds(images))
     invoke("score", copied, "--cache", shared_cache)
     assert read_scores(images).identities == table.identities
 
@@ -75,7 +81,8 @@ def test_images_do_not_depend_on_the_machines_threads(tiny, tmp_path, threads):
         assert session.compute.threads == 2
         assert session.compute.cpu == torch.backends.cpu.get_cpu_capability()
         made = {**tree(folder / "images"), **tree(folder / "train" / "dog")}
-        found.append(without(made, "done.json"))  # It has the seconds.
+        # The seconds of training are in one, and its hash in the other.
+        found.append(without(without(made, "done.json"), "SHA256SUMS"))
     assert found[0] == found[1] == found[2]
 
 
