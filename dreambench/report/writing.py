@@ -44,7 +44,7 @@ def write_report(
     paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
     # Replicates have no rows, plots and grids of their own here.
     paths += _write_grids(list(zip(runs, sets, strict=True)), out_dir)
-    write_sums(out_dir)
+    write_sums(out_dir, paths)
     return runs, paths
 
 

@@ -48,9 +48,10 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def write_sums(folder: Path) -> None:
-    """List every file that is in a folder now."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
+def write_sums(folder: Path, files: Iterable[Path] | None = None) -> None:
+    """List files of a folder as they are now; by default every one that is in it."""
+    if files is None:
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME]
     sums = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
     write_bytes(folder / FILE_NAME, _render(sums))
 
