@@ -106,7 +106,7 @@ WRITERS = {
     "together": lambda path, inside: together(path, inside=inside),
     "staging": lambda path, inside: staged(path, inside=inside),
     "finish": lambda path, inside: files.finish_together(path, inside=inside),
-    "check": lambda path, inside: paths.check_inside(path, inside),
+    "check": lambda path, inside: paths.check_inside(path, folder=inside),
     "listed": lambda path, inside: paths.remove_listed(path, re.compile(".*"), inside=inside),
 }
 PLACES = range(18)
