@@ -152,7 +152,7 @@ def test_a_recipe_names_no_code_out_of_its_folder(own, tmp_path, kind):
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("place", ["report", "failures", "images/dog", "train", "images/.staging"])
+@pytest.mark.parametrize("place", ["report", "failures", "images/dog", "train", ".staging"])
 def test_links_in_a_run_are_refused_by_every_command(own_run, elsewhere, tmp_path, place):
     folder, (path, _) = own_run
     shutil.rmtree(folder / place, ignore_errors=True)
@@ -180,7 +180,7 @@ def test_a_run_that_is_reached_through_the_users_link_works(own_run, tmp_path):
 def test_what_a_stranger_staged_is_moved_nowhere(own_run, elsewhere, tmp_path):
     folder, (path, _) = own_run
     (folder / "images" / "dog" / "beach" / "0.png").unlink()
-    ready = folder / "images" / ".staging" / "0.ready"
+    ready = folder / ".staging" / "0.ready"
     ready.mkdir(parents=True)
     (ready / "0").write_text("hostile")
     (ready / "targets.json").write_text(json.dumps({"0": str(elsewhere / "report.md")}))

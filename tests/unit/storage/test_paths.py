@@ -91,21 +91,15 @@ def lead_out(ours, victim):
     ]  # fmt: skip
 
 
-def together(path, *, inside):
-    files.write_together(inside / "staging", "group", {path: b"x"}, inside=inside)
-
-
-def staged(path, *, inside):
-    files.write_together(path, "group", {inside / "fine": b"x"}, inside=inside)
+def together(path, inside):
+    files.write_together(inside / "staging", "group", {path: b"x"})
 
 
 WRITERS = {
     "bytes": lambda path, inside: files.write_bytes(path, b"x", inside=inside),
     "json": lambda path, inside: files.write_json(path, {}, inside=inside),
     "make_dir": lambda path, inside: files.make_dir(path, inside=inside),
-    "together": lambda path, inside: together(path, inside=inside),
-    "staging": lambda path, inside: staged(path, inside=inside),
-    "finish": lambda path, inside: files.finish_together(path, inside=inside),
+    "together": together,
     "check": lambda path, inside: paths.check_inside(path, folder=inside),
     "listed": lambda path, inside: paths.remove_listed(path, re.compile(".*"), inside=inside),
 }
@@ -174,8 +168,8 @@ def test_trees_elsewhere_are_not_removed(ours, victim, place):
 
 
 def test_of_a_folder_only_what_is_listed_is_removed(ours, victim):
-    folder = ours / "group.part"
-    folder.mkdir()
+    folder = ours / "staging" / "group.part"
+    folder.mkdir(parents=True)
     for name in ("0", "targets.json", ".1.99.part"):
         (folder / name).write_text("ours")
     for name, make in (
@@ -184,12 +178,22 @@ def test_of_a_folder_only_what_is_listed_is_removed(ours, victim):
         ("2", lambda path: path.mkdir()),
     ):
         make(folder / name)
-        error = refused(files.finish_together, ours, inside=ours)
+        error = refused(files.finish_together, ours / "staging")
         assert name in error.problem
         assert len(list(folder.iterdir())) == 4
         (folder / name).rmdir() if (folder / name).is_dir() else (folder / name).unlink()
-    files.finish_together(ours, inside=ours)
-    assert list(ours.iterdir()) == []
+    files.finish_together(ours / "staging")
+    assert list((ours / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["staging", "staging/inner.part", "staging/inner.ready"])
+def test_a_staging_folder_that_is_a_link_is_not_touched(ours, victim, place):
+    (ours / place).parent.mkdir(exist_ok=True)
+    (ours / place).symlink_to(victim if place == "staging" else victim / "inner.part")
+    assert refused(files.finish_together, ours / "staging").code == "unsafe-path"
+    new = {ours / "fine": b"x"}
+    assert refused(files.write_together, ours / "staging", "inner", new).code == "unsafe-path"
+    assert not (ours / "fine").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +212,7 @@ def test_leftovers_of_a_stranger_move_nothing_out(ours, victim, targets):
     (ready / "0").write_text("hostile")
     (ready / "1").write_text("hostile")
     (ready / "targets.json").write_text(targets.replace("VICTIM", str(victim)))
-    error = refused(files.finish_together, ours / "staging", inside=ours)
+    error = refused(files.finish_together, ours / "staging")
     assert str(ready) in str(error)
     assert {path.name for path in ours.iterdir()} == {"link", "staging"}
 
@@ -276,7 +280,7 @@ def test_names_are_on_the_disk_before_a_write_returns(ours, monkeypatch):
     files.move_dir(ours / "a.part", ours / "a")
     assert order == ["move", real]
     order.clear()
-    files.write_together(ours / "s", "g", {ours / "out" / "y": b"2"}, inside=ours)
+    files.write_together(ours / "s", "g", {ours / "out" / "y": b"2"})
     assert order.index(f"{real}/s") < len(order) - 1 - order[::-1].index("move")
     assert order[-1] == f"{real}/out"
 
