@@ -111,7 +111,9 @@ class FeatureCache:
 
     def __init__(self, root: Path) -> None:
         self.folder = make_dir(root / FOLDER, inside=root)
-        self.path = check_inside(self.folder / FILE_NAME, root)
+        for name in (FILE_NAME, f"{FILE_NAME}-journal", "lock"):
+            check_inside(self.folder / name, root)
+        self.path = self.folder / FILE_NAME
         self._sessions = make_dir(self.folder / "sessions", inside=root)
         self._started = time.time()
         # The start is in the name: opening a lock file may change its times.
@@ -248,7 +250,7 @@ class FeatureCache:
     def _alone(self) -> Iterator[None]:
         """Let no other process open the cache, prune it, or replace its file meanwhile."""
         try:
-            lock = acquire_lock(check_inside(self.folder / "lock", self.folder), LOCK_SECONDS)
+            lock = acquire_lock(self.folder / "lock", LOCK_SECONDS)
         except UserError as error:
             raise self._refuse(error.problem) from error
         try:
