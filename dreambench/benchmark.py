@@ -256,8 +256,10 @@ def execute_runs(
     # Replicates join the report of their first by themselves.
     first = [one.run for one in pipelines if one.run.manifest.replicate == 1]
     runs = [run for run in first if has_summary(run)]
-    scored, paths = write_report(runs[0], runs[1:]) if runs else ([], [])
-    return Outcome(pipelines, scored, paths)
+    if not runs:
+        return Outcome(pipelines, [], [])
+    with hold_folder(runs[0].folder):
+        return Outcome(pipelines, *write_report(runs[0], runs[1:]))
 
 
 def _train_with_checkpoints(

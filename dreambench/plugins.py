@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +49,12 @@ def is_reference(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None or name.endswith(".py")
 
 
+def file_of(reference: str) -> str:
+    """Return the file of `FILE.py:Class`, also without the class."""
+    found = _REFERENCE.fullmatch(reference)
+    return found["file"] if found else reference
+
+
 def to_kebab_case(name: str) -> str:
     """Return a class name in the form of a row's name: `MyMethod` gives `my-method`."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name)
@@ -60,16 +67,34 @@ def list_entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in sorted(points, key=lambda point: point.name)}
 
 
-def load_reference(reference: str, *, option: str, folder: Path = Path()) -> LoadedClass:
-    """Execute the file of `FILE.py:Class` and return its class.
+@dataclass(frozen=True)
+class FoundCode:
+    """A class from outside that was found and not executed: see `LoadedClass`, and `load`."""
+
+    name: str
+    where: str
+    code: dict[str, str]
+    execute: Callable[[], Any] = field(repr=False)
+
+    def load(self) -> LoadedClass:
+        """Execute the code and return its class.
+
+        Raises:
+            UserError: the class is not there, or the code fails.
+        """
+        return LoadedClass(self.execute(), self.name, self.where, self.code)
+
+
+def find_code_file(reference: str, *, option: str, folder: Path = Path()) -> FoundCode:
+    """Find the class of `FILE.py:Class`; nothing is executed.
 
     `option` is the command-line option that names it, for hints; a relative file lies in `folder`.
 
     Raises:
-        UserError: the file or the class is not there, or the file fails.
+        UserError: the file is not there, or no class is named.
     """
     found = _REFERENCE.fullmatch(reference)
-    path = folder / (found["file"] if found else reference)
+    path = folder / file_of(reference)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -88,16 +113,20 @@ def load_reference(reference: str, *, option: str, folder: Path = Path()) -> Loa
             code="missing-class",
         )
     attribute = found["attribute"]
-    value = getattr(_run_file(path.resolve(), content), attribute, None)
-    if value is None:
-        hint = suggest(attribute, known) or f"its classes: {', '.join(known) or 'none'}"
-        raise UserError(f"{path} has no class '{attribute}'", hint=hint, code="missing-class")
+
+    def execute() -> Any:
+        value = getattr(_run_file(path.resolve(), content), attribute, None)
+        if value is None:
+            hint = suggest(attribute, known) or f"its classes: {', '.join(known) or 'none'}"
+            raise UserError(f"{path} has no class '{attribute}'", hint=hint, code="missing-class")
+        return value
+
     code = {
         "file": path.name,
         "class": attribute,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    return LoadedClass(value, f"{path.name}:{attribute}", f"{path}:{attribute}", code)
+    return FoundCode(f"{path.name}:{attribute}", f"{path}:{attribute}", code, execute)
 
 
 @functools.lru_cache
@@ -137,16 +166,14 @@ def plugin_error(what: str, error: Exception) -> UserError:
     )
 
 
-def load_entry_point(
-    group: str, name: str, *, kind: str, known: tuple[str, ...] = ()
-) -> LoadedClass:
-    """Import what an installed package registers under a name of a group.
+def find_entry_point(group: str, name: str, *, kind: str, known: tuple[str, ...] = ()) -> FoundCode:
+    """Find what an installed package registers under a name of a group; nothing is imported.
 
     `kind` is what such a thing is called in errors ("method"); `known` are names beside the
     entry points, for suggestions.
 
     Raises:
-        UserError: the name is unknown or taken twice, or the import fails.
+        UserError: the name is unknown or taken twice.
     """
     points = list_entry_points(group)
     if name not in points:
@@ -159,19 +186,22 @@ def load_entry_point(
         )
     point = points[name]
     where = f"the {kind} '{name}' ({point.value})"
-    try:
-        value = point.load()
-    except Exception as error:
-        raise plugin_error(where, error) from error
+
+    def execute() -> Any:
+        try:
+            return point.load()
+        except Exception as error:
+            raise plugin_error(where, error) from error
+
     if point.dist is not None and point.dist.name == DISTRIBUTION:
-        return LoadedClass(value, name, where)
+        return FoundCode(name, where, {}, execute)
     code = {
         "distribution": point.dist.name if point.dist else "",
         "version": point.dist.version if point.dist else "",
         "class": point.value,
         "sha256": _digest_package(point.module),
     }
-    return LoadedClass(value, name, where, code)
+    return FoundCode(name, where, code, execute)
 
 
 def _digest_package(module: str) -> str:

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from dreambench.artifacts import MAX_REPLICATES
 from dreambench.artifacts.manifest import Manifest, RunManifest, has_manifest, read_manifest
 from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
-from dreambench.errors import UserError, disk_errors, unknown_name
+from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest, finish_together, make_dir, sha256_file
+from dreambench.storage.locks import locked
+from dreambench.storage.paths import check_tree, remove_leftovers
 from dreambench.storage.sums import find_changed, read_sums
 
 STAGING = ".staging"
@@ -209,23 +209,18 @@ def hold_folder(folder: Path) -> Iterator[None]:
     """Keep other processes off a folder, and finish what a kill interrupted in it.
 
     The lock goes with the process, even when killed.
+
+    Raises:
+        UserError: `folder-in-use` when another process works on it, `no-lock` on a disk that
+            refuses locks, `unsafe-path` when it holds a link.
     """
     make_dir(folder)
-    lock = FileLock(folder / ".lock")
-    try:
-        with disk_errors(folder):
-            lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            f"another dreambench is working on {folder}",
-            hint="wait for it, or choose another folder with --out",
-            code="folder-in-use",
-        ) from error
-    try:
+    check_tree(folder)
+    with locked(folder / ".lock", timeout=0):
         finish_together(folder / STAGING)
+        if has_manifest(folder):
+            remove_leftovers(folder)
         yield
-    finally:
-        lock.release()
 
 
 def replicate_folder(folder: Path, replicate: int) -> Path:

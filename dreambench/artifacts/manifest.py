@@ -11,12 +11,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    TypeAdapter,
+    ValidationError,
+)
 
 from dreambench.config.protocol import Protocol
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError, name_some
 from dreambench.storage.files import read_json, write_json
+from dreambench.storage.paths import FileName, check_tree
 
 FORMAT = 4
 """Raised when a field, or what a folder has to hold, changes; none before 4 was a release's."""
@@ -81,7 +88,7 @@ class Digests(Record):
 class RecipeRecord(Record):
     """The recipe of a run with its one table; `code` says which code a method from outside is."""
 
-    name: str
+    name: FileName
     method: str
     title: str
     source: str
@@ -123,8 +130,8 @@ class ImageInfo(Record):
 class _Head(Record):
     format: Literal[4] = 4
     protocol: Protocol
-    subjects: list[str]
-    prompts: list[str]
+    subjects: list[FileName]
+    prompts: list[FileName]
     partial: bool
     device: str
     precision: str
@@ -169,7 +176,7 @@ class ExternalManifest(_Head):
     """The manifest of external images; where they lie is not in it."""
 
     kind: Literal["external"] = "external"
-    name: str
+    name: FileName
     images: ImageInfo
     problems: list[ProblemRecord]
     not_measured: dict[str, str]
@@ -193,7 +200,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a folder.
 
     Raises:
-        UserError: there is none, it is of another format, or it was damaged.
+        UserError: there is none, it is of another format, or it was damaged; or a link lies in
+            the folder.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -202,6 +210,7 @@ def read_manifest(folder: Path) -> Manifest:
             hint="make a run with: dreambench run --method dreambooth",
             code="not-a-run",
         )
+    check_tree(folder)
     content = read_json(path)
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:

@@ -269,14 +269,15 @@ def report(
     Further folders stand alongside: of runs, or of `score` with the scores of external images, all
     of one protocol.
     """
-    from dreambench.artifacts.image_set import read_image_set  # noqa: PLC0415
+    from dreambench.artifacts.image_set import hold_folder, read_image_set  # noqa: PLC0415
     from dreambench.report.paper_page import write_paper_table  # noqa: PLC0415
     from dreambench.report.writing import write_report  # noqa: PLC0415
 
     sets = [read_image_set(path, data_dir=data_dir) for path in (run_dir, *alongside)]
-    scored, paths = write_report(sets[0], sets[1:])
-    if paper_table is not None:
-        paths.append(write_paper_table(scored, paper_table, run_dir / "report"))
+    with hold_folder(run_dir):
+        scored, paths = write_report(sets[0], sets[1:])
+        if paper_table is not None:
+            paths.append(write_paper_table(scored, paper_table, run_dir / "report"))
     print_report(scored, paths)
 
 

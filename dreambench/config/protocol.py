@@ -22,6 +22,7 @@ from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
 from dreambench.datasets.subjects import Kind, References, find_dataset, read_index
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest
+from dreambench.storage.paths import FileName
 from dreambench.storage.shipped import shipped_path
 
 Family = Literal["recontextualization", "accessorization", "property", "art", "viewpoint"]
@@ -40,7 +41,7 @@ class _Frozen(BaseModel):
 class Prompt(_Frozen):
     """One prompt. `{subject}` becomes what a method calls its subject ("sks dog")."""
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    id: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     family: Family
     text: str
     kinds: tuple[Kind, ...] = ("live", "object")
@@ -80,7 +81,7 @@ class Protocol(_Frozen):
     a CPU, since sums depend on how they are split; None takes the machine's.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    name: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     version: int = Field(ge=1)
     title: str
     source: str

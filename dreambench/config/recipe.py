@@ -41,6 +41,7 @@ from dreambench.config.toml_files import (
 )
 from dreambench.errors import UserError, suggest, unknown_name
 from dreambench.storage.files import digest
+from dreambench.storage.paths import FileName
 from dreambench.storage.shipped import shipped_path
 
 ALL_TABLES = "all"
@@ -54,7 +55,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: FileName = Field(pattern=NAME_PATTERN)
     method: str
     title: str
     source: str
@@ -90,6 +91,11 @@ class Recipe(BaseModel):
         for file in self._origin.files:
             return file.find(base_model) or file.find(ALL_TABLES) or file.locate("extends")
         return f"recipe '{self.name}', table [{base_model}]"
+
+    def locate_head(self, key: str) -> str:
+        """Return where a key above the tables was written: `FILE:LINE`."""
+        found = (file.find(key) for file in self._origin.files)
+        return next((where for where in found if where), f"recipe '{self.name}'")
 
     def read_settings(self, base_model: str, model: type[Model]) -> Model:
         """Return the numbers for a base model as the settings of the recipe's method.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 import imagehash
-from filelock import FileLock
 from PIL import Image
 
 from dreambench.datasets.subjects import IMAGE_COLUMNS, SUBJECT_COLUMNS, Kind
@@ -20,6 +19,8 @@ from dreambench.errors import UserError
 from dreambench.storage.csv_files import read_csv, write_csv
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import load_image
+from dreambench.storage.locks import locked
+from dreambench.storage.paths import find_name_fault
 from dreambench.storage.shipped import shipped_path
 
 ADVISED_PHOTOS = (3, 6)
@@ -119,8 +120,12 @@ def add_subject(
             hint="use a-z, 0-9, - and _, e.g. my_dog",
             code="invalid-value",
         )
+    if fault := find_name_fault(name):
+        raise UserError(
+            f"the subject name '{name}' {fault}", hint="choose another", code="invalid-value"
+        )
     make_dir(folder)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock"):
         subjects = _read_if_there(folder / "subjects.csv", SUBJECT_COLUMNS)
         images = _read_if_there(folder / "images.csv", IMAGE_COLUMNS[:3])
         if any(row["subject"] == name for row in subjects):
@@ -134,7 +139,7 @@ def add_subject(
         written = []
         for index, (photo, source) in enumerate(zip(photos, names, strict=True)):
             file = f"{name}/{index:02d}.png"
-            row = _write_photo(folder / file, photo)
+            row = _write_photo(folder / file, photo, inside=folder)
             images.append(
                 {"subject": name, "file": file, **row, "source": source, "credit": credit}
             )
@@ -149,12 +154,12 @@ def add_subject(
     return AddedSubject(written, review_photos(names, photos))
 
 
-def _write_photo(path: Path, photo: Image.Image) -> dict[str, str]:
+def _write_photo(path: Path, photo: Image.Image, *, inside: Path) -> dict[str, str]:
     """Write a photo as PNG and return what the index says about its content."""
     buffer = io.BytesIO()
     photo.save(buffer, "PNG")
     content = buffer.getvalue()
-    write_bytes(path, content)
+    write_bytes(path, content, inside=inside)
     return {
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": str(len(content)),

@@ -14,6 +14,7 @@ from dreambench.datasets.subjects import Dataset, Subject, load_subjects, read_i
 from dreambench.errors import UserError, disk_errors
 from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, sha256_file, write_bytes
+from dreambench.storage.paths import check_inside
 
 if TYPE_CHECKING:
     import datasets
@@ -139,7 +140,7 @@ def _not_installed(package: str) -> UserError:
 def _write_image_folder(rows: list[dict[str, Any]], folder: Path) -> None:
     """Write the layout that `datasets` loads as "imagefolder"."""
     for row in rows:
-        target = folder / row["file"]
+        target = check_inside(folder / row["file"], folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(row["path"], target)
     table = [{"file_name": row["file"], **{name: row[name] for name in COLUMNS}} for row in rows]

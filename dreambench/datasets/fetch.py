@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from dreambench.datasets.subjects import Dataset, PinnedFile, check_file, read_index
 from dreambench.errors import UserError, disk_errors, name_some
@@ -23,6 +22,8 @@ from dreambench.progress import Progress
 from dreambench.storage.archives import read_members
 from dreambench.storage.downloads import download, forget_download
 from dreambench.storage.files import digest, make_dir, write_bytes
+from dreambench.storage.locks import locked
+from dreambench.storage.paths import remove_listed
 from dreambench.storage.shipped import cache_dir
 
 COMMIT = "4f887af7970a06fc0cd3adaa1d0b368547d6a1d0"
@@ -34,6 +35,8 @@ MAX_ARCHIVE_BYTES = 2_000_000_000
 Wanted = Callable[[int], bool]
 """Return whether a file of so many bytes may be a photo that is missing."""
 
+_STAGED = re.compile(r"[0-9a-f]{64}")
+"""Names of photos that are collected."""
 _BY_HAND = "download the photos yourself and name their folder or zip archive with --from"
 
 
@@ -53,9 +56,9 @@ def fetch_photos(dataset: Dataset, *, source: str | None, progress: Progress) ->
     missing = [file for file in files if check_file(dataset, file) is not None]
     if not missing:
         return 0
-    locks = make_dir(cache_dir() / "locks")
+    locks = make_dir(cache_dir() / "locks", inside=cache_dir())
     photos = dataset.photos_dir.resolve()
-    with FileLock(locks / f"{digest(str(photos))}.lock"):
+    with locked(locks / f"{digest(str(photos))}.lock"):
         staging = photos.parent / f".{photos.name}.incoming"
         try:
             if source:
@@ -63,7 +66,7 @@ def fetch_photos(dataset: Dataset, *, source: str | None, progress: Progress) ->
             else:
                 _collect_from_first(missing, (GITHUB_ARCHIVE, HUB), staging, progress)
         except UserError:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_listed(staging, _STAGED, inside=photos.parent)
             raise
         _move_in(missing, staging, photos)
     return len(missing)
@@ -90,7 +93,7 @@ def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress
     for _, content in _read_source(source, lambda size: None in sizes or size in sizes, progress):
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in names and sha256 not in found:
-            write_bytes(staging / sha256, content)
+            write_bytes(staging / sha256, content, inside=staging.parent)
             found.add(sha256)
             progress("photos checked", len(found), len(names))
     lacking = [name for sha256, name in names.items() if sha256 not in found]
@@ -111,8 +114,9 @@ def _is_whole(path: Path, sha256: str) -> bool:
 def _move_in(missing: Iterable[PinnedFile], staging: Path, photos: Path) -> None:
     with disk_errors(photos):
         for file in missing:
-            write_bytes(photos / file.file, (staging / file.sha256).read_bytes())
-        shutil.rmtree(staging)
+            content = (staging / file.sha256).read_bytes()
+            write_bytes(photos / file.file, content, inside=photos)
+        remove_listed(staging, _STAGED, inside=photos.parent)
 
 
 def _read_source(source: str, wanted: Wanted, progress: Progress) -> Iterator[tuple[str, bytes]]:
@@ -168,9 +172,11 @@ def _read_folder(folder: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
         for name in sorted(names):
             path = Path(where, name)
             try:
+                if not path.is_file():
+                    continue
                 if path.suffix == ".parquet":
                     yield from _read_parquet(path, wanted)
-                elif path.is_file() and wanted(path.stat().st_size):
+                elif wanted(path.stat().st_size):
                     yield path.relative_to(folder).as_posix(), path.read_bytes()
             except OSError as error:
                 raise UserError(

@@ -9,6 +9,7 @@ names the one photo of a subject where one alone is shown; without it that is th
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from typing import Literal, cast
 from dreambench.errors import UserError, name_some, unknown_name
 from dreambench.storage.csv_files import read_csv
 from dreambench.storage.files import digest, sha256_file
+from dreambench.storage.paths import find_name_fault
 from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
 
 Kind = Literal["live", "object"]
@@ -117,11 +119,12 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
 
     Raises:
         UserError: `unknown-name` for a subject that is not there, `unsafe-path` for a file out of
-            the folder, `invalid-table` for rows that are not valid or contradict each other, and
-            what `read_csv` raises.
+            the folder and a subject whose name cannot be a folder's, `invalid-table` for rows that
+            are not valid or contradict each other, and what `read_csv` raises.
     """
     subjects = read_csv(dataset.index_dir / "subjects.csv", SUBJECT_COLUMNS)
     known = [row["subject"] for row in subjects]
+    _check_names(dataset.index_dir / "subjects.csv", subjects)
     for name in names or ():
         if name not in known:
             raise unknown_name("subject", name, known)
@@ -155,6 +158,25 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
             code="unsafe-path",
         )
     return Index(subjects, images, files, singles)
+
+
+def _check_names(table: Path, subjects: Sequence[dict[str, str]]) -> None:
+    """Refuse names of subjects that cannot be those of folders, or not of two."""
+    faults = []
+    first: dict[str, str] = {}
+    for row in subjects:
+        name = row["subject"]
+        if fault := find_name_fault(name):
+            faults.append(f"the name {name!r} {fault}")
+        other = first.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if other != name:
+            faults.append(f"the name {name!r} is that of the folder {other!r} on some systems")
+    if faults:
+        raise UserError(
+            f"{table}: {name_some(faults, separator='; ')}",
+            hint="rename the subject, in images.csv too",
+            code="unsafe-path",
+        )
 
 
 def _check_subject_rows(

@@ -6,28 +6,32 @@ import hashlib
 import json
 import math
 import os
+import re
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from dreambench.encoders.file_stat import Stat, read_stat
 from dreambench.errors import UserError
 from dreambench.storage.files import make_dir, sha256_file
+from dreambench.storage.locks import acquire_lock
+from dreambench.storage.paths import check_inside
 from dreambench.storage.shipped import cache_dir
 
 Kind = Literal["image", "text", "distance", "look"]
 Row = NDArray[Any]
 T = TypeVar("T")
+_SESSION = re.compile(r"[0-9]+\.[0-9]{3}-[0-9a-f]{32}")
 
 DEFAULT_MAX = "2 GB"
 """Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million rows."""
@@ -106,13 +110,14 @@ class FeatureCache:
     """
 
     def __init__(self, root: Path) -> None:
-        self.folder = make_dir(root / FOLDER)
+        self.folder = make_dir(root / FOLDER, inside=root)
+        for name in (FILE_NAME, f"{FILE_NAME}-journal", "lock"):
+            check_inside(self.folder / name, root)
         self.path = self.folder / FILE_NAME
-        self._sessions = make_dir(self.folder / "sessions")
+        self._sessions = make_dir(self.folder / "sessions", inside=root)
         self._started = time.time()
         # The start is in the name: opening a lock file may change its times.
         self._lock = FileLock(self._sessions / f"{self._started:.3f}-{uuid.uuid4().hex}")
-        self._gate = FileLock(self.folder / "lock")
         with self._alone():
             try:
                 self._lock.acquire(timeout=0)
@@ -245,35 +250,37 @@ class FeatureCache:
     def _alone(self) -> Iterator[None]:
         """Let no other process open the cache, prune it, or replace its file meanwhile."""
         try:
-            self._gate.acquire(timeout=LOCK_SECONDS)
-        except (OSError, Timeout) as error:
-            raise self._refuse(error) from error
+            lock = acquire_lock(self.folder / "lock", LOCK_SECONDS)
+        except UserError as error:
+            raise self._refuse(error.problem) from error
         try:
             yield
         finally:
-            self._gate.release()
+            lock.release()
 
     def _others(self) -> list[tuple[float, Path]]:
         """Return start and lock of others with the cache open; drop those of dead processes."""
         found = []
         for path in self._sessions.iterdir():
-            if path == Path(self._lock.lock_file):
+            is_own = path == Path(self._lock.lock_file)
+            if is_own or not _SESSION.fullmatch(path.name) or path.is_symlink():
                 continue
             lock = FileLock(path)
             try:
                 lock.acquire(timeout=0)
-            except Timeout:
+            except OSError:  # Held, or not ours to tell.
                 found.append((float(path.name.partition("-")[0]), path))
             else:
                 lock.release()
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
         return found
 
     def _leave(self) -> None:
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
-    def _refuse(self, error: Exception) -> UserError:
+    def _refuse(self, error: Exception | str) -> UserError:
         return UserError(
             f"the cache {self.path} cannot be used ({error})",
             hint="make room there, or name another folder with --cache",

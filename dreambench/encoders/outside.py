@@ -17,9 +17,9 @@ from dreambench.encoders.spec import OutsideSpec
 from dreambench.errors import UserError
 from dreambench.plugins import (
     LoadedClass,
+    find_code_file,
+    find_entry_point,
     is_reference,
-    load_entry_point,
-    load_reference,
     plugin_error,
     to_kebab_case,
 )
@@ -41,10 +41,10 @@ def load_outside(reference: str, role: str, *, known: tuple[str, ...] = ()) -> O
         UserError: there is no such class, its code fails, or it is not an encoder for the role.
     """
     if is_reference(reference):
-        loaded = load_reference(reference, option=f"--encoder {role}=")
+        found = find_code_file(reference, option=f"--encoder {role}=")
     else:
-        loaded = load_entry_point(GROUP, reference, kind=f"{role} encoder", known=known)
-    return make_outside_spec(loaded, role)
+        found = find_entry_point(GROUP, reference, kind=f"{role} encoder", known=known)
+    return make_outside_spec(found.load(), role)
 
 
 def make_outside_spec(loaded: LoadedClass, role: str) -> OutsideSpec:

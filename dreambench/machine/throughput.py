@@ -29,7 +29,7 @@ def note_speed(cache_dir: Path, setting: Setting, what: Speed, *, seconds_per_un
     """Keep the latest speed of a kind of work."""
     path = setting.path(cache_dir)
     content: dict[str, Any] = read_json(path) if path.exists() else {"setting": asdict(setting)}
-    write_json(path, {**content, what: seconds_per_unit})
+    write_json(path, {**content, what: seconds_per_unit}, inside=cache_dir)
 
 
 def read_speed(cache_dir: Path, setting: Setting, what: Speed) -> float | None:

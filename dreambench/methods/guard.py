@@ -7,13 +7,13 @@ after each call, and nowhere else.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from dreambench.errors import name_some
 from dreambench.storage.files import write_bytes
+from dreambench.storage.paths import remove_tree
 
 Seen = dict[Path, tuple[int, int]]
 """Files, with their sizes and times of change."""
@@ -61,7 +61,9 @@ class Guard:
         for root, folders, files in os.walk(self.run_dir):
             if own is not None:
                 folders[:] = [name for name in folders if Path(root, name) != own]
-            for name in files:
+            # A link to a folder is not walked into.
+            links = [name for name in folders if Path(root, name).is_symlink()]
+            for name in (*files, *links):
                 about = (path := Path(root, name)).lstat()
                 found[path] = (about.st_size, about.st_mtime_ns)
         for path in self._photos:
@@ -89,6 +91,6 @@ class Guard:
     def _take_away(self, name: Path, *, is_new: bool) -> None:
         """Remove images and trained weights that were touched: they have to be made again."""
         if name.parts[0] == "train" and len(name.parts) > 2:
-            shutil.rmtree(self.run_dir / "train" / name.parts[1], ignore_errors=True)
+            remove_tree(self.run_dir / "train" / name.parts[1], inside=self.run_dir)
         elif name.parts[0] == "images" or is_new:
             (self.run_dir / name).unlink(missing_ok=True)

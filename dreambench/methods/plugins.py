@@ -22,14 +22,17 @@ from dreambench.methods.registry import (
     read_settings,
 )
 from dreambench.plugins import (
+    FoundCode,
     LoadedClass,
+    file_of,
+    find_code_file,
+    find_entry_point,
     is_reference,
     list_entry_points,
-    load_entry_point,
-    load_reference,
     plugin_error,
     to_kebab_case,
 )
+from dreambench.storage.paths import check_inside, find_name_fault
 
 ALL = "all"
 """Stands for one recipe of each shipped method."""
@@ -46,22 +49,47 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         UserError: there is no such recipe or method, or its code fails or is not a method.
     """
+    recipe, found = _find(name)
+    if found is not None:
+        return _make_recipe(found.load(), recipe=recipe)
+    assert recipe is not None
+    return recipe
+
+
+def _find(name: str) -> tuple[Recipe | None, FoundCode | None]:
+    """Return the recipe of a TOML file and the code from outside that `--method` means, if any.
+
+    Nothing is executed.
+    """
     if is_reference(name):
-        return _make_recipe(load_reference(name, option="--method"))
+        return None, find_code_file(name, option="--method")
     if name in list_recipes() or name.endswith(".toml"):
         recipe = load_recipe(name)
         if recipe.method in list_shipped():
-            return recipe
-        return _make_recipe(_load_class(recipe.method, Path(name).parent), recipe=recipe)
+            return recipe, None
+        if is_reference(recipe.method):
+            return recipe, _find_beside(recipe, Path(name).parent)
+        return recipe, _find_installed(recipe.method)
     if name in list_entry_points(GROUP):
-        return _make_recipe(_load_class(name))
+        return None, _find_installed(name)
     raise unknown_name("method", name, [*list_recipes(), *list_entry_points(GROUP), ALL])
 
 
-def _load_class(method: str, folder: Path = Path()) -> LoadedClass:
-    if is_reference(method):
-        return load_reference(method, option="--method", folder=folder)
-    return load_entry_point(GROUP, method, kind="method", known=tuple(list_shipped()))
+def _find_installed(method: str) -> FoundCode:
+    return find_entry_point(GROUP, method, kind="method", known=tuple(list_shipped()))
+
+
+def _find_beside(recipe: Recipe, folder: Path) -> FoundCode:
+    """Find the code of a recipe that names a file; UserError for one out of its own folder."""
+    try:
+        check_inside(folder / file_of(recipe.method), folder)
+    except UserError as error:
+        raise UserError(
+            f"{recipe.locate_head('method')}: '{recipe.method}' is not in the folder of the recipe",
+            hint="put a copy of the code beside the recipe, or pass --method FILE.py:Class",
+            code="unsafe-path",
+        ) from error
+    return find_code_file(recipe.method, option="--method", folder=folder)
 
 
 def find_recipes(
@@ -142,31 +170,33 @@ def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:
 def attach_code(recipe: Recipe, reference: str | None) -> Recipe:
     """Return a recipe that was read from a run folder, with its code found again.
 
-    `reference` is what `--method` says; a package's method is found without it.
+    `reference` is what `--method` says; a package's method is found without it, by the name of its
+    entry point. The code is compared before it is executed, and no file is that only the run names.
 
     Raises:
         UserError: the code is not that of the run.
     """
+    named, found = (None, None) if reference is None else _find(reference)
     if not isinstance(recipe, PluginRecipe):
-        if reference is not None and find_recipe(reference).method != recipe.method:
+        if found is not None or (named is not None and named.method != recipe.method):
             raise UserError(
                 f"the run is of '{recipe.method}' and not of {reference}",
                 hint="leave --method out",
                 code="other-code",
             )
         return recipe
-    if reference is None and "distribution" in recipe.code:
-        reference = recipe.method
     if reference is None:
-        return recipe
-    found = find_recipe(reference)
-    if not isinstance(found, PluginRecipe) or found.code != recipe.code:
+        if "distribution" not in recipe.code:
+            return recipe
+        found = _find_installed(recipe.method)
+    if found is None or found.code != recipe.code:
         raise UserError(
-            f"{reference} is not the code that this run was started with ({recipe.method})",
+            f"{reference or recipe.method} is not the code that this run was started with "
+            f"({recipe.method})",
             hint="restore that code, or start another run with --out",
             code="other-code",
         )
-    return recipe.model_copy(update={"method_class": found.method_class})
+    return recipe.model_copy(update={"method_class": _check_class(found.load())})
 
 
 def list_methods(base_model: BaseModel) -> list[dict[str, Any]]:
@@ -267,7 +297,7 @@ def _describe_class(method_class: type[Method], loaded: LoadedClass) -> dict[str
         "title": getattr(method_class, "title", None) or title.rstrip("."),
         "source": getattr(method_class, "source", None) or loaded.name,
     }
-    if not _ROW_NAME.fullmatch(str(head["name"])):
+    if not _ROW_NAME.fullmatch(str(head["name"])) or find_name_fault(str(head["name"])):
         raise UserError(
             f"{loaded.name} cannot be called '{head['name']}'",
             hint='give the class an attribute: name = "my-method"',

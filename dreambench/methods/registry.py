@@ -12,7 +12,7 @@ import importlib
 from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.base import Context, Method, Settings
-from dreambench.plugins import DISTRIBUTION, list_entry_points, load_entry_point
+from dreambench.plugins import DISTRIBUTION, find_entry_point, list_entry_points
 
 GROUP = "dreambench.methods"
 """Entry point group of packages that have methods: name -> class."""
@@ -54,7 +54,7 @@ def find_method(name: str) -> type[Method]:
     if name not in known:
         raise unknown_name("method", name, known)
     if name not in METHODS:
-        found: type[Method] = load_entry_point(GROUP, name, kind="method").value
+        found: type[Method] = find_entry_point(GROUP, name, kind="method").load().value
         return found
     module, _, attribute = METHODS[name].partition(":")
     method: type[Method] = getattr(importlib.import_module(module), attribute)

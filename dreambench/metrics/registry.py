@@ -23,9 +23,9 @@ from dreambench.errors import UserError, unknown_name
 from dreambench.metrics.base import Metric, Unit
 from dreambench.plugins import (
     LoadedClass,
+    find_code_file,
+    find_entry_point,
     list_entry_points,
-    load_entry_point,
-    load_reference,
     plugin_error,
 )
 
@@ -97,8 +97,8 @@ def find_metric(name: str) -> ChosenMetric:
     if name in own:
         return ChosenMetric(own[name])
     if ".py" in name:
-        return _make_metric(load_reference(name, option="--metric"))
-    chosen = _make_metric(load_entry_point(GROUP, name, kind="metric", known=tuple(own)))
+        return _make_metric(find_code_file(name, option="--metric").load())
+    chosen = _make_metric(find_entry_point(GROUP, name, kind="metric", known=tuple(own)).load())
     if chosen.metric.name != name:
         # A protocol that lists it would look for its numbers under the other name.
         raise UserError(

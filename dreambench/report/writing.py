@@ -25,6 +25,7 @@ from dreambench.report.pages import (
 )
 from dreambench.report.tables import make_long_table
 from dreambench.storage.files import make_dir, write_bytes
+from dreambench.storage.paths import check_inside
 from dreambench.storage.sums import write_sums
 
 FIDELITY = ("dino", "clip-t")
@@ -40,7 +41,7 @@ def write_report(
     """
     sets = [images, *alongside]
     runs, replicates = load_with_replicates(sets)
-    out_dir = make_dir(images.report_dir)
+    out_dir = make_dir(images.report_dir, inside=images.folder)
     paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
     # Replicates have no rows, plots and grids of their own here.
     paths += _write_grids(list(zip(runs, sets, strict=True)), out_dir)
@@ -56,7 +57,7 @@ def _write_tables(
     contents |= {f"{table.name}.csv": render_csv(table) for table in csv_tables}
     contents["report.md"] = render_markdown(make_run_document(runs, replicates))
     for name, text in contents.items():
-        write_bytes(out_dir / name, text.encode())
+        write_bytes(out_dir / name, text.encode(), inside=out_dir)
     return [out_dir / name for name in contents]
 
 
@@ -105,7 +106,7 @@ def _write_grids(sets: Sequence[tuple[Scored, ImageSet]], out_dir: Path) -> list
     grids_dir, grids = out_dir / "grids", []
     if len(shown) > 1:
         grids = [
-            write_grid(images, make_dir(grids_dir) / f"{label}.png")
+            write_grid(images, check_inside(grids_dir / f"{label}.png", out_dir))
             for label, images in shown
             if images is not first
         ]

@@ -76,7 +76,7 @@ class FailureLog:
         before = [f for f in self.found if (f.stage, f.subject) == (stage, subject)]
         old = path.read_text(encoding="utf-8") + "\n" if before and path.is_file() else ""
         text = "".join(traceback.format_exception(error))
-        write_bytes(path, (old + text).encode(errors="replace"))
+        write_bytes(path, (old + text).encode(errors="replace"), inside=self._run_dir)
         failure = Failure(
             stage=stage, subject=subject, error=kind, message=message, n_images=n_images,
             traceback=path.relative_to(self._run_dir).as_posix(),

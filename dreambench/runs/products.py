@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 from dreambench.errors import disk_errors, name_some
 from dreambench.runs.run_folder import Run
+from dreambench.storage.files import move_dir
+from dreambench.storage.paths import remove_tree
 from dreambench.storage.sums import find_changed, read_sums
 
 logger = logging.getLogger(__name__)
@@ -38,10 +39,9 @@ def discard_changed(run: Run) -> None:
 def _discard_training(folder: Path) -> None:
     """Take a trained folder's name away first, so that no kill leaves half of one."""
     part = folder.with_name(f"{folder.name}.part")
-    with disk_errors(folder):
-        shutil.rmtree(part, ignore_errors=True)
-        folder.replace(part)
-        shutil.rmtree(part)
+    remove_tree(part, inside=folder.parent)
+    move_dir(folder, part)
+    remove_tree(part, inside=folder.parent)
 
 
 def _tell(run: Run, what: str, names: list[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dreambench.artifacts.plan import TrainUnit
-from dreambench.errors import disk_errors
 from dreambench.methods import Method
 from dreambench.methods.base import checkpoint_dir
 from dreambench.methods.guard import Guard
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
-from dreambench.storage.files import make_dir, read_json, write_json
+from dreambench.storage.files import make_dir, move_dir, read_json, write_json
+from dreambench.storage.paths import check_inside, check_tree, remove_tree
 from dreambench.storage.sums import write_sums
 
 
@@ -46,8 +45,9 @@ def train_subjects(
         try:
             with guard.watch(part) if guard else nullcontext():
                 method.fit(run.subject(unit.subject), part, seed=unit.seed)
+            check_tree(check_inside(part, run.folder))
         except Exception as error:
-            shutil.rmtree(part, ignore_errors=True)
+            remove_tree(part, inside=run.folder)
             raise_if_photo(error, run.subject(unit.subject))
             failures.record("fit", unit.subject, error, n_images=n_images[unit.subject])
             if failures.is_stuck and missing[index + 1 :]:
@@ -68,9 +68,8 @@ def _open_part(run: Run, unit: TrainUnit) -> Path:
     """Make the folder that a method fills, without what a killed run left there."""
     folder = run.train_dir(unit.subject)
     part = folder.with_name(f"{folder.name}.part")
-    with disk_errors(part):
-        shutil.rmtree(part, ignore_errors=True)
-    return make_dir(part)
+    remove_tree(part, inside=run.folder)
+    return make_dir(part, inside=run.folder)
 
 
 def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None:
@@ -80,8 +79,7 @@ def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None
     """
     write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
     write_sums(part)
-    with disk_errors(part):
-        part.replace(run.train_dir(unit.subject))
+    move_dir(part, check_inside(run.train_dir(unit.subject), run.folder))
 
 
 def _keep_checkpoint(run: Run, unit: TrainUnit, found: Path, *, seconds: float) -> None:
@@ -92,11 +90,11 @@ def _keep_checkpoint(run: Run, unit: TrainUnit, found: Path, *, seconds: float) 
     if not found.is_dir():
         return
     if run.train_dir(unit.subject).is_dir():
-        shutil.rmtree(found)
+        remove_tree(found, inside=found.parent)
         return
     # The last file was written when the step was done.
     since = time.time() - max(path.stat().st_mtime for path in found.iterdir())
-    make_dir(run.train_dir(unit.subject).parent)
+    make_dir(run.train_dir(unit.subject).parent, inside=run.folder)
     _keep_part(run, unit, found, seconds=min(max(seconds - since, 0.0), seconds))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,8 +37,10 @@ from dreambench.scoring.problems import (
 )
 from dreambench.scoring.tools import prepare_encoders, smallest_side_px
 from dreambench.storage.files import digest
+from dreambench.storage.paths import check_inside, find_name_fault
 from dreambench.storage.sums import FILE_NAME as SUMS
 
+_REPORT_SUFFIXES = (".csv", ".md", ".png")
 N_NAMES = 20
 """How many names of a kind of problem are in the summary; the manifest has them all."""
 
@@ -78,9 +79,10 @@ def load_external(
         UserError: a name is unknown, or the folder cannot be read.
     """
     protocol = request.protocol
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", request.name):
+    fault = find_name_fault(request.name)
+    if fault or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", request.name):
         raise UserError(
-            f"'{request.name}' cannot name a row",
+            f"'{request.name}' cannot name a row{f': it {fault}' if fault else ''}",
             hint="use letters, digits and . _ + -, e.g. my-method-v2",
             code="invalid-name",
         )
@@ -151,8 +153,10 @@ def open_results(images: ImageSet) -> ImageSet:
             folder / SUMS, images.summary_path, images.scores_path, images.bounds_path,
             images.conventions_path,
         ):  # fmt: skip
-            old.unlink(missing_ok=True)
-        shutil.rmtree(images.report_dir, ignore_errors=True)
+            check_inside(old, folder).unlink(missing_ok=True)
+        for old in (*images.report_dir.glob("*"), *images.report_dir.glob("grids/*")):
+            if old.suffix in _REPORT_SUFFIXES:
+                check_inside(old, folder).unlink(missing_ok=True)
     manifest = images.manifest.model_copy(update={"sessions": [describe_session(images.device)]})
     write_manifest(folder, manifest)
     return replace(images, manifest=manifest)

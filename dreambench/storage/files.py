@@ -2,38 +2,88 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dreambench.errors import UserError, disk_errors
+from dreambench.storage.paths import check_inside, name_part, remove_listed
+
+_TARGETS = "targets.json"
+_STAGED = re.compile(r"[0-9]{1,9}|targets\.json", re.ASCII)
+"""Names of files in a staged group."""
 
 
-def make_dir(path: Path) -> Path:
-    """Create a folder with its parents and return it; DiskError if that is not possible."""
+def make_dir(path: Path, *, inside: Path | None = None) -> Path:
+    """Create a folder with its parents and return it.
+
+    Raises:
+        DiskError: that is not possible.
+        UserError: `unsafe-path` where it is not in the folder `inside`, or only through a link.
+    """
+    if inside is not None:
+        check_inside(path, inside)
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or all of the new one, even after a kill."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def write_bytes(path: Path, content: bytes, *, inside: Path | None = None) -> None:
+    """Write a file so that a reader sees the old one or all of the new one, even after a kill.
+
+    `inside` is the folder that the user named, where the path has names of others below it. A link
+    in the place of the file is replaced, and what it points to stays.
+
+    Raises:
+        DiskError: it cannot be written.
+        UserError: `unsafe-path` where it is not in the folder `inside`, or only through a link.
+    """
+    if inside is not None:
+        check_inside(path, inside)
+    part = name_part(path)
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
+            part.unlink(missing_ok=True)
+            with part.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(path)
+            sync_dir(path.parent)
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+
+def sync_dir(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, as far as its file system can tell."""
+    if os.name == "nt":
+        return  # Folders cannot be opened there.
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def move_dir(source: Path, target: Path) -> None:
+    """Give a folder that is complete its final name, also after a loss of power.
+
+    Raises:
+        DiskError: that is not possible.
+    """
+    with disk_errors(source):
+        source.replace(target)
+        sync_dir(target.parent)
 
 
 def render_json(content: Any) -> bytes:
@@ -42,9 +92,9 @@ def render_json(content: Any) -> bytes:
     return text.encode() + b"\n"
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, inside: Path | None = None) -> None:
     """Write indented JSON as `write_bytes` does."""
-    write_bytes(path, render_json(content))
+    write_bytes(path, render_json(content), inside=inside)
 
 
 def read_json(path: Path) -> Any:
@@ -67,48 +117,83 @@ def write_together(staging_dir: Path, name: str, files: Mapping[Path, bytes]) ->
     """Write several files of one disk as one step: after a kill there are all or none of them.
 
     They are written to `staging_dir/name.part`, which becomes `name.ready` when complete; then each
-    is moved to its place. `finish_together` completes what a kill interrupted.
+    is moved to its place. `finish_together` completes what a kill interrupted. All places are in
+    the folder that `staging_dir` is in.
+
+    Raises:
+        DiskError: they cannot be written.
+        UserError: `unsafe-path` where one would not be there, or only through a link.
     """
+    part, ready = staging_dir / f"{name}.part", staging_dir / f"{name}.ready"
+    for path in (*files, ready):
+        check_inside(path, staging_dir.parent)
+    remove_listed(part, _STAGED, inside=staging_dir.parent)
     with disk_errors(staging_dir):
-        staging_dir.mkdir(parents=True, exist_ok=True)
-        part, ready = staging_dir / f"{name}.part", staging_dir / f"{name}.ready"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
+        part.mkdir(parents=True)
         try:
             targets = {}
             for index, (target, content) in enumerate(files.items()):
                 write_bytes(part / str(index), content)
                 targets[str(index)] = os.path.relpath(target, staging_dir)
-            write_json(part / "targets.json", targets)
+            write_json(part / _TARGETS, targets)
         except (OSError, UserError):
-            shutil.rmtree(part, ignore_errors=True)
+            remove_listed(part, _STAGED, inside=staging_dir)
             raise
-        part.replace(ready)
-        _move_ready(staging_dir, ready)
+        move_dir(part, ready)
+        _move_ready(ready)
 
 
-def _move_ready(staging_dir: Path, ready: Path) -> None:
-    for index, relative in read_json(ready / "targets.json").items():
-        target = Path(os.path.normpath(staging_dir / relative))
-        if (ready / index).exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (ready / index).replace(target)
-    shutil.rmtree(ready)
+def _move_ready(ready: Path) -> None:
+    """Move each file of a complete group to its place, once all these places are known inside."""
+    moves = {path: target for path, target in _read_targets(ready).items() if path.exists()}
+    for source, target in moves.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.replace(target)
+    for folder in {target.parent for target in moves.values()}:
+        sync_dir(folder)
+    remove_listed(ready, _STAGED, inside=ready.parent)
+
+
+def _read_targets(ready: Path) -> dict[Path, Path]:
+    """Return where each file of a complete group is to go; UserError for what is not inside."""
+    path, hint = ready / _TARGETS, f"delete {ready}"
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(
+        _STAGED.fullmatch(index) and isinstance(target, str) for index, target in found.items()
+    ):
+        raise UserError(f"{path} is damaged", hint=hint, code="damaged-file")
+    moves = {}
+    for index, relative in found.items():
+        target = Path(os.path.normpath(ready.parent / relative))
+        try:
+            target = check_inside(target, ready.parent.parent)
+        except UserError as error:
+            raise UserError(f"{path}: {error.problem}", hint=hint, code="unsafe-path") from error
+        if target.is_dir():
+            raise UserError(f"{path}: {target} is a folder", hint=hint, code="damaged-file")
+        moves[ready / index] = target
+    return moves
 
 
 def finish_together(staging_dir: Path) -> None:
-    """Move what `write_together` had ready before a kill, and remove what it had not."""
+    """Move what `write_together` had ready before a kill, and remove what it had not.
+
+    Raises:
+        DiskError: that is not possible.
+        UserError: `unsafe-path` where something would be moved out of the folder that
+            `staging_dir` is in, or through a link, or is not of `write_together`.
+    """
+    check_inside(staging_dir, staging_dir.parent)
     if not staging_dir.is_dir():
         return
     with disk_errors(staging_dir):
         for folder in sorted(staging_dir.iterdir()):
-            if folder.suffix == ".ready":
-                if (folder / "targets.json").exists():
-                    _move_ready(staging_dir, folder)
-                else:  # All files were moved and the removal itself was interrupted.
-                    shutil.rmtree(folder)
-            elif folder.suffix == ".part":
-                shutil.rmtree(folder)
+            check_inside(folder, staging_dir)
+            if folder.suffix == ".ready" and (folder / _TARGETS).exists():
+                _move_ready(folder)
+            elif folder.suffix in (".ready", ".part"):
+                # Of one that was ready all files were moved, and the removal was interrupted.
+                remove_listed(folder, _STAGED, inside=staging_dir)
 
 
 def sha256_bytes(content: bytes) -> str:

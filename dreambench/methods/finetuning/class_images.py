@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filelock import FileLock
-
 from dreambench import __version__
 from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.base import EncodedImages, LoadedModel
@@ -21,6 +19,8 @@ from dreambench.storage.files import (
     write_together,
 )
 from dreambench.storage.images import encode_generated, load_image
+from dreambench.storage.locks import locked
+from dreambench.storage.paths import check_tree, remove_leftovers
 
 
 def make_class_images(
@@ -40,8 +40,10 @@ def make_class_images(
         "packages": describe_packages(),
         "batch_size": context.batch_size,
     }
-    folder = make_dir(context.cache_dir / "class-images" / digest(key))
-    with FileLock(folder / "lock"):
+    folder = make_dir(context.cache_dir / "class-images" / digest(key), inside=context.cache_dir)
+    check_tree(folder)
+    with locked(folder / "lock"):
+        remove_leftovers(folder)
         finish_together(folder / "staging")
         if not (folder / "key.json").exists():
             write_json(folder / "key.json", key)

@@ -1,6 +1,7 @@
 """Methods on real pipelines: mini's own, and another folder of Stable Diffusion's shape."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -292,6 +293,15 @@ def test_class_images_are_made_once_for_subjects_and_runs(tmp_path):
     assert (tmp_path / "later" / "unet.safetensors").read_bytes() == (
         tmp_path / "dog" / "unet.safetensors"
     ).read_bytes()
+    # Who shares the cache cannot make others write elsewhere.
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(files[0].parent)
+    files[0].parent.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "last").mkdir()
+    with pytest.raises(UserError) as caught:
+        DreamBooth(settings, context(tmp_path / "cache")).fit(dog, tmp_path / "last", seed=1)
+    assert caught.value.code == "unsafe-path"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_images_depend_on_their_own_prompt_and_seed_alone(shared_cache, tmp_path):

@@ -163,3 +163,22 @@ def test_no_two_real_photos_are_called_duplicates():
         photos = [Image.open(path).convert("RGB") for path in subject.photos]
         notes = review_photos([path.name for path in subject.photos], photos)
         assert notes == []
+
+
+@pytest.mark.parametrize("name", ["con", "a" * 201, "../a", "/a", "a/b", "", "nul", "."])
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path, name):
+    with pytest.raises(UserError) as caught:
+        add(tmp_path / "subjects", name)
+    assert caught.value.code == "invalid-value"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photos_are_not_written_through_a_link(tmp_path):
+    add(tmp_path / "subjects", "one")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "subjects" / "two").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError) as caught:
+        add(tmp_path / "subjects", "two")
+    assert caught.value.code == "unsafe-path"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert [s.name for s in load_subjects(find_dataset(str(tmp_path / "subjects")))] == ["one"]

@@ -112,3 +112,34 @@ def test_a_file_left_half_written_in_the_staging_folder_is_not_trusted(dataset, 
         (staging / line.split(",")[2]).write_bytes(b"half")
     assert fetch_from(dataset, source) == 4
     assert read_folder(dataset.photos_dir) == PHOTOS
+
+
+@pytest.mark.parametrize("place", ["staging", "subject"])
+def test_photos_are_not_written_through_links(dataset, tmp_path, place):
+    source = tmp_path / "a.zip"
+    source.write_bytes(GOOD_ZIP)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.txt").write_text("precious")
+    photos = dataset.photos_dir
+    link = photos.parent / f".{photos.name}.incoming" if place == "staging" else photos / "a"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(UserError) as caught:
+        fetch_from(dataset, source)
+    assert caught.value.code == "unsafe-path"
+    assert str(link) in caught.value.problem
+    assert [path.name for path in elsewhere.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("content", [GOOD_ZIP, b"no archive"])
+def test_of_a_folder_with_the_name_of_staging_nothing_else_is_removed(dataset, tmp_path, content):
+    source = tmp_path / "a.zip"
+    source.write_bytes(content)
+    staging = dataset.photos_dir.parent / f".{dataset.photos_dir.name}.incoming"
+    staging.mkdir(parents=True)
+    (staging / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError) as caught:
+        fetch_from(dataset, source)
+    assert "thesis.txt" in caught.value.problem
+    assert (staging / "thesis.txt").read_text() == "precious"

@@ -1,5 +1,7 @@
 """The cache of features: digests that stand for files, damage, and the bound on its size."""
 
+import errno
+import fcntl
 import os
 import random
 import time
@@ -220,3 +222,58 @@ def test_file_in_the_way_is_one_line(photos, vit, tmp_path):
     (tmp_path / "embeddings").write_text("a file")
     with pytest.raises(UserError, match="embeddings"):
         run(photos[:1], [vit], tmp_path)
+
+
+# Links and files of others.
+
+
+def test_what_others_put_among_the_sessions_stays(tmp_path):
+    with FeatureCache(tmp_path):
+        pass
+    sessions = tmp_path / "embeddings" / "sessions"
+    left = sessions / f"1.000-{'0' * 32}"
+    left.write_text("")
+    (sessions / "thesis.txt").write_text("precious")
+    (tmp_path / "precious").write_text("precious")
+    (sessions / f"2.000-{'0' * 32}").symlink_to(tmp_path / "precious")
+    with FeatureCache(tmp_path) as cache:
+        cache.prune(0)
+    assert not left.exists()
+    assert (sessions / "thesis.txt").read_text() == "precious"
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("place", ["", "sessions", FILE_NAME, f"{FILE_NAME}-journal", "lock"])
+@pytest.mark.parametrize("target", ["there", "not there"])
+def test_links_in_the_cache_are_not_followed(tmp_path, place, target):
+    root, folder = tmp_path / "cache", tmp_path / "cache" / "embeddings"
+    (folder if place else root).mkdir(parents=True)
+    if place in ("", "sessions"):
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "thesis.txt").write_text("precious")
+    else:
+        (tmp_path / "there").write_text("precious")
+    (folder / place).symlink_to(tmp_path / target)
+    with pytest.raises(UserError) as caught, FeatureCache(root):
+        pass
+    assert caught.value.code == "unsafe-path"
+    assert f"{folder / place} is a link" in caught.value.problem
+    assert not (tmp_path / "not there").exists()
+    kept = list((tmp_path / "there").iterdir()) if place in ("", "sessions") else []
+    assert [path.name for path in kept] == (["thesis.txt"] if kept else [])
+    # The user's own link to the cache is fine.
+    (tmp_path / "good").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "good")
+    with FeatureCache(tmp_path / "link"):
+        pass
+
+
+def test_a_disk_without_locks_is_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError) as caught, FeatureCache(tmp_path):
+        pass
+    assert caught.value.code == "unusable-cache"
+    assert os.strerror(errno.ENOLCK) in caught.value.problem

@@ -1,5 +1,7 @@
 """The write guard: what a method's code changed outside of its folder is found and taken back."""
 
+import shutil
+
 import pytest
 
 from dreambench.methods.guard import Guard, WriteOutsideError
@@ -58,3 +60,18 @@ def test_an_error_of_the_method_stays_the_error_and_says_what_it_wrote(guard, ru
         raise ValueError("no dog")
     assert "stray.txt" in caught.value.__notes__[0]
     assert not (run_dir / "stray.txt").exists()
+
+
+@pytest.mark.parametrize("place", ["report", "train", "train/dog", "images/dog", "images/mug"])
+def test_a_link_in_the_run_folder_is_taken_away_and_its_target_stays(
+    guard, run_dir, tmp_path, place
+):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "dog").mkdir(parents=True)
+    (elsewhere / "weights.bin").write_text("precious")
+    (elsewhere / "dog" / "weights.bin").write_text("precious")
+    with pytest.raises(WriteOutsideError, match=place), guard.watch():
+        shutil.rmtree(run_dir / place, ignore_errors=True)
+        (run_dir / place).symlink_to(elsewhere)
+    assert not (run_dir / place).is_symlink()
+    assert len([path for path in elsewhere.rglob("*") if path.is_file()]) == 2

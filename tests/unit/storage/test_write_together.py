@@ -41,6 +41,14 @@ def killed_at(step, function, *arguments):
     return False
 
 
+def write(staging, new, name="group"):
+    files.write_together(staging, name, new)
+
+
+def finish(staging):
+    files.finish_together(staging)
+
+
 def read_targets(paths):
     return {path: path.read_bytes() if path.exists() else None for path in paths}
 
@@ -60,10 +68,10 @@ def test_a_kill_at_any_step_leaves_all_or_none_once_it_is_finished(tmp_path):
     outcomes = []
     for step in itertools.count():
         staging, new, old = make_case(tmp_path / str(step))
-        killed = killed_at(step, files.write_together, staging, "group", new)
+        killed = killed_at(step, write, staging, new)
         if not killed:
             assert read_targets(new) == new
-        files.finish_together(staging)
+        finish(staging)
         found = read_targets(new)
         assert found in (old, new)
         assert not staging.exists() or list(staging.iterdir()) == []
@@ -80,12 +88,12 @@ def test_a_kill_of_the_recovery_itself_loses_nothing(tmp_path):
     n_recoveries = 0
     for first, step in ((first, step) for first in itertools.count() for step in range(0, 20, 3)):
         staging, new, _ = make_case(tmp_path / f"{first}-{step}")
-        if not killed_at(first, files.write_together, staging, "group", new):
+        if not killed_at(first, write, staging, new):
             break
         if not list(staging.glob("*.ready")):
             continue
-        n_recoveries += killed_at(step, files.finish_together, staging)
-        files.finish_together(staging)
+        n_recoveries += killed_at(step, finish, staging)
+        finish(staging)
         assert read_targets(new) == new
         assert list(staging.iterdir()) == []
     assert n_recoveries > 20
@@ -96,21 +104,21 @@ def test_what_was_not_ready_is_removed_and_other_groups_are_finished(tmp_path):
     ready = {path: content for path, content in new.items() if path.exists()}
     first = 0
     while not list(staging.glob("*.ready")):
-        assert killed_at(first, files.write_together, staging, "group", ready)
+        assert killed_at(first, write, staging, ready)
         first += 1
     others = {path: content for path, content in new.items() if path not in ready}
-    assert killed_at(6, files.write_together, staging, "other", others)
+    assert killed_at(6, write, staging, others, "other")
     assert list(staging.glob("other.part/*"))
-    files.finish_together(staging)
+    finish(staging)
     assert read_targets(new) == ready | dict.fromkeys(others)
     assert list(staging.iterdir()) == []
 
 
 def test_an_interrupted_group_can_be_written_again_without_recovery(tmp_path):
     staging, new, _ = make_case(tmp_path)
-    assert killed_at(6, files.write_together, staging, "group", new)
+    assert killed_at(6, write, staging, new)
     assert list(staging.glob("group.part/*"))
-    files.write_together(staging, "group", new)
+    write(staging, new)
     assert read_targets(new) == new
 
 
@@ -123,11 +131,11 @@ segments = st.text("abc._- é", min_size=1, max_size=6).filter(lambda s: s.strip
 @given(st.dictionaries(segments, st.binary(max_size=20), max_size=4))
 def test_any_names_and_contents_arrive(tmp_path, contents):
     new = {tmp_path / "out" / name: content for name, content in contents.items()}
-    files.write_together(tmp_path / "deep" / "staging", "group", new)
+    files.write_together(tmp_path / "staging", "group", new)
     assert read_targets(new) == new
-    assert list((tmp_path / "deep" / "staging").iterdir()) == []
+    assert list((tmp_path / "staging").iterdir()) == []
 
 
 def test_nothing_to_finish(tmp_path):
-    files.finish_together(tmp_path / "none")
+    finish(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
