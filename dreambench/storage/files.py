@@ -105,7 +105,7 @@ def read_json(path: Path) -> Any:
         raise UserError(
             f"{path} is not there", hint="is this a run folder?", code="missing-file"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # Not JSON, not UTF-8, or past Python's limits.
         raise UserError(
             f"{path} is not valid JSON ({error})",
             hint="restore or delete it",

@@ -19,7 +19,11 @@ def test_nan_is_refused(tmp_path):
         files.write_json(tmp_path / "x.json", float("nan"))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"{", b"\xff", b"[" * 100_000, b"9" * 6_000],
+    ids=["none", "empty", "cut", "not UTF-8", "deep", "long number"],
+)
 def test_what_is_not_json_is_one_line(tmp_path, content):
     path = tmp_path / "x.json"
     if content is not None:
