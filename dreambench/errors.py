@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,12 @@ class UserError(Exception):
 
 
 class DiskError(UserError):
-    """What could not be written; `is_full` where that holds for whatever comes next as well."""
+    """What the disk did not allow; `is_full` where that holds for whatever comes next as well."""
 
-    def __init__(self, problem: str, *, hint: str = "", is_full: bool = False) -> None:
-        super().__init__(problem, hint=hint, code="disk")
+    def __init__(
+        self, problem: str, *, hint: str = "", code: str = "disk", is_full: bool = False
+    ) -> None:
+        super().__init__(problem, hint=hint, code=code)
         self.is_full = is_full
 
 
@@ -59,31 +62,84 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_AGAIN = "run the same command again; what is done is kept"
+_CONNECTION = f"check the disk, or the connection to it, and {_AGAIN}"
+_LOCKS = "this disk has no file locks: choose a folder on another disk"
+_HINTS = {
+    errno.ENOSPC: f"free some space and {_AGAIN}",
+    errno.EDQUOT: f"free some space and {_AGAIN}",
+    errno.EFBIG: f"allow larger files and {_AGAIN}",
+    errno.EROFS: "choose a folder on a disk that is not read-only",
+    errno.ENOTDIR: "a part of this path is a file, not a folder: choose another path",
+    errno.EEXIST: "a file is in the way: move it, or choose another path",
+    errno.EISDIR: "a folder is where a file should be: name a file, or move the folder",
+    errno.ENOTEMPTY: f"another program put files there meanwhile: close it, and {_AGAIN}",
+    errno.ENOENT: "a folder on this path is missing, or was removed meanwhile: check the path",
+    errno.ENAMETOOLONG: "choose a shorter name or path",
+    errno.ELOOP: "a link on this path leads back to itself: remove it",
+    errno.EINVAL: "this disk does not allow it: check the name, or choose another disk",
+    errno.EILSEQ: "this disk does not allow such a name: choose another name",
+    errno.EXDEV: "its folder is spread over two disks: choose a folder that lies on one",
+    errno.EBUSY: f"another program is using it: close that program, and {_AGAIN}",
+    errno.ETXTBSY: f"another program is using it: close that program, and {_AGAIN}",
+    errno.EAGAIN: f"another program is using it: close that program, and {_AGAIN}",
+    errno.EMFILE: f"raise the limit on open files (ulimit -n), and {_AGAIN}",
+    errno.ENFILE: f"close other programs, which have too many files open, and {_AGAIN}",
+    errno.ENOMEM: f"close other programs to free memory, and {_AGAIN}",
+    errno.ENOLCK: _LOCKS,
+    errno.ENOSYS: _LOCKS,
+    errno.EOPNOTSUPP: _LOCKS,
+    errno.EPIPE: "the program at the other end has stopped: start both again",
+    errno.EIO: _CONNECTION,
+    errno.ESTALE: _CONNECTION,
+    errno.ENODEV: _CONNECTION,
+    errno.ENXIO: _CONNECTION,
+    errno.ETIMEDOUT: _CONNECTION,
+}
+_MISSING = "restore it, or name another"
+_PERMISSIONS = {
+    "read": "change its permissions, or name another",
+    "write": "change the permissions there, or choose a folder that you may write to",
+    "use": "change its permissions, or choose another path",
+}
+
+
+def explain_os_error(
+    error: OSError, path: Path | str | None = None, *, reads: bool = False
+) -> DiskError:
+    """Return the one line for whatever the operating system refuses, whichever its number.
+
+    `path` is what the error is about, by default the file that it names itself. The code is "disk",
+    or where the file was only read, `missing-file` or `unreadable-file`. An error without a number
+    is a library's, and the first line of its text is the problem.
+    """
+    verb = "read" if reads else "use" if path is None else "write"
+    named = error.filename if path is None else path
+    named = os.fsdecode(named) if isinstance(named, bytes) else named
+    is_missing = reads and error.errno == errno.ENOENT
+    if error.errno is None:
+        text = str(error).strip() or type(error).__name__
+        reason, hint = text.splitlines()[0], "dreambench -v prints where in the code it happened"
+    else:
+        reason = error.strerror or f"error {error.errno}"
+        hint = _MISSING if is_missing else _HINTS.get(error.errno, _CONNECTION)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            hint = _PERMISSIONS[verb]
+    return DiskError(
+        reason if named is None else f"cannot {verb} {named}: {reason}",
+        hint=hint,
+        code="disk" if not reads else "missing-file" if is_missing else "unreadable-file",
+        is_full=error.errno in _FULL,
+    )
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that may not be written into a DiskError that names it."""
+def disk_errors(path: Path, *, reads: bool = False) -> Iterator[None]:
+    """Turn any OSError into the DiskError of `explain_os_error`, which names `path`."""
     try:
         yield
     except OSError as error:
-        hints = {
-            errno.ENOSPC: "free some space and run the same command again; what is done is kept",
-            errno.EFBIG: "allow larger files and run the same command again; what is done is kept",
-            errno.EDQUOT: "free some space and run the same command again; what is done is kept",
-            errno.EACCES: "pick a folder that you may write, with --out",
-            errno.EPERM: "pick a folder that you may write, with --out",
-            errno.EROFS: "pick a folder that you may write, with --out",
-            errno.ENOTDIR: "a file is in the way; pick another folder, with --out",
-            errno.EEXIST: "a file is in the way; pick another folder, with --out",
-        }
-        if error.errno not in hints:
-            raise
-        raise DiskError(
-            f"cannot write {path}: {error.strerror}",
-            hint=hints[error.errno],
-            is_full=error.errno in _FULL,
-        ) from error
+        raise explain_os_error(error, path, reads=reads) from error
 
 
 def raise_if_full(error: BaseException, path: Path) -> None:
@@ -91,5 +147,4 @@ def raise_if_full(error: BaseException, path: Path) -> None:
     if isinstance(error, DiskError) and error.is_full:
         raise error
     if isinstance(error, OSError) and error.errno in _FULL:
-        with disk_errors(path):
-            raise error
+        raise explain_os_error(error, path) from error

@@ -190,11 +190,13 @@ def add(
     """
     from dreambench.datasets.custom_subjects import (  # noqa: PLC0415  (imports scipy)
         add_subject,
+        check_subject_name,
         find_kind,
         load_class_nouns,
         load_photos,
     )
 
+    check_subject_name(name)
     images = load_photos(photos, min_side_px=min_side_px)
     if class_name == "auto":
         from dreambench.encoders.classification import classify_photos  # noqa: PLC0415  (imports torch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import click
 
-from dreambench.errors import UserError
+from dreambench.errors import UserError, explain_os_error
 
 method_option = click.option(
     "--method",
@@ -107,7 +109,7 @@ class Failure(click.ClickException):
 
 
 def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Print a UserError as one line and exit with 2; anything else keeps its traceback."""
+    """Print a UserError or OSError as one line and exit with 2; a bug keeps its traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -115,6 +117,11 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             return command(*args, **kwargs)
         except UserError as error:
             raise Failure(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # The reader of a pipe has enough; Click ends without a word.
+            logging.getLogger("dreambench").debug("an error of the system", exc_info=error)
+            raise Failure(str(explain_os_error(error))) from error
         except KeyboardInterrupt:
             click.echo("\ndreambench: stopped; run the same command again to resume", err=True)
             sys.exit(130)
@@ -131,6 +138,8 @@ class _EchoHandler(logging.Handler):
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     """Print the package's log on stderr: notices, only errors (quiet), or all (verbose)."""
+    # A picture that is refused for its size need not be warned of as well.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit of")
     logger = logging.getLogger("dreambench")
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
     if not any(isinstance(handler, _EchoHandler) for handler in logger.handlers):

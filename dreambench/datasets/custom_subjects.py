@@ -15,7 +15,7 @@ import imagehash
 from PIL import Image
 
 from dreambench.datasets.subjects import IMAGE_COLUMNS, SUBJECT_COLUMNS, Kind
-from dreambench.errors import UserError
+from dreambench.errors import UserError, disk_errors
 from dreambench.storage.csv_files import read_csv, write_csv
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import load_image
@@ -28,6 +28,11 @@ ADVISED_SIDE_PX = 512
 # Re-encoded, resized and slightly edited copies lie within this distance (of 64 bits); the nearest
 # pair among the paper's 158 photos is at 14.
 NEAR_DUPLICATE_BITS = 10
+MAX_PIXELS = 400_000_000
+"""Of all photos of a subject together: six of the largest that are read, 1.6 GB of memory."""
+# A photo of nothing has noise of the camera and of JPEG, but no more.
+ONE_COLOUR_LEVELS = 8
+MAX_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -60,26 +65,43 @@ def load_photos(paths: Sequence[Path], *, min_side_px: int) -> list[Image.Image]
     """Load photos upright and in RGB.
 
     Raises:
-        UserError: `unusable-image`, which names every photo that cannot be read or whose short
-            side is below `min_side_px`.
+        UserError: `unusable-image`, which names every photo that cannot be read, whose short side
+            is below `min_side_px`, or that has one colour; `too-large` beyond MAX_PIXELS together.
     """
-    photos, faults = [], []
+    photos, faults, hints = [], [], []
+    n_pixels = 0
     for path in paths:
         try:
             photo = load_image(path)
         except UserError as error:
             faults.append(error.problem)
+            hints.append(error.hint)
             continue
         if min(photo.size) < min_side_px:
             faults.append(f"{path} has {photo.width} x {photo.height} pixels")
+            hints.append(f"photos must be at least {min_side_px} px wide and high")
+        elif max(high - low for low, high in photo.getextrema()) <= ONE_COLOUR_LEVELS:
+            faults.append(f"{path} has one colour, {_name_colour(photo)}")
+            hints.append("leave out photos that show nothing")
+        n_pixels += photo.width * photo.height
+        if n_pixels > MAX_PIXELS:
+            raise UserError(
+                f"the photos together have over {MAX_PIXELS // 1_000_000} megapixels",
+                hint="use fewer or smaller photos",
+                code="too-large",
+            )
         photos.append(photo)
     if faults:
-        raise UserError(
-            "; ".join(faults),
-            hint=f"photos must be readable and at least {min_side_px} px wide and high",
-            code="unusable-image",
-        )
+        hint = "; ".join(dict.fromkeys(hint for hint in hints if hint))
+        raise UserError("; ".join(faults), hint=hint, code="unusable-image")
     return photos
+
+
+def _name_colour(photo: Image.Image) -> str:
+    """Return the colour in the middle of a photo; what is transparent is white."""
+    colour = photo.getpixel((photo.width // 2, photo.height // 2))
+    names = {(0, 0, 0): "black", (255, 255, 255): "white or transparent"}
+    return names.get(cast(tuple[int, int, int], colour), f"RGB {colour}")
 
 
 def review_photos(names: Sequence[str], photos: Sequence[Image.Image]) -> list[str]:
@@ -101,6 +123,20 @@ def review_photos(names: Sequence[str], photos: Sequence[Image.Image]) -> list[s
     return notes
 
 
+def check_subject_name(name: str) -> None:
+    """Refuse a name that cannot be a folder's: UserError (`invalid-value`)."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or len(name) > MAX_NAME:
+        raise UserError(
+            f"'{name[:MAX_NAME]}' ({len(name)} characters) is not a valid subject name",
+            hint=f"use a-z, 0-9, - and _, at most {MAX_NAME}, e.g. my_dog",
+            code="invalid-value",
+        )
+    if fault := find_name_fault(name):
+        raise UserError(
+            f"the subject name '{name}' {fault}", hint="choose another", code="invalid-value"
+        )
+
+
 def add_subject(
     folder: Path, name: str, *, photos: Sequence[Image.Image], names: Sequence[str],
     class_name: str, kind: Kind, credit: str = "",
@@ -114,16 +150,7 @@ def add_subject(
         UserError: `invalid-value` for a name that cannot be a folder's, `name-taken`, and what
             `read_csv` raises for index files that are there and are not valid.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise UserError(
-            f"'{name}' is not a valid subject name",
-            hint="use a-z, 0-9, - and _, e.g. my_dog",
-            code="invalid-value",
-        )
-    if fault := find_name_fault(name):
-        raise UserError(
-            f"the subject name '{name}' {fault}", hint="choose another", code="invalid-value"
-        )
+    check_subject_name(name)
     make_dir(folder)
     with locked(folder / ".lock"):
         subjects = _read_if_there(folder / "subjects.csv", SUBJECT_COLUMNS)

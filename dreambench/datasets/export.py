@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import datasets
 
 PARQUET_NAME = "photos.parquet"
+FILES = ("images", PARQUET_NAME, "croissant.json")
 COLUMNS = {
     "subject": "Name of the individual",
     "class_name": "Its class noun",
@@ -55,20 +57,31 @@ def export_dataset(dataset: Dataset, out_dir: Path) -> list[Path]:
         UserError: `folder-not-empty`, `changed-data` when a photo is not the pinned one, and
             `missing-package` without the optional packages.
     """
-    make_dir(out_dir)
-    if any(not entry.name.startswith(".") for entry in out_dir.iterdir()):
-        raise UserError(
-            f"{out_dir} is not empty",
-            hint="name another folder with --to",
-            code="folder-not-empty",
-        )
+    for package in ("datasets", "mlcroissant"):
+        if importlib.util.find_spec(package) is None:
+            raise _not_installed(package)
     subjects = load_subjects(dataset)
     rows = make_rows(dataset, subjects)
+    make_dir(out_dir)
     with disk_errors(out_dir):
-        _write_image_folder(rows, out_dir / "images")
-        make_table(rows).to_parquet(str(out_dir / PARQUET_NAME))
-    _write_croissant(dataset, rows, out_dir)
-    return [out_dir / name for name in ("images", PARQUET_NAME, "croissant.json")]
+        if any(not entry.name.startswith(".") for entry in out_dir.iterdir()):
+            raise UserError(
+                f"{out_dir} is not empty",
+                hint="name another folder with --to",
+                code="folder-not-empty",
+            )
+        # In a hidden folder first, so that a call that fails leaves nothing in the way of the next.
+        part = out_dir / ".export.part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _write_image_folder(rows, part / "images")
+            make_table(rows).to_parquet(str(part / PARQUET_NAME))
+            _write_croissant(dataset, rows, part)
+            for name in FILES:
+                (part / name).replace(out_dir / name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return [out_dir / name for name in FILES]
 
 
 def push_dataset(dataset: Dataset, repository: str, *, token: str | None) -> str:

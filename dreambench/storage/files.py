@@ -100,14 +100,12 @@ def write_json(path: Path, content: Any, *, inside: Path | None = None) -> None:
 def read_json(path: Path) -> Any:
     """Return parsed JSON; UserError (`missing-file`, `unreadable-file`) when there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        with disk_errors(path, reads=True):
+            return json.loads(path.read_text(encoding="utf-8"))
+    # Numbers of thousands of digits are a ValueError too, and nesting as deep a RecursionError.
+    except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path} is not there", hint="is this a run folder?", code="missing-file"
-        ) from error
-    except (ValueError, RecursionError) as error:  # Not JSON, not UTF-8, or past Python's limits.
-        raise UserError(
-            f"{path} is not valid JSON ({error})",
+            f"{path} is not valid JSON ({str(error)[:200]})",
             hint="restore or delete it",
             code="unreadable-file",
         ) from error

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from dreambench.errors import UserError
+from dreambench.errors import UserError, explain_os_error
+from dreambench.storage.formats import HEAD_BYTES, advise, explain_absence, recognise
 from dreambench.types import Mask
 
 MAX_IMAGE_PIXELS = 64_000_000
@@ -23,7 +24,6 @@ MAX_IMAGE_BYTES = 100_000_000
 # What PIL raises on damaged files, besides UnidentifiedImageError; found by damaging files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error,
-    Image.DecompressionBombError,
 )  # fmt: skip
 
 
@@ -46,17 +46,22 @@ def load_image(path: Path) -> Image.Image:
     Raises:
         ImageError: for a file that is missing, not an image, damaged, animated or too large.
     """
-    smaller = "use a smaller file"
+    smaller = "use a smaller version of it"
     try:
         if not path.is_file():
-            raise ImageError(path, "is not there", hint="restore it or name another")
+            reason, hint = explain_absence(path)
+            raise ImageError(path, reason, hint=hint)
         if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise ImageError(path, f"is over {MAX_IMAGE_BYTES} bytes", hint=smaller)
+            limit = f"{MAX_IMAGE_BYTES // 1_000_000} MB"
+            raise ImageError(
+                path, f"is a file of over {limit}, the most that is read", hint=smaller
+            )
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
             if image.width * image.height > MAX_IMAGE_PIXELS:
                 size = f"{image.width} x {image.height}"
-                raise ImageError(path, f"has {size} pixels, over {MAX_IMAGE_PIXELS}", hint=smaller)
+                limit = f"{MAX_IMAGE_PIXELS // 1_000_000} megapixels, the most that is read"
+                raise ImageError(path, f"has {size} pixels, over {limit}", hint=smaller)
             n_frames = getattr(image, "n_frames", 1)
             if n_frames > 1 and image.format != "MPO":
                 one = "save the frame that you mean as a file of its own"
@@ -70,12 +75,22 @@ def load_image(path: Path) -> Image.Image:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        reason = "cannot be read as an image (it is not a PNG, JPEG or WebP file)"
-        raise ImageError(path, reason) from error
+        what, hint = "it is not a PNG, JPEG or WebP file", "copy or download it again"
+        if (found := recognise(content[:HEAD_BYTES])) is not None:
+            is_ours = found.name in ("PNG", "JPEG", "WebP")
+            what = f"it is {'damaged ' if is_ours else ''}{found.name}"
+            what, hint = (
+                (what, hint) if is_ours else (f"{what}, not PNG, JPEG or WebP", advise(found))
+            )
+        raise ImageError(path, f"cannot be read as an image ({what})", hint=hint) from error
+    except Image.DecompressionBombError as error:
+        reason = f"has over {MAX_IMAGE_PIXELS // 1_000_000} megapixels, the most that is read"
+        raise ImageError(path, reason, hint=smaller) from error
     except _DAMAGE as error:
-        # An error of the operating system holds the path; its text alone does not.
-        text = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ImageError(path, f"cannot be read as an image ({text})") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            told = explain_os_error(error, reads=True)
+            raise ImageError(path, f"cannot be read ({error.strerror})", hint=told.hint) from error
+        raise ImageError(path, f"cannot be read as an image ({error})") from error
 
 
 def _find_damage(content: bytes, image_format: str) -> str:

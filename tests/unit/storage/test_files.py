@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from dreambench.errors import DiskError, UserError, disk_errors
+from dreambench.errors import DiskError, UserError
 from dreambench.storage import files
 
 
@@ -49,11 +49,6 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert str(path) in caught.value.problem
     assert files.read_json(path) == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_only_the_users_faults_become_user_errors(tmp_path):
-    with pytest.raises(OSError, match="odd"), disk_errors(tmp_path):
-        raise OSError(errno.EIO, "odd")
 
 
 def test_digest_sees_content_and_not_key_order():
