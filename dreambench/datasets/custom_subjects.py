@@ -80,7 +80,7 @@ def load_photos(paths: Sequence[Path], *, min_side_px: int) -> list[Image.Image]
         if min(photo.size) < min_side_px:
             faults.append(f"{path} has {photo.width} x {photo.height} pixels")
             hints.append(f"photos must be at least {min_side_px} px wide and high")
-        elif max(high - low for low, high in photo.getextrema()) <= ONE_COLOUR_LEVELS:
+        elif _has_one_colour(photo):
             faults.append(f"{path} has one colour, {_name_colour(photo)}")
             hints.append("leave out photos that show nothing")
         n_pixels += photo.width * photo.height
@@ -95,6 +95,11 @@ def load_photos(paths: Sequence[Path], *, min_side_px: int) -> list[Image.Image]
         hint = "; ".join(dict.fromkeys(hint for hint in hints if hint))
         raise UserError("; ".join(faults), hint=hint, code="unusable-image")
     return photos
+
+
+def _has_one_colour(photo: Image.Image) -> bool:
+    ranges = cast(tuple[tuple[int, int], ...], photo.getextrema())
+    return max(high - low for low, high in ranges) <= ONE_COLOUR_LEVELS
 
 
 def _name_colour(photo: Image.Image) -> str:

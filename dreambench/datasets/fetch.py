@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreambench.datasets.subjects import Dataset, PinnedFile, check_file, read_index
-from dreambench.errors import UserError, disk_errors, name_some
+from dreambench.errors import UserError, disk_errors, explain_os_error, name_some
 from dreambench.progress import Progress
 from dreambench.storage.archives import read_members
-from dreambench.storage.downloads import download, forget_download
+from dreambench.storage.downloads import download, forget_download, hide_secrets
 from dreambench.storage.files import digest, make_dir, write_bytes
+from dreambench.storage.formats import explain_absence, read_head, recognise
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import remove_listed
 from dreambench.storage.shipped import cache_dir
@@ -32,8 +34,30 @@ HUB_DATASET = "google/dreambooth"
 HUB = "hub"
 MAX_ARCHIVE_BYTES = 2_000_000_000
 
-Wanted = Callable[[int], bool]
-"""Return whether a file of so many bytes may be a photo that is missing."""
+
+class Wanted:
+    """Says whether a file of so many bytes may be a photo that is missing, and what others are."""
+
+    def __init__(self, missing: Sequence[PinnedFile]) -> None:
+        self._sizes = {file.n_bytes for file in missing}
+        self._heads: Counter[str] = Counter()
+
+    def __call__(self, n_bytes: int) -> bool:
+        """Return whether to read the file."""
+        return None in self._sizes or n_bytes in self._sizes
+
+    def skip(self, head: bytes) -> None:
+        """Take note of the first bytes of a file that was not wanted."""
+        found = recognise(head)
+        if found is not None:
+            self._heads[found.name] += 1
+
+    @property
+    def others(self) -> str:
+        """What the files that were not wanted are, the most first; "" where that is not known."""
+        names = [f"{n} x {name}" for name, n in self._heads.most_common(3)]
+        return f" (among its other files: {', '.join(names)})" if names else ""
+
 
 _STAGED = re.compile(r"[0-9a-f]{64}")
 """Names of photos that are collected."""
@@ -73,7 +97,7 @@ def fetch_photos(dataset: Dataset, *, source: str | None, progress: Progress) ->
 
 
 def _collect_from_first(
-    missing: Iterable[PinnedFile], sources: Sequence[str], staging: Path, progress: Progress
+    missing: Sequence[PinnedFile], sources: Sequence[str], staging: Path, progress: Progress
 ) -> None:
     """Collect from the first source that has everything; else raise what each one lacked."""
     problems = []
@@ -85,12 +109,12 @@ def _collect_from_first(
     raise UserError("; ".join(problems), hint=_BY_HAND, code="download-failed")
 
 
-def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress: Progress) -> None:
+def _collect(missing: Sequence[PinnedFile], source: str, staging: Path, progress: Progress) -> None:
     """Put the missing files into `staging`, each under its SHA-256; UserError if any is lacking."""
     names = {file.sha256: file.file for file in missing}
-    sizes = {file.n_bytes for file in missing}
+    wanted = Wanted(missing)
     found = {sha256 for sha256 in names if _is_whole(staging / sha256, sha256)}
-    for _, content in _read_source(source, lambda size: None in sizes or size in sizes, progress):
+    for _, content in _read_source(source, wanted, progress):
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in names and sha256 not in found:
             write_bytes(staging / sha256, content, inside=staging.parent)
@@ -99,8 +123,8 @@ def _collect(missing: Iterable[PinnedFile], source: str, staging: Path, progress
     lacking = [name for sha256, name in names.items() if sha256 not in found]
     if lacking:
         raise UserError(
-            f"{source} lacks {len(lacking)} of {len(names)} photos with the pinned bytes: "
-            f"{name_some(lacking)}",
+            f"{hide_secrets(source)} lacks {len(lacking)} of {len(names)} photos with the pinned "
+            f"bytes{wanted.others}: {name_some(lacking)}",
             hint="nothing was changed; name another source with --from",
             code="incomplete-source",
         )
@@ -111,7 +135,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
-def _move_in(missing: Iterable[PinnedFile], staging: Path, photos: Path) -> None:
+def _move_in(missing: Sequence[PinnedFile], staging: Path, photos: Path) -> None:
     with disk_errors(photos):
         for file in missing:
             content = (staging / file.sha256).read_bytes()
@@ -128,10 +152,11 @@ def _read_source(source: str, wanted: Wanted, progress: Progress) -> Iterator[tu
     if path.is_dir():
         return _read_folder(path, wanted)
     if path.is_file():
-        return read_members(path, wanted)
+        return read_members(path, wanted, skipped=wanted.skip)
+    reason = explain_absence(path)[0] if "://" not in source else "is not an http(s) address"
     raise UserError(
-        f"{source} is not a folder, a zip archive or an http(s) address",
-        hint="name one of these with --from",
+        f"{hide_secrets(source)} {reason}",
+        hint="name a folder, a zip archive or an http(s) address with --from",
         code="invalid-value",
     )
 
@@ -140,12 +165,12 @@ def _read_url(url: str, wanted: Wanted, progress: Progress) -> Iterator[tuple[st
     folder = cache_dir() / "downloads"
     path = download(url, folder, progress=progress, max_bytes=MAX_ARCHIVE_BYTES)
     try:
-        yield from read_members(path, wanted)
+        yield from read_members(path, wanted, skipped=wanted.skip)
     except UserError as error:
         # What was downloaded completely and is of no use would be of no use again.
         forget_download(url, folder)
         raise UserError(
-            error.problem.replace(str(path), url),
+            error.problem.replace(str(path), hide_secrets(url)),
             hint="name another source with --from",
             code=error.code,
         ) from error
@@ -178,12 +203,10 @@ def _read_folder(folder: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:
                     yield from _read_parquet(path, wanted)
                 elif wanted(path.stat().st_size):
                     yield path.relative_to(folder).as_posix(), path.read_bytes()
+                else:
+                    wanted.skip(read_head(path))
             except OSError as error:
-                raise UserError(
-                    f"{path} cannot be read ({error.strerror or error})",
-                    hint="fix or remove it",
-                    code="unreadable-file",
-                ) from error
+                raise explain_os_error(error, path, reads=True) from error
 
 
 def _read_parquet(path: Path, wanted: Wanted) -> Iterator[tuple[str, bytes]]:

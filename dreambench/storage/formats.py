@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where it is not what was asked for; and what stands in its way.
+"""What a file is by its first bytes where it is not what was asked for, or why there is none.
 
 No library is asked: python-magic needs a system library, and filetype and puremagic know neither
 git-lfs pointers nor which of the formats are pictures that can be converted.
@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import stat
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from dreambench.errors import explain_os_error
 
 HEAD_BYTES = 512
 MAX_HEADER_BYTES = 100_000_000
@@ -79,21 +78,18 @@ _ADVICE: dict[Kind, str] = {
 
 def recognise(head: bytes) -> Format | None:
     """Return what a file is by its first HEAD_BYTES; None where that is not known here."""
-    if not head:
-        return Format("empty", "empty")
     if not head.strip(b"\0"):
-        return Format("nothing but zero bytes", "empty")
-    if head[4:8] == b"ftyp" and head[8:12].decode("latin-1") in _BRANDS:
-        return _BRANDS[head[8:12].decode("latin-1")]
+        return Format("nothing but zero bytes" if head else "empty", "empty")
+    if head[4:8] == b"ftyp" and (found := _BRANDS.get(head[8:12].decode("latin-1"))) is not None:
+        return found
     for start, magic, found in _MAGIC:
         if head[start : start + len(magic)] == magic:
             return found
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:100].lower()
-    if text.startswith((b"<svg", b"<?xml")) and b"<svg" in head.lower():
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text:
         return Format("SVG", "picture")
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml", b"<script")):
-        return Format("a web page (HTML)", "page")
-    return None
+    is_page = text.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<script"))
+    return Format("a web page (HTML)", "page") if is_page else None
 
 
 def read_head(path: Path) -> bytes:
@@ -107,36 +103,36 @@ def advise(found: Format) -> str:
     return _ADVICE[found.kind]
 
 
-def count_formats(heads: Iterable[bytes]) -> str:
-    """Return how many files there are of each known format, e.g. "158 x a git-lfs pointer"."""
-    names = Counter(found.name for found in map(recognise, heads) if found is not None)
-    return ", ".join(f"{n} x {name}" for name, n in names.most_common(3))
-
-
 def explain_absence(path: Path) -> tuple[str, str]:
     """Return why a path is not a file that can be opened, and what to do about it."""
-    text = os.fspath(path)
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            return "is a link that leads back to itself", "remove it and name the file itself"
-        if path.is_symlink():
-            target = os.readlink(path)
-            return "is a link to a file that is not there", f"restore {target}, or name another"
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            return f"cannot be read ({error.strerror})", "check its name, its disk and permissions"
-        if any(letter in text for letter in "*?["):
-            return "is not there, and no file matches it as a pattern", "check the folder's name"
-        if text.startswith("~"):
-            return "is not there, since a shell does not expand ~ in quotes", "leave out the quotes"
-        if text != text.strip():
-            return "is not there, and its name begins or ends with a blank", "remove the blank"
-        return "is not there", "restore it or name another"
+        return _explain_no_stat(path, error)
     if stat.S_ISDIR(mode):
         return "is a folder", f"name the files in it, e.g. {path}/*"
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return f"is {kinds.get(stat.S_IFMT(mode), 'a device')} and not a file", "name a file"
+
+
+def _explain_no_stat(path: Path, error: OSError) -> tuple[str, str]:
+    text = str(path)
+    reason, hint = "is not there", "restore it or name another"
+    if error.errno == errno.ELOOP:
+        reason, hint = "is a link that leads back to itself", "remove it and name the file itself"
+    elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        told = explain_os_error(error, path, reads=True)
+        reason, hint = f"cannot be read ({error.strerror})", told.hint
+    elif path.is_symlink():
+        reason = "is a link to a file that is not there"
+        hint = f"restore {path.readlink()}, or name another"
+    elif any(letter in text for letter in "*?["):
+        reason, hint = f"{reason}, and no file matches it as a pattern", "check the folder's name"
+    elif text.startswith("~"):
+        reason, hint = f"{reason}, since a shell keeps ~ in quotes as it is", "leave out the quotes"
+    elif text != text.strip():
+        reason, hint = f"{reason}, and its name begins or ends with a blank", "remove the blank"
+    return reason, hint
 
 
 def find_weights_damage(path: Path) -> tuple[str, str] | None:
@@ -163,12 +159,11 @@ def find_weights_damage(path: Path) -> tuple[str, str] | None:
         stream.seek(8)
         text = stream.read(length)
     try:
-        entries = json.loads(text) if len(text) == length else None
+        entries = json.loads(text) if len(text) == length else {}
         ends = [entry["data_offsets"][1] for key, entry in entries.items() if key[:2] != "__"]
         n_expected = 8 + length + max(ends, default=0)
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
-        is_cut = n_bytes < 8 + length
-        return "is cut off" if is_cut else "has a damaged head", again
+        return "has a damaged head", again
     if n_bytes < n_expected:
         return f"is cut off: it has {n_bytes:,} of {n_expected:,} bytes", again
     return None

@@ -46,51 +46,57 @@ def load_image(path: Path) -> Image.Image:
     Raises:
         ImageError: for a file that is missing, not an image, damaged, animated or too large.
     """
-    smaller = "use a smaller version of it"
     try:
         if not path.is_file():
             reason, hint = explain_absence(path)
             raise ImageError(path, reason, hint=hint)
         if path.stat().st_size > MAX_IMAGE_BYTES:
-            limit = f"{MAX_IMAGE_BYTES // 1_000_000} MB"
-            raise ImageError(
-                path, f"is a file of over {limit}, the most that is read", hint=smaller
-            )
+            raise _too_large(path, f"is a file of over {MAX_IMAGE_BYTES // 1_000_000} MB")
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                size = f"{image.width} x {image.height}"
-                limit = f"{MAX_IMAGE_PIXELS // 1_000_000} megapixels, the most that is read"
-                raise ImageError(path, f"has {size} pixels, over {limit}", hint=smaller)
-            n_frames = getattr(image, "n_frames", 1)
-            if n_frames > 1 and image.format != "MPO":
-                one = "save the frame that you mean as a file of its own"
-                raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
-            if reason := _find_damage(content, str(image.format)):
-                raise ImageError(path, f"is damaged: {reason}", hint="copy or download it again")
-            if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
-                # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
-                raise ImageError(path, "has a transparent 16-bit colour", hint="save it as RGBA")
+            _check_image(path, image, content)
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        what, hint = "it is not a PNG, JPEG or WebP file", "copy or download it again"
-        if (found := recognise(content[:HEAD_BYTES])) is not None:
-            is_ours = found.name in ("PNG", "JPEG", "WebP")
-            what = f"it is {'damaged ' if is_ours else ''}{found.name}"
-            what, hint = (
-                (what, hint) if is_ours else (f"{what}, not PNG, JPEG or WebP", advise(found))
-            )
-        raise ImageError(path, f"cannot be read as an image ({what})", hint=hint) from error
+        raise _not_an_image(path, content[:HEAD_BYTES]) from error
     except Image.DecompressionBombError as error:
-        reason = f"has over {MAX_IMAGE_PIXELS // 1_000_000} megapixels, the most that is read"
-        raise ImageError(path, reason, hint=smaller) from error
+        raise _too_large(path, f"has over {MAX_IMAGE_PIXELS // 1_000_000} megapixels") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
-            told = explain_os_error(error, reads=True)
-            raise ImageError(path, f"cannot be read ({error.strerror})", hint=told.hint) from error
+            hint = explain_os_error(error, reads=True).hint
+            raise ImageError(path, f"cannot be read ({error.strerror})", hint=hint) from error
         raise ImageError(path, f"cannot be read as an image ({error})") from error
+
+
+def _check_image(path: Path, image: Image.Image, content: bytes) -> None:
+    """Raise ImageError for an opened image that is too large, animated or damaged."""
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        size = f"{image.width} x {image.height} pixels"
+        raise _too_large(path, f"has {size}, over {MAX_IMAGE_PIXELS // 1_000_000} megapixels")
+    n_frames = getattr(image, "n_frames", 1)
+    if n_frames > 1 and image.format != "MPO":
+        one = "save the frame that you mean as a file of its own"
+        raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
+    if reason := _find_damage(content, str(image.format)):
+        raise ImageError(path, f"is damaged: {reason}", hint="copy or download it again")
+    if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
+        # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
+        raise ImageError(path, "has a transparent 16-bit colour", hint="save it as RGBA")
+
+
+def _too_large(path: Path, what: str) -> ImageError:
+    return ImageError(path, f"{what}, the most that is read", hint="use a smaller version of it")
+
+
+def _not_an_image(path: Path, head: bytes) -> ImageError:
+    """Return the error for bytes that are no image of ours, which says what they are instead."""
+    what, hint = "it is not a PNG, JPEG or WebP file", "copy or download it again"
+    if (found := recognise(head)) is not None:
+        what = f"it is damaged {found.name}"
+        if found.name not in ("PNG", "JPEG", "WebP"):
+            what, hint = f"it is {found.name}, not PNG, JPEG or WebP", advise(found)
+    return ImageError(path, f"cannot be read as an image ({what})", hint=hint)
 
 
 def _find_damage(content: bytes, image_format: str) -> str:
