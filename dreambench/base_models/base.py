@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.base_models.folder import check_folder
+from dreambench.base_models.registry import PARTS, BaseModel, Precision
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError, name_some
 
@@ -107,7 +108,7 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
     its weights would run on random ones.
 
     Raises:
-        OSError: files cannot be had.
+        OSError, ValueError: files cannot be had, or are not valid.
         UserError: a network's files lack weights, or have others than its own.
     """
     import diffusers  # noqa: PLC0415  (slow import)
@@ -215,7 +216,8 @@ class LoadedModel(ABC):
         """Load the pipeline from safetensors in fp32, without safety checker and progress bars.
 
         Raises:
-            UserError: its files are not on this machine and the hub cannot be reached.
+            UserError: its folder lacks files or holds damaged ones, or there is none and the hub
+                cannot be reached.
         """
         # Diffusers imports it wherever it is installed; it warns of kernels that nothing here
         # calls.
@@ -233,8 +235,13 @@ class LoadedModel(ABC):
             pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
                 model.location, **options, **networks
             )
-        except OSError as error:
-            raise not_here(model, "base model") from error
+        except UserError:
+            raise
+        # Of a folder whose files are not valid, libraries make any kind of exception.
+        except Exception as error:
+            if isinstance(error, MemoryError) or not (model.is_local or isinstance(error, OSError)):
+                raise
+            raise not_here(model, "base model", error) from error
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(device)
 
@@ -381,13 +388,25 @@ class LoadedModel(ABC):
         return [image.convert("RGB") for image in found.images]
 
 
-def not_here(model: BaseModel, what: str) -> UserError:
-    """Return the error for a base model's files that cannot be had."""
+def not_here(model: BaseModel, what: str, error: Exception) -> UserError:
+    """Return the error for a base model's files that cannot be had: a folder's, or the hub's."""
+    if not model.is_local:
+        return UserError(
+            f"the {what} '{model.name}' ({model.location}, revision {model.revision}) is not on "
+            "this machine and the hub cannot be reached",
+            hint=f"download its diffusers folder and pass --base-model {model.name}=FOLDER",
+            code="hub-unreachable",
+        )
+    folder = Path(model.location)
+    try:
+        check_folder(folder, PARTS[model.family])
+    except UserError as found:
+        return found
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     return UserError(
-        f"the {what} '{model.name}' ({model.location}, revision {model.revision}) is not on this "
-        "machine and the hub cannot be reached",
-        hint=f"download its diffusers folder and pass --base-model {model.name}=FOLDER",
-        code="hub-unreachable",
+        f"the {what} '{model.name}' cannot be loaded from {folder}: {reason}",
+        hint="download or convert the folder again",
+        code="incomplete-base-model",
     )
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dreambench.base_models.folder import check_folder
 from dreambench.config.sampler import Sampler
-from dreambench.errors import UserError, unknown_name
+from dreambench.errors import unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
 from dreambench.storage.shipped import PACKAGE_DIR
@@ -30,6 +31,17 @@ FAMILIES: dict[Family, str] = {
     "unclip": "dreambench.base_models.unclip:StableUnCLIP",
 }
 """The class of each family, imported when a model is loaded, since torch is slow to import."""
+
+_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+PARTS: dict[Family, tuple[str, ...]] = {
+    "stable-diffusion": _PARTS,
+    "sdxl": (*_PARTS, "text_encoder_2", "tokenizer_2"),
+    "unclip": (
+        *_PARTS, "feature_extractor", "image_encoder", "image_normalizer",
+        "image_noising_scheduler",
+    ),
+}  # fmt: skip
+"""What a family loads of a pipeline's folder."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
 
@@ -173,19 +185,15 @@ def find_base_model(name: str) -> BaseModel:
     """Return a base model by its name, or by `NAME=FOLDER`: a folder with that name's settings.
 
     Raises:
-        UserError: the name is unknown, or the folder is not a diffusers pipeline.
+        UserError: the name is unknown, or the folder is not a diffusers pipeline, or lacks files;
+            see `check_folder`.
     """
     key, _, folder = name.partition("=")
     if key not in BASE_MODELS:
         raise unknown_name("base model", key, BASE_MODELS)
     if not folder:
         return BASE_MODELS[key]
-    if not (Path(folder) / "model_index.json").is_file():
-        raise UserError(
-            f"{folder} has no model_index.json",
-            hint="name the folder of a diffusers pipeline",
-            code="not-a-base-model",
-        )
+    check_folder(Path(folder), PARTS[BASE_MODELS[key].family])
     return replace(BASE_MODELS[key], location=folder, revision=None)
 
 

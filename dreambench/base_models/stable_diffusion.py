@@ -104,7 +104,7 @@ class StableDiffusion(LoadedModel):
                 )
             return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         except (OSError, HfHubHTTPError) as error:
-            raise not_here(model, "tokenizer of") from error
+            raise not_here(model, "tokenizer of", error) from error
 
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:

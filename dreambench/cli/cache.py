@@ -88,17 +88,27 @@ def prune(cache: Path | None, max_size: str | None) -> None:
 def clear(cache: Path | None) -> None:
     """Delete all features but those that a running job uses.
 
-    Class images, weights and photos stay.
+    Also those of another version and damaged ones, and parts of downloads. Class images, weights
+    and photos stay.
     """
-    _prune(cache, 0)
-
-
-def _prune(cache: Path | None, max_bytes: int) -> None:
-    from dreambench.encoders.feature_cache import FeatureCache  # noqa: PLC0415
+    from dreambench.storage.downloads import prune_downloads  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
-    with FeatureCache(cache or cache_dir()) as opened:
-        freed = opened.prune(max_bytes)
+    n_bytes = prune_downloads((cache or cache_dir()) / "downloads", max_age_days=0)
+    if n_bytes:
+        click.echo(f"{n_bytes / 1e6:,.1f} MB of downloads deleted")
+    _prune(cache, 0, clear=True)
+
+
+def _prune(cache: Path | None, max_bytes: int, *, clear: bool = False) -> None:
+    from dreambench.encoders.feature_cache import FeatureCache, measure_file  # noqa: PLC0415
+    from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
+
+    root = cache or cache_dir()
+    before = measure_file(root)
+    with FeatureCache(root, clear=clear) as opened:
+        opened.prune(max_bytes)
+        freed = max(before - opened.n_bytes, 0)
         n_rows = sum(holding.n_rows for holding in opened.describe())
         click.echo(
             f"{freed / 1e6:,.1f} MB freed; {n_rows:,} rows and {opened.n_bytes / 1e6:,.1f} MB left"

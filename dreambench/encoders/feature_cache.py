@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sqlite3
 import time
 import uuid
@@ -22,7 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from dreambench.encoders.file_stat import Stat, read_stat
-from dreambench.errors import UserError
+from dreambench.errors import UserError, disk_errors
 from dreambench.storage.files import make_dir, sha256_file
 from dreambench.storage.locks import acquire_lock
 from dreambench.storage.paths import check_inside
@@ -53,8 +54,8 @@ CREATE TABLE files (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 TEXT NOT NULL, used REAL NOT NULL
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
 """
+SCHEMA_NUMBER = 1
 LOCK_SECONDS = 60.0
 # What a row takes on disk besides its content, and what pruning by itself leaves of the bound.
 ROW_BYTES = 300
@@ -88,6 +89,12 @@ def read_max_bytes(text: str | None = None) -> int:
         ) from error
 
 
+def measure_file(root: Path) -> int:
+    """Return the bytes that the cache in a folder takes, whether or not it can be opened."""
+    path = root / FOLDER / FILE_NAME
+    return path.stat().st_size if path.is_file() else 0
+
+
 def key_of_text(text: str) -> str:
     """Return the key of a text: the SHA-256 of its UTF-8 bytes."""
     return hashlib.sha256(text.encode()).hexdigest()
@@ -96,6 +103,28 @@ def key_of_text(text: str) -> str:
 def key_of_pair(first: str, second: str) -> str:
     """Return the key of a distance, which has no direction."""
     return ":".join(sorted((first, second)))
+
+
+_CREATION = f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_NUMBER}; COMMIT;"
+_NOT_OURS = "its tables are not those of a cache"
+
+
+def _list_tables(db: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return name and definition of each table, by name."""
+    return db.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    ).fetchall()
+
+
+def _make_own_tables() -> list[tuple[str, str]]:
+    db = sqlite3.connect(":memory:")
+    db.executescript(_CREATION)
+    found = _list_tables(db)
+    db.close()
+    return found
+
+
+_OWN_TABLES = _make_own_tables()
 
 
 class FeatureCache:
@@ -109,11 +138,18 @@ class FeatureCache:
     the folder.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, clear: bool = False) -> None:
+        """Open the cache in a folder; `clear` begins with none, unless another process has it open.
+
+        Raises:
+            UserError: `other-schema` for the file of another version, `unusable-cache`, `disk`.
+        """
         self.folder = make_dir(root / FOLDER, inside=root)
         for name in (FILE_NAME, f"{FILE_NAME}-journal", "lock"):
             check_inside(self.folder / name, root)
         self.path = self.folder / FILE_NAME
+        if clear:
+            self._remove_strays()
         self._sessions = make_dir(self.folder / "sessions", inside=root)
         self._started = time.time()
         # The start is in the name: opening a lock file may change its times.
@@ -121,7 +157,12 @@ class FeatureCache:
         with self._alone():
             try:
                 self._lock.acquire(timeout=0)
+                if clear and not self._others():
+                    self._remove_file()
                 self._db = self._open()
+            except UserError:
+                self._leave()
+                raise
             except (OSError, sqlite3.DatabaseError) as error:
                 if not _is_damage(error):
                     self._leave()
@@ -223,10 +264,21 @@ class FeatureCache:
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level="IMMEDIATE")
         try:
+            found = db.execute("PRAGMA user_version").fetchone()[0]
+            if found not in (0, SCHEMA_NUMBER):
+                raise UserError(
+                    f"the cache {self.path} has schema {found}, and this version of dreambench "
+                    f"uses {SCHEMA_NUMBER}",
+                    hint="use the version that made it, name another folder with --cache, or "
+                    "delete its features: dreambench cache clear",
+                    code="other-schema",
+                )
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             db.execute("PRAGMA journal_mode = TRUNCATE")
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+            if found == 0 and not _list_tables(db):
+                db.executescript(_CREATION)
+            elif found == 0 or _list_tables(db) != _OWN_TABLES:
+                raise sqlite3.DatabaseError(_NOT_OURS)
         except BaseException:
             db.close()
             raise
@@ -240,11 +292,29 @@ class FeatureCache:
         """
         if self._others():
             db = sqlite3.connect(":memory:", isolation_level="IMMEDIATE")
-            db.executescript(SCHEMA)
+            db.executescript(_CREATION)
             return db
-        for path in (self.path, self.path.with_name(f"{FILE_NAME}-journal")):
-            path.unlink(missing_ok=True)
+        self._remove_file()
         return self._open()
+
+    def _remove_strays(self) -> None:
+        """Delete what is in the place of the locks and cannot be one."""
+        sessions, gate = self.folder / "sessions", self.folder / "lock"
+        with disk_errors(self.folder):
+            if sessions.is_symlink() or sessions.is_file():
+                sessions.unlink()
+            for path in (gate, *(sessions.iterdir() if sessions.is_dir() else ())):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+
+    def _remove_file(self) -> None:
+        """Delete the file, whatever it is by now, and what SQLite may have put beside it."""
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            path = self.path.with_name(FILE_NAME + suffix)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -283,7 +353,8 @@ class FeatureCache:
     def _refuse(self, error: Exception | str) -> UserError:
         return UserError(
             f"the cache {self.path} cannot be used ({error})",
-            hint="make room there, or name another folder with --cache",
+            hint="make room there, name another folder with --cache, or delete its features: "
+            "dreambench cache clear",
             code="unusable-cache",
         )
 
@@ -394,7 +465,7 @@ def _is_damage(error: Exception) -> bool:
     """Return whether the file is not a whole database; false for a full disk or a busy file."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
-        return False
+        return str(error) == _NOT_OURS
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
         code == sqlite3.SQLITE_IOERR_SHORT_READ
     )

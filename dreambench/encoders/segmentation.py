@@ -14,6 +14,7 @@ from PIL import Image
 from dreambench.encoders.registry import find_segmenter
 from dreambench.encoders.spec import SegmenterSpec
 from dreambench.errors import UserError
+from dreambench.storage.formats import find_weights_damage
 from dreambench.types import Mask
 
 
@@ -93,9 +94,11 @@ def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
         network = transformers.CLIPSegForImageSegmentation
         return network.from_pretrained(folder, **options), tokenizer
     except Exception as error:  # The tokenizers library raises nothing more exact.
+        damage = find_weights_damage(folder / "model.safetensors")
+        reason = f"its model.safetensors {damage[0]}" if damage else f"{type(error).__name__}"
         raise UserError(
-            f"{folder} does not hold the segmenter '{spec.name}'",
-            hint=spec.how_to_get,
+            f"{folder} does not hold the segmenter '{spec.name}': {reason}",
+            hint=damage[1] if damage else spec.how_to_get,
             code="wrong-weights",
         ) from error
 

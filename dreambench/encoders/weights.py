@@ -25,7 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dreambench.encoders.spec import EncoderSpec
-from dreambench.errors import UserError
+from dreambench.errors import UserError, disk_errors
+from dreambench.storage.formats import advise, find_weights_damage, read_head, recognise
 
 State = dict[str, Tensor]
 
@@ -81,7 +82,12 @@ def read_weights(path: Path) -> State:
     Raises:
         UserError: the file is anything else.
     """
-    if _is_torchscript(path):
+    with disk_errors(path, reads=True):
+        found = recognise(read_head(path))
+        is_torchscript = _is_torchscript(path)
+    if found is not None and found.kind in ("pointer", "page", "empty"):
+        raise UserError(f"{path} is {found.name}", hint=advise(found), code="unreadable-file")
+    if is_torchscript:
         raise UserError(
             f"{path} is a TorchScript archive, as OpenAI publishes its CLIPs: it holds code, which "
             "is not run",
@@ -120,11 +126,12 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unreadable(path: Path) -> UserError:
-    return UserError(
-        f"{path} is not a file of weights alone (safetensors, or torch tensors)",
-        hint="download it again from its source",
-        code="unreadable-file",
+    damage = find_weights_damage(path) if path.suffix == ".safetensors" else None
+    reason, hint = damage or (
+        "is not a file of weights alone (safetensors, or torch tensors)",
+        "download it again from its source",
     )
+    return UserError(f"{path} {reason}", hint=hint, code="unreadable-file")
 
 
 def _rename(state: State, rules: Sequence[tuple[str, str]]) -> State:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args
 
+from dreambench.errors import UserError
 from dreambench.storage.files import digest, read_json, write_json
 
 Speed = Literal["training_image", "network_call"]
+MAX_SECONDS = 86_400
+"""Of one unit: what is above is no measurement."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,27 @@ class Setting:
 
 
 def note_speed(cache_dir: Path, setting: Setting, what: Speed, *, seconds_per_unit: float) -> None:
-    """Keep the latest speed of a kind of work."""
-    path = setting.path(cache_dir)
-    content: dict[str, Any] = read_json(path) if path.exists() else {"setting": asdict(setting)}
-    write_json(path, {**content, what: seconds_per_unit}, inside=cache_dir)
+    """Keep the latest speed of a kind of work; where that cannot be, nothing depends on it."""
+    with suppress(UserError):
+        speeds = {**_read_speeds(cache_dir, setting), what: seconds_per_unit}
+        write_json(setting.path(cache_dir), {"setting": asdict(setting), **speeds}, inside=cache_dir)
 
 
 def read_speed(cache_dir: Path, setting: Setting, what: Speed) -> float | None:
     """Return the seconds of one training image or network call; None where none was measured."""
+    return _read_speeds(cache_dir, setting).get(what)
+
+
+def _read_speeds(cache_dir: Path, setting: Setting) -> dict[str, float]:
+    """Return the speeds of a setting that are numbers, whatever became of the file."""
     path = setting.path(cache_dir)
-    return read_json(path).get(what) if path.exists() else None
+    try:
+        content = read_json(path)
+    except UserError:
+        return {}
+    found = content if isinstance(content, dict) else {}
+    return {
+        what: float(value)
+        for what in get_args(Speed)
+        if isinstance(value := found.get(what), int | float) and 0 < value < MAX_SECONDS
+    }

@@ -143,19 +143,22 @@ def find_weights_damage(path: Path) -> tuple[str, str] | None:
     Raises:
         OSError: it cannot be read.
     """
-    again = "download or copy it again"
     if not path.is_file():
         return explain_absence(path)
-    n_bytes = path.stat().st_size
-    head = read_head(path)
-    found = recognise(head)
+    found = recognise(read_head(path))
     if found is not None and found.kind in ("pointer", "page", "empty"):
         return f"is {found.name}", advise(found)
-    length = int.from_bytes(head[:8], "little")
-    if n_bytes < 8 or head[8:9] != b"{" or length > MAX_HEADER_BYTES:
-        what = f" but {found.name}" if found is not None else ""
-        return f"is not a safetensors file{what}", again
+    fault = _compare_with_head(path)
+    return (fault, "download or copy it again") if fault else None
+
+
+def _compare_with_head(path: Path) -> str:
+    """Return what is wrong with the length of a .safetensors file; "" for nothing."""
+    n_bytes = path.stat().st_size
     with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if stream.read(1) != b"{" or length > MAX_HEADER_BYTES:
+            return "is not a safetensors file"
         stream.seek(8)
         text = stream.read(length)
     try:
@@ -163,7 +166,8 @@ def find_weights_damage(path: Path) -> tuple[str, str] | None:
         ends = [entry["data_offsets"][1] for key, entry in entries.items() if key[:2] != "__"]
         n_expected = 8 + length + max(ends, default=0)
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
-        return "has a damaged head", again
+        return "has a damaged head"
     if n_bytes < n_expected:
-        return f"is cut off: it has {n_bytes:,} of {n_expected:,} bytes", again
-    return None
+        return f"is cut off: it has {n_bytes:,} of {n_expected:,} bytes"
+    is_longer = n_bytes > n_expected
+    return f"has {n_bytes:,} bytes where its head says {n_expected:,}" if is_longer else ""

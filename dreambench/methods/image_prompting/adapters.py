@@ -18,6 +18,7 @@ from dreambench.encoders.registry import ENCODERS, load_encoder
 from dreambench.encoders.spec import weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_snapshot
+from dreambench.storage.formats import find_weights_damage
 from dreambench.storage.shipped import PACKAGE_DIR
 
 MINI = "ip-adapter-mini"
@@ -186,7 +187,7 @@ def load_adapter(model: StableDiffusion, adapter: Adapter) -> None:
     """Put an adapter and its image encoder into a base model, as diffusers does.
 
     Raises:
-        UserError: its files are not on this machine and the hub cannot be reached.
+        UserError: its files are damaged, or not on this machine and the hub cannot be reached.
     """
     if adapter.shipped:
         model.set_image_encoder(*make_mini_encoder(str(model.device)))
@@ -197,10 +198,31 @@ def load_adapter(model: StableDiffusion, adapter: Adapter) -> None:
             image_encoder=adapter.image_encoder,
             revision=adapter.revision if folder is None else None,
         )  # fmt: skip
-    except OSError as error:
+    except UserError:
+        raise
+    # Of files that are not valid, libraries make any kind of exception.
+    except Exception as error:
+        if folder is not None:
+            raise _refuse_files(adapter, folder, error) from error
+        if not isinstance(error, OSError):
+            raise
         raise UserError(
             f"image adapter '{adapter.name}' ({adapter.hub}, revision {adapter.revision}) is not "
             "on this machine and the hub cannot be reached",
             hint=adapter.how_to_get,
             code="hub-unreachable",
         ) from error
+
+
+def _refuse_files(adapter: Adapter, folder: Path, error: Exception) -> UserError:
+    """Return the error for an adapter whose files are on this machine and cannot be loaded."""
+    for name in adapter.files:
+        path = folder / name
+        if path.suffix == ".safetensors" and (damage := find_weights_damage(path)) is not None:
+            return UserError(f"{path} {damage[0]}", hint=damage[1], code="unreadable-file")
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return UserError(
+        f"image adapter '{adapter.name}' cannot be loaded from {folder}: {reason}",
+        hint=adapter.how_to_get,
+        code="wrong-weights",
+    )

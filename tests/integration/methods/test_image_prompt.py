@@ -156,6 +156,22 @@ def test_adapters_that_are_not_here_say_which_files_to_download(
     assert str(tmp_path / "ip-adapter-sd15") in hint
 
 
+@pytest.mark.parametrize("file", ["models/ip-adapter_sd15", "models/image_encoder/model"])
+def test_a_damaged_file_of_an_adapter_is_named(
+    other_folder, shared_cache, tmp_path, monkeypatch, file
+):
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    write_adapter_snapshot(tmp_path / "ip-adapter-sd15")
+    path = tmp_path / "ip-adapter-sd15" / f"{file}.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    settings = IPAdapterSettings(adapter="ip-adapter-sd15", scale=0.6, photos="one")
+    base = find_base_model(f"sd15={other_folder}")
+    with pytest.raises(UserError) as caught:
+        IPAdapter(settings, context(shared_cache, base_model=base))
+    assert caught.value.problem.startswith(f"{path} is cut off")
+    assert "hub" not in str(caught.value)
+
+
 def test_adapters_belong_to_base_models():
     assert {adapter.base_model for adapter in ADAPTERS.values()} <= set(BASE_MODELS)
     with pytest.raises(UserError, match="'mini'") as caught:

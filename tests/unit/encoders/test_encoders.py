@@ -311,3 +311,30 @@ def test_a_weights_file_that_is_no_such_thing_is_refused_and_not_run(
     )
     assert str(path) in str(caught.value)
     assert not (tmp_path / "evil-was-run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "fact"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "git-lfs pointer"),
+        (b"<!DOCTYPE html><html>log in</html>", "web page"),
+        (b"", "empty"),
+        (b"\0" * 5000, "zero bytes"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights.bin", "weights.safetensors"])
+def test_what_lies_in_the_place_of_weights_is_named(tmp_path, name, content, fact):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=fact) as caught:
+        read_weights(tmp_path / name)
+    assert caught.value.code == "unreadable-file" and caught.value.hint
+
+
+def test_a_weights_file_that_was_cut_says_so(tmp_path):
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    path = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.zeros(100)}, path)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(UserError, match="cut off: it has 300 of"):
+        read_weights(path)
