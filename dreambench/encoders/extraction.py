@@ -30,7 +30,7 @@ from dreambench.encoders.file_stat import Stat, read_stat
 from dreambench.encoders.preprocessing import Joined, Preparation
 from dreambench.errors import UserError
 from dreambench.progress import Progress
-from dreambench.storage.images import load_image
+from dreambench.storage.images import PixelBudget, load_image
 from dreambench.types import Features
 
 MAX_WORKERS = 16
@@ -299,11 +299,12 @@ def _decode_files(
     window = max(2 * max(lane.size for lane in busy), 4 * n_workers)
     left = iter(needed)
     futures: deque[tuple[str, Future[Prepared]]] = deque()
+    budget = PixelBudget()
     for _ in needed:
         if not (in_turns and futures):
             for name in islice(left, window - len(futures)):
                 wants = dict.fromkeys(ln.extractor.pixels for ln in busy if name in ln.needed)
-                futures.append((name, pool.submit(_prepare, *files[name], list(wants))))
+                futures.append((name, pool.submit(_prepare, *files[name], list(wants), budget)))
             if in_turns:
                 wait(job for _, job in futures)
         name, job = futures.popleft()
@@ -326,16 +327,19 @@ def _trim_heap() -> None:
         trim(0)
 
 
-def _prepare(path: Path, stat: Stat, preparations: Sequence[Preparation]) -> Prepared:
-    image = load_image(path)
-    if read_stat(path) != stat:
-        raise UserError(
-            f"{path} changed while it was read",
-            hint="run the same command again",
-            code="changed-data",
-        )
-    made: Prepared = {}
-    return {one: _prepare_once(one, image, made) for one in preparations}
+def _prepare(
+    path: Path, stat: Stat, preparations: Sequence[Preparation], budget: PixelBudget
+) -> Prepared:
+    with budget.hold(path):
+        image = load_image(path)
+        if read_stat(path) != stat:
+            raise UserError(
+                f"{path} changed while it was read",
+                hint="run the same command again",
+                code="changed-data",
+            )
+        made: Prepared = {}
+        return {one: _prepare_once(one, image, made) for one in preparations}
 
 
 def _prepare_once(one: Preparation, image: Image.Image, made: Prepared) -> NDArray[np.float32]:

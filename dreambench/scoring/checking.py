@@ -17,7 +17,7 @@ from dreambench.progress import Progress
 from dreambench.scoring.placing import Placed
 from dreambench.scoring.problems import Problem, reason_of
 from dreambench.storage.files import sha256_file
-from dreambench.storage.images import ImageError, is_lossy, load_image
+from dreambench.storage.images import ImageError, PixelBudget, is_lossy, load_image
 
 N_WORKERS = 4
 LOOK = "look v1|8-bit RGB"
@@ -58,7 +58,8 @@ def _look_at_all(
     for sha256, row in rows.items():
         shown = json.loads(row.tobytes())
         known[sha256] = _Look(**shown | {"size": tuple(shown["size"])}, sha256=sha256)
-    looks = list(pool.map(lambda path, name: known.get(name) or _look(path), paths, hashes))
+    budget = PixelBudget()
+    looks = list(pool.map(lambda path, name: known.get(name) or _look(path, budget), paths, hashes))
     fresh = {}
     for look in looks:
         if not look.fault and look.sha256 not in known:
@@ -77,16 +78,19 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _look(path: Path) -> _Look:
+def _look(path: Path, budget: PixelBudget) -> _Look:
     try:
-        image = load_image(path)
-        return _Look(
-            size=image.size,
-            is_black=image.getbbox() is None,
-            is_lossy=is_lossy(path),
-            sha256=sha256_file(path),
-            pixels_sha256=hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest(),
-        )
+        with budget.hold(path):
+            image = load_image(path)
+            return _Look(
+                size=image.size,
+                is_black=image.getbbox() is None,
+                is_lossy=is_lossy(path),
+                sha256=sha256_file(path),
+                pixels_sha256=hashlib.sha256(
+                    repr(image.size).encode() + image.tobytes()
+                ).hexdigest(),
+            )
     except ImageError as error:
         return _Look(fault=error.reason)
     except OSError as error:

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import struct
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from dreambench.types import Mask
 
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 100_000_000
+FORMATS = ("PNG", "JPEG", "WEBP")
 # What PIL raises on damaged files, besides UnidentifiedImageError; found by damaging files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error,
@@ -53,7 +56,7 @@ def load_image(path: Path) -> Image.Image:
         if path.stat().st_size > MAX_IMAGE_BYTES:
             raise _too_large(path, f"is a file of over {MAX_IMAGE_BYTES // 1_000_000} MB")
         content = path.read_bytes()
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_image(path, image, content)
             return _to_rgb(ImageOps.exif_transpose(image))
     except UserError:
@@ -67,6 +70,41 @@ def load_image(path: Path) -> Image.Image:
             hint = explain_os_error(error, reads=True).hint
             raise ImageError(path, f"cannot be read ({error.strerror})", hint=hint) from error
         raise ImageError(path, f"cannot be read as an image ({error})") from error
+
+
+class PixelBudget:
+    """Lets threads decode images at the same time as long as these have MAX_IMAGE_PIXELS together.
+
+    So one image of the largest size has all the memory that decoding may take, about 1 GB, and of
+    ordinary ones as many are decoded at once as there are threads.
+    """
+
+    def __init__(self) -> None:
+        self._left = MAX_IMAGE_PIXELS
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, path: Path) -> Iterator[None]:
+        """Wait until an image may be decoded, and keep its share while the context is open."""
+        n_pixels = min(_count_pixels(path), MAX_IMAGE_PIXELS)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= n_pixels)
+            self._left -= n_pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += n_pixels
+                self._changed.notify_all()
+
+
+def _count_pixels(path: Path) -> int:
+    """Return width times height by the head of an image file; 0 for what `load_image` refuses."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height
+    except (*_DAMAGE, Image.DecompressionBombError):
+        return 0
 
 
 def _check_image(path: Path, image: Image.Image, content: bytes) -> None:

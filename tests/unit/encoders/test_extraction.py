@@ -6,6 +6,8 @@ import platform
 import random
 import subprocess
 import sys
+import threading
+import time
 import weakref
 from itertools import combinations
 
@@ -31,6 +33,7 @@ from dreambench.encoders.registry import find_encoder, load_encoder, make_encode
 from dreambench.encoders.segmentation import load_segmenter
 from dreambench.errors import UserError
 from dreambench.progress import no_progress
+from dreambench.storage import images
 from dreambench.storage.files import sha256_file
 from dreambench.storage.images import load_image
 
@@ -319,3 +322,28 @@ def test_a_texts_row_does_not_depend_on_the_others_or_on_padding(clip):
     with torch.inference_mode():
         padded = torch.nn.functional.normalize(clip.model.encode_text(tokens), dim=-1).numpy()
     assert np.abs(padded - np.stack([alone, together[0]])).max() < 1e-6
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(300, 1), (30, 2)])
+def test_large_images_are_decoded_one_at_a_time_and_small_ones_together(
+    tmp_path, monkeypatch, vit, side, at_once
+):
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 100_000)
+    paths = [tmp_path / f"{k}.png" for k in range(6)]
+    for k, path in enumerate(paths):
+        Image.new("RGB", (side, side), (k, 0, 0)).save(path)
+    lock, running, most = threading.Lock(), [], []
+
+    def slow(path):
+        with lock:
+            running.append(path)
+            most.append(len(running))
+        time.sleep(0.05)
+        image = load_image(path)
+        with lock:
+            running.remove(path)
+        return image
+
+    monkeypatch.setattr(extraction_module, "load_image", slow)
+    run(paths, [vit], tmp_path / "cache", n_workers=6)
+    assert max(most) == 1 if at_once == 1 else max(most) >= at_once

@@ -71,7 +71,7 @@ def cut(path):
     [
         (apng, "dog/red/1.png", "2 frames"),
         (animated_webp, "dog/red/1.webp", "2 frames"),
-        (bomb, "dog/red/1.png", "3600000000 pixels"),
+        (bomb, "dog/red/1.png", "64 megapixels"),
         (other_format, "dog/red/1.bmp", "PNG, JPEG or WebP"),
         (cut, "dog/red/1.png", "no end"),
     ],
