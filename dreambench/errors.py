@@ -65,13 +65,14 @@ _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _AGAIN = "run the same command again; what is done is kept"
 _CONNECTION = f"check the disk, or the connection to it, and {_AGAIN}"
 _LOCKS = "this disk has no file locks: choose a folder on another disk"
+_ELSEWHERE = "choose another folder with --out, --to or --cache"
 _HINTS = {
     errno.ENOSPC: f"free some space and {_AGAIN}",
     errno.EDQUOT: f"free some space and {_AGAIN}",
     errno.EFBIG: f"allow larger files and {_AGAIN}",
-    errno.EROFS: "choose a folder on a disk that is not read-only",
-    errno.ENOTDIR: "a part of this path is a file, not a folder: choose another path",
-    errno.EEXIST: "a file is in the way: move it, or choose another path",
+    errno.EROFS: f"the disk is read-only: {_ELSEWHERE}",
+    errno.ENOTDIR: f"a file is where a folder should be: {_ELSEWHERE}",
+    errno.EEXIST: f"a file is in the way: move it, or {_ELSEWHERE}",
     errno.EISDIR: "a folder is where a file should be: name a file, or move the folder",
     errno.ENOTEMPTY: f"another program put files there meanwhile: close it, and {_AGAIN}",
     errno.ENOENT: "a folder on this path is missing, or was removed meanwhile: check the path",
@@ -99,7 +100,7 @@ _HINTS = {
 _MISSING = "restore it, or name another"
 _PERMISSIONS = {
     "read": "change its permissions, or name another",
-    "write": "change the permissions there, or choose a folder that you may write to",
+    "write": f"change the permissions there, or {_ELSEWHERE}",
     "use": "change its permissions, or choose another path",
 }
 
