@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from dreambench.cli.shared import cache_option, user_errors
+from dreambench.cli.shared import cache_option, print_json, say, user_errors
 
 
 @click.group()
@@ -53,19 +52,19 @@ def show(cache: Path | None, as_json: bool) -> None:
             "rows": [vars(holding) for holding in holdings],
             "folders": folders,
         }
-        click.echo(json.dumps(content, indent=2))
+        print_json(content)
         return
-    click.echo(f"{path}: {n_bytes / 1e6:,.1f} MB of at most {max_bytes / 1e6:,.0f} MB")
+    say(f"{path}: {n_bytes / 1e6:,.1f} MB of at most {max_bytes / 1e6:,.0f} MB")
     for holding in holdings:
         used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d")
-        click.echo(
+        say(
             f"  {holding.kind:8} {holding.n_rows:9,} rows {holding.n_bytes / 1e6:9,.1f} MB  "
             f"used {used}  {holding.identity}"
         )
     if folders:
-        click.echo("Beside it, never pruned:")
+        say("Beside it, never pruned:")
     for name, size in folders.items():
-        click.echo(f"  {name:14} {size / 1e6:9,.1f} MB  {root / name}")
+        say(f"  {name:14} {size / 1e6:9,.1f} MB  {root / name}")
 
 
 @cache.command()
@@ -100,6 +99,4 @@ def _prune(cache: Path | None, max_bytes: int) -> None:
     with FeatureCache(cache or cache_dir()) as opened:
         freed = opened.prune(max_bytes)
         n_rows = sum(holding.n_rows for holding in opened.describe())
-        click.echo(
-            f"{freed / 1e6:,.1f} MB freed; {n_rows:,} rows and {opened.n_bytes / 1e6:,.1f} MB left"
-        )
+        say(f"{freed / 1e6:,.1f} MB freed; {n_rows:,} rows and {opened.n_bytes / 1e6:,.1f} MB left")
