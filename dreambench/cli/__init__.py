@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import click
@@ -13,7 +15,7 @@ import click
 from dreambench import __version__
 from dreambench.cli import cache, checks, data, inspection, stages, verification
 from dreambench.cli import run as run_command
-from dreambench.cli.shared import set_up_logging
+from dreambench.cli.shared import say, set_up_logging
 from dreambench.text import make_lines_printable
 
 
@@ -21,7 +23,8 @@ class _Program(click.Group):
     """The whole program: what holds for every command's text, whoever prints it."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Print letters that the console's encoding lacks as Python spells them."""
+        """Print letters that the console's encoding lacks, and a bug's traceback, spelled."""
+        sys.excepthook = _print_traceback
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -36,6 +39,13 @@ class _Program(click.Group):
         """Call the command."""
         with _printable_errors():
             return super().invoke(ctx)
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+        say(line, err=True)
 
 
 @contextmanager

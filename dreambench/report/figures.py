@@ -40,19 +40,21 @@ STYLE = {
 
 @contextmanager
 def _style(changes: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]:
-    """Plots of one look; letters that the font lacks are boxes, about which nothing is said."""
+    """Plots of one look; nothing is said of letters that the font lacks or names that are long."""
     with mpl.rc_context({**STYLE, **changes}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Glyph .* missing from font|Tight layout not applied")
         yield
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def _save(figure: Figure, path: Path, *, is_tight: bool = False) -> Path:
     for shown in figure.findobj(Text):
         shown.set_text(make_lines_printable(shown.get_text()))
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
         # Names of ticks come from here each time that they are drawn.
         if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
             formatter.seq = [make_lines_printable(str(name)) for name in formatter.seq]
+    if is_tight:
+        figure.tight_layout()
     buffer = io.BytesIO()
     # No date or version in the file, so that equal data gives an equal file.
     figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
@@ -90,8 +92,7 @@ def plot_intervals(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metri
             axis.set_ylim(len(methods) - 0.5, -0.5)
             axis.margins(x=0.12)
             axis.grid(axis="x", alpha=0.3)
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
@@ -148,8 +149,7 @@ def plot_steps(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInf
             axis.set_xlim(0)
             axis.grid(alpha=0.3)
         axes[0].legend(loc="best")
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
@@ -183,8 +183,7 @@ def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metric
             axis.set_title(infos[name].title)
             axis.grid(axis="x", alpha=0.3)
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_grid(
@@ -253,8 +252,7 @@ def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Pat
                 0.5, -0.03, label, transform=axis.transAxes, ha="center", va="top", fontsize=7
             )
         figure.suptitle(title, fontsize=10)
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_responses(

@@ -18,12 +18,12 @@ _MARKUP = [
     (re.compile(r"&(?=#?\w+;)"), "&amp;"),
     (re.compile(r"<(?=[A-Za-z/!?])"), "&lt;"),
     (re.compile(r"\\(?=[!-/:-@[-`{-~]|$)"), _BACKSLASH),
-    (re.compile(r"[`*{]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])"), _BACKSLASH),
+    (re.compile(r"[`*{]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[])"), _BACKSLASH),
     (re.compile(r"~(?=~)|(?<=~)~"), "&#126;"),
     (re.compile(r":(?=//)"), "&#58;"),
     (re.compile(r"(?<=\bwww)\."), "&#46;"),
 ]
-_BLOCK_START = re.compile(r"^(\d+(?=[.)])|(?=[#>+-]))")
+_BLOCK_START = re.compile(r"^(\d+(?=[.)])|(?=[#>+[-]))")
 
 
 def render_markdown(document: Document) -> str:
@@ -41,7 +41,9 @@ def _render_block(block: Block) -> str:
         render = _render_code if block.is_code else _render_words
         return "\n".join(f"- {render(item)}" for item in block.items)
     if isinstance(block, Figure):
-        return f"![{_escape(block.caption)}]({block.file})"
+        parts = [_escape(part) for part in re.split(r"(?=[\[\]])", block.caption)]
+        caption = "".join(rf"\{part}" if part[:1] in "[]" else part for part in parts if part)
+        return f"![{caption}]({block.file})"
     if isinstance(block, Table):
         return render_markdown_table(block)
     return _render_words(block.text)
