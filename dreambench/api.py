@@ -24,10 +24,11 @@ from dreambench.artifacts.results import MetricSummary, Part, Summary, has_summa
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets import subjects as datasets
 from dreambench.progress import Progress, no_progress
-from dreambench.report.formatting import format_rows
+from dreambench.report.formatting import format_headings, format_rows
 from dreambench.report.model import Table
 from dreambench.report.notes import list_signatures, make_comparison_notes, make_image_notes
 from dreambench.report.tables import make_comparison_table, make_main_table
+from dreambench.text import make_printable
 
 if TYPE_CHECKING:
     from dreambench.datasets.subjects import Subject
@@ -142,8 +143,9 @@ class Comparison:
 
 
 def _to_html(table: Table, lines: Sequence[str]) -> str:
-    frame = pd.DataFrame(format_rows(table), columns=list(table.columns))
-    items = "".join(f"<li><small>{html.escape(line)}</small></li>" for line in lines)
+    frame = pd.DataFrame(format_rows(table), columns=format_headings(table))
+    shown = [html.escape(make_printable(line)) for line in lines]
+    items = "".join(f"<li><small>{line}</small></li>" for line in shown)
     return f"{frame.to_html(index=False, escape=True)}<ul>{items}</ul>"
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from dreambench.text import make_printable
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do next, in one line. The command line exits with 2.
@@ -19,17 +21,21 @@ class UserError(Exception):
 
     def __init__(self, problem: str, *, hint: str = "", code: str = "") -> None:
         self.code = code
-        self.problem = " ".join(problem.split())
-        self.hint = " ".join(hint.split())
+        self.problem = _in_a_line(problem)
+        self.hint = _in_a_line(hint)
         super().__init__(f"{self.problem}; {self.hint}" if self.hint else self.problem)
 
     @classmethod
     def listed(cls, problems: Sequence[str], *, hint: str, code: str = "") -> Self:
         """Several problems at once, a line for each."""
         error = cls("; ".join(problems), hint=hint, code=code)
-        lines = [" ".join(problem.split()) for problem in problems]
+        lines = [_in_a_line(problem) for problem in problems]
         error.args = ("\n".join([*lines[:-1], f"{lines[-1]}; {error.hint}"]),)
         return error
+
+
+def _in_a_line(words: str) -> str:
+    return make_printable(" ".join(words.split()))
 
 
 class DiskError(UserError):

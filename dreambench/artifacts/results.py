@@ -24,6 +24,7 @@ from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
 from dreambench.errors import UserError, disk_errors, name_some
+from dreambench.storage.csv_files import show_cell
 from dreambench.storage.files import render_json, sha256_bytes, write_bytes
 from dreambench.storage.sums import has_products, read_sums, write_products
 from dreambench.types import Bounds
@@ -248,14 +249,17 @@ def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:
             )
 
 
-def _render_table(table: pd.DataFrame) -> bytes:
-    content: bytes = table.to_csv(index=False).encode()
+def _render_table(table: pd.DataFrame, *, float_format: str | None = None) -> bytes:
+    texts = table.select_dtypes(exclude="number")
+    shown = table.assign(**{name: texts[name].map(show_cell) for name in texts})
+    shown = shown.rename(columns=show_cell)
+    content: bytes = shown.to_csv(index=False, float_format=float_format).encode()
     return content
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a frame as CSV, unrounded."""
-    write_bytes(path, _render_table(table))
+def write_table(path: Path, table: pd.DataFrame, *, float_format: str | None = None) -> None:
+    """Write a frame as CSV, unrounded unless `float_format` says otherwise."""
+    write_bytes(path, _render_table(table, float_format=float_format))
 
 
 def write_conventions(images: ImageSet, table: pd.DataFrame) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from dreambench.cli.shared import cache_option, user_errors
+from dreambench.cli.shared import cache_option, print_json, say, user_errors
 
 
 @click.group()
@@ -53,19 +52,19 @@ def show(cache: Path | None, as_json: bool) -> None:
             "rows": [vars(holding) for holding in holdings],
             "folders": folders,
         }
-        click.echo(json.dumps(content, indent=2))
+        print_json(content)
         return
-    click.echo(f"{path}: {n_bytes / 1e6:,.1f} MB of at most {max_bytes / 1e6:,.0f} MB")
+    say(f"{path}: {n_bytes / 1e6:,.1f} MB of at most {max_bytes / 1e6:,.0f} MB")
     for holding in holdings:
         used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d")
-        click.echo(
+        say(
             f"  {holding.kind:8} {holding.n_rows:9,} rows {holding.n_bytes / 1e6:9,.1f} MB  "
             f"used {used}  {holding.identity}"
         )
     if folders:
-        click.echo("Beside it, never pruned:")
+        say("Beside it, never pruned:")
     for name, size in folders.items():
-        click.echo(f"  {name:14} {size / 1e6:9,.1f} MB  {root / name}")
+        say(f"  {name:14} {size / 1e6:9,.1f} MB  {root / name}")
 
 
 @cache.command()
@@ -96,7 +95,7 @@ def clear(cache: Path | None) -> None:
 
     n_bytes = prune_downloads((cache or cache_dir()) / "downloads", max_age_days=0)
     if n_bytes:
-        click.echo(f"{n_bytes / 1e6:,.1f} MB of downloads deleted")
+        say(f"{n_bytes / 1e6:,.1f} MB of downloads deleted")
     _prune(cache, 0, clear=True)
 
 
@@ -110,6 +109,4 @@ def _prune(cache: Path | None, max_bytes: int, *, clear: bool = False) -> None:
         opened.prune(max_bytes)
         freed = max(before - opened.n_bytes, 0)
         n_rows = sum(holding.n_rows for holding in opened.describe())
-        click.echo(
-            f"{freed / 1e6:,.1f} MB freed; {n_rows:,} rows and {opened.n_bytes / 1e6:,.1f} MB left"
-        )
+        say(f"{freed / 1e6:,.1f} MB freed; {n_rows:,} rows and {opened.n_bytes / 1e6:,.1f} MB left")

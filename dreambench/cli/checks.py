@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,8 @@ import click
 from dreambench.cli.shared import (
     data_option,
     method_option,
+    print_json,
+    say,
     set_option,
     show_progress,
     user_errors,
@@ -53,7 +54,7 @@ def plan(
     base = find_base_model(base_model or loaded.base_model)
     recipes, skipped = find_recipes(names, base.name, changes=parse_changes(changes))
     for name in skipped:
-        click.echo(f"Left out: {name} has no numbers for the base model '{base.name}'", err=True)
+        say(f"Left out: {name} has no numbers for the base model '{base.name}'", err=True)
     dataset = find_dataset(loaded.dataset, photos_dir=data_dir)
     subjects = list_subjects(dataset, names=loaded.subjects or None)
     for recipe in recipes:
@@ -72,7 +73,7 @@ def plan(
                 recipes, estimates, downloads, hours, strict=True
             )
         ]
-        click.echo(json.dumps(contents[0] if len(contents) == 1 else contents, indent=2))
+        print_json(contents[0] if len(contents) == 1 else contents)
         return
     for recipe, found, missing, needed in zip(recipes, estimates, downloads, hours, strict=True):
         _print_estimate(recipe, loaded, base, found, missing, needed)
@@ -82,8 +83,8 @@ def _print_estimate(
     recipe: Recipe, loaded: Protocol, base: BaseModel, found: Estimate,
     downloads: dict[str, int], hours: dict[str, float | None],
 ) -> None:  # fmt: skip
-    click.echo(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
-    click.echo(
+    say(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
+    say(
         f"  {found.n_subjects} subjects, {found.n_prompts:,} prompts, {found.n_images:,} images, "
         f"and {found.n_prior_images:,} of the plain class for PRES"
     )
@@ -95,13 +96,13 @@ def _print_estimate(
                  f"tuned weights {found.weight_bytes / 1e9:.1f}"),
     ]  # fmt: skip
     for name, text in lines:
-        click.echo(f"  {name:16} {text}")
+        say(f"  {name:16} {text}")
     for what, n_bytes in downloads.items():
         size = f"{n_bytes / 1e9:.2f} GB" if n_bytes else "size unknown"
-        click.echo(f"  {'download':16} {what} ({size})")
+        say(f"  {'download':16} {what} ({size})")
     for what, value in hours.items():
         shown = f"{value:.1f} hours" if value is not None else "no speed was measured here yet"
-        click.echo(f"  {'time, ' + what:16} {shown}")
+        say(f"  {'time, ' + what:16} {shown}")
 
 
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
@@ -165,10 +166,10 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     base = find_base_model(base_model)
     tokenizer = find_family(base.family).load_tokenizer(base)
     found = find_rare_tokens(tokenizer)
-    click.echo(f"{len(found)} rare tokens; 'auto' is {choose_identifier(tokenizer, 'auto')}")
+    say(f"{len(found)} rare tokens; 'auto' is {choose_identifier(tokenizer, 'auto')}")
     for word in sample_tokens(found, n_tokens, seed=seed):
         index = tokenizer(word, add_special_tokens=False).input_ids[0]
-        click.echo(f"  {word}  {index}")
+        say(f"  {word}  {index}")
 
 
 @click.command()
@@ -198,16 +199,18 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
     recipes = check_recipes(*find_memory())
     found = [*check_machine(), *recipes, *check_weights(), check_photos(data_dir)]
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+        print_json([asdict(finding) for finding in found])
         return
     section = ""
     for finding in found:
         if finding.section != section:
             section = finding.section
-            click.echo(f"{section}:")
+            say(f"{section}:")
         mark = {True: "ok", False: "--", None: "  "}[finding.ok]
-        text = finding.text.replace("\n", "\n" + " " * 28)
-        click.echo(f"  {mark} {finding.name:22} {text}")
+        first, *more = finding.text.split("\n")
+        say(f"  {mark} {finding.name:22} {first}")
+        for line in more:
+            say(" " * 28 + line)
 
 
 def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
@@ -230,13 +233,13 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
              "mean": c.mean_found, "known": c.mean_known, "subjects": c.gaps.to_dict("records")}
             for c in checks
         ]  # fmt: skip
-        click.echo(json.dumps(rows, indent=2, default=bool))
+        print_json(rows)
     else:
-        click.echo(f"{len(subjects)} subjects against {golden.source}:")
+        say(f"{len(subjects)} subjects against {golden.source}:")
         for check in checks:
             n_off = check.gaps.loc[check.gaps["off"], "subject"].nunique()
             worst = check.gaps.loc[check.gaps["gap"].abs().idxmax()]
-            click.echo(
+            say(
                 f"  {check.metric:7} {check.encoder:16} mean {check.mean_found:.5f}, known "
                 f"{check.mean_known:.5f}; {n_off} of {len(subjects)} subjects off, the most "
                 f"{worst['subject']} by {worst['gap']:+.5f}"
@@ -250,7 +253,7 @@ def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> Non
             code="scorer-is-off",
         )
     if not as_json:
-        click.echo("all within tolerance")
+        say("all within tolerance")
 
 
 @click.group()
@@ -265,7 +268,7 @@ def list_metrics() -> None:
     from dreambench.cli.inspection import describe_metrics  # noqa: PLC0415
 
     for row in describe_metrics():
-        click.echo(f"  {row['name']:13} {row['text']}")
+        say(f"  {row['name']:13} {row['text']}")
 
 
 @metrics.command("test")
@@ -285,11 +288,11 @@ def test_metrics(n_subjects: int, out: Path) -> None:
 
     with show_progress() as progress:
         correlations, dominance, paths = write_trial(out, n_subjects=n_subjects, progress=progress)
-    click.echo("Kendall's tau with the truth, mean over subjects [95 %]; trivial baselines above:")
+    say("Kendall's tau with the truth, mean over subjects [95 %]; trivial baselines above:")
     above = dominance.set_index("metric")
     for row in correlations[correlations["cause"] == "truth"].itertuples():
         shares = [f"{name} {format_number(x)}" for name, x in above.loc[row.metric].items()]
         interval = format_interval(row.tau, row.low, row.high)
-        click.echo(f"  {row.metric:13} {interval:18} {', '.join(shares)}")
+        say(f"  {row.metric:13} {interval:18} {', '.join(shares)}")
     for path in paths:
-        click.echo(f"  {path}")
+        say(f"  {path}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dreambench.cli.shared import data_option, show_progress, user_errors
+from dreambench.cli.shared import data_option, print_json, say, show_progress, user_errors
 from dreambench.errors import UserError
 
 _dataset = click.option(
@@ -46,7 +46,7 @@ def fetch(source: str | None, data_dir: Path | None) -> None:
     with show_progress() as progress:
         n_fetched = fetch_photos(dataset, source=source, progress=progress)
     n_photos = len(read_index(dataset).files)
-    click.echo(f"{n_photos} of {n_photos} photos in {dataset.photos_dir} ({n_fetched} new)")
+    say(f"{n_photos} of {n_photos} photos in {dataset.photos_dir} ({n_fetched} new)")
 
 
 @data.command()
@@ -75,16 +75,16 @@ def verify(dataset: str, data_dir: Path | None, as_json: bool) -> None:
             "n_valid": n_valid,
             "faults": faults,
         }
-        click.echo(json.dumps(content, indent=2))
+        print_json(content)
     else:
         for fault in faults:
-            click.echo(fault["problem"])
+            say(fault["problem"])
     if faults:
         is_paper = found.name == "dreambooth"
         hint = "download the others with: dreambench data fetch" if is_paper else "restore them"
         raise UserError(line, hint=hint, code="changed-data")
     if not as_json:
-        click.echo(line)
+        say(line)
 
 
 @data.command("list")
@@ -111,11 +111,11 @@ def list_(dataset: str, data_dir: Path | None, as_json: bool) -> None:
         for subject in list_subjects(found)
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
-    click.echo(f"{'subject':20} {'class':16} {'kind':8} photos  here")
+    say(f"{'subject':20} {'class':16} {'kind':8} photos  here")
     for row in rows:
-        click.echo(
+        say(
             f"{row['subject']:20} {row['class_name']:16} {row['kind']:8} "
             f"{row['n_photos']:6} {row['n_here']:5}"
         )
@@ -147,7 +147,7 @@ def show(subject: str, dataset: str, data_dir: Path | None, out: Path | None) ->
         raise UserError(
             f"{path} is not a .png file", hint="name the sheet NAME.png", code="invalid-value"
         )
-    click.echo(plot_sheet(title, cells, path))
+    say(plot_sheet(title, cells, path))
 
 
 @data.command()
@@ -206,9 +206,9 @@ def add(
         with show_progress() as progress:
             spec.ensure_weights(progress)
         ranking = classify_photos(images, list(load_class_nouns()), load_spec(spec))
-        click.echo(f"class nouns by {encoder}:")
+        say(f"class nouns by {encoder}:")
         for noun, probability in ranking[:5]:
-            click.echo(f"  {probability:5.1%}  {noun}")
+            say(f"  {probability:5.1%}  {noun}")
         class_name = ranking[0][0]
     added = add_subject(
         to_dir,
@@ -220,9 +220,11 @@ def add(
         credit=credit,
     )
     for note in added.notes:
-        click.echo(f"note: {note}")
-    click.echo(f"{name}, a {class_name}, with {len(added.files)} photos, is in {to_dir}")
-    click.echo(f'to use it, write a protocol with: dataset = "{to_dir}"')
+        say(f"note: {note}")
+    say(f"{name}, a {class_name}, with {len(added.files)} photos, is in {to_dir}")
+    say(
+        f"to use it, write a protocol with: dataset = {json.dumps(str(to_dir), ensure_ascii=False)}"
+    )
 
 
 @data.command()
@@ -245,9 +247,9 @@ def export(
     found = find_dataset(dataset, photos_dir=data_dir)
     if to_dir is not None and push is None:
         for path in export_dataset(found, to_dir):
-            click.echo(path)
+            say(path)
     elif push is not None and to_dir is None:
-        click.echo(push_dataset(found, push, token=token))
+        say(push_dataset(found, push, token=token))
     else:
         raise UserError(
             "export needs one target",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dreambench.cli.printing import print_comparison
-from dreambench.cli.shared import data_option, json_option, print_json, split, user_errors
+from dreambench.cli.shared import data_option, json_option, print_json, say, split, user_errors
 
 if TYPE_CHECKING:
     from dreambench.analysis.stats import Way
@@ -66,7 +66,7 @@ def compare(
         return
     print_comparison(scored, table)
     if out is not None:
-        click.echo(f"Written: {out}")
+        say(f"Written: {out}")
 
 
 @click.command()
@@ -84,7 +84,7 @@ def status(run_dir: Path, as_json: bool, data_dir: Path | None) -> None:
         return
     for key, value in found.items():
         for line in value if isinstance(value, list) else [value]:
-            click.echo(f"{key:12} {line}")
+            say(f"{key:12} {line}")
 
 
 KINDS = ("methods", "protocols", "base-models", "encoders", "metrics", "conventions")
@@ -111,9 +111,9 @@ def list_(what: str | None, base_model: str, as_json: bool) -> None:
         _print_methods(found[what], base_model)
     else:
         for kind, rows in found.items():
-            click.echo(f"{kind}:")
+            say(f"{kind}:")
             for row in rows:
-                click.echo(f"  {row['name']:18} {row['text']}")
+                say(f"  {row['name']:18} {row['text']}")
 
 
 def _describe(kind: str, base_model: str, *, brief: bool) -> list[dict[str, Any]]:

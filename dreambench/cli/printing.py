@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
+from dreambench.cli.shared import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +27,9 @@ def print_report(scored: Sequence[Scored], paths: Sequence[Path]) -> None:
     for title, table in tables.items():
         print_table(title, table)
     if any(table.has_no_interval() for table in tables.values()):
-        click.echo(NO_INTERVAL)
+        say(NO_INTERVAL)
     for note in make_image_notes(scored):
-        click.echo(note)
+        say(note)
     _print_list("Signatures", list_signatures(scored[0]))
     _print_list("Report", [str(path) for path in paths])
 
@@ -47,7 +47,7 @@ def print_comparison(scored: Sequence[Scored], table: pd.DataFrame) -> None:
         rows = [row for row in shown.rows if row["difference"] == title]
         print_table(title, Table(shown.name, columns, rows))
     for note in make_comparison_notes(table):
-        click.echo(note)
+        say(note)
     _print_list("Signatures", list(dict.fromkeys(table["signature"])))
 
 
@@ -56,13 +56,13 @@ def print_conventions(table: pd.DataFrame) -> None:
     for row in table.itertuples():
         marks = f" ({row.n_dropped} dropped)" if row.n_dropped else ""
         marks += " (partial)" if row.partial else ""
-        click.echo(
+        say(
             f"{row.convention:18} {row.metric:7} {row.mean:8.3f} on {row.n_images} images"
             f"{marks}  {row.signature}"
         )
 
 
 def _print_list(title: str, items: Sequence[str]) -> None:
-    click.echo(f"{title}:")
+    say(f"{title}:")
     for item in items:
-        click.echo(f"  {item}")
+        say(f"  {item}")

@@ -17,6 +17,7 @@ from dreambench.cli.shared import (
     method_option,
     metric_option,
     narrowing_options,
+    say,
     set_option,
     show_progress,
     split,
@@ -152,10 +153,10 @@ def end_with_failures(pipelines: Sequence[Pipeline]) -> None:
         raise pipelines[0].explain_failure()
     for one in failed:
         for line in describe_failures(group_failures(one.failures.found)):
-            click.echo(f"{one.run.name}: {line}", err=True)
+            say(f"{one.run.name}: {line}", err=True)
     n_failed = sum(f.n_images for one in failed for f in one.failures.found)
     folders = ", ".join(str(one.failures.folder) for one in failed)
-    click.echo(
+    say(
         f"dreambench: {n_failed} images of {len(failed)} of {len(pipelines)} methods could not be "
         f"made; the same command tries them again (tracebacks: {folders})",
         err=True,

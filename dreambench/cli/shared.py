@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from dreambench.errors import UserError, explain_os_error
+from dreambench.text import make_printable
 
 method_option = click.option(
     "--method",
@@ -93,9 +94,14 @@ def split(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
+def say(line: object, *, err: bool = False) -> None:
+    """Print a line of text, on stderr with `err`; all of it is seen (`text.make_printable`)."""
+    click.echo(make_printable(str(line)), err=err)  # noqa: TID251
+
+
 def print_json(content: Any) -> None:
-    """Print what programs read."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print what programs read: in ASCII, which every console has and no terminal obeys."""
+    click.echo(json.dumps(content, indent=2, allow_nan=False))  # noqa: TID251
 
 
 class Failure(click.ClickException):
@@ -104,8 +110,9 @@ class Failure(click.ClickException):
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
-        """Print the line on stderr."""
-        click.echo(f"dreambench: {self.message}", err=True)
+        """Print it on stderr: one line, or one for each problem."""
+        for line in f"dreambench: {self.message}".split("\n"):
+            say(line, err=True)
 
 
 def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,7 +130,8 @@ def user_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             logging.getLogger("dreambench").debug("an error of the system", exc_info=error)
             raise Failure(str(explain_os_error(error))) from error
         except KeyboardInterrupt:
-            click.echo("\ndreambench: stopped; run the same command again to resume", err=True)
+            say("", err=True)
+            say("dreambench: stopped; run the same command again to resume", err=True)
             sys.exit(130)
 
     return wrapped
@@ -133,7 +141,10 @@ class _EchoHandler(logging.Handler):
     """Prints the package's log on stderr as whoever is there at the moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        say(record.getMessage(), err=True)
+        if record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).split("\n"):
+                say(line, err=True)
 
 
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
@@ -160,7 +171,7 @@ class Display:
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        from rich.console import Console  # noqa: PLC0415  (slow import)
+        from rich.console import Console  # noqa: PLC0415, TID251  (slow import)
         from rich.progress import (  # noqa: PLC0415
             BarColumn,
             MofNCompleteColumn,
@@ -172,7 +183,7 @@ class Display:
 
         console = Console(stderr=True)
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -190,9 +201,10 @@ class Display:
         """See `progress.Progress`."""
         if self.quiet:
             return
+        what = make_printable(what)
         if self.plain:
             if done >= total:
-                click.echo(f"{what}: {total} of {total}", err=True)
+                say(f"{what}: {total} of {total}", err=True)
             return
         if what not in self.tasks:
             self.tasks[what] = self.bars.add_task(what, total=total)
@@ -204,9 +216,9 @@ class Display:
         """Say that the `index`-th of several methods, from 0, starts."""
         if total == 1 or self.quiet:
             return
-        text = f"method {index + 1} of {total}: {name}"
+        text = make_printable(f"method {index + 1} of {total}: {name}")
         if self.plain:
-            click.echo(text, err=True)
+            say(text, err=True)
             return
         # What a method left behind unfinished is over.
         for task in self.tasks.values():

@@ -14,6 +14,7 @@ from dreambench.cli.shared import (
     json_option,
     metric_option,
     print_json,
+    say,
     show_progress,
     user_errors,
     workers_option,
@@ -80,11 +81,11 @@ def verify(
     else:
         for one in found:
             for line in one.lines[:N_LINES]:
-                click.echo(f"{one.outcome:11}  {one.what}: {line}")
+                say(f"{one.outcome:11}  {one.what}: {line}")
             if len(one.lines) > N_LINES:
-                click.echo(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
+                say(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
         if 0 < share < 1:
-            click.echo(f"The sample was drawn with --seed {drawn}.")
+            say(f"The sample was drawn with --seed {drawn}.")
     raise SystemExit(0 if is_right else 1)
 
 

@@ -15,13 +15,14 @@ import imagehash
 from PIL import Image
 
 from dreambench.datasets.subjects import IMAGE_COLUMNS, SUBJECT_COLUMNS, Kind
-from dreambench.errors import UserError, disk_errors
+from dreambench.errors import UserError
 from dreambench.storage.csv_files import read_csv, write_csv
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import load_image
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import find_name_fault
 from dreambench.storage.shipped import shipped_path
+from dreambench.text import make_printable
 
 ADVISED_PHOTOS = (3, 6)
 ADVISED_SIDE_PX = 512
@@ -151,11 +152,19 @@ def add_subject(
     `names` are the file names that the photos had. The folder becomes a dataset that
     `find_dataset` takes by its path; the subjects that it already holds stay.
 
+    A credit that begins like a formula (=, +, -, @) is kept: `write_csv` has it stay text in a
+    spreadsheet, and `read_csv` gives it back.
+
     Raises:
-        UserError: `invalid-value` for a name that cannot be a folder's, `name-taken`, and what
-            `read_csv` raises for index files that are there and are not valid.
+        UserError: `invalid-value` for a name that cannot be a folder's; `unprintable-text` for a
+            class noun, credit or photo's file name that is not UTF-8 or of which something cannot
+            be seen; `name-taken`; and what `read_csv` raises for index files that are there and
+            are not valid.
     """
     check_subject_name(name)
+    class_name = _check_text("the class noun", class_name)
+    credit = _check_text("the credit", credit)
+    names = [_check_text("the file name", source) for source in names]
     make_dir(folder)
     with locked(folder / ".lock"):
         subjects = _read_if_there(folder / "subjects.csv", SUBJECT_COLUMNS)
@@ -184,6 +193,23 @@ def add_subject(
         _write_rows(folder / "images.csv", IMAGE_COLUMNS, images)
         _write_rows(folder / "subjects.csv", SUBJECT_COLUMNS, subjects)
     return AddedSubject(written, review_photos(names, photos))
+
+
+def _check_text(what: str, text: str) -> str:
+    """Return text that all can read; UserError (`unprintable-text`) where there is more in it."""
+    try:
+        # Where the machine's encoding is another one, bytes of UTF-8 come as surrogates (PEP 383).
+        text = text.encode("utf-8", "surrogateescape").decode()
+        problem = "" if make_printable(text) == text else "holds characters that cannot be seen"
+    except UnicodeError:
+        problem = "is not UTF-8 text"
+    if problem:
+        raise UserError(
+            f"{what} {make_printable(text)} {problem}",
+            hint="rename the file" if "file" in what else "write it anew, in visible characters",
+            code="unprintable-text",
+        )
+    return text
 
 
 def _write_photo(path: Path, photo: Image.Image, *, inside: Path) -> dict[str, str]:

@@ -33,7 +33,9 @@ def note_speed(cache_dir: Path, setting: Setting, what: Speed, *, seconds_per_un
     """Keep the latest speed of a kind of work; where that cannot be, nothing depends on it."""
     with suppress(UserError):
         speeds = {**_read_speeds(cache_dir, setting), what: seconds_per_unit}
-        write_json(setting.path(cache_dir), {"setting": asdict(setting), **speeds}, inside=cache_dir)
+        write_json(
+            setting.path(cache_dir), {"setting": asdict(setting), **speeds}, inside=cache_dir
+        )
 
 
 def read_speed(cache_dir: Path, setting: Setting, what: Speed) -> float | None:

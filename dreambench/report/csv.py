@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from dreambench.report.model import Cell, Interval, PValue, Table
+from dreambench.storage.csv_files import format_csv
 
 
 def render_csv(table: Table) -> str:
@@ -18,11 +16,7 @@ def render_csv(table: Table) -> str:
     for column in table.columns:
         parts = [column, *(f"{column} {part}" for part in ("low", "high", "note"))]
         columns += [part for part in parts if part == column or any(part in row for row in rows)]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    return format_csv(columns, rows)
 
 
 def _expand(row: dict[str, Cell]) -> dict[str, object]:
@@ -36,4 +30,4 @@ def _expand(row: dict[str, Cell]) -> dict[str, object]:
             found[column] = cell.value
         else:
             found[column] = cell
-    return {column: "" if value is None else value for column, value in found.items()}
+    return found

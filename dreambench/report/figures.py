@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
 from dreambench.artifacts.results import MetricInfo
 from dreambench.report.formatting import format_number
 from dreambench.storage.files import write_bytes
 from dreambench.storage.images import load_image
+from dreambench.text import make_lines_printable
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # With the colours these tell 28 methods apart.
@@ -27,10 +33,28 @@ STYLE = {
     "axes.titlesize": 9,
     "legend.frameon": False,
     "svg.hashsalt": "dreambench",
+    # Names are not mathematics: a lone $ or an unknown \command would end the plot.
+    "text.parse_math": False,
 }
 
 
-def _save(figure: Figure, path: Path) -> Path:
+@contextmanager
+def _style(changes: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]:
+    """Plots of one look; nothing is said of letters that the font lacks or names that are long."""
+    with mpl.rc_context({**STYLE, **changes}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font|Tight layout not applied")
+        yield
+
+
+def _save(figure: Figure, path: Path, *, is_tight: bool = False) -> Path:
+    for shown in figure.findobj(Text):
+        shown.set_text(make_lines_printable(shown.get_text()))
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        # Names of ticks come from here each time that they are drawn.
+        if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
+            formatter.seq = [make_lines_printable(str(name)) for name in formatter.seq]
+    if is_tight:
+        figure.tight_layout()
     buffer = io.BytesIO()
     # No date or version in the file, so that equal data gives an equal file.
     figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
@@ -50,7 +74,7 @@ def plot_intervals(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metri
     """
     metrics = [name for name in infos if name in set(table["metric"])]
     methods = list(dict.fromkeys(table["method"]))
-    with mpl.rc_context(STYLE):
+    with _style():
         figure = Figure(figsize=(1.9 * len(metrics) + 1.0, 0.42 * len(methods) + 0.9))
         axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
         for axis, name in zip(axes, metrics, strict=True):
@@ -68,8 +92,7 @@ def plot_intervals(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metri
             axis.set_ylim(len(methods) - 0.5, -0.5)
             axis.margins(x=0.12)
             axis.grid(axis="x", alpha=0.3)
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
@@ -79,7 +102,7 @@ def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
     its subjects, left out where there are more methods than colours.
     """
     crowded = len(by_subject) > len(COLORS)
-    with mpl.rc_context(STYLE):
+    with _style():
         figure = Figure(figsize=(4.6, 3.6))
         axis = figure.subplots()
         for index, (method, frame) in enumerate(by_subject.items()):
@@ -106,7 +129,7 @@ def plot_steps(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInf
     `table` has the columns method, n_steps, metric, mean, low, high; bands are intervals.
     """
     metrics = list(dict.fromkeys(table["metric"]))
-    with mpl.rc_context(STYLE):
+    with _style():
         figure = Figure(figsize=(2.6 * len(metrics), 2.6))
         axes = figure.subplots(1, len(metrics), squeeze=False)[0]
         for axis, name in zip(axes, metrics, strict=True):
@@ -126,8 +149,7 @@ def plot_steps(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInf
             axis.set_xlim(0)
             axis.grid(alpha=0.3)
         axes[0].legend(loc="best")
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
@@ -138,7 +160,7 @@ def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metric
     families = list(dict.fromkeys(table["family"]))
     methods = list(dict.fromkeys(table["method"]))
     spread = (0.1 if len(methods) > len(COLORS) else 0.16) * (len(methods) - 1)
-    with mpl.rc_context(STYLE):
+    with _style():
         metrics = [name for name in ("dino", "clip-t") if name in set(table["metric"])]
         figure = Figure(figsize=(7.2, len(families) * (0.3 + spread) + 0.6))
         axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
@@ -161,8 +183,7 @@ def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metric
             axis.set_title(infos[name].title)
             axis.grid(axis="x", alpha=0.3)
         axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_grid(
@@ -179,7 +200,7 @@ def plot_grid(
     """
     n_columns = n_references + len(titles)
     widths = [1.0] * n_references + [0.25] + [1.0] * len(titles)
-    with mpl.rc_context(STYLE):
+    with _style():
         figure = Figure(figsize=(0.92 * (n_columns + 0.25), 0.92 * len(rows) + 0.9))
         axes = figure.subplots(
             len(rows), n_columns + 1, squeeze=False,
@@ -217,7 +238,7 @@ def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Pat
     """A contact sheet: images with a line of text under each, six in a row."""
     n_columns = min(6, len(cells))
     n_rows = -(-len(cells) // n_columns)
-    with mpl.rc_context(STYLE):
+    with _style():
         figure = Figure(figsize=(1.9 * n_columns, 2.2 * n_rows + 0.3))
         axes = figure.subplots(n_rows, n_columns, squeeze=False)
         for axis in axes.flat:
@@ -231,8 +252,7 @@ def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Pat
                 0.5, -0.03, label, transform=axis.transAxes, ha="center", va="top", fontsize=7
             )
         figure.suptitle(title, fontsize=10)
-        figure.tight_layout()
-        return _save(figure, path)
+        return _save(figure, path, is_tight=True)
 
 
 def plot_responses(
@@ -247,7 +267,7 @@ def plot_responses(
     `changes` (same shape as `values`) is the change from the first column in deviations of that
     column, positive where the metric calls the set better; `agreement` by metric goes beside it.
     """
-    with mpl.rc_context({**STYLE, "font.size": 7}):
+    with _style({"font.size": 7}):
         n_rows, n_columns = values.shape
         figure = Figure(figsize=(0.46 * n_columns + 2.6, 0.27 * n_rows + 1.5))
         (left, right), (below, empty) = figure.subplots(
@@ -287,7 +307,7 @@ def plot_responses(
 def plot_rows(images: Mapping[str, Image.Image], path: Path, *, n_columns: int) -> Path:
     """Named pictures in rows of `n_columns`."""
     n_rows = -(-len(images) // n_columns)
-    with mpl.rc_context(STYLE):
+    with _style():
         figure = Figure(figsize=(1.2 * n_columns, 1.38 * n_rows))
         axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for axis in axes:

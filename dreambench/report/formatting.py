@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from dreambench.report.model import Cell, Interval, PValue, Table
+from dreambench.text import make_printable
 
 DIGITS = 3
 NOTHING = "-"
@@ -49,5 +50,13 @@ def format_cell(cell: Cell) -> str:
 
 
 def format_rows(table: Table) -> list[list[str]]:
-    """Return all cells of a table as text, row by row, in the order of its columns."""
-    return [[format_cell(row.get(column)) for column in table.columns] for row in table.rows]
+    """Return all cells of a table as printable text, row by row, in the order of its columns."""
+    return [
+        [make_printable(format_cell(row.get(column))) for column in table.columns]
+        for row in table.rows
+    ]
+
+
+def format_headings(table: Table) -> list[str]:
+    """Return the headings of a table's columns as printable text."""
+    return [make_printable(column) for column in table.columns]

@@ -73,14 +73,14 @@ class Heading:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph of plain words."""
+    """A paragraph of plain words; what stands in `backticks` is code."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list; `is_code` for names that are shown as they are."""
+    """A list of plain words, as a paragraph has them; `is_code` for names shown as they are."""
 
     items: Sequence[str]
     is_code: bool = False

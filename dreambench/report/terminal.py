@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console  # noqa: TID251
 from rich.table import Table as RichTable
 
-from dreambench.report.formatting import format_rows
+from dreambench.report.formatting import format_headings, format_rows
 from dreambench.report.model import Table
+from dreambench.text import make_lines_printable, make_printable
 
 PIPE_WIDTH = 1000
 """Columns that a table may take that is not printed on a terminal: pipes get whole lines."""
@@ -23,7 +24,7 @@ def print_table(title: str, table: Table) -> None:
     Interval, count and mark stand below what they belong to, so that a table fits.
     """
     rows = [[_stack(cell) for cell in row] for row in format_rows(table)]
-    print_rows(title, table.columns, rows)
+    print_rows(title, format_headings(table), rows)
 
 
 def print_rows(
@@ -32,14 +33,17 @@ def print_rows(
 ) -> None:  # fmt: skip
     """Print rows of text as a table; `width` is for what is not a terminal.
 
-    Columns in `folding` are folded where the table would not fit.
+    A line feed in a heading or cell starts a line of it; no text is markup. Columns in `folding`
+    are folded where the table would not fit.
     """
-    shown = RichTable(title=title, title_justify="left")
+    shown = RichTable(title=make_printable(title), title_justify="left")
     for heading in headings:
-        shown.add_column(heading.replace(" (", "\n("), no_wrap=heading not in folding)
+        text = make_lines_printable(heading.replace(" (", "\n("))
+        shown.add_column(text, no_wrap=heading not in folding)
     for row in rows:
-        shown.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else width).print(shown)
+        shown.add_row(*map(make_lines_printable, row))
+    console = Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False)
+    console.print(shown)
 
 
 def _stack(text: str) -> str:

@@ -21,6 +21,7 @@ from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError, name_some, raise_if_full
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import ImageError
+from dreambench.text import make_lines_printable, make_printable
 
 N_SAME_BATCHES = 3
 """So many batches of a subject in a row may fail with the same words; then it is left."""
@@ -32,7 +33,7 @@ _FOLDERS = re.compile(r"(?:(?<![\w./\\])[A-Za-z]:)?(?<![\w./\\])[/\\](?:[^/\\\s'
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(make_printable(line), file=sys.stderr)  # noqa: T201
 
 
 def hide_folders(text: str) -> str:
@@ -75,7 +76,7 @@ class FailureLog:
         path = self.folder / f"{'-'.join(part for part in (stage, subject) if part)}.txt"
         before = [f for f in self.found if (f.stage, f.subject) == (stage, subject)]
         old = path.read_text(encoding="utf-8") + "\n" if before and path.is_file() else ""
-        text = "".join(traceback.format_exception(error))
+        text = make_lines_printable("".join(traceback.format_exception(error)))
         write_bytes(path, (old + text).encode(errors="replace"), inside=self._run_dir)
         failure = Failure(
             stage=stage, subject=subject, error=kind, message=message, n_images=n_images,

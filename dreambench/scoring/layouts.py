@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from dreambench.errors import UserError
-from dreambench.scoring.problems import Problem, make_printable, reason_of
+from dreambench.scoring.problems import Problem, reason_of
+from dreambench.text import make_printable
 
 Layout = Literal["run", "subject/prompt", "dreambench-plus", "index"]
 LAYOUTS: dict[Layout, str] = {

@@ -21,7 +21,8 @@ from dreambench.scoring.layouts import (
     read_index,
     read_layout,
 )
-from dreambench.scoring.problems import Problem, make_printable
+from dreambench.scoring.problems import Problem
+from dreambench.text import make_printable
 
 N_SUGGESTED = 100
 

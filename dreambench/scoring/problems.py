@@ -40,12 +40,6 @@ def reason_of(error: OSError) -> str:
     return f"cannot be read ({error.strerror})"
 
 
-def make_printable(text: str) -> str:
-    """Text without what a terminal would obey or UTF-8 cannot say."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def count_problems(problems: Sequence[Problem]) -> dict[str, int]:
     """How many images each kind of problem has, in the order of `Kind`."""
     counts = {kind: sum(p.n_images for p in problems if p.kind == kind) for kind in get_args(Kind)}

@@ -1,14 +1,25 @@
-"""CSV tables as people write them: read with every row checked, written whole."""
+"""CSV tables as people write them: read with every row checked, written whole.
+
+A spreadsheet takes a text for a formula that begins with = + - or @, whoever wrote it. Such a text
+is written with an apostrophe before it, which keeps it text there, and which `read_csv` takes away
+again; numbers stay as they are (OWASP, "CSV Injection").
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dreambench.errors import UserError, name_some
 from dreambench.storage.files import write_bytes
+from dreambench.text import make_printable
+
+# Spreadsheets skip white space, and take the wide letters of Japanese keyboards as well.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -54,7 +65,7 @@ def _parse_rows(
                 counts = f"{len(row)} cells, but the header has {len(header)}"
                 raise _invalid(path, f"line {reader.line_num} has {counts}")
             if row:
-                yield dict(zip(header, row, strict=True))
+                yield dict(zip(header, map(_read_cell, row), strict=True))
     except csv.Error as error:
         raise _invalid(path, f"line {reader.line_num} is not valid CSV ({error})") from error
 
@@ -64,15 +75,34 @@ def _invalid(path: Path, problem: str) -> UserError:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    """Write a table atomically: UTF-8, a header, one line a row, each ended by a line feed."""
-    lines = [_format_row(columns)]
-    lines += [_format_row([row.get(name, "") for name in columns]) for row in rows]
-    write_bytes(path, "".join(lines).encode())
+    """Write a table that `read_csv` gives back as it was: UTF-8, one line a row, atomically."""
+    lines = [[_guard(row.get(name, "")) for name in columns] for row in rows]
+    write_bytes(path, "".join(map(_format_row, [list(map(_guard, columns)), *lines])).encode())
 
 
-def _format_row(cells: Sequence[str]) -> str:
+def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Return a table for people as CSV, each cell as `show_cell` has it; None is empty."""
+    lines = [[show_cell(row.get(name)) for name in columns] for row in rows]
+    return "".join(map(_format_row, [list(map(show_cell, columns)), *lines]))
+
+
+def show_cell(cell: object) -> object:
+    """Return a cell of a table for people: text printable and no formula, all else as it is."""
+    return _guard(make_printable(cell)) if isinstance(cell, str) else cell
+
+
+def _guard(text: str) -> str:
+    is_formula = _FORMULA.match(text) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text
+
+
+def _read_cell(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _format_row(cells: Sequence[object]) -> str:
     stream = io.StringIO()
     # Quotes what has a character of the line's end: Python before 3.13 leaves a lone \r bare when
     # that end is \n, and no reader takes it for a part of the cell.
-    csv.writer(stream, lineterminator="\r\n").writerow(cells)
+    csv.writer(stream, lineterminator="\r\n").writerow(cells)  # noqa: TID251
     return stream.getvalue().removesuffix("\r\n") + "\n"

@@ -89,12 +89,17 @@ def move_dir(source: Path, target: Path) -> None:
 def render_json(content: Any) -> bytes:
     """Return indented JSON; ValueError for NaN, since JSON has none."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    return text.encode() + b"\n"
+    return _encode(text) + b"\n"
 
 
 def write_json(path: Path, content: Any, *, inside: Path | None = None) -> None:
     """Write indented JSON as `write_bytes` does."""
     write_bytes(path, render_json(content), inside=inside)
+
+
+def _encode(text: str) -> bytes:
+    # A lone surrogate, which UTF-8 does not have, comes to be written as JSON escapes it.
+    return text.encode(errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:
@@ -208,7 +213,7 @@ def sha256_file(path: Path) -> str:
 def digest(content: Any) -> str:
     """Return the first 16 hex digits of the SHA-256 of canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_encode(text)).hexdigest()[:16]
 
 
 def digest_folder(folder: Path, *, suffixes: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dreambench.artifacts.results import write_table
 from dreambench.machine.environment import describe_session
 from dreambench.mini.validation.trial import (
     CAUSES,
@@ -54,7 +55,7 @@ def write_trial(
     ):  # fmt: skip
         signed = table.assign(signature=table["metric"].map(signatures))
         paths.append(out_dir / f"{name}.csv")
-        write_bytes(paths[-1], signed.to_csv(index=False, float_format="%.4f").encode())
+        write_table(paths[-1], signed, float_format="%.4f")
     means = mean_by_set(frame)
     spread = means[means["set_name"] == "faithful"].groupby("metric")["value"].std()
     shown = responses.drop(columns=[*LEAST.values(), *MILD])
