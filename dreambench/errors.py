@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,3 +94,29 @@ def raise_if_full(error: BaseException, path: Path) -> None:
     if isinstance(error, OSError) and error.errno in _FULL:
         with disk_errors(path):
             raise error
+
+
+def name_error(error: BaseException) -> str:
+    """Return the name of an exception's class, as text that can be written."""
+    return _make_writable(type(error).__name__)
+
+
+def read_message(error: BaseException) -> str:
+    """Return the text of an exception, as text that can be written, even where it has none."""
+    try:
+        return _make_writable(str(error))
+    except BaseException:
+        return "(its message cannot be printed)"
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return an exception's traceback, as text that can be written."""
+    try:
+        return _make_writable("".join(traceback.format_exception(error)))
+    except BaseException:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return f"{frames}{name_error(error)}: {read_message(error)}\n"
+
+
+def _make_writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
