@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -375,10 +377,29 @@ class LoadedModel(ABC):
                 num_inference_steps=self.sampler.n_steps,
                 guidance_scale=self.sampler.guidance_scale,
                 generator=noise,
-                output_type="pil",
+                output_type="np",
                 **options,
             )
-        return [image.convert("RGB") for image in found.images]
+        return make_images(pipeline.image_processor, found.images)
+
+
+class NotNumbersError(ArithmeticError):
+    """What a network made has NaN in it."""
+
+
+def make_images(processor: Any, pixels: NDArray[np.float32]) -> list[Image.Image]:
+    """Return images of pixels (n, h, w, c) from 0 to 1, as a pipeline's own `processor` makes them.
+
+    Raises:
+        NotNumbersError: pixels are NaN, which diffusers would make black.
+    """
+    if n_broken := int(np.isnan(pixels).any((1, 2, 3)).sum()):
+        raise NotNumbersError(
+            f"pixels of {n_broken} of {len(pixels)} images are not numbers (NaN): the weights are "
+            "broken, by training or from the start; try a lower learning rate or --precision fp32, "
+            "or download the base model again"
+        )
+    return [image.convert("RGB") for image in processor.numpy_to_pil(pixels)]
 
 
 def not_here(model: BaseModel, what: str) -> UserError:

@@ -24,6 +24,7 @@ from dreambench.base_models.base import (
     EncodedImages,
     LoadedModel,
     TextEncoder,
+    make_images,
     not_here,
     only_errors,
 )
@@ -164,15 +165,17 @@ class StableDiffusion(LoadedModel):
         return EncodedImages(torch.cat(means), torch.cat(stds), scale)
 
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:
-        """Return the images of latents (n, c, h, w)."""
+        """Return the images of latents (n, c, h, w).
+
+        Raises:
+            NotNumbersError: pixels are NaN.
+        """
         with self.autocast():
             images = self.pipeline.vae.decode(
                 latents / self.pipeline.vae.config.scaling_factor
             ).sample
-        found: list[Image.Image] = self.pipeline.image_processor.postprocess(
-            images.float(), output_type="pil"
-        )
-        return found
+        processor = self.pipeline.image_processor
+        return make_images(processor, processor.postprocess(images.float(), output_type="np"))
 
     # Training
 
