@@ -51,6 +51,7 @@ class RunOptions:
     `methods`, which then have names of their own. Methods that train have `replicates` runs, each
     with training seeds of its own. With `checkpoints` each of `methods` has a run for each of these
     numbers of steps, all of one training, and one photo of each subject is held out.
+    `unit_timeout` is how many seconds a method may train on a subject or make a batch of images.
     """
 
     methods: Sequence[str]
@@ -72,6 +73,7 @@ class RunOptions:
     data_dir: Path | None = None
     cache_dir: Path | None = None
     workers: int = 0
+    unit_timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -285,13 +287,16 @@ def _train_with_checkpoints(
             opened = {step: open_run(run) for step, run in group.items()}
             last = opened.pop(max(opened))
             cache = options.cache_dir or default_cache_dir()
-            Pipeline(last, cache_dir=cache, progress=progress, checkpoints=opened).train()
+            Pipeline(
+                last, cache_dir=cache, progress=progress, checkpoints=opened,
+                unit_timeout=options.unit_timeout,
+            ).train()  # fmt: skip
 
 
 def _execute(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
     """Run every stage up to the summary; where no image was made there is none."""
     cache = options.cache_dir or default_cache_dir()
-    pipeline = Pipeline(run, cache_dir=cache, progress=progress)
+    pipeline = Pipeline(run, cache_dir=cache, progress=progress, unit_timeout=options.unit_timeout)
     pipeline.make_images()
     if run.has_images():
         asked = ScoreRequest(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from dreambench.text import make_printable
+from dreambench.text import make_lines_printable, make_printable
 
 
 class UserError(Exception):
@@ -155,3 +156,25 @@ def raise_if_full(error: BaseException, path: Path) -> None:
         raise error
     if isinstance(error, OSError) and error.errno in _FULL:
         raise explain_os_error(error, path) from error
+
+
+def name_error(error: BaseException) -> str:
+    """Return the name of an exception's class, as text all of which is seen."""
+    return make_lines_printable(type(error).__name__)
+
+
+def read_message(error: BaseException) -> str:
+    """Return the text of an exception, as text all of which is seen, even where it has none."""
+    try:
+        return make_lines_printable(str(error))
+    except BaseException:
+        return "(its message cannot be printed)"
+
+
+def format_traceback(error: BaseException) -> str:
+    """Return an exception's traceback, as text all of which is seen."""
+    try:
+        return make_lines_printable("".join(traceback.format_exception(error)))
+    except BaseException:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return f"{frames}{name_error(error)}: {read_message(error)}\n"

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dreambench.errors import UserError, suggest, unknown_name
+from dreambench.errors import UserError, name_error, read_message, suggest, unknown_name
 
 DISTRIBUTION = "dreambench"
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -138,7 +138,7 @@ def _run_file(path: Path, content: bytes) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(content, str(path), "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # A script without a guard ends with sys.exit().
         del sys.modules[name]
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
         top = str(missing).partition(".")[0]
@@ -152,7 +152,7 @@ def _run_file(path: Path, content: bytes) -> ModuleType:
     return module
 
 
-def plugin_error(what: str, error: Exception) -> UserError:
+def plugin_error(what: str, error: BaseException) -> UserError:
     """Return one line for an exception of code from outside, with the line that it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not Path(f.filename).is_relative_to(PACKAGE_DIR)] or frames
@@ -160,7 +160,7 @@ def plugin_error(what: str, error: Exception) -> UserError:
     if isinstance(error, SyntaxError):
         line = f", line {error.lineno}"
     return UserError(
-        f"{what} does not work{line}: {type(error).__name__}: {error}",
+        f"{what} does not work{line}: {name_error(error)}: {read_message(error)}",
         hint="fix it and run again",
         code="plugin-fails",
     )
@@ -190,7 +190,7 @@ def find_entry_point(group: str, name: str, *, kind: str, known: tuple[str, ...]
     def execute() -> Any:
         try:
             return point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise plugin_error(where, error) from error
 
     if point.dist is not None and point.dist.name == DISTRIBUTION:

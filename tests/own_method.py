@@ -4,7 +4,7 @@ from conftest import invoke
 
 # Its pictures are one colour each, so that a test takes a second; FAULT picks what goes wrong.
 OWN = '''
-import os, subprocess
+import io, os, signal, subprocess, time
 from pathlib import Path
 from PIL import Image
 from dreambench.errors import UserError
@@ -17,9 +17,28 @@ def fault(stage, subject):
     fault, _, where = os.environ.get("FAULT", "").partition(" ")
     if fault != stage or subject not in ("", "dog"):
         return ""
+    if where == "!ctrl-c":
+        signal.raise_signal(signal.SIGINT)
+    if where == "!surrogate":
+        raise ValueError("no file caf" + chr(0xDCE9) + ".png")
+    if where == "!slow":
+        time.sleep(30)
     if where.startswith("!"):
-        raise {"!stop": KeyboardInterrupt, "!exit": SystemExit, "!user": UserError}[where]("now")
+        raise {"!stop": KeyboardInterrupt, "!exit": SystemExit, "!user": UserError,
+               "!generator": GeneratorExit, "!mute": Mute}[where]("now")
     return where
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+class Odd(Image.Image):
+    def tobytes(self, *words, **named):
+        raise SystemExit(0)
 
 
 class Colours(Method):
@@ -33,6 +52,8 @@ class Colours(Method):
             raise RuntimeError("no engine in /home/somebody/engines/v8.bin")
 
     def fit(self, subject, out_dir, *, seed):
+        if os.environ.get("FAULT") == "elsewhere":
+            os.chdir(os.environ["ELSEWHERE"])
         (out_dir / "colour.txt").write_text(str(seed % 255))
         match fault("fit", subject.name):
             case "raise":
@@ -68,6 +89,14 @@ class Colours(Method):
                 mode = "L"
             case "type":
                 return [None] * n
+            case "lazy":
+                stream = io.BytesIO()
+                Image.effect_noise((side, side), 9).convert("RGB").save(stream, "PNG")
+                return [Image.open(io.BytesIO(stream.getvalue()[:3000])) for _ in prompts]
+            case "odd":
+                odd = Image.new("RGB", (side, side))
+                odd.__class__ = Odd
+                return [odd] * n
         made = [Image.new("RGB", (side, side), (self.colour, s % 255, len(p)))
                 for p, s in zip(prompts, seeds)]
         return [image.convert(mode) for image in made[:n]]

@@ -16,14 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from dreambench.base_models.folder import check_folder
 from dreambench.base_models.registry import PARTS, BaseModel, Precision
+from dreambench.base_models.weights import check_loading, check_state, read_trained
 from dreambench.config.sampler import Sampler
-from dreambench.errors import UserError, name_some
+from dreambench.errors import UserError
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -124,9 +129,11 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
         if name.startswith("_") or name in options or not isinstance(entry, list | tuple):
             continue
         library, class_name = entry
-        if library not in ("diffusers", "transformers"):
-            continue
-        kind = getattr(importlib.import_module(library), class_name, None)
+        # Small networks of one pipeline stand under its name.
+        home = getattr(diffusers.pipelines, library, None)
+        if library in ("diffusers", "transformers"):
+            home = importlib.import_module(library)
+        kind = getattr(home, class_name, None)
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             continue
         where = f"{model.location}/{name}"
@@ -142,34 +149,9 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
                 hint="download or convert the folder again",
                 code="wrong-weights",
             ) from error
-        check_weights(found, where=where, part=name)
+        check_loading(found, where=where, part=name)
         networks[name] = network
     return networks
-
-
-def check_weights(found: Mapping[str, Any], *, where: str, part: str) -> None:
-    """Refuse a network whose files do not hold exactly its weights.
-
-    `found` is what `from_pretrained` says of a loading.
-
-    Raises:
-        UserError: weights are missing, of another shape, or no weights of this network.
-    """
-    names = {
-        "missing": sorted(map(str, found["missing_keys"])),
-        "of another shape": sorted(str(key[0]) for key in found["mismatched_keys"]),
-        # Old files of CLIP hold the numbers of its places, which are no weights.
-        "not its own": sorted(
-            str(key) for key in found["unexpected_keys"] if not str(key).endswith("position_ids")
-        ),
-    }
-    wrong = [f"{len(keys)} {what} ({name_some(keys)})" for what, keys in names.items() if keys]
-    if wrong:
-        raise UserError(
-            f"{where}: the weights of {part} are not whole: {'; '.join(wrong)}",
-            hint="download or convert the folder again; names of weights have to be diffusers'",
-            code="wrong-weights",
-        )
 
 
 AfterStep = Callable[[int, Tensor], Tensor]
@@ -329,11 +311,37 @@ class LoadedModel(ABC):
         named = {f"{network}_lora_layers": state for network, state in layers.items()}
         self.pipeline.save_lora_weights(folder, **named)
 
-    def load_lora(self, folder: Path) -> None:
-        """Put the adapters of `save_lora` into their networks."""
-        # It warns when a text encoder has no adapters, which the recipe decides.
-        with only_errors():
-            self.pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
+    def load_lora(self, folder: Path, networks: Mapping[str, nn.Module]) -> None:
+        """Put the adapters of `save_lora` into their networks, by the names of their files.
+
+        Raises:
+            UserError: the file does not hold an adapter for each adapted layer of these networks.
+        """
+        file = folder / LORA_FILE
+        found = read_trained(file)
+        # Diffusers makes adapters for the layers that a file names, whichever these are.
+        layers = {
+            f"{name}.{layer}"
+            for name, network in networks.items()
+            for layer, _ in network.named_modules()
+            if layer.endswith(tuple(f".{end}" for end in self.adapted_layers(name)))
+        }
+        empty = torch.empty(0)
+        check_state(
+            dict.fromkeys((f"{layer}.{end}" for layer in layers for end in ("A", "B")), empty),
+            dict.fromkeys(map(_name_factor, found), empty),
+            where=str(file), part="the adapters", hint=f"delete {folder} and run again",
+        )  # fmt: skip
+        try:
+            # It warns when a text encoder has no adapters, which the recipe decides.
+            with only_errors():
+                self.pipeline.load_lora_weights(folder, weight_name=LORA_FILE)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{file}: the adapters are not of the shape of this base model's layers",
+                hint=f"delete {folder} and run again",
+                code="wrong-weights",
+            ) from error
 
     def unload_lora(self) -> None:
         """Take all adapters out."""
@@ -382,10 +390,39 @@ class LoadedModel(ABC):
                 num_inference_steps=self.sampler.n_steps,
                 guidance_scale=self.sampler.guidance_scale,
                 generator=noise,
-                output_type="pil",
+                output_type="np",
                 **options,
             )
-        return [image.convert("RGB") for image in found.images]
+        return make_images(pipeline.image_processor, found.images)
+
+
+class NotNumbersError(ArithmeticError):
+    """What a network made has NaN in it."""
+
+
+def _name_factor(key: str) -> str:
+    """Return a layer's name and A or B for a factor of its adapter, however diffusers names it."""
+    for kind, ends in {"A": ("down", "A"), "B": ("up", "B")}.items():
+        for end in (f".lora.{ends[0]}.weight", f".lora_linear_layer.{ends[0]}.weight",
+                    f".lora_{ends[1]}.weight"):  # fmt: skip
+            if key.endswith(end):
+                return f"{key.removesuffix(end)}.{kind}"
+    return key
+
+
+def make_images(processor: Any, pixels: NDArray[np.float32]) -> list[Image.Image]:
+    """Return images of pixels (n, h, w, c) from 0 to 1, as a pipeline's own `processor` makes them.
+
+    Raises:
+        NotNumbersError: pixels are NaN, which diffusers would make black.
+    """
+    if n_broken := int(np.isnan(pixels).any((1, 2, 3)).sum()):
+        raise NotNumbersError(
+            f"pixels of {n_broken} of {len(pixels)} images are not numbers (NaN): the weights are "
+            "broken, by training or from the start; try a lower learning rate or --precision fp32, "
+            "or download the base model again"
+        )
+    return [image.convert("RGB") for image in processor.numpy_to_pil(pixels)]
 
 
 def not_here(model: BaseModel, what: str, error: Exception) -> UserError:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambench.base_models.base import (
@@ -24,10 +25,12 @@ from dreambench.base_models.base import (
     EncodedImages,
     LoadedModel,
     TextEncoder,
+    make_images,
     not_here,
     only_errors,
 )
 from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.base_models.weights import check_loading, check_state
 from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
 from dreambench.errors import UserError
 
@@ -164,15 +167,17 @@ class StableDiffusion(LoadedModel):
         return EncodedImages(torch.cat(means), torch.cat(stds), scale)
 
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:
-        """Return the images of latents (n, c, h, w)."""
+        """Return the images of latents (n, c, h, w).
+
+        Raises:
+            NotNumbersError: pixels are NaN.
+        """
         with self.autocast():
             images = self.pipeline.vae.decode(
                 latents / self.pipeline.vae.config.scaling_factor
             ).sample
-        found: list[Image.Image] = self.pipeline.image_processor.postprocess(
-            images.float(), output_type="pil"
-        )
-        return found
+        processor = self.pipeline.image_processor
+        return make_images(processor, processor.postprocess(images.float(), output_type="np"))
 
     # Training
 
@@ -352,14 +357,57 @@ class StableDiffusion(LoadedModel):
 
         Raises:
             OSError: its files are not to be had.
+            UserError: they do not hold exactly the weights of such an adapter.
         """
+        from diffusers.utils.hub_utils import _get_model_file  # noqa: PLC0415  (slow import)
+        from transformers import CLIPVisionModelWithProjection  # noqa: PLC0415
+
+        pipeline, where = self.pipeline, f"{source}/{subfolder}/{file}"
         options = {} if revision is None else {"revision": revision}
-        # It warns of casts to the precision that all of it has already.
-        with only_errors():
-            self.pipeline.load_ip_adapter(
-                source, subfolder=subfolder, weight_name=file,
-                image_encoder_folder=image_encoder, **options,
-            )  # fmt: skip
+        path = _get_model_file(source, weights_name=file, subfolder=subfolder, **options)
+        state = load_file(path)
+        wrong = UserError(
+            f"{where}: the weights are not those of an image adapter for this base model",
+            hint="download the adapter again",
+            code="wrong-weights",
+        )
+        self._check_image_adapter(state, where=where)
+        if image_encoder is not None:
+            # By itself, since a pipeline does not tell what its files lack.
+            with only_errors():
+                network, found = CLIPVisionModelWithProjection.from_pretrained(
+                    source, subfolder=image_encoder, output_loading_info=True,
+                    dtype=pipeline.dtype, **options,
+                )  # fmt: skip
+            check_loading(found, where=f"{source}/{image_encoder}", part="the image encoder")
+            pipeline.register_modules(image_encoder=network.to(self.device))
+        try:
+            # It warns of casts to the precision that all of it has already.
+            with only_errors():
+                pipeline.load_ip_adapter(
+                    source, subfolder=subfolder, weight_name=file, image_encoder_folder=None,
+                    **options,
+                )  # fmt: skip
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise wrong from error
+        (layer,) = pipeline.unet.encoder_hid_proj.image_projection_layers
+        n_given = sum(v.numel() for key, v in state.items() if key.startswith("image_proj."))
+        # What the file lacks has no memory yet; its other names are the authors' own.
+        lacks = [name for name, value in layer.state_dict().items() if value.is_meta]
+        if lacks or n_given != sum(value.numel() for value in layer.state_dict().values()):
+            raise wrong
+
+    def _check_image_adapter(self, state: Mapping[str, Tensor], *, where: str) -> None:
+        """Raise UserError unless an adapter has keys and values for each cross-attention layer."""
+        layers = self.cross_attention_layers().values()
+        own = {
+            f"ip_adapter.{2 * (index // 2) + 1}.to_{'kv'[index % 2]}_ip.weight": layer.weight
+            for index, layer in enumerate(layers)
+        }
+        found = {key: v for key, v in state.items() if not key.startswith("image_proj.")}
+        check_state(
+            own, found, where=where, part="the image adapter", hint="download the adapter again"
+        )
 
     @torch.inference_mode()
     def encode_image_prompt(self, photo: Image.Image) -> tuple[Tensor, Tensor]:

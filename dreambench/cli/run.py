@@ -21,6 +21,7 @@ from dreambench.cli.shared import (
     set_option,
     show_progress,
     split,
+    timeout_option,
     user_errors,
     workers_option,
 )
@@ -85,6 +86,7 @@ ALONGSIDE = "class-only,copy-reference"
     show_default=True,
     help="Images generated together.",
 )
+@timeout_option
 @workers_option
 @cache_option
 @user_errors
@@ -93,7 +95,7 @@ def run(
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
     device: str, precision: str, replicates: int, checkpoints: str | None, batch_size: int,
-    workers: int, cache: Path | None,
+    unit_timeout: float | None, workers: int, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
@@ -113,7 +115,7 @@ def run(
         metrics=metrics, encoders=overrides, settings=changed, base_model=base_model, out=out,
         device=device, replicates=replicates, checkpoints=parse_steps(checkpoints),
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
-        workers=workers,
+        workers=workers, unit_timeout=unit_timeout,
     )  # fmt: skip
     with show_progress() as progress:
         planned = plan_runs(options, progress=progress)

@@ -73,6 +73,12 @@ extract_batch_option = click.option(
     default=0,
     help="Images that an encoder takes at once; no score depends on it.  [default: by device]",
 )
+timeout_option = click.option(
+    "--unit-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up training on a subject, or a batch of images, that takes longer.  [default: none]",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 run_dir_argument = click.argument("run_dir", type=click.Path(path_type=Path))
 

@@ -23,6 +23,7 @@ from dreambench.cli.shared import (
     run_dir_argument,
     show_progress,
     split,
+    timeout_option,
     user_errors,
     workers_option,
 )
@@ -35,7 +36,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _opened_pipeline(
-    run_dir: Path, *, cache: Path | None, data_dir: Path | None, method: str | None
+    run_dir: Path,
+    *,
+    cache: Path | None,
+    data_dir: Path | None,
+    method: str | None,
+    unit_timeout: float | None,
 ) -> Iterator[Pipeline]:
     """Open a run for the stages that call its method's code."""
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
@@ -47,28 +53,43 @@ def _opened_pipeline(
     found = read_run(run_dir, data_dir=data_dir)
     found = replace(found, recipe=attach_code(found.recipe, method))
     with hold_folder(run_dir), show_progress() as progress:
-        yield Pipeline(open_run(found), cache_dir=cache or cache_dir(), progress=progress)
+        yield Pipeline(
+            open_run(found), cache_dir=cache or cache_dir(), progress=progress,
+            unit_timeout=unit_timeout,
+        )  # fmt: skip
 
 
 def _stage_of_code(stage: Callable[..., None]) -> click.Command:
     """Make a command of a stage that calls a method's code."""
-    for option in (user_errors, data_option, cache_option, code_option, run_dir_argument):
+    for option in (
+        user_errors, data_option, cache_option, timeout_option, code_option, run_dir_argument,
+    ):  # fmt: skip
         stage = option(stage)
     return click.command()(stage)
 
 
 @_stage_of_code
-def train(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
+def train(
+    run_dir: Path, method: str | None, unit_timeout: float | None, cache: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
     """Stage: train on the subjects that are left."""
-    with _opened_pipeline(run_dir, cache=cache, data_dir=data_dir, method=method) as pipeline:
+    with _opened_pipeline(
+        run_dir, cache=cache, data_dir=data_dir, method=method, unit_timeout=unit_timeout
+    ) as pipeline:
         pipeline.train()
     end_with_failures([pipeline])
 
 
 @_stage_of_code
-def generate(run_dir: Path, method: str | None, cache: Path | None, data_dir: Path | None) -> None:
+def generate(
+    run_dir: Path, method: str | None, unit_timeout: float | None, cache: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
     """Stage: generate the images that are left."""
-    with _opened_pipeline(run_dir, cache=cache, data_dir=data_dir, method=method) as pipeline:
+    with _opened_pipeline(
+        run_dir, cache=cache, data_dir=data_dir, method=method, unit_timeout=unit_timeout
+    ) as pipeline:
         pipeline.generate()
     end_with_failures([pipeline])
 

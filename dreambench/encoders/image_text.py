@@ -37,8 +37,10 @@ class ImageTextEncoder(Encoder):
         weights = self.spec.find_weights()
         with quietly():
             if weights.is_dir():
-                return open_clip.create_model(f"local-dir:{weights}")
-            model = open_clip.create_model(self.spec.architecture)
+                model = open_clip.create_model(f"local-dir:{weights}", load_weights=False)
+                weights = weights / "open_clip_model.safetensors"
+            else:
+                model = open_clip.create_model(self.spec.architecture)
         fill_network(self.spec, weights, model, to_open_clip(read_weights(weights)))
         if self.spec.activation == "gelu-tanh":
             for layer in model.modules():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dreambench.base_models.weights import check_state
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.spec import EncoderSpec
 from dreambench.encoders.vision import load_vit
-from dreambench.encoders.weights import quietly, read_weights, refuse_weights
+from dreambench.encoders.weights import quietly, read_weights
 
 
 class PatchEncoder(Encoder):
@@ -50,12 +53,22 @@ class LpipsEncoder(Encoder):
         weights = self.spec.find_weights()
         with quietly():
             model = lpips.LPIPS(net=self.spec.architecture, pnet_rand=True, verbose=False)
-        features = [v for key, v in read_weights(weights).items() if key.startswith("features.")]
-        # lpips cuts AlexNet's features into five slices in the same order.
-        own = model.net.state_dict()
-        if [tuple(value.shape) for value in features] != [tuple(v.shape) for v in own.values()]:
-            raise refuse_weights(self.spec, weights, "its feature layers are of other shapes")
-        model.net.load_state_dict(dict(zip(own, features, strict=True)))
+        part, state = f"the encoder '{self.spec.name}'", read_weights(weights)
+        # lpips cuts AlexNet's features into five slices, and keeps their numbers.
+        slices = {f"features.{key.partition('.')[2]}": key for key in model.net.state_dict()}
+        own = {name: model.net.state_dict()[key] for name, key in slices.items()}
+        check_state(
+            own, state, where=str(weights), part=part, hint=self.spec.how_to_get,
+            harmless=r"classifier\..*",
+        )  # fmt: skip
+        model.net.load_state_dict({key: state[name] for name, key in slices.items()})
+        # The package's own, which it loads whatever they lack.
+        file = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{self.spec.architecture}.pth"
+        heads = {key: v for key, v in model.state_dict().items() if re.match(r"lin\d+\.", key)}
+        check_state(
+            heads, read_weights(file), where=str(file), part="the heads of LPIPS",
+            hint="pip install --force-reinstall lpips",
+        )  # fmt: skip
         return model
 
     def forward(self, batch: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreambench.base_models.base import only_errors
+from dreambench.base_models.weights import check_loading
 from dreambench.encoders.registry import find_segmenter
 from dreambench.encoders.spec import SegmenterSpec
 from dreambench.errors import UserError
@@ -85,14 +87,19 @@ def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
 
     folder = spec.find_weights()
     transformers.utils.logging.disable_progress_bar()
-    options = {"use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+    options = {
+        "use_safetensors": True, "local_files_only": True, "dtype": torch.float32,
+        "output_loading_info": True,
+    }  # fmt: skip
+    kind: Any = transformers.SegformerForSemanticSegmentation
+    tokenizer = None
     try:
-        if spec.kind == "segformer":
-            network = transformers.SegformerForSemanticSegmentation
-            return network.from_pretrained(folder, **options), None
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        network = transformers.CLIPSegForImageSegmentation
-        return network.from_pretrained(folder, **options), tokenizer
+        if spec.kind == "clipseg":
+            kind = transformers.CLIPSegForImageSegmentation
+            tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        # It warns of what is refused below.
+        with only_errors():
+            network, found = kind.from_pretrained(folder, **options)
     except Exception as error:  # The tokenizers library raises nothing more exact.
         damage = find_weights_damage(folder / "model.safetensors")
         reason = f"its model.safetensors {damage[0]}" if damage else f"{type(error).__name__}"
@@ -101,6 +108,10 @@ def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
             hint=damage[1] if damage else spec.how_to_get,
             code="wrong-weights",
         ) from error
+    check_loading(
+        found, where=str(folder), part=f"the segmenter '{spec.name}'", hint=spec.how_to_get
+    )
+    return network, tokenizer
 
 
 @functools.lru_cache(maxsize=2)

@@ -41,8 +41,12 @@ def load_vit(spec: EncoderSpec) -> Any:
     weights = spec.find_weights()
     with quietly():
         if weights.is_dir():
-            return timm.create_model(f"local-dir:{weights}", pretrained=True, num_classes=0)
-        model = timm.create_model(spec.architecture, num_classes=0, img_size=spec.pixels.crop_px)
+            model = timm.create_model(f"local-dir:{weights}", num_classes=0)
+            weights = weights / "model.safetensors"
+        else:
+            model = timm.create_model(
+                spec.architecture, num_classes=0, img_size=spec.pixels.crop_px
+            )
     state = to_timm_vit(read_weights(weights))
     if "pos_embed" in state and state["pos_embed"].shape != model.pos_embed.shape:
         # DINOv2 was trained at 518 px; timm resamples its places (bicubic, antialiased).

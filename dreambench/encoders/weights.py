@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dreambench.base_models.weights import PLACES, check_state
 from dreambench.encoders.spec import EncoderSpec
 from dreambench.errors import UserError, disk_errors
 from dreambench.storage.formats import advise, find_weights_damage, read_head, recognise
@@ -51,27 +52,30 @@ def quietly() -> Iterator[None]:
         root.removeFilter(is_above)
 
 
-def refuse_weights(spec: EncoderSpec, path: Path, why: str) -> UserError:
-    """Return the error for a file that holds the weights of another network."""
-    return UserError(
-        f"{path} does not hold the weights of {spec.architecture}: {why}",
-        hint=spec.how_to_get,
-        code="wrong-weights",
+HARMLESS = "|".join(
+    (
+        PLACES,
+        r"(embeddings\.)?mask_token",  # DINOv2 hides patches behind it in training.
+        r"pooler\.dense\.(weight|bias)",  # Transformers' own, which no task was trained with.
+        r"head\.(weight|bias)",  # A classifier of ImageNet, where features are asked for.
+        r"input_resolution|context_length|vocab_size",  # Numbers in OpenAI's own files.
     )
+)
+"""Names that files of published encoders have besides the weights of the network."""
 
 
 def fill_network(spec: EncoderSpec, path: Path, model: Any, state: State) -> None:
     """Load every weight of a network.
 
     Raises:
-        UserError: one is missing or of another shape.
+        UserError: one is missing, of another shape, or none of its own.
     """
     own = model.state_dict()
-    faults = [key for key in own if key not in state or state[key].shape != own[key].shape]
-    if faults:
-        counts = f"{len(faults)} of {len(own)} are missing or of another shape, e.g. {faults[0]}"
-        raise refuse_weights(spec, path, counts)
-    model.load_state_dict({key: state[key].float() for key in own}, assign=True)
+    check_state(
+        own, state, where=str(path), part=f"the encoder '{spec.name}' ({spec.architecture})",
+        hint=spec.how_to_get, harmless=HARMLESS,
+    )  # fmt: skip
+    model.load_state_dict({key: state[key].to(own[key].dtype) for key in own}, assign=True)
 
 
 def read_weights(path: Path) -> State:
@@ -135,24 +139,27 @@ def _unreadable(path: Path) -> UserError:
 
 
 def _rename(state: State, rules: Sequence[tuple[str, str]]) -> State:
-    """Rename keys by the first rule that matches the whole key; drop those that no rule matches."""
+    """Rename keys by the first rule that matches the whole key; others keep their names."""
     renamed = {}
     for key, value in state.items():
-        for pattern, name in rules:
-            found = re.fullmatch(pattern, key)
-            if found:
-                renamed[found.expand(name)] = value
-                break
+        found = (
+            match.expand(name) for pattern, name in rules if (match := re.fullmatch(pattern, key))
+        )
+        renamed[next(found, key)] = value
     return renamed
 
 
 def _join_qkv(state: State, joined: str) -> State:
-    """Join `X#q.weight`, `X#k.weight`, `X#v.weight` to `X` + `joined` with weight or bias."""
-    found = {key: value for key, value in state.items() if "#" not in key}
+    """Join `X#q.weight`, `X#k.weight`, `X#v.weight` to `X` + `joined` with weight or bias.
+
+    Where one of the three is missing, the others stay, and are seen not to be a network's own.
+    """
+    found = dict(state)
     for key in [key for key in state if "#q." in key]:
         stem, _, kind = key.partition("#q.")
-        parts = [state[f"{stem}#{part}.{kind}"] for part in "qkv"]
-        found[stem + joined.format(kind)] = torch.cat(parts)
+        names = [f"{stem}#{part}.{kind}" for part in "qkv"]
+        if all(name in found for name in names):
+            found[stem + joined.format(kind)] = torch.cat([found.pop(name) for name in names])
     return found
 
 
@@ -279,11 +286,11 @@ def _siglip_to_open_clip(state: State) -> State:
     found = {**_join_qkv(image, ".qkv.{}"), **_join_qkv(text, ".in_proj_{}")}
     for key in [key for key in found if ".attn_pool.in_proj_" in key]:
         stem, _, kind = key.partition("in_proj_")
-        query, key_value = found.pop(key).tensor_split(
-            [len(state["vision_model.head.probe"][0, 0])]
-        )
+        query, key_value = found.pop(key).tensor_split([state["vision_model.head.probe"].shape[-1]])
         found[f"{stem}q.{kind}"], found[f"{stem}kv.{kind}"] = query, key_value
     for key in ("logit_scale", "logit_bias"):
-        found[key] = found[key].reshape(())
-    found["visual.trunk.pos_embed"] = found["visual.trunk.pos_embed"][None]
+        if key in found:
+            found[key] = found[key].reshape(())
+    if "visual.trunk.pos_embed" in found:
+        found["visual.trunk.pos_embed"] = found["visual.trunk.pos_embed"][None]
     return found

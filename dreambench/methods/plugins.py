@@ -156,7 +156,7 @@ def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:
         return method.count_work(settings, base_model)
     try:
         work = method.count_work(settings, base_model)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise plugin_error(f"count_work() of {recipe.method}", error) from error
     if not isinstance(work, Work):
         raise UserError(

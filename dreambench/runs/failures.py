@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,10 +17,17 @@ from dreambench.artifacts.failures import (
     write_failures,
 )
 from dreambench.datasets.subjects import Subject
-from dreambench.errors import UserError, name_some, raise_if_full
+from dreambench.errors import (
+    UserError,
+    format_traceback,
+    name_error,
+    name_some,
+    raise_if_full,
+    read_message,
+)
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import ImageError
-from dreambench.text import make_lines_printable, make_printable
+from dreambench.text import make_printable
 
 N_SAME_BATCHES = 3
 """So many batches of a subject in a row may fail with the same words; then it is left."""
@@ -48,7 +54,8 @@ class FailureLog:
         self.folder = failures_dir(folder)
         self.name = name
         self.found = read_failures(folder)
-        self._run_dir = folder
+        # One may be written while a method has another working directory.
+        self._run_dir = folder.absolute()
         self._say = say
         self._in_a_row: list[tuple[Stage, str, str, bool]] = []
 
@@ -71,13 +78,13 @@ class FailureLog:
             DiskError: the disk is full, which is no fault of the method.
         """
         raise_if_full(error, self._run_dir)
-        kind = USER_ERROR if isinstance(error, UserError) else type(error).__name__
-        message = hide_folders(str(error))[:MAX_MESSAGE]
-        path = self.folder / f"{'-'.join(part for part in (stage, subject) if part)}.txt"
+        kind = USER_ERROR if isinstance(error, UserError) else name_error(error)
+        message = hide_folders(read_message(error))[:MAX_MESSAGE]
+        name = f"{'-'.join(part for part in (stage, subject) if part)}.txt"
+        path = failures_dir(self._run_dir) / name
         before = [f for f in self.found if (f.stage, f.subject) == (stage, subject)]
         old = path.read_text(encoding="utf-8") + "\n" if before and path.is_file() else ""
-        text = make_lines_printable("".join(traceback.format_exception(error)))
-        write_bytes(path, (old + text).encode(errors="replace"), inside=self._run_dir)
+        write_bytes(path, (old + format_traceback(error)).encode(), inside=self._run_dir)
         failure = Failure(
             stage=stage, subject=subject, error=kind, message=message, n_images=n_images,
             traceback=path.relative_to(self._run_dir).as_posix(),
@@ -86,7 +93,7 @@ class FailureLog:
         self._write()
         self._in_a_row.append((stage, f"{kind}: {message}", subject, kind == USER_ERROR))
         where = f"{self.name}, {subject}" if subject else self.name
-        self._say(f"dreambench: {where}: {stage} failed: {failure.reason} [{path}]")
+        self._say(f"dreambench: {where}: {stage} failed: {failure.reason} [{self.folder / name}]")
 
     def leave(self, stage: Stage, n_images: Mapping[str, int], why: str) -> None:
         """Count what is not tried any more: subject -> images that are missing for it."""
@@ -122,7 +129,7 @@ class FailureLog:
         return {failure.subject for failure in self.found if failure.stage == stage}
 
     def _write(self) -> None:
-        make_dir(self.folder)
+        make_dir(failures_dir(self._run_dir))
         write_failures(self._run_dir, self.found)
 
 

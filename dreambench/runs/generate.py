@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 from dreambench import __version__
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.methods.base import Generator, Method
-from dreambench.methods.guard import Guard
+from dreambench.methods.calls import Calls
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
@@ -30,7 +30,7 @@ def generate_images(
     method: Method,
     *,
     failures: FailureLog,
-    guard: Guard | None = None,
+    calls: Calls,
     progress: Progress,
 ) -> list[ImageUnit]:
     """Generate every image that is left, in the plan's batches; return those that were made.
@@ -51,14 +51,16 @@ def generate_images(
     left = {subject: missing for subject, missing in left.items() if missing}
     for index, (subject, missing) in enumerate(left.items()):
         progress(what, n_done, n_all)
+        fail = partial(failures.record, "load", subject, n_images=len(missing))
         try:
-            with guard.watch() if guard else nullcontext():
-                generator = method.load(run.subject(subject), run.train_dir(subject))
+            generator = calls.run(
+                partial(method.load, run.subject(subject), run.train_dir(subject)), on_hang=fail
+            )
         except Exception as error:
             raise_if_photo(error, run.subject(subject))
-            failures.record("load", subject, error, n_images=len(missing))
+            fail(error)
         else:
-            for written in _make_batches(run, generator, missing, failures, guard, staging):
+            for written in _make_batches(run, generator, missing, failures, calls, staging):
                 n_done += written
                 if n_done < n_all:
                     progress(what, n_done, n_all)
@@ -76,7 +78,7 @@ def _make_batches(
     generator: Generator,
     missing: list[ImageUnit],
     failures: FailureLog,
-    guard: Guard | None,
+    calls: Calls,
     staging: Path,
 ) -> Iterator[int]:
     """Make what is left of a subject; yield how many images each batch added."""
@@ -85,14 +87,13 @@ def _make_batches(
     for index, batch in enumerate(batches):
         members = [unit for unit in run.plan.images if unit.batch == batch]
         wanted = [unit for unit in missing if unit.batch == batch]
+        fail = partial(failures.record, "generate", wanted[0].subject, n_images=len(wanted))
         try:
-            with guard.watch() if guard else nullcontext():
-                images = generator.generate(
-                    [unit.prompt for unit in members], [unit.seed for unit in members]
-                )
-            _check_images(images, members, size_px=size_px)
+            images = calls.run(
+                partial(_generate, generator, members, size_px=size_px), on_hang=fail
+            )
         except Exception as error:
-            failures.record("generate", wanted[0].subject, error, n_images=len(wanted))
+            fail(error)
             rest = sum(unit.batch in batches[index + 1 :] for unit in missing)
             if failures.is_stuck_on_subject and rest:
                 failures.leave("generate", {wanted[0].subject: rest}, failures.found[-1].message)
@@ -108,7 +109,26 @@ def _make_batches(
         yield len(contents)
 
 
-def _check_images(images: Any, units: list[ImageUnit], *, size_px: int) -> None:
+def _generate(
+    generator: Generator, units: Sequence[ImageUnit], *, size_px: int
+) -> list[Image.Image]:
+    """Return images with pixels in memory, whatever of PIL's classes or its own a method gave.
+
+    An image that is read only when somebody asks for its pixels, or has methods of its own, is
+    asked here, where its failure is the method's.
+    """
+    images: Any = generator.generate([unit.prompt for unit in units], [unit.seed for unit in units])
+    _check_images(images, units, size_px=size_px)
+    found = []
+    for image in images:
+        plain = Image.frombytes("RGB", (size_px, size_px), image.tobytes())
+        if profile := image.info.get("icc_profile"):
+            plain.info["icc_profile"] = bytes(profile)
+        found.append(plain)
+    return found
+
+
+def _check_images(images: Any, units: Sequence[ImageUnit], *, size_px: int) -> None:
     """Raise ImagesError unless there is one square RGB image of the protocol's size a prompt.
 
     Encoders would take other sizes, but not to the same number: whoever makes larger or smaller

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,10 +13,11 @@ import numpy as np
 from dreambench.artifacts.image_set import is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
-from dreambench.errors import UserError
+from dreambench.errors import UserError, read_message
 from dreambench.machine.devices import fixed_threads, name_device
 from dreambench.machine.throughput import Setting, Speed, note_speed
 from dreambench.methods.base import Context, Method
+from dreambench.methods.calls import Calls
 from dreambench.methods.guard import Guard
 from dreambench.methods.plugins import check_recipe
 from dreambench.methods.registry import find_class, make_method
@@ -36,7 +36,8 @@ class Pipeline:
     What a method fails at is in `failures`, and the rest goes on; a full disk, a stop by the user
     and what is wrong with the run itself are raised. `refusal` is the mistake of a user's for which
     the method could not be made at all. `checkpoints` are runs of the same recipe with fewer steps,
-    by their number, which are trained on the way.
+    by their number, which are trained on the way. `unit_timeout` is how many seconds a subject's
+    training, its loading or a batch may take (see `methods.calls`).
     """
 
     def __init__(
@@ -46,16 +47,21 @@ class Pipeline:
         cache_dir: Path,
         progress: Progress,
         checkpoints: Mapping[int, Run] = MappingProxyType({}),
+        unit_timeout: float | None = None,
     ) -> None:
         self.run = run
         self.checkpoints = checkpoints
-        self.cache_dir = make_dir(cache_dir)
+        self.cache_dir = make_dir(cache_dir).absolute()
         self.progress = progress
         self.failures = FailureLog(run.folder, run.name)
         self.refusal: UserError | None = None
         is_outside = isinstance(run.recipe, PluginRecipe)
         photos = [path for subject in run.subjects for path in subject.photos]
-        self._guard = Guard(run.folder, photos) if is_outside else None
+        self._calls = Calls(
+            files=Guard(run.folder, photos) if is_outside else None, limit_seconds=unit_timeout
+        )
+        # A method may change the working directory while it works.
+        self._absolute = run.make_absolute()
         self._is_checked = False
 
     @cached_property
@@ -63,7 +69,7 @@ class Pipeline:
         """The method; None, and a failure, when it cannot be had: then no subject can."""
         run = self.run
         context = Context(
-            base_model=run.base_model,
+            base_model=self._absolute.base_model,
             sampler=run.manifest.sampler,
             device=run.device,
             precision=run.manifest.precision,  # type: ignore[arg-type]
@@ -75,12 +81,12 @@ class Pipeline:
         self.failures.forget("constructor")
         find_class(run.recipe)  # Not to have its code is no failure of the method's.
         try:
-            with self._guard.watch() if self._guard else nullcontext():
-                return make_method(run.recipe, context)
+            return self._calls.make(partial(make_method, run.recipe, context))
         except Exception as error:
             n_images = len(run.missing_images())
             self.failures.record("constructor", "", error, n_images=n_images)
-            self.refusal = error if isinstance(error, UserError) else None
+            if isinstance(error, UserError):
+                self.refusal = UserError(read_message(error), code=error.code)
             return None
 
     def _check_products(self) -> None:
@@ -110,7 +116,7 @@ class Pipeline:
         if self.run.missing_training() and (method := self._method) is not None:
             with fixed_threads(self.run.protocol.n_threads):
                 train_subjects(
-                    self.run, method, failures=self.failures, guard=self._guard,
+                    self._absolute, method, failures=self.failures, calls=self._calls,
                     checkpoints=self.checkpoints, progress=self.progress,
                 )  # fmt: skip
             self._note_training_speed()
@@ -137,7 +143,7 @@ class Pipeline:
             started = time.monotonic()
             with fixed_threads(self.run.protocol.n_threads):
                 made = generate_images(
-                    self.run, method, failures=self.failures, guard=self._guard,
+                    self._absolute, method, failures=self.failures, calls=self._calls,
                     progress=self.progress,
                 )  # fmt: skip
             self._note_generating_speed(made, time.monotonic() - started)

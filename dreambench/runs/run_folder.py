@@ -62,6 +62,21 @@ class Run(ImageSet):
         """Return the folder of what a method learned about a subject, there only when whole."""
         return self.folder / "train" / subject
 
+    def make_absolute(self) -> Run:
+        """Return the run with absolute paths: of its folder, its photos and a local base model."""
+        base = self.base_model
+        if base.is_local:
+            base = replace(base, location=str(Path(base.location).absolute()))
+        subjects = [
+            replace(
+                subject,
+                photos=tuple(path.absolute() for path in subject.photos),
+                masks=tuple(path.absolute() for path in subject.masks),
+            )
+            for subject in self.subjects
+        ]
+        return replace(self, folder=self.folder.absolute(), subjects=subjects, base_model=base)
+
     def image_path(self, unit: ImageUnit) -> Path:
         """Return where a unit's image is, or will be."""
         return self.folder / unit.relative_path

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from dreambench.artifacts.plan import TrainUnit
 from dreambench.methods import Method
 from dreambench.methods.base import checkpoint_dir
-from dreambench.methods.guard import Guard
+from dreambench.methods.calls import Calls
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
@@ -26,7 +26,7 @@ def train_subjects(
     method: Method,
     *,
     failures: FailureLog,
-    guard: Guard | None = None,
+    calls: Calls,
     checkpoints: Mapping[int, Run] = MappingProxyType({}),
     progress: Progress,
 ) -> None:
@@ -42,14 +42,17 @@ def train_subjects(
         progress(f"{run.name}: subjects", n_done, n_all)
         part = _open_part(run, unit)
         started = time.monotonic()
+        subject = run.subject(unit.subject)
+        fail = partial(failures.record, "fit", subject.name, n_images=n_images[subject.name])
         try:
-            with guard.watch(part) if guard else nullcontext():
-                method.fit(run.subject(unit.subject), part, seed=unit.seed)
+            calls.run(
+                partial(method.fit, subject, part, seed=unit.seed), on_hang=fail, out_dir=part
+            )
             check_tree(check_inside(part, run.folder))
         except Exception as error:
             remove_tree(part, inside=run.folder)
-            raise_if_photo(error, run.subject(unit.subject))
-            failures.record("fit", unit.subject, error, n_images=n_images[unit.subject])
+            raise_if_photo(error, subject)
+            fail(error)
             if failures.is_stuck and missing[index + 1 :]:
                 rest = {u.subject: n_images[u.subject] for u in missing[index + 1 :]}
                 failures.leave("fit", rest, str(failures.found[-1].message))

@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import IO, Any
 
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.encoders.extraction import AUTO, Pace
-from dreambench.errors import DiskError, UserError
+from dreambench.errors import DiskError, UserError, format_traceback
 from dreambench.progress import Progress
 from dreambench.scoring.scorer import Scorer
 
@@ -195,10 +194,9 @@ def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
 
 def _raise_as_there(answer: Mapping[str, Any]) -> None:
     """Raise what a request was answered with; nothing where it was done."""
-    if "disk" in answer:
-        raise DiskError(answer["disk"], hint=answer["hint"], is_full=answer["is_full"])
     if "lines" in answer:
-        error = UserError(answer["problem"], hint=answer["hint"], code=answer["code"])
+        about = {key: answer[key] for key in ("hint", "code", "is_full") if key in answer}
+        error = (DiskError if "is_full" in answer else UserError)(answer["problem"], **about)
         error.args = (answer["lines"],)
         raise error
     if "fault" in answer:
@@ -207,12 +205,11 @@ def _raise_as_there(answer: Mapping[str, Any]) -> None:
 
 def _describe(error: BaseException) -> dict[str, Any]:
     """Return an answer that `_raise_as_there` raises again."""
-    if isinstance(error, DiskError):
-        return {"disk": error.problem, "hint": error.hint, "is_full": error.is_full}
-    if isinstance(error, UserError):
-        lines = str(error)
-        return {"problem": error.problem, "hint": error.hint, "code": error.code, "lines": lines}
-    return {"fault": "".join(traceback.format_exception(error))}
+    if not isinstance(error, UserError):
+        return {"fault": format_traceback(error)}
+    kind = {"is_full": error.is_full} if isinstance(error, DiskError) else {}
+    about = {"problem": error.problem, "hint": error.hint, "code": error.code, "lines": str(error)}
+    return {**about, **kind}
 
 
 def serve() -> None:

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 from conftest import invoke, refused
@@ -97,13 +99,68 @@ def test_a_users_error_in_the_same_words_ends_the_method(own, tmp_path, monkeypa
     assert f"{3 * N_IMAGES} images of 1 of 1 methods" in done.stderr
 
 
-@pytest.mark.parametrize(("fault", "status"), [("!stop", 130), ("!exit", 1)])
 @pytest.mark.parametrize("stage", ["constructor", "fit", "load", "generate"])
-def test_a_stop_is_not_swallowed(own, tmp_path, monkeypatch, stage, fault, status):
-    monkeypatch.setenv("FAULT", f"{stage} {fault}")
-    done = run_own(own, status=status)
+def test_a_stop_by_the_user_is_not_swallowed(own, tmp_path, monkeypatch, stage):
+    monkeypatch.setenv("FAULT", f"{stage} !ctrl-c")
+    done = run_own(own, status=130)
     assert "failed" not in done.stderr
     assert not (tmp_path / "runs" / "tiny" / "colours" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("constructor !exit", "ExitError: SystemExit (now)"),
+        ("fit !stop", "ExitError: KeyboardInterrupt (now)"),
+        ("load !generator", "ExitError: GeneratorExit (now)"),
+        ("generate !exit", "ExitError: SystemExit (now)"),
+        ("fit !mute", "Mute: (its message cannot be printed)"),
+        ("generate !surrogate", r"ValueError: no file caf\udce9.png"),
+        ("generate lazy", "OSError: "),
+        ("generate odd", "ExitError: SystemExit (0)"),
+    ],
+)
+def test_what_would_end_the_run_is_a_failure_of_the_method_alone(
+    own, tmp_path, monkeypatch, fault, reason
+):
+    monkeypatch.setenv("FAULT", fault)
+    done = run_own(own, "--alongside", "copy-reference", status=1)
+    stage = fault.split()[0]
+    assert f"{stage} failed: {reason}" in done.stderr
+    run_dir = tmp_path / "runs" / "tiny" / "colours"
+    n_left = 0 if stage == "constructor" else N_IMAGES
+    assert len(images_of(run_dir)) == n_left
+    # An image that fails when its file is written leaves nothing half done.
+    assert not list(run_dir.glob("images/.staging/*"))
+    other = read_json(tmp_path / "runs" / "tiny" / "copy-reference" / "summary.json")
+    assert (other["partial"], other["n_failed"]) == (False, 0)
+
+
+def test_a_subject_that_takes_too_long_is_left_and_the_rest_goes_on(own, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAULT", "fit !slow")
+    started = time.monotonic()
+    done = run_own(own, "--unit-timeout", "0.5", status=1)
+    assert time.monotonic() - started < 29
+    assert "fit failed: TimeLimitError: took longer than 0.5 seconds" in done.stderr
+    assert len(images_of(tmp_path / "runs" / "tiny" / "colours")) == N_IMAGES
+
+
+def test_a_run_does_not_follow_a_method_into_another_folder(own, tmp_path, monkeypatch):
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    start.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(start)
+    monkeypatch.setenv("FAULT", "elsewhere")
+    monkeypatch.setenv("ELSEWHERE", str(elsewhere))
+    run_own(own, "--out", "runs", "--cache", "cache")
+    assert len(images_of(start / "runs" / "tiny" / "colours")) == 2 * N_IMAGES
+    assert not list(elsewhere.iterdir())
+    assert Path.cwd() == start
+
+
+def test_code_that_exits_when_it_is_read_is_refused(own):
+    own[0].write_text(OWN + "\nraise SystemExit(0)\n")
+    assert "SystemExit" in refused("run", "--method", f"{own[0]}:Colours", *own[1])
 
 
 def test_what_a_user_has_to_fix_is_one_line_for_a_method_alone(own, monkeypatch):

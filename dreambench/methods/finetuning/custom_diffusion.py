@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from pydantic import Field
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
+from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.class_images import ClassImages
@@ -168,7 +169,8 @@ class CustomDiffusion(Method):
 
     def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
         """Put the subject's keys, values and word into the base model."""
-        state = load_file(out_dir / FILE)
+        own = {_file_key(name): layer.weight for name, layer in self.layers.items()}
+        state = load_trained(out_dir / FILE, own, part="the keys and values")
         self._put({name: state[_file_key(name)] for name in self.layers})
         self.word.load(out_dir)
         return TextGenerator(self.model, subject_phrase=_phrase(subject))

@@ -7,10 +7,11 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work
@@ -163,4 +164,5 @@ class DreamBooth(Method):
 
     def _restore(self, out_dir: Path) -> None:
         for name, module in self.trained.items():
-            module.load_state_dict(load_file(out_dir / f"{name}.safetensors"))
+            file = out_dir / f"{name}.safetensors"
+            module.load_state_dict(load_trained(file, module.state_dict(), part=name))

@@ -71,4 +71,4 @@ class DreamBoothLora(DreamBooth):
 
     def _restore(self, out_dir: Path) -> None:
         self.model.unload_lora()
-        self.model.load_lora(out_dir)
+        self.model.load_lora(out_dir, self.trained)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dreambench.base_models.base import LoadedModel, TextEncoder
+from dreambench.base_models.weights import load_trained
 from dreambench.storage.files import write_bytes
 
 
@@ -109,6 +110,14 @@ class NewWord:
             write_bytes(out_dir / f"learned_embeds{suffix}.safetensors", content)
 
     def load(self, out_dir: Path) -> None:
-        """Put saved vectors into the vocabulary."""
-        files = {suffix: out_dir / f"learned_embeds{suffix}.safetensors" for suffix in self.places}
-        self.put({suffix: load_file(file)[self.word] for suffix, file in files.items()})
+        """Put saved vectors into the vocabulary.
+
+        Raises:
+            UserError: the files do not hold exactly the word's vectors.
+        """
+        found = {}
+        for suffix, place in self.places.items():
+            file = out_dir / f"learned_embeds{suffix}.safetensors"
+            own = {self.word: place.vectors}
+            found[suffix] = load_trained(file, own, part="the new word")[self.word]
+        self.put(found)

@@ -141,6 +141,8 @@ def train(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             history.append({name: float(loss.detach()) for name, loss in losses.items()})
+            if not np.isfinite(history[-1]["subject"]):
+                raise _diverged(subject_name, step=step + 1)
             keep(history)
             progress(f"training on {subject_name}", step + 1, settings.n_steps)
     except (RuntimeError, MemoryError) as error:
@@ -155,13 +157,23 @@ def train(
     finally:
         for module in modules:
             module.eval()
-    if not np.isfinite([row["subject"] for row in history]).all():
-        raise UserError(
-            f"the loss on {subject_name} became infinite",
-            hint="lower the learning rate",
+    return history
+
+
+def _diverged(subject_name: str, *, step: int) -> UserError:
+    """Return the error for a loss that is no finite number, which no step makes good again."""
+    if step == 1:  # Nothing is trained yet.
+        return UserError(
+            f"the loss on {subject_name} is not a finite number before the first step of training",
+            hint="the weights of the base model are broken: download it again, or try "
+            "--precision fp32",
             code="infinite-loss",
         )
-    return history
+    return UserError(
+        f"the loss on {subject_name} became infinite in step {step}",
+        hint="lower the learning rate",
+        code="infinite-loss",
+    )
 
 
 Keep = Callable[[Sequence[Mapping[str, float]]], None]
