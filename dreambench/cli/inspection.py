@@ -200,6 +200,6 @@ def _print_methods(rows: list[dict[str, Any]], base_model: str) -> None:
         for row in rows
     ]  # fmt: skip
     print_rows(
-        f"Methods; trained parameters with {base_model}", headings, shown, width=140,
+        f"Methods; trained parameters with {base_model}", headings, shown,
         folding=("title", "base models", "source"),
     )  # fmt: skip

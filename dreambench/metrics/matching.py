@@ -14,9 +14,10 @@ new picture its other forms.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -65,10 +66,20 @@ class _Photo:
     offsets: Array
     colors: Array
 
-    @property
+    @functools.cached_property
     def radius(self) -> float:
         """Root mean square distance from the middle, in pixels."""
         return math.sqrt((self.offsets**2).sum(1).mean())
+
+    @functools.cached_property
+    def share(self) -> Array:
+        """What a pixel is of them all: (n,)."""
+        return np.full(len(self.colors), 1 / len(self.colors))
+
+    @functools.cached_property
+    def normalised(self) -> tuple[Array, float]:
+        """Colours less their channels' means and of unit length, and their energy before."""
+        return _normalise_photo(self.colors, self.share)
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,12 @@ def compute_subject_matches(images: Features, photos: Features, masks: Features)
     """
     side = math.isqrt(images.shape[1] // 3)
     matcher = _Matcher(_unfold(photos, side), masks.reshape(-1, side, side) > 0.5)
-    return np.array([matcher.match(image) for image in _unfold(images, side)], np.float64)
+    # Who copies photos gives the same picture back again and again.
+    found: dict[bytes, float] = {}
+    for row, image in zip(images, _unfold(images, side), strict=True):
+        if row.tobytes() not in found:
+            found[row.tobytes()] = matcher.match(image)
+    return np.array([found[row.tobytes()] for row in images], np.float64)
 
 
 def _unfold(rows: Features, side: int) -> Array:
@@ -134,16 +150,28 @@ class _Matcher:
         shown, templates = np.array(shapes, np.float32), np.array(colors, np.float32)
         # A template's numbers, and those of the part of it that lies within the image wherever it
         # is put: pixels, sum of brightness, and energy less that of the mean.
-        self._template = self._transform(templates).conj()
+        channels = self._transform(templates).conj()
         self._shape = self._transform(shown).conj()
         inside = self._transform(np.ones_like(shown[0]))
         n_pixels = self._invert(inside * self._shape).round()
-        self._allowed = n_pixels >= VISIBLE * n_pixels.max((1, 2), keepdims=True)
-        self._n_pixels = np.maximum(n_pixels, 1)
-        self._bright = self._invert(inside * self._template[:, 0])
+        allowed = n_pixels >= VISIBLE * n_pixels.max((1, 2), keepdims=True)
+        # Most places are allowed to no template: nothing is computed there.
+        self._rows = np.flatnonzero(allowed.any((0, 2)))
+        self._columns = np.flatnonzero(allowed.any((0, 1)))
+        bright = self._invert(inside * channels[:, 0])
         squares = self._transform((templates**2).sum(1)).conj()
         energy = self._invert(inside * squares)
-        self._energy = np.maximum(energy - self._bright**2 / self._n_pixels, 1e-6)
+        n_pixels = np.maximum(n_pixels, 1)
+        energy = np.maximum(energy - bright**2 / n_pixels, 1e-6)
+        self._channels = np.ascontiguousarray(channels.swapaxes(0, 1))
+        self._forbidden = ~self._crop(allowed)
+        self._n_pixels, self._bright = self._crop(n_pixels), self._crop(bright)
+        self._energy = self._crop(energy)
+        self._flat = FLAT * self._energy
+
+    def _crop(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what lies in the rows and columns that are allowed to some template."""
+        return np.ascontiguousarray(values[:, self._rows][:, :, self._columns])
 
     def _make_templates(
         self, photo: Array, mask: NDArray[np.bool_], middle: Array
@@ -181,29 +209,46 @@ class _Matcher:
     def _invert(self, values: NDArray[np.complex64]) -> Small:
         return fft.irfft2(values, (2 * self.side, 2 * self.side))  # type: ignore[no-any-return]
 
+    def _invert_allowed(self, values: NDArray[np.complex64]) -> Small:
+        """Return the same bits as `_invert`, where they are allowed, and overwrite `values`."""
+        side = 2 * self.side
+        options: dict[str, Any] = {"norm": "forward", "overwrite_x": True}
+        half = fft.ifft(values, axis=1, **options)[:, self._rows]
+        found = fft.irfft(half, side, axis=2, **options)[:, :, self._columns]
+        found *= np.float32(1 / side**2)
+        return found  # type: ignore[no-any-return]
+
     def _search(self, image: Array) -> Sequence[_Find]:
         """Return the best finds in the small image, each of another photo or mirror image."""
         small = (_shrink(image) @ _COLOURS.T).transpose(2, 0, 1).astype(np.float32)
         seen = self._transform(small)
-        common = self._invert((seen * self._template).sum(1))
-        total = self._invert(seen[0] * self._shape)
-        squares = self._invert(self._transform((small**2).sum(0)) * self._shape)
+        product, more = seen[0] * self._channels[0], np.empty_like(self._channels[0])
+        for layer, channel in zip(seen[1:], self._channels[1:], strict=True):
+            product += np.multiply(layer, channel, out=more)
+        matches = self._invert_allowed(product)
+        total = self._invert_allowed(np.multiply(seen[0], self._shape, out=product))
+        energy_of = self._transform((small**2).sum(0))
+        energy = self._invert_allowed(np.multiply(energy_of, self._shape, out=product))
         mean = total / self._n_pixels
-        common -= mean * self._bright
-        energy = np.maximum(squares - total * mean, FLAT * self._energy)
-        matches = np.where(self._allowed, common / np.sqrt(energy * self._energy), -1.0)
+        matches -= mean * self._bright
+        total *= mean
+        energy -= total
+        np.maximum(energy, self._flat, out=energy)
+        energy *= self._energy
+        matches /= np.sqrt(energy, out=energy)
+        matches[self._forbidden] = -1
         flat = matches.reshape(len(matches), -1)
         best = flat.argmax(1)
         values = flat[np.arange(len(flat)), best]
+        places = np.stack([self._columns[best % len(self._columns)],
+                           self._rows[best // len(self._columns)]], 1)  # fmt: skip
         finds: dict[tuple[int, float], _Find] = {}
         for number in np.argsort(-values, kind="stable"):
             photo, (mirror, log_size, angle) = self.turns[number]
             if (id(photo), mirror) in finds:
                 continue
             # Rows and columns count from 0 and, for moves up and to the left, down from the end.
-            moved = (np.array(divmod(best[number], 2 * self.side))[::-1] + self.side) % (
-                2 * self.side
-            ) - self.side
+            moved = (places[number] + self.side) % (2 * self.side) - self.side
             middle = (moved + self.side / 2) * SHRINK - 0.5
             place = np.array([*middle, log_size, angle])
             finds[id(photo), mirror] = _Find(photo, mirror, place)
@@ -217,18 +262,15 @@ class _Matcher:
         # Steps of one pixel each, at the middle or at the subject's rim.
         unit = np.array([1, 1, 1 / photo.radius, 1 / photo.radius])
 
-        def place(steps: Array) -> _Find:
-            return replace(find, place=find.place + (steps - 1) * unit)
-
         def measure(steps: Array) -> Array:
-            return _compute_differences(corners, place(steps))
+            return _compute_differences(corners, find, find.place + (steps - 1) * unit)
 
         # From 1, since steps of the derivative are relative: sqrt(.04) of a pixel. `least_squares`
         # runs the same code (MINPACK) and takes twice the time around it.
         steps, *_ = leastsq(
             measure, np.ones(4), epsfcn=0.04, xtol=1e-3, ftol=1e-4, maxfev=60, full_output=True
         )
-        return _compute_smoothed_match(corners, place(steps))
+        return _compute_smoothed_match(corners, find, find.place + (steps - 1) * unit)
 
 
 def _join_corners(image: Array) -> Array:
@@ -238,61 +280,82 @@ def _join_corners(image: Array) -> Array:
     return np.stack(parts, axis=2)
 
 
-def _sample(corners: Array, find: _Find) -> tuple[Array, NDArray[np.bool_]]:
+def _sample(corners: Array, find: _Find, place: Array) -> tuple[Array, NDArray[np.bool_] | None]:
     """Return the image's colours (n, 3) where the photo's pixels come to lie, and which are there.
 
-    None is there when too much of the subject lies outside, or the size is out of bounds.
-    `corners` is what `_join_corners` makes of the image, which one step then reads all at once.
+    None stands for all of them; none is there when too much of the subject lies outside, or the
+    size is out of bounds. `corners` is what `_join_corners` makes of the image, which one step then
+    reads all at once.
     """
-    side = len(corners)
-    x, y, log_size, angle = find.place
-    places = _turn((find.mirror, log_size, angle)) @ find.photo.offsets.T + [[x], [y]]
-    inside = ((places >= 0) & (places <= side - 1)).all(0)
-    if inside.sum() < VISIBLE * len(inside) or abs(log_size) > MAX_LOG_SIZE:
-        return np.zeros_like(find.photo.colors), np.zeros(len(inside), bool)
-    low = np.clip(places, 0, side - 1).astype(int)
+    last = len(corners) - 1
+    x, y, log_size, angle = place.tolist()
+    offsets = find.photo.offsets
+    places = _turn((find.mirror, log_size, angle)) @ offsets.T + [[x], [y]]
+    inside: NDArray[np.bool_] | None = None
+    if abs(log_size) > MAX_LOG_SIZE or not places.min() >= 0 or places.max() > last:
+        inside = ((places >= 0) & (places <= last)).all(0)
+        if inside.sum() < VISIBLE * len(inside) or abs(log_size) > MAX_LOG_SIZE:
+            return np.zeros_like(find.photo.colors), np.zeros(len(inside), bool)
+        low = np.clip(places, 0, last).astype(int)
+    else:
+        low = places.astype(int)
     right, down = places - low
-    shares = np.stack(
-        [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
-    )
-    return np.einsum("kn,nkc->nc", shares, corners[low[1], low[0]]), inside
+    left, up = 1 - right, 1 - down
+    shares = np.empty((4, len(right)))
+    for part, (across, along) in zip(
+        shares, ((left, up), (right, up), (left, down), (right, down)), strict=True
+    ):
+        np.multiply(across, along, out=part)
+    pixels = corners.reshape(-1, *corners.shape[2:]).take(low[1] * (last + 1) + low[0], axis=0)
+    return np.einsum("kn,nkc->nc", shares, pixels), inside
 
 
-def _normalise(ours: Array, theirs: Array) -> tuple[Array, Array]:
-    """Return both (n, 3) less their channels' means and of unit length, or less where flat."""
+def _normalise_photo(colors: Array, share: Array) -> tuple[Array, float]:
+    """Return colours (n, 3) less their channels' means and of unit length, and their energy."""
     # A product with ones is three times as fast as mean(0).
-    share = np.full(len(ours), 1 / len(ours))
-    ours, theirs = ours - share @ ours, theirs - share @ theirs
-    energy = max(float(np.vdot(ours, ours)), 1e-12)
-    other = max(float(np.vdot(theirs, theirs)), FLAT * energy)
-    return ours / math.sqrt(energy), theirs / math.sqrt(other)
+    colors = colors - share @ colors
+    energy = max(float(np.vdot(colors, colors)), 1e-12)
+    return colors / math.sqrt(energy), energy
 
 
-def _compute_differences(corners: Array, find: _Find) -> Array:
+def _normalise_image(colors: Array, share: Array, energy: float) -> Array:
+    """Return an image's colours (n, 3) likewise, or of less length where they are flat.
+
+    `energy` is that of the photo's.
+    """
+    colors = colors - share @ colors
+    return colors / math.sqrt(max(float(np.vdot(colors, colors)), FLAT * energy))
+
+
+def _compute_differences(corners: Array, find: _Find, place: Array) -> Array:
     """Return photo less image over the subject's pixels, both of unit length: (3 n,).
 
     The sum of squares is twice what the two lack in correlation.
     """
-    colors, inside = _sample(corners, find)
+    photo = find.photo
+    colors, inside = _sample(corners, find, place)
+    if inside is None:
+        ours, energy = photo.normalised
+        return (ours - _normalise_image(colors, photo.share, energy)).ravel()
     if not inside.any():
         n_values = colors.size
         return np.full(n_values, 2 / math.sqrt(n_values))
-    if inside.all():
-        ours, theirs = _normalise(find.photo.colors, colors)
-        return (ours - theirs).ravel()
-    ours, theirs = _normalise(find.photo.colors[inside], colors[inside])
+    share = np.full(inside.sum(), 1 / inside.sum())
+    ours, energy = _normalise_photo(photo.colors[inside], share)
     found = np.zeros_like(colors)
-    found[inside] = ours - theirs
+    found[inside] = ours - _normalise_image(colors[inside], share, energy)
     return found.ravel()
 
 
-def _compute_smoothed_match(corners: Array, find: _Find) -> float:
+def _compute_smoothed_match(corners: Array, find: _Find, place: Array) -> float:
     """Return the correlation of photo and image at a find, both smoothed; -1 for no place."""
-    colors, inside = _sample(corners, find)
+    colors, there = _sample(corners, find, place)
+    inside = np.ones(len(colors), bool) if there is None else there
     if not inside.any():
         return -1.0
     offsets = find.photo.offsets[inside]
     columns, rows = (offsets - offsets.min(0)).round().astype(int).T
+    share = np.full(len(offsets), 1 / len(offsets))
 
     def smooth(values: Array, deviation_px: float) -> Array:
         # The share that is shown is smoothed alike, so that nothing from outside comes in.
@@ -302,6 +365,10 @@ def _compute_smoothed_match(corners: Array, find: _Find) -> float:
         found: Array = gaussian_filter(canvas, deviations, mode="constant")[rows, columns]
         return found[:, :3] / found[:, 3:]
 
+    def match(blur_px: float) -> float:
+        sharp = find.photo.colors[inside]
+        ours, energy = _normalise_photo(smooth(sharp, math.hypot(SMOOTHING_PX, blur_px)), share)
+        return float(np.vdot(ours, _normalise_image(theirs, share, energy)))
+
     theirs = smooth(colors[inside], SMOOTHING_PX)
-    ours = [smooth(find.photo.colors[inside], math.hypot(SMOOTHING_PX, blur)) for blur in BLURS_PX]
-    return max(float(np.vdot(*_normalise(one, theirs))) for one in ours)
+    return max(match(blur) for blur in BLURS_PX)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter
@@ -36,6 +41,12 @@ STYLE = {
     # Names are not mathematics: a lone $ or an unknown \command would end the plot.
     "text.parse_math": False,
 }
+DPI = 200
+# Of a grid: its cells, what lies between two pictures, between photos and images, and a line of a
+# title.
+CELL_PX, GAP_PX, REFERENCE_GAP_PX, TITLE_LINE_PX = 184, 7, 46, 25
+TITLE_WIDTH = 17
+"""Characters of a title that fit above a picture."""
 
 
 @contextmanager
@@ -57,7 +68,7 @@ def _save(figure: Figure, path: Path, *, is_tight: bool = False) -> Path:
         figure.tight_layout()
     buffer = io.BytesIO()
     # No date or version in the file, so that equal data gives an equal file.
-    figure.savefig(buffer, format="png", dpi=200, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
     return path
 
@@ -186,52 +197,90 @@ def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, Metric
         return _save(figure, path, is_tight=True)
 
 
-def plot_grid(
-    rows: Sequence[tuple[str, Sequence[Path], Sequence[Path]]],
-    titles: Sequence[str],
-    path: Path,
-    *,
-    n_references: int,
-) -> Path:
-    """Reference photos on the left, where there are any, generated images on the right.
+@dataclass(frozen=True)
+class GridBlock:
+    """Rows of a grid under titles of their own.
 
-    `rows` holds (name, reference photos, generated images), a row a subject or a method; `titles`
-    names the generated columns. A path that is not there leaves its cell empty.
+    `rows` holds (name, reference photos, generated images); `titles` names the columns of generated
+    images. A path that is not there leaves its cell empty.
     """
-    n_columns = n_references + len(titles)
-    widths = [1.0] * n_references + [0.25] + [1.0] * len(titles)
+
+    titles: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]
+
+
+def plot_grid(blocks: Sequence[GridBlock], path: Path, *, n_references: int) -> Path:
+    """Reference photos on the left, where there are any, generated images on the right."""
+    # In pixels throughout: matplotlib sets the text, and pictures are put between it as they are.
     with _style():
-        figure = Figure(figsize=(0.92 * (n_columns + 0.25), 0.92 * len(rows) + 0.9))
-        axes = figure.subplots(
-            len(rows), n_columns + 1, squeeze=False,
-            gridspec_kw={"width_ratios": widths, "wspace": 0.04, "hspace": 0.04},
-        )  # fmt: skip
-        for axis in axes.flat:
-            axis.axis("off")
-        for line, (name, references, generated) in zip(axes, rows, strict=True):
-            cells = [*line[:n_references], *line[n_references + 1 :]]
-            shown = [*list(references[:n_references]), *generated]
-            shown[:n_references] += [Path()] * (n_references - len(references[:n_references]))
-            for axis, file in zip(cells, shown, strict=False):
-                if file.is_file():
-                    image = load_image(file)
-                    # No more pixels than are printed: images of many megapixels stay light.
-                    image.thumbnail((600, 600))
-                    axis.imshow(np.asarray(image), interpolation="nearest")
-            line[0].text(
-                -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=8
-            )
-        for axis, title in zip(axes[0][n_references + 1 :], titles, strict=True):
-            axis.text(
-                0.02, 1.06, title, transform=axis.transAxes, rotation=28, ha="left", va="bottom",
-                fontsize=7.5,
-            )  # fmt: skip
-        if n_references:
-            axes[0][0].text(
-                0, 1.06, "reference photos", transform=axes[0][0].transAxes, ha="left",
-                va="bottom", fontsize=8, fontweight="bold",
-            )  # fmt: skip
-        return _save(figure, path)
+        names = [name for block in blocks for name, _, _ in block.rows]
+        margin = max(_measure_text(name, fontsize=8) for name in names) + 4 * GAP_PX
+        first = margin + (n_references * CELL_PX + REFERENCE_GAP_PX if n_references else 0)
+        width = first + max(len(block.titles) for block in blocks) * CELL_PX + 2 * GAP_PX
+        texts: list[tuple[float, float, str, dict[str, Any]]] = []
+        pictures: list[tuple[Path, int, int]] = []
+        y = 0
+        for block in blocks:
+            titles = [_wrap_title(title) for title in block.titles]
+            y += TITLE_LINE_PX * max((t.count("\n") + 1 for t in titles), default=1) + 4 * GAP_PX
+            above: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7}
+            if n_references:
+                centre = margin + n_references * CELL_PX / 2
+                texts.append((centre, y, "reference photos", {**above, "fontweight": "bold"}))
+            texts += [
+                (first + (number + 0.5) * CELL_PX, y, title, above)
+                for number, title in enumerate(titles)
+            ]
+            for name, references, generated in block.rows:
+                beside = {"ha": "right", "va": "center", "fontsize": 8}
+                texts.append((margin - 2 * GAP_PX, y + CELL_PX / 2, name, beside))
+                photos = references[:n_references]
+                pictures += [(file, margin + n * CELL_PX, y) for n, file in enumerate(photos)]
+                pictures += [(file, first + n * CELL_PX, y) for n, file in enumerate(generated)]
+                y += CELL_PX
+        page = _set_texts(texts, width, y + 2 * GAP_PX)
+    for file, left, top in pictures:
+        _paste(page, file, left, top)
+    buffer = io.BytesIO()
+    page.save(buffer, "png", dpi=(DPI, DPI))
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _measure_text(text: str, **options: Any) -> int:
+    """Return the width of a line in pixels."""
+    figure = Figure(dpi=DPI)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    found = figure.text(0, 0, make_lines_printable(text), **options).get_window_extent(renderer)
+    return math.ceil(float(found.width))
+
+
+def _set_texts(
+    texts: Sequence[tuple[float, float, str, Mapping[str, Any]]], width: int, height: int
+) -> Image.Image:
+    """Return a white page with texts: places in pixels from the left and the top."""
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+    for x, y, text, options in texts:
+        figure.text(x / width, 1 - y / height, make_lines_printable(text), **options)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _paste(page: Image.Image, file: Path, left: int, top: int) -> None:
+    """Put a picture into a cell of a grid, as large as fits; nothing where it is not there."""
+    if not file.is_file():
+        return
+    image = load_image(file)
+    # Larger ones are smoothed; of smaller ones each pixel is shown.
+    scale = (CELL_PX - GAP_PX) / max(image.size)
+    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    image = image.resize((round(image.width * scale) or 1, round(image.height * scale) or 1), how)
+    page.paste(image, (left + (CELL_PX - image.width) // 2, top + (CELL_PX - image.height) // 2))
+
+
+def _wrap_title(text: str) -> str:
+    return "\n".join(textwrap.wrap(text, TITLE_WIDTH, max_lines=6, placeholder=" ..."))
 
 
 def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Path:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.parts import MaskExtractor, ThumbnailExtractor
+from dreambench.metrics import matching
 from dreambench.metrics.matching import compute_subject_matches
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.validation.truth import PASTES, PROMPT_PLACES, Paste, paste
@@ -78,6 +79,36 @@ def test_each_image_is_matched_for_itself():
     assert together == pytest.approx([match([image])[0] for image in images], abs=1e-9)
     backwards = match(images, PHOTOS[::-1])
     assert together == pytest.approx(backwards, abs=5e-3)
+
+
+def test_the_same_picture_is_matched_once(monkeypatch):
+    seen = []
+
+    def match_once(matcher, image):
+        seen.append(image)
+        return whole(matcher, image)
+
+    whole = matching._Matcher.match
+    monkeypatch.setattr(matching._Matcher, "match", match_once)
+    images = [STRANGERS[0], PHOTOS[1].image, STRANGERS[0], PHOTOS[1].image]
+    found = match(images)
+    assert len(seen) == 2
+    assert list(found[:2]) == list(found[2:])
+    assert found[0] < 0.9 < found[1]
+
+
+def test_what_is_left_out_of_the_search_is_allowed_to_no_photo():
+    """The search over all places, as it was before it left any out, finds the same ones."""
+    thumbnails = ThumbnailExtractor().encode_images([photo.image for photo in PHOTOS])
+    masks = MaskExtractor.encode_masks([photo.mask for photo in PHOTOS])
+    matcher = matching._Matcher(matching._unfold(thumbnails, 48), masks.reshape(-1, 48, 48) > 0.5)
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(len(matcher._shape), 48, 25)) + 1j * rng.normal(size=(1, 48, 25))
+    values = noise.astype(np.complex64)
+    whole = matcher._crop(matcher._invert(values.copy()))
+    assert (matcher._invert_allowed(values) == whole).all()
+    assert 0 < len(matcher._rows) < 48
+    assert not matcher._forbidden.all((1, 2)).any()
 
 
 def test_flat_pictures_are_no_match_and_photos_without_a_subject_are_not_looked_for():

@@ -159,6 +159,52 @@ def test_the_terminal_prints_what_markdown_does(capsys):
         assert fact in shown
 
 
+WIDE = Table(
+    "wide",
+    ["method", *(f"Metric {n} (up)" for n in range(8)), "verdict"],
+    [
+        {
+            "method": name,
+            **{
+                f"Metric {n} (up)": Interval(n / 10 + 0.012, n / 10, n / 10 + 0.034, "(3 of 4)")
+                for n in range(8)
+            },
+            "verdict": f"better than the other one by more than its replicates are apart, {name}",
+        }
+        for name in ("copy-reference", "dreambooth+learning_rate=0.0001+n_steps=1000", "[bold]x")
+    ],
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 400])
+def test_a_terminal_of_any_width_gets_every_bound(width, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table("Values", WIDE)
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    for n in range(8):
+        assert shown.count(f"Metric {n}") == 1
+        mean, low, high = (format_number(n / 10 + more) for more in (0.012, 0, 0.034))
+        stacked = f"[{low}, {high}]"
+        assert shown.count(stacked) >= 3
+        assert shown.count(f" {mean} ") >= 3
+    assert shown.count("(3 of 4)") == 24
+    assert "[bold]x" in shown
+    for word in ("copy-reference", "apart,", "replicates"):
+        assert word in shown
+    assert shown.count("Values") == 1
+
+
+def test_a_pipe_gets_a_line_a_row(capsys):
+    print_table("Values", WIDE)
+    lines = capsys.readouterr().out.splitlines()
+    for row, cells in zip(WIDE.rows, lines[4:], strict=False):
+        for cell in row.values():
+            assert f" {format_cell(cell)} " in cells
+
+
 RUN = make_scored(
     "a",
     frame(
