@@ -15,7 +15,7 @@ from dreambench.datasets.subjects import Dataset, Subject, load_subjects, read_i
 from dreambench.errors import UserError, disk_errors
 from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, sha256_file, write_bytes
-from dreambench.storage.paths import check_inside
+from dreambench.storage.paths import check_inside, remove_tree
 
 if TYPE_CHECKING:
     import datasets
@@ -72,7 +72,7 @@ def export_dataset(dataset: Dataset, out_dir: Path) -> list[Path]:
             )
         # In a hidden folder first, so that a call that fails leaves nothing in the way of the next.
         part = out_dir / ".export.part"
-        shutil.rmtree(part, ignore_errors=True)
+        remove_tree(part, inside=out_dir)
         try:
             _write_image_folder(rows, part / "images")
             make_table(rows).to_parquet(str(part / PARQUET_NAME))
@@ -80,7 +80,7 @@ def export_dataset(dataset: Dataset, out_dir: Path) -> list[Path]:
             for name in FILES:
                 (part / name).replace(out_dir / name)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove_tree(part, inside=out_dir)
     return [out_dir / name for name in FILES]
 
 
