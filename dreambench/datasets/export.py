@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dreambench import __version__
 from dreambench.datasets.subjects import Dataset, Subject, load_subjects, read_index
-from dreambench.errors import UserError, disk_errors
+from dreambench.errors import UserError, disk_errors, raise_if_disk
 from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, sha256_file, write_bytes
 from dreambench.storage.paths import check_inside, remove_tree
@@ -96,6 +96,7 @@ def push_dataset(dataset: Dataset, repository: str, *, token: str | None) -> str
     try:
         table.push_to_hub(repository, token=token or os.environ.get("HF_TOKEN"))
     except (OSError, HfHubHTTPError, ValueError) as error:
+        raise_if_disk(error)
         reason = str(error).splitlines()[0][:120]
         raise UserError(
             f"cannot upload to {repository}: {reason}",
