@@ -69,6 +69,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NETWORK = (
+    errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL,
+)  # fmt: skip
 _AGAIN = "run the same command again; what is done is kept"
 _CONNECTION = f"check the disk, or the connection to it, and {_AGAIN}"
 _LOCKS = "this disk has no file locks: choose a folder on another disk"
@@ -148,6 +151,15 @@ def disk_errors(path: Path, *, reads: bool = False) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_os_error(error, path, reads=reads) from error
+
+
+def raise_if_disk(error: BaseException) -> None:
+    """Raise a DiskError for what this machine's disk refused, and not a network."""
+    if not isinstance(error, OSError) or isinstance(error, ConnectionError | TimeoutError):
+        return
+    # Resolvers of names have numbers of their own, below zero; libraries' errors have none.
+    if (error.errno or 0) > 0 and error.errno not in _NETWORK:
+        raise explain_os_error(error) from error
 
 
 def raise_if_full(error: BaseException, path: Path) -> None:

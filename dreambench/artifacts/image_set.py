@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreambench.artifacts import MAX_REPLICATES
-from dreambench.artifacts.manifest import Manifest, RunManifest, has_manifest, read_manifest
+from dreambench.artifacts.manifest import (
+    FILE_NAME,
+    Manifest,
+    RunManifest,
+    has_manifest,
+    read_manifest,
+)
 from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
@@ -177,15 +183,27 @@ def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
         ("plan", own and own.digests.plan, own and plan.digest()),
     ):
         if stored != found:
-            raise UserError(
-                f"{folder} was made with another {name} ({stored}) than is here ({found})",
-                hint="restore what it was made with, or run or score again in another folder",
-                code="changed-data",
-            )
+            raise _refuse_change(folder, name, stored, found)
     return ImageSet(
         folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest,
         files=None if own else {},
     )  # fmt: skip
+
+
+def _refuse_change(folder: Path, name: str, stored: object, found: object) -> UserError:
+    """Return the error for a folder that does not fit the photos here, or its own manifest."""
+    if name == "photos":
+        return UserError(
+            f"{folder} was made with other photos ({stored}) than are here ({found})",
+            hint=f"restore those photos or {FILE_NAME}, or name the photos' folder with --data",
+            code="changed-data",
+        )
+    return UserError(
+        f"{folder / FILE_NAME} was changed: its {name} ({found}) is not the one that the folder "
+        f"was made with ({stored})",
+        hint=f"restore {FILE_NAME} from a copy; nothing else in the folder has to be made again",
+        code="changed-data",
+    )
 
 
 def plan_images(manifest: Manifest, subjects: Sequence[Subject]) -> Plan:

@@ -226,7 +226,7 @@ def read_manifest(folder: Path) -> Manifest:
         keys = [".".join(map(str, item["loc"])) or "kind" for item in error.errors()]
         raise UserError(
             f"{path} is damaged: {name_some(keys)}",
-            hint="restore it, or run again in another folder (--out)",
+            hint="restore it from a copy; without one, run or score in another folder (--out)",
             code="damaged-file",
         ) from error
 

@@ -26,7 +26,7 @@ from dreambench.base_models.folder import check_folder
 from dreambench.base_models.registry import PARTS, BaseModel, Precision
 from dreambench.base_models.weights import check_loading, check_state, read_trained
 from dreambench.config.sampler import Sampler
-from dreambench.errors import UserError
+from dreambench.errors import UserError, raise_if_disk
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -426,8 +426,13 @@ def make_images(processor: Any, pixels: NDArray[np.float32]) -> list[Image.Image
 
 
 def not_here(model: BaseModel, what: str, error: Exception) -> UserError:
-    """Return the error for a base model's files that cannot be had: a folder's, or the hub's."""
+    """Return the error for a base model's files that cannot be had: a folder's, or the hub's.
+
+    Raises:
+        DiskError: it is this machine's disk that refused them.
+    """
     if not model.is_local:
+        raise_if_disk(error)
         return UserError(
             f"the {what} '{model.name}' ({model.location}, revision {model.revision}) is not on "
             "this machine and the hub cannot be reached",

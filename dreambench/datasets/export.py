@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from dreambench import __version__
 from dreambench.datasets.subjects import Dataset, Subject, load_subjects, read_index
-from dreambench.errors import UserError, disk_errors
+from dreambench.errors import UserError, disk_errors, raise_if_disk
 from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, sha256_file, write_bytes
-from dreambench.storage.paths import check_inside
+from dreambench.storage.paths import check_inside, remove_tree
 
 if TYPE_CHECKING:
     import datasets
@@ -72,7 +72,7 @@ def export_dataset(dataset: Dataset, out_dir: Path) -> list[Path]:
             )
         # In a hidden folder first, so that a call that fails leaves nothing in the way of the next.
         part = out_dir / ".export.part"
-        shutil.rmtree(part, ignore_errors=True)
+        remove_tree(part, inside=out_dir)
         try:
             _write_image_folder(rows, part / "images")
             make_table(rows).to_parquet(str(part / PARQUET_NAME))
@@ -80,7 +80,7 @@ def export_dataset(dataset: Dataset, out_dir: Path) -> list[Path]:
             for name in FILES:
                 (part / name).replace(out_dir / name)
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove_tree(part, inside=out_dir)
     return [out_dir / name for name in FILES]
 
 
@@ -96,6 +96,7 @@ def push_dataset(dataset: Dataset, repository: str, *, token: str | None) -> str
     try:
         table.push_to_hub(repository, token=token or os.environ.get("HF_TOKEN"))
     except (OSError, HfHubHTTPError, ValueError) as error:
+        raise_if_disk(error)
         reason = str(error).splitlines()[0][:120]
         raise UserError(
             f"cannot upload to {repository}: {reason}",

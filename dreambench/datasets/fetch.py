@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreambench.datasets.subjects import Dataset, PinnedFile, check_file, read_index
-from dreambench.errors import UserError, disk_errors, explain_os_error, name_some
+from dreambench.errors import UserError, disk_errors, explain_os_error, name_some, raise_if_disk
 from dreambench.progress import Progress
 from dreambench.storage.archives import read_members
 from dreambench.storage.downloads import download, forget_download, hide_secrets
@@ -185,6 +185,7 @@ def _download_from_hub() -> Path:
     try:
         return Path(snapshot_download(HUB_DATASET, repo_type="dataset", allow_patterns=patterns))
     except (OSError, HfHubHTTPError, ValueError) as error:
+        raise_if_disk(error)
         raise UserError(
             f"the hub dataset {HUB_DATASET} cannot be downloaded",
             hint=_BY_HAND,

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sqlite3
 import time
 import uuid
@@ -26,7 +25,7 @@ from dreambench.encoders.file_stat import Stat, read_stat
 from dreambench.errors import UserError, disk_errors
 from dreambench.storage.files import make_dir, sha256_file
 from dreambench.storage.locks import acquire_lock
-from dreambench.storage.paths import check_inside
+from dreambench.storage.paths import check_inside, remove_tree
 from dreambench.storage.shipped import cache_dir
 
 Kind = Literal["image", "text", "distance", "look"]
@@ -305,14 +304,14 @@ class FeatureCache:
                 sessions.unlink()
             for path in (gate, *(sessions.iterdir() if sessions.is_dir() else ())):
                 if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
+                    remove_tree(path, inside=self.folder)
 
     def _remove_file(self) -> None:
         """Delete the file, whatever it is by now, and what SQLite may have put beside it."""
         for suffix in ("", "-journal", "-wal", "-shm"):
             path = self.path.with_name(FILE_NAME + suffix)
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                remove_tree(path, inside=self.folder)
             else:
                 path.unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from dreambench.encoders.feature_cache import hash_file
 from dreambench.encoders.preprocessing import Pixels, Preparation
-from dreambench.errors import UserError
+from dreambench.errors import UserError, raise_if_disk
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.downloads import download, find_cached, find_snapshot, forget_download
 from dreambench.storage.files import digest, digest_folder, sha256_file
@@ -166,6 +166,7 @@ class EncoderSpec:
                 hf_hub_download(hub, self.tokenizer_file, revision=self.revision)
             hf_hub_download(hub, self.file, revision=self.revision)
         except (OSError, HfHubHTTPError) as error:
+            raise_if_disk(error)
             raise UserError("the hub cannot be reached", code="hub-unreachable") from error
 
     def _download(self, url: str, progress: Progress) -> None:
@@ -365,6 +366,7 @@ class SegmenterSpec:
             files = list(self.files)
             snapshot_download(self.hub, revision=self.revision, allow_patterns=files)
         except (OSError, HfHubHTTPError) as error:
+            raise_if_disk(error)
             raise missing_weights(
                 "segmenter", self.name, hint=self.how_to_get, why="the hub cannot be reached"
             ) from error

@@ -247,7 +247,13 @@ def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
             data_dir=data_dir,
         ),
     )
-    sessions = check_folder(run)
+    if changes := list_changes(manifest, run.manifest):
+        raise UserError(
+            f"{folder} does not fit what is here: {name_some(changes, separator='; ')}",
+            hint="restore its run.json, or the photos or base model that it was made with",
+            code="changed-data",
+        )
+    sessions = manifest.sessions
     return replace(run, manifest=run.manifest.model_copy(update={"sessions": sessions}))
 
 

@@ -17,11 +17,11 @@ from urllib.parse import urljoin
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
 
 from dreambench.errors import UserError, disk_errors
 from dreambench.progress import Progress
 from dreambench.storage.files import digest, make_dir, read_json, write_json
+from dreambench.storage.locks import locked
 
 N_ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
@@ -34,6 +34,7 @@ KEPT_DAYS = 14
 """How long the part of a download that nobody resumed is kept."""
 _CHUNK_BYTES = 1 << 18
 _SUFFIXES = ("file", "part", "json")
+_OWN = re.compile(r"[0-9a-f]{16}\.(file|part|json)")
 
 
 class _CutError(Exception):
@@ -91,7 +92,7 @@ def download(url: str, folder: Path, *, progress: Progress, max_bytes: int) -> P
     prune_downloads(folder, max_age_days=KEPT_DAYS)
     whole, part, note = (folder / f"{name}.{suffix}" for suffix in _SUFFIXES)
     deadline = time.monotonic() + MAX_SECONDS
-    with disk_errors(folder), FileLock(folder / f"{name}.lock"):
+    with disk_errors(folder), locked(folder / f"{name}.lock"):
         if whole.exists():
             return whole
         problem = ""
@@ -134,14 +135,15 @@ def prune_downloads(folder: Path, *, max_age_days: float) -> int:
     """
     n_bytes = 0
     since = time.time() - max_age_days * 86_400
-    for path in sorted(folder.glob("*.*")) if folder.is_dir() else ():
-        if path.suffix[1:] not in _SUFFIXES or path.is_symlink() or path.stat().st_mtime > since:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not _OWN.fullmatch(path.name) or path.is_symlink() or path.stat().st_mtime > since:
             continue
         try:
-            with FileLock(path.with_suffix(".lock"), timeout=0):
-                n_bytes += path.stat().st_size
+            with locked(path.with_suffix(".lock"), timeout=0):
+                size = path.stat().st_size
                 path.unlink()
-        except (Timeout, FileNotFoundError):
+                n_bytes += size
+        except (UserError, FileNotFoundError):  # A running call has it, or deleted it just now.
             continue
     return n_bytes
 

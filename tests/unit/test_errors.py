@@ -7,7 +7,7 @@ import pytest
 from conftest import invoke, refused
 
 from dreambench.cli.shared import user_errors
-from dreambench.errors import DiskError, disk_errors, explain_os_error
+from dreambench.errors import DiskError, disk_errors, explain_os_error, raise_if_disk
 from dreambench.storage import files
 
 NUMBERS = [*sorted(errno.errorcode), 4242]
@@ -105,3 +105,28 @@ def test_a_reader_that_has_enough_ends_the_command_without_a_word(monkeypatch):
 
     monkeypatch.setattr(subjects, "list_subjects", stop)
     assert invoke("data", "list", "--dataset", "mini", status=1).stderr == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_disk_that_refuses_is_not_a_hub_that_cannot_be_reached(number, monkeypatch):
+    import huggingface_hub  # noqa: PLC0415
+
+    from dreambench.encoders.registry import ENCODERS  # noqa: PLC0415
+
+    def fail(*words, **options):
+        raise OSError(number, os.strerror(number), "/cache/blobs")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(DiskError, match=os.strerror(number)):
+        ENCODERS["dino-vits16"]._download_from_hub("some/hub")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("offline"), ConnectionRefusedError(111, "refused"), OSError(-3, "no such name"),
+        OSError(errno.ENETUNREACH, "unreachable"), TimeoutError(110, "late"), ValueError("x"),
+    ],
+)  # fmt: skip
+def test_a_network_that_fails_is_no_fault_of_the_disk(error):
+    raise_if_disk(error)

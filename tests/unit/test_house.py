@@ -2,7 +2,9 @@
 
 import ast
 import itertools
+import os
 import re
+import subprocess
 import tomllib
 
 import click
@@ -33,6 +35,19 @@ def test_readme_is_short_and_has_the_two_commands():
 def test_last_call_of_ci_is_the_test_command_of_the_readme():
     lines = (REPOSITORY / ".ci" / "run").read_text().rstrip().splitlines()
     assert lines[-1] == TEST_COMMAND.replace("install", "install -q")
+
+
+def test_ci_says_first_which_python_it_needs(tmp_path):
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.13 || exit 1\n')
+    python.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = ["bash", REPOSITORY / ".ci" / "run"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "dreambench needs Python 3.11 or newer, and python3 is Python 3.10.13"
+    ]
 
 
 def test_constraints_pin_every_package_that_pyproject_asks_for():

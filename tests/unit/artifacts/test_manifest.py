@@ -195,9 +195,12 @@ def test_an_edited_manifest_is_not_that_of_its_digests(run, change, name):
     error = refusal_of(read_image_set, run.folder)
     assert error.code == "changed-data"
     assert str(run.folder) in str(error)
-    assert f"another {name} (" in str(error)
+    assert (f"other {name} (" if name == "photos" else f"its {name} (") in str(error)
+    assert "run.json" in str(error) and "another folder" not in str(error)
     # It is not resumed either.
-    assert refusal_of(read_run, run.folder).code == "other-run"
+    error = refusal_of(read_run, run.folder)
+    assert error.code == "changed-data" and "run.json" in error.hint
+    assert "another folder" not in str(error)
 
 
 def test_changed_photos_are_refused(run):

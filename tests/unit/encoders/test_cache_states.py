@@ -123,7 +123,7 @@ def test_clear_leaves_what_a_running_job_has_open(cache_dir):
 
 
 def test_clear_takes_parts_of_downloads_too(cache_dir):
-    part = cache_dir / "downloads" / "x.part"
+    part = cache_dir / "downloads" / ("a" * 16 + ".part")
     part.parent.mkdir()
     part.write_bytes(b"x" * 200_000)
     assert "0.2 MB of downloads" in invoke("cache", "clear", "--cache", cache_dir).stdout

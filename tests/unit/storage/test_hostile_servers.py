@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from filelock import FileLock
 
 from dreambench.errors import UserError
 from dreambench.storage import downloads
@@ -181,16 +182,17 @@ def test_addresses_without_secrets_are_printed_as_they_are():
 
 
 def test_old_parts_are_pruned_and_young_or_running_ones_stay(raw, tmp_path):
-    for name in ("old", "running", "young"):
-        (tmp_path / f"{name}.part").write_bytes(b"x" * 10)
-    (tmp_path / "notes.txt").write_text("somebody's")
-    for name in ("old.part", "running.part", "notes.txt"):
-        os.utime(tmp_path / name, (1, 1))
+    old, running, young = (tmp_path / f"{digit * 16}.part" for digit in "abc")
+    notes, others = tmp_path / "notes.txt", tmp_path / "others.part"
+    for path in (old, running, young, notes, others):
+        path.write_bytes(b"x" * 10)
+    for path in (old, running, notes, others):
+        os.utime(path, (1, 1))
     raw.answer = [OK + b"Content-Length: 5\r\n\r\nhello"]
-    with downloads.FileLock(tmp_path / "running.lock"):
+    with FileLock(running.with_suffix(".lock")):
         fetch(raw.url, tmp_path)
-    left = {path.name for path in tmp_path.iterdir() if path.suffix in (".part", ".txt")}
-    assert left == {"running.part", "young.part", "notes.txt"}
+    left = {path for path in tmp_path.iterdir() if path.suffix in (".part", ".txt")}
+    assert left == {running, young, notes, others}
 
 
 def test_a_note_that_was_cut_begins_the_download_anew(raw, tmp_path):
