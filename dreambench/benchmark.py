@@ -16,7 +16,10 @@ from dreambench.analysis.steps import STEPS
 from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import ImageSet, hold_folder, replicate_folder
 from dreambench.artifacts.results import has_summary, read_conventions
+from dreambench.base_models.registry import BaseModel
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
+from dreambench.config.recipe import Recipe
+from dreambench.datasets.subjects import find_dataset, list_subjects
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
@@ -24,6 +27,7 @@ from dreambench.machine.devices import pick_device
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
 from dreambench.methods.registry import find_class
 from dreambench.metrics.conventions import find_convention
+from dreambench.preflight.cost_estimate import Estimate, make_estimate
 from dreambench.progress import Progress, no_progress
 from dreambench.report.writing import write_report
 from dreambench.runs.pipeline import Pipeline
@@ -97,9 +101,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     """
     named, optional = _check_names(options)
     device = pick_device(options.device)
-    protocol = _choose_protocol(options, device)
-    if options.checkpoints:
-        protocol = _hold_out(protocol)
+    protocol = choose_protocol(options, device)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
     base_name = base_model.partition("=")[0]
@@ -113,8 +115,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         options.methods, base_name, alongside=named, optional=optional, changes=every[-1]
     )
     recipes += last
-    for name in skipped:
-        logger.warning("Left out: %s has no table for the base model '%s'", name, base_name)
+    _warn_of_skipped(skipped, base_name)
     _refuse_doubled([recipe.name for recipe in recipes])
     encoders = prepare_encoders(
         protocol, metrics=options.metrics, overrides=options.encoders, progress=progress
@@ -151,6 +152,40 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
     return planned
+
+
+def plan_work(
+    options: RunOptions, protocol: Protocol, base_model: BaseModel
+) -> list[tuple[Recipe, Estimate]]:
+    """Count what each recipe of a command will take; `options` as for `plan_runs`.
+
+    Raises:
+        UserError: a name is unknown, or a recipe does not work with the base model.
+    """
+    subjects = list_subjects(
+        find_dataset(protocol.dataset, photos_dir=options.data_dir),
+        names=protocol.subjects or None,
+    )
+    every = _list_changes(options)
+    found = []
+    for index, changes in enumerate(every):
+        recipes, skipped = find_recipes(options.methods, base_model.name, changes=changes)
+        if not index:
+            _warn_of_skipped(skipped, base_model.name)
+        for recipe in recipes:
+            check_recipe(recipe, base_model)
+            # Checkpoints are left by the training to the last of them.
+            estimate = make_estimate(
+                protocol, recipe, base_model, subjects, replicates=options.replicates,
+                is_checkpoint=index < len(every) - 1,
+            )  # fmt: skip
+            found.append((recipe, estimate))
+    return found
+
+
+def _warn_of_skipped(names: Sequence[str], base_model: str) -> None:
+    for name in names:
+        logger.warning("Left out: %s has no table for the base model '%s'", name, base_model)
 
 
 def _list_changes(options: RunOptions) -> list[Mapping[str, Any]]:
@@ -212,17 +247,23 @@ def _check_names(options: RunOptions) -> tuple[list[str], Sequence[str]]:
     return named, optional
 
 
-def _choose_protocol(options: RunOptions, device: str) -> Protocol:
-    """Return the protocol that was asked for; without one, mini where there is no GPU."""
+def choose_protocol(options: RunOptions, device: str) -> Protocol:
+    """Return the protocol that a run takes; where none is asked for, mini where there is no GPU.
+
+    Raises:
+        UserError: there is no such protocol.
+    """
     if options.protocol is not None:
-        return load_protocol(options.protocol)
-    if device.startswith("cuda"):
-        return load_protocol("dreambench")
-    logger.warning(
-        "No CUDA device: running the embedded benchmark 'mini'. The paper's benchmark: %s",
-        PAPER_COMMAND.format(method=",".join(options.methods)),
-    )
-    return load_protocol("mini")
+        protocol = load_protocol(options.protocol)
+    elif device.startswith("cuda"):
+        protocol = load_protocol("dreambench")
+    else:
+        logger.warning(
+            "No CUDA device: taking the embedded benchmark 'mini'. The paper's benchmark: %s",
+            PAPER_COMMAND.format(method=",".join(options.methods) or "METHOD"),
+        )
+        protocol = load_protocol("mini")
+    return _hold_out(protocol) if options.checkpoints else protocol
 
 
 def _refuse_doubled(names: Sequence[str]) -> None:

@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dreambench.cli.shared import (
+    checkpoints_option,
     data_option,
     method_option,
+    parse_steps,
     print_json,
+    protocol_option,
+    replicates_option,
     say,
     set_option,
     show_progress,
+    split,
     user_errors,
 )
 from dreambench.errors import UserError
@@ -30,53 +35,59 @@ if TYPE_CHECKING:
 @click.command()
 @method_option
 @set_option
-@click.option("--protocol", required=True, help="Name of a protocol, or path of one (.toml).")
+@protocol_option
 @click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
-@click.option("--device", default="cuda", show_default=True, help="Whose speed to look up.")
+@click.option(
+    "--device", default="auto", show_default=True, help="Whose speed to look up: auto, cpu, cuda."
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@replicates_option
+@checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
 @user_errors
 def plan(
-    method: str, changes: tuple[str, ...], protocol: str, base_model: str | None,
-    device: str, precision: str, as_json: bool, data_dir: Path | None,
+    method: str, changes: tuple[str, ...], protocol: str | None, base_model: str | None,
+    device: str, precision: str, replicates: int, checkpoints: str | None, as_json: bool,
+    data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will take, before anything starts."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
+    from dreambench.benchmark import (  # noqa: PLC0415
+        RunOptions,
+        choose_protocol,
+        plan_work,
+    )
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
-    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
-    from dreambench.methods.plugins import check_recipe, find_recipes  # noqa: PLC0415
-    from dreambench.preflight.cost_estimate import make_estimate  # noqa: PLC0415
+    from dreambench.machine.devices import pick_device  # noqa: PLC0415
 
-    names = [name.strip() for name in method.split(",") if name.strip()]
-    loaded = load_protocol(protocol)
+    options = RunOptions(
+        methods=split(method), alongside=(), protocol=protocol, settings=parse_changes(changes),
+        base_model=base_model, replicates=replicates, checkpoints=parse_steps(checkpoints),
+        data_dir=data_dir,
+    )  # fmt: skip
+    # Another machine's device may be asked for: its speed is then not known here.
+    device = pick_device(device) if device == "auto" else device
+    loaded = choose_protocol(options, device)
     base = find_base_model(base_model or loaded.base_model)
-    recipes, skipped = find_recipes(names, base.name, changes=parse_changes(changes))
-    for name in skipped:
-        say(f"Left out: {name} has no numbers for the base model '{base.name}'", err=True)
-    dataset = find_dataset(loaded.dataset, photos_dir=data_dir)
-    subjects = list_subjects(dataset, names=loaded.subjects or None)
-    for recipe in recipes:
-        check_recipe(recipe, base)
-    estimates = [make_estimate(loaded, recipe, base, subjects) for recipe in recipes]
+    found = plan_work(options, loaded, base)
     common = _find_downloads(loaded, base)
-    downloads = [common | found.downloads for found in estimates]
-    hours = [
-        _find_hours(loaded, base, device=device, precision=precision, counts=asdict(found))
-        for found in estimates
+    contents = [
+        {
+            "method": recipe.name,
+            **asdict(estimate),
+            "downloads": common | estimate.downloads,
+            "hours": _find_hours(
+                loaded, base, device=device, precision=precision, counts=asdict(estimate)
+            ),
+        }
+        for recipe, estimate in found
     ]
     if as_json:
-        contents = [
-            {"method": recipe.name, **asdict(found), "downloads": missing, "hours": needed}
-            for recipe, found, missing, needed in zip(
-                recipes, estimates, downloads, hours, strict=True
-            )
-        ]
         print_json(contents[0] if len(contents) == 1 else contents)
         return
-    for recipe, found, missing, needed in zip(recipes, estimates, downloads, hours, strict=True):
-        _print_estimate(recipe, loaded, base, found, missing, needed)
+    for (recipe, estimate), row in zip(found, contents, strict=True):
+        _print_estimate(recipe, loaded, base, estimate, row["downloads"], row["hours"])
 
 
 def _print_estimate(
@@ -174,35 +185,42 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
 
 @click.command()
 @click.option("--golden", is_flag=True, help="Score the real photos and compare with known values.")
-@click.option(
-    "--protocol", default="dreambench", show_default=True, help="Whose scorer, for --golden."
-)
+@protocol_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
 @user_errors
-def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) -> None:
-    """Say what this machine has and lacks.
+def doctor(golden: bool, protocol: str | None, as_json: bool, data_dir: Path | None) -> None:
+    """Say what this machine has and lacks, and whether a protocol can be run here.
 
     With --golden it says whether the scorer here gives the known values of the real photos.
     """
+    from dreambench.benchmark import RunOptions, choose_protocol  # noqa: PLC0415
+    from dreambench.machine.devices import pick_device  # noqa: PLC0415
+
+    device = pick_device("auto")
+    chosen = choose_protocol(RunOptions(methods=(), protocol=protocol), device)
     if golden:
-        _print_golden(protocol, data_dir, as_json=as_json)
+        _print_golden(chosen, data_dir, as_json=as_json)
         return
+    from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
     from dreambench.preflight.doctor import (  # noqa: PLC0415
         check_machine,
         check_photos,
         check_recipes,
         check_weights,
         find_memory,
+        judge,
     )
 
     recipes = check_recipes(*find_memory())
     found = [*check_machine(), *recipes, *check_weights(), check_photos(data_dir)]
+    missing = _find_downloads(chosen, find_base_model(chosen.base_model))
+    found.append(judge(chosen, device, missing=list(missing), data_dir=data_dir))
     if as_json:
         print_json([asdict(finding) for finding in found])
         return
     section = ""
-    for finding in found:
+    for finding in found[:-1]:
         if finding.section != section:
             section = finding.section
             say(f"{section}:")
@@ -211,15 +229,14 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
         say(f"  {mark} {finding.name:22} {first}")
         for line in more:
             say(" " * 28 + line)
+    say(found[-1].text)
 
 
-def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
-    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+def _print_golden(loaded: Protocol, data_dir: Path | None, *, as_json: bool) -> None:
     from dreambench.datasets.subjects import find_dataset, load_subjects  # noqa: PLC0415
     from dreambench.encoders.registry import ENCODERS  # noqa: PLC0415
     from dreambench.scoring.reference_values import check_golden, load_golden  # noqa: PLC0415
 
-    loaded = load_protocol(protocol)
     subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
     names = (loaded.encoders.dino, loaded.encoders.clip)
     golden = load_golden(loaded.dataset)

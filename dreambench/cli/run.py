@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dreambench.artifacts import MAX_REPLICATES
 from dreambench.cli.printing import print_report
 from dreambench.cli.shared import (
     cache_option,
+    checkpoints_option,
     data_option,
     encoder_option,
     method_option,
     metric_option,
     narrowing_options,
+    parse_steps,
+    protocol_option,
+    replicates_option,
     say,
     set_option,
     show_progress,
@@ -25,7 +28,6 @@ from dreambench.cli.shared import (
     user_errors,
     workers_option,
 )
-from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from dreambench.runs.pipeline import Pipeline
@@ -36,9 +38,7 @@ ALONGSIDE = "class-only,copy-reference"
 @click.command()
 @method_option
 @set_option
-@click.option(
-    "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
-)
+@protocol_option
 @narrowing_options
 @data_option
 @click.option(
@@ -67,18 +67,8 @@ ALONGSIDE = "class-only,copy-reference"
     show_default=True,
     help="Arithmetic of training and generating; scores are always fp32.",
 )
-@click.option(
-    "--replicates",
-    type=click.IntRange(1, MAX_REPLICATES),
-    default=1,
-    show_default=True,
-    help="Runs of each method that trains, with other training seeds: how far they lie apart.",
-)
-@click.option(
-    "--checkpoints",
-    metavar="STEPS",
-    help="Score METHOD after these numbers of steps, e.g. 100,200,400, with one photo held out.",
-)
+@replicates_option
+@checkpoints_option
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 512),
@@ -123,22 +113,6 @@ def run(
     if outcome.scored:
         print_report(outcome.scored, outcome.paths)
     end_with_failures(outcome.pipelines)
-
-
-def parse_steps(text: str | None) -> list[int]:
-    """Return what `--checkpoints` says.
-
-    Raises:
-        UserError: a part of it is not a whole number.
-    """
-    try:
-        return [int(part) for part in split(text)]
-    except ValueError as error:
-        raise UserError(
-            f"--checkpoints: '{text}' is not a list of numbers of steps",
-            hint="e.g. --checkpoints 100,200,400",
-            code="invalid-value",
-        ) from error
 
 
 def end_with_failures(pipelines: Sequence[Pipeline]) -> None:

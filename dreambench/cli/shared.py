@@ -6,7 +6,9 @@ import errno
 import functools
 import json
 import logging
+import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ from typing import Any
 
 import click
 
+from dreambench.artifacts import MAX_REPLICATES
 from dreambench.errors import UserError, explain_os_error
+from dreambench.progress import Pace, format_seconds
 from dreambench.text import make_printable
 
 method_option = click.option(
@@ -49,6 +53,21 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Another value for a setting of METHOD, e.g. n_steps=200; repeatable. The row is then "
     "called METHOD+KEY=VALUE.",
+)
+protocol_option = click.option(
+    "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
+)
+replicates_option = click.option(
+    "--replicates",
+    type=click.IntRange(1, MAX_REPLICATES),
+    default=1,
+    show_default=True,
+    help="Runs of each method that trains, with other training seeds: how far they lie apart.",
+)
+checkpoints_option = click.option(
+    "--checkpoints",
+    metavar="STEPS",
+    help="Score METHOD after these numbers of steps, e.g. 100,200,400, with one photo held out.",
 )
 data_option = click.option(
     "--data",
@@ -105,6 +124,22 @@ def say(line: object, *, err: bool = False) -> None:
     click.echo(make_printable(str(line)), err=err)  # noqa: TID251
 
 
+def parse_steps(text: str | None) -> list[int]:
+    """Return what `--checkpoints` says.
+
+    Raises:
+        UserError: a part of it is not a whole number.
+    """
+    try:
+        return [int(part) for part in split(text)]
+    except ValueError as error:
+        raise UserError(
+            f"--checkpoints: '{text}' is not a list of numbers of steps",
+            hint="e.g. --checkpoints 100,200,400",
+            code="invalid-value",
+        ) from error
+
+
 def print_json(content: Any) -> None:
     """Print what programs read: in ASCII, which every console has and no terminal obeys."""
     click.echo(json.dumps(content, indent=2, allow_nan=False))  # noqa: TID251
@@ -153,8 +188,19 @@ class _EchoHandler(logging.Handler):
                 say(line, err=True)
 
 
+LIBRARIES = (
+    "accelerate", "bitsandbytes", "diffusers", "huggingface_hub", "lpips", "open_clip", "peft",
+    "timm", "torch", "torchvision", "transformers",
+)  # fmt: skip
+"""What their warnings are about (kernels that nothing calls, arguments that are called otherwise
+now) is nothing that who runs a benchmark can do something about; errors are shown."""
+
+
 def set_up_logging(*, quiet: bool, verbose: bool) -> None:
-    """Print the package's log on stderr: notices, only errors (quiet), or all (verbose)."""
+    """Print the package's log on stderr: notices, only errors (quiet), or all (verbose).
+
+    Warnings of the libraries beneath are printed with `verbose` alone.
+    """
     # A picture that is refused for its size need not be warned of as well.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit of")
     logger = logging.getLogger("dreambench")
@@ -162,6 +208,17 @@ def set_up_logging(*, quiet: bool, verbose: bool) -> None:
     if not any(isinstance(handler, _EchoHandler) for handler in logger.handlers):
         logger.addHandler(_EchoHandler())
         logger.propagate = False
+    if not verbose:
+        _silence_libraries()
+
+
+def _silence_libraries() -> None:
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})(\.|$)")
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # These two set their loggers' levels when they are imported.
+    for name in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{name}_VERBOSITY", "error")
 
 
 def is_quiet() -> bool:
@@ -170,10 +227,15 @@ def is_quiet() -> bool:
     return bool(context and context.find_root().params.get("quiet"))
 
 
-class Display:
-    """Progress on stderr: bars with time left on a terminal, else a line for each finished step.
+SECONDS_BETWEEN_LINES = 60.0
+"""Where there is no terminal, unfinished work is heard of so often."""
 
-    With -q it prints nothing.
+
+class Display:
+    """Progress on stderr with the time left: bars on a terminal, else lines.
+
+    A line says when a step is finished, and each minute how far one is that goes on. With -q it
+    prints nothing.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -182,10 +244,18 @@ class Display:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
+            Task,
             TextColumn,
             TimeElapsedColumn,
-            TimeRemainingColumn,
         )
+        from rich.text import Text  # noqa: PLC0415
+
+        class TimeLeftColumn(ProgressColumn):
+            # Rich's own forgets what is older than half a minute, and with it all slow steps.
+            def render(self, task: Task) -> Text:
+                left = task.fields["pace"].seconds_left(int(task.total or 0))
+                return Text(format_seconds(left), style="progress.remaining")
 
         console = Console(stderr=True)
         self.bars = Progress(
@@ -194,7 +264,7 @@ class Display:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeLeftColumn(),
             console=console,
             disable=quiet or not console.is_terminal,
         )
@@ -202,21 +272,36 @@ class Display:
         self.plain = not console.is_terminal
         self.whole: Any = None
         self.tasks: dict[str, Any] = {}
+        self.paces: dict[str, Pace] = {}
+        self.said = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """See `progress.Progress`."""
         if self.quiet:
             return
         what = make_printable(what)
+        pace = self.paces.setdefault(what, Pace(done))
+        pace.update(done)
         if self.plain:
+            self._print_line(what, done, total, pace)
+        else:
+            if what not in self.tasks:
+                self.tasks[what] = self.bars.add_task(what, total=total, pace=pace)
+            self.bars.update(self.tasks[what], completed=done)
             if done >= total:
-                say(f"{what}: {total} of {total}", err=True)
-            return
-        if what not in self.tasks:
-            self.tasks[what] = self.bars.add_task(what, total=total)
-        self.bars.update(self.tasks[what], completed=done)
+                self.bars.remove_task(self.tasks.pop(what))
         if done >= total:
-            self.bars.remove_task(self.tasks.pop(what))
+            del self.paces[what]
+
+    def _print_line(self, what: str, done: int, total: int, pace: Pace) -> None:
+        left = ""
+        if done < total:
+            if time.monotonic() - self.said < SECONDS_BETWEEN_LINES:
+                return
+            seconds = pace.seconds_left(total)
+            left = "" if seconds is None else f", {format_seconds(seconds)} left"
+        self.said = time.monotonic()
+        say(f"{what}: {min(done, total)} of {total}{left}", err=True)
 
     def begin(self, name: str, index: int, total: int) -> None:
         """Say that the `index`-th of several methods, from 0, starts."""
@@ -229,9 +314,11 @@ class Display:
         # What a method left behind unfinished is over.
         for task in self.tasks.values():
             self.bars.remove_task(task)
-        self.tasks = {}
+        self.tasks, self.paces = {}, {}
         if self.whole is None:
-            self.whole = self.bars.add_task(text, total=total)
+            self.pace = Pace(index)
+            self.whole = self.bars.add_task(text, total=total, pace=self.pace)
+        self.pace.update(index)
         self.bars.update(self.whole, description=text, completed=index)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dreambench.artifacts.plan import make_plan
 from dreambench.base_models.registry import BaseModel, Precision
@@ -44,33 +44,47 @@ class Estimate:
 
 
 def make_estimate(
-    protocol: Protocol, recipe: Recipe, base_model: BaseModel, subjects: Sequence[Subject]
+    protocol: Protocol,
+    recipe: Recipe,
+    base_model: BaseModel,
+    subjects: Sequence[Subject],
+    *,
+    replicates: int = 1,
+    is_checkpoint: bool = False,
 ) -> Estimate:
     """Counts the work of a baseline, and what it lacks; reads no photo and loads no network.
 
-    `n_training_images` is the number of noisy images that tuning learns from, `n_network_calls`
-    that of evaluations of the denoising network for one image each, guidance counted.
+    All `replicates` of a method that trains are counted; a checkpoint of another recipe's training
+    is not trained itself. `n_training_images` is the number of noisy images that tuning learns
+    from, `n_network_calls` that of evaluations of the denoising network for one image each,
+    guidance counted.
     """
     settings = read_settings(recipe, base_model.name)
     work = find_class(recipe).count_work(settings, base_model)
+    n_runs = replicates if find_class(recipe).tunes else 1
+    if is_checkpoint:
+        work = replace(work, optimizer_steps=0, class_images=0)
     units = make_plan(protocol, subjects, batch_size=1).images
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({subject.class_name for subject in subjects})
-    steps = work.optimizer_steps * len(subjects)
+    steps = work.optimizer_steps * len(subjects) * n_runs
     sampler = protocol.sampler.at_size(base_model.size_px)
     # Images of the plain class are drawn plainly whatever the method does for its subject.
-    n_drawn = n_class + work.samples * (n_prior + (len(units) - n_prior) * work.calls_per_image)
+    n_drawn = n_prior + (len(units) - n_prior) * work.calls_per_image
+    n_drawn = n_class + work.samples * n_drawn * n_runs
     return Estimate(
         n_subjects=len(subjects),
         n_prompts=len({(u.subject, u.prompt_id) for u in units if u.prompt_id != PRIOR_PROMPT_ID}),
-        n_images=len(units) - n_prior,
-        n_prior_images=n_prior,
+        n_images=(len(units) - n_prior) * n_runs,
+        n_prior_images=n_prior * n_runs,
         n_class_images=n_class,
         n_optimizer_steps=steps,
         n_training_images=steps * work.images_per_step,
         n_network_calls=round(n_drawn * sampler.n_calls),
-        image_bytes=round((len(units) + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL),
-        weight_bytes=work.saved_bytes * len(subjects),
+        image_bytes=round(
+            (len(units) * n_runs + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL
+        ),
+        weight_bytes=work.saved_bytes * len(subjects) * n_runs,
         downloads=dict(work.missing),
     )
 

@@ -7,14 +7,20 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-from dreambench.base_models.registry import BASE_MODELS, BaseModel, Precision
-from dreambench.config.protocol import load_protocol
+from dreambench.base_models.registry import (
+    BASE_MODELS,
+    BaseModel,
+    Precision,
+    find_base_model,
+)
+from dreambench.config.protocol import Protocol, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.datasets.subjects import check_files, find_dataset, read_index
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
@@ -150,3 +156,28 @@ def check_photos(data_dir: Path | None) -> Finding:
     if n_right < len(files):
         text += "; get them with: dreambench data fetch"
     return Finding("photos", "dreambooth", n_right == len(files), text)
+
+
+MAIN_METHOD = "dreambooth"
+"""Whose memory decides whether a protocol can be run."""
+
+
+def judge(
+    protocol: Protocol, device: str, *, missing: Sequence[str], data_dir: Path | None
+) -> Finding:
+    """Say in one line whether a protocol can be run here; `missing` are networks that are not."""
+    base = find_base_model(protocol.base_model)
+    lacks = [f"weights of {name}" for name in missing]
+    dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
+    files = read_index(dataset).files
+    if n_lost := len(check_files(dataset, files)):
+        lacks.append(f"{n_lost} of {len(files)} photos of {protocol.dataset}")
+    recipe = load_recipe(MAIN_METHOD)
+    if base.name in recipe.tables:
+        text, fits = _fit(recipe, base, find_memory()[1])
+        if not fits:
+            lacks.append(f"memory for {MAIN_METHOD}: {text}")
+    text = f"Ready: '{protocol.name}' can be run on {device}"
+    if lacks:
+        text = f"Not ready for '{protocol.name}' on {device}: it lacks {'; '.join(lacks)}"
+    return Finding("verdict", protocol.name, not lacks, text)

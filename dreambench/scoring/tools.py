@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,6 +28,8 @@ from dreambench.errors import UserError
 from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL
 from dreambench.metrics.registry import ChosenMetric, choose_metrics
 from dreambench.progress import Progress, no_progress
+
+logger = logging.getLogger(__name__)
 
 NO_ENCODER = (MASK, HASH, THUMBNAIL, HELD_OUT)
 
@@ -144,7 +147,20 @@ def prepare_encoders(
     specs = encoder_specs(protocol, choose_scored_metrics(protocol, metrics), overrides)
     for spec in specs.values():
         spec.ensure_weights(progress)
+    _warn_of_mini(protocol, specs)
     return {role: spec.identity() for role, spec in specs.items()}
+
+
+def _warn_of_mini(protocol: Protocol, specs: Mapping[str, AnyEncoderSpec]) -> None:
+    """Say where photos of the world are to be scored by encoders that never saw it."""
+    own = sorted({spec.name for spec in specs.values() if getattr(spec, "shipped", None)})
+    if own and protocol.dataset != "mini":
+        logger.warning(
+            "%s: %s were trained on mini's drawn world alone, and know nothing of other photos: "
+            "take these scores as a trial of the commands, and other encoders for numbers "
+            "(dreambench list encoders)",
+            protocol.locate("encoders"), ", ".join(own),
+        )  # fmt: skip
 
 
 def load_tools(

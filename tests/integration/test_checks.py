@@ -14,6 +14,7 @@ from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, list_subjects
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.errors import UserError
+from dreambench.machine.devices import name_device
 from dreambench.machine.throughput import Setting, note_speed, read_speed
 from dreambench.methods.finetuning.identifier import find_rare_tokens, sample_tokens
 from dreambench.methods.image_prompting.adapters import ADAPTERS
@@ -160,6 +161,52 @@ def test_doctor_says_for_each_weight_present_or_what_to_download(tmp_path, monke
     rows = {row["name"]: row for row in found}
     assert set(rows) >= {"memory", "torch", "sdxl", "dinov2-vits14"}
     assert (rows["mini-vit"]["ok"], rows["clipseg"]["ok"]) == (True, False)
+
+
+def test_doctor_ends_with_a_verdict_on_the_protocol_that_a_run_would_take(tmp_path, monkeypatch):
+    done = invoke("doctor", "--data", tmp_path)
+    assert done.stdout.splitlines()[-1] == "Ready: 'mini' can be run on cpu"
+    assert "No CUDA device" in done.stderr
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path))
+    line = invoke("doctor", "--data", tmp_path, "--protocol", "dreambench").stdout.splitlines()[-1]
+    assert line.startswith("Not ready for 'dreambench' on cpu: it lacks weights of sd15: ")
+    assert "158 of 158 photos of dreambooth" in line
+    assert "CIDAS/clipseg-rd64-refined" in line
+    found = json.loads(invoke("doctor", "--data", tmp_path, "--json").stdout)
+    assert (found[-1]["section"], found[-1]["name"], found[-1]["ok"]) == ("verdict", "mini", True)
+    line = refused_at_once("doctor", "--protocol", "minni")
+    assert "minni" in line
+
+
+def plan(*words):
+    found = json.loads(invoke("plan", "--method", *words, "--json").stdout)
+    return found if isinstance(found, list) else [found]
+
+
+def test_plan_takes_the_protocol_and_the_device_that_a_run_would_take(tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMBENCH_CACHE", str(tmp_path))
+    own = Setting(name_device("cpu"), "mini", 64, "fp32")
+    note_speed(tmp_path, own, "network_call", seconds_per_unit=36.0)
+    (found,) = plan("dreambooth")
+    assert [found] == plan("dreambooth", "--protocol", "mini", "--device", "cpu")
+    assert found["hours"]["generating"] == found["n_network_calls"] / 100
+
+
+def test_plan_counts_replicates_and_checkpoints():
+    tuned, floor = plan("dreambooth,class-only")
+    again, plain = plan("dreambooth,class-only", "--replicates", "3")
+    assert plain == floor
+    for name in ("n_images", "n_prior_images", "n_optimizer_steps", "n_training_images"):
+        assert again[name] == 3 * tuned[name]
+    assert again["weight_bytes"] == 3 * tuned["weight_bytes"]
+    assert again["n_class_images"] == tuned["n_class_images"]
+    rows = plan("dreambooth", "--checkpoints", "20,10")
+    assert [row["method"] for row in rows] == ["dreambooth+n_steps=10", "dreambooth+n_steps=20"]
+    # One training, to the last of them; images of each.
+    assert [row["n_optimizer_steps"] for row in rows] == [0, 8 * 20]
+    assert [row["n_class_images"] > 0 for row in rows] == [False, True]
+    assert {row["n_images"] for row in rows} == {tuned["n_images"]}
+    assert "10,x" in refused_at_once("plan", "--method", "dreambooth", "--checkpoints", "10,x")
 
 
 SD15, DINOV2 = BASE_MODELS["sd15"], ENCODERS["dinov2-vits14"]
