@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,12 +54,11 @@ family = "recontextualization"
 text = "a {subject} on the beach"
 """
 RECIPE = """
-method = "textual-inversion"
+extends = "textual-inversion"
 title = "two steps"
 source = "tests"
 
 [mini]
-identifier = "<new>"
 n_steps = 2
 """
 ERRNOS = (
@@ -164,10 +165,20 @@ def _succeed(server: Server, folder: Path, words: Sequence[str]) -> Done:
 def read_files(folder: Path) -> Files:
     """Return the bytes of all files by their path in a folder, without locks and sessions."""
     return {
-        str(path.relative_to(folder)): path.read_bytes()
+        str(path.relative_to(folder)): _read(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "lock" not in path.name and path.parent.name != "sessions"
     }
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file; of a manifest without the sessions, which have the time."""
+    content = path.read_bytes()
+    if path.name != "run.json":
+        return content
+    with suppress(ValueError):
+        return json.dumps(json.loads(content) | {"sessions": []}).encode()
+    return content
 
 
 def _finished(folder: Path) -> dict[str, tuple[int, int]]:
@@ -219,20 +230,16 @@ class Loop:
         assert needed <= set(self.same), needed - set(self.same)
         assert ends[0].keys() == ends[1].keys()
 
-    def run(self, modes: Sequence[Mode], *, first: int = 1, step: int = 1) -> Iterator[Verdict]:
+    def run(self, *, first: int = 1, step: int = 1, shift: int = 0) -> Iterator[Verdict]:
         """Yield a verdict a case, for every `step`-th call until none fires any more.
 
-        The modes take turns where there is a step, else each has its turn at each call.
+        The modes take turns from call to call; `shift` gives each call another one.
         """
-        for turn, n in enumerate(itertools.count(first, step)):
-            fired = False
-            for mode in modes if step == 1 else (modes[turn % len(modes)],):
-                verdict = self.try_case(n, mode)
-                if verdict is not None:
-                    fired = True
-                    yield verdict
-            if not fired:
+        for turn, n in enumerate(itertools.count(first, step), start=shift):
+            verdict = self.try_case(n, MODES[turn % len(MODES)])
+            if verdict is None:
                 return
+            yield verdict
 
     def try_case(self, n: int, mode: Mode) -> Verdict | None:
         """Spoil the n-th call and run again; None when there are not so many calls."""
@@ -252,7 +259,7 @@ class Loop:
         name = self._describe(n, mode, fired)
         if faults and self.keep is not None:
             self._write_kept(kept, name, (done, again), faults)
-        return Verdict(f"{self.workload.name}", name, tuple(faults))
+        return Verdict(self.workload.name, name, tuple(faults))
 
     def _describe(self, n: int, mode: Mode, fired: Fired) -> str:
         error = f" {errno.errorcode[mode.error(n)]}" if mode.error(n) else ""

@@ -114,7 +114,7 @@ class Server:
             environment["LD_PRELOAD"] = str(shim)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "faults.server"], env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "server.log").open("w"),
         )  # fmt: skip
 
     def __enter__(self) -> Server:
@@ -149,7 +149,7 @@ class Server:
 
 
 def _serve() -> None:
-    for name in (*PRELOADED, *MORE_PRELOADED):
+    for name in (*PRELOADED, *MORE_PRELOADED, "faults.entry"):
         importlib.import_module(name)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -189,7 +189,7 @@ def _enter(asked: dict) -> None:
             limit = pages * resource.getpagesize() + asked["max_bytes"]
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.argv = ["dreambench", *asked["words"]]
-        from dreambench.cli import main  # noqa: PLC0415  (is imported in the process forked from)
+        from faults.entry import main  # noqa: PLC0415  (is imported in the process forked from)
 
         main(asked["words"])
     except SystemExit as ended:
