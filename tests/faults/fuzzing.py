@@ -91,7 +91,7 @@ class Fuzzer:
             verdict = self.try_input(target, content, f"good input {index}")
             faults = verdict.faults
             if verdict.outcome == "refused":
-                faults = (*faults, ("wrong", "a good input was refused"))
+                faults = (*faults, ("silently wrong", "a good input was refused"))
             yield replace(verdict, faults=faults)
         for path in sorted((CORPUS / target.folder).glob("*")):
             yield self.try_input(target, path.read_bytes(), f"corpus: {path.name}")

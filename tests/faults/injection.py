@@ -278,13 +278,14 @@ class Loop:
             faults = find_in_output(done, may_fail=True)
         now = read_files(self.case)
         for name, content in now.items():
-            # How whole its own files are is SQLite's to tell: the second run reads them.
-            if name.startswith("cache/embeddings/"):
+            # How whole its own files are is SQLite's to tell: the second run reads them. The list
+            # of sums grows with what is done.
+            if name.startswith("cache/embeddings/") or name.endswith("/SHA256SUMS"):
                 continue
             if name in self.same and content not in (self.same[name], self.before.get(name)):
-                faults.append(("wrong", f"{name} is neither whole nor as before"))
+                faults.append(("silently wrong", f"{name} is neither whole nor as before"))
         if done.status == 0:
-            faults += [("wrong", f"exit 0 without {n}") for n in self.same if n not in now]
+            faults += [("silently wrong", f"exit 0 without {n}") for n in self.same if n not in now]
         faults += self._judge_mixture(now)
         return faults
 
@@ -308,7 +309,11 @@ class Loop:
         finally:
             shutil.rmtree(self.case)
             copy.rename(self.case)
-        return [] if table in self.tables else [("wrong", "report mixes new scores and old means")]
+        return (
+            []
+            if table in self.tables
+            else [("silently wrong", "report mixes new scores and old means")]
+        )
 
     def _has_summary(self) -> bool:
         return (self.case / self.workload.results / "summary.json").is_file()
@@ -327,12 +332,11 @@ class Loop:
             if name not in now:
                 faults.append(("lost", f"{name} is not there"))
             elif now[name] != content:
-                faults.append(("wrong", f"{name} is another one"))
-        faults += [("lost", f"{name} is not there") for name in self.names - set(now) - set(self.same)]
+                faults.append(("silently wrong", f"{name} is another one"))
+        missing = self.names - set(now) - set(self.same)
+        faults += [("lost", f"{name} is not there") for name in sorted(missing)]
         faults += [("leftover", name) for name in sorted(set(now) - self.names)]
-        faults += [
-            ("repeated", name) for name, mark in finished.items() if after.get(name) != mark
-        ]
+        faults += [("repeated", name) for name, mark in finished.items() if after.get(name) != mark]
         return faults
 
     def _keep_state(self) -> Path | None:

@@ -23,7 +23,7 @@ WORDS = (
     "con.txt", "-rf", "--help", "a\nb", "a\rb", "a\tb", "a,b", 'a"b', "a;b", "a|b", "a'b", "`id`",
     "$(id)", "${HOME}", "%s%n", "=1+1", "@SUM(A1)", "+1", "-1", "<script>alert(1)</script>",
     "![x](http://127.0.0.1/x)", "{subject}", "{class}", "{subject!r:>1000000000}", "{0}", "{{x}}",
-    "{subject.__class__}", "{", "}", "\x00", "a\x00b", "²", "١", "é", "e\u0301", "小狗", "🐕",
+    "{subject.__class__}", "{", "}", "\x00", "a\x00b", "²", "\u0661", "é", "e\u0301", "小狗", "🐕",
     "\ufeff", "\ufffe", "a" * 300, "é" * 200, "a" * 70_000, "nan", "inf", "true", "null", "None",
     "0", "-0", "007", "1.5", "1e400", "9" * 5000, "dog", "DOG", "dog ", " dog", "mug", "prior",
     "images", "train", ".staging", "run.json", "x.part", "x.ready", ".lock", "index.csv",
@@ -162,8 +162,8 @@ def mutate_toml(rng: Random, content: bytes) -> bytes:
             word = rng.choice(WORDS).replace("\\", "\\\\").replace('"', '\\"')
             lines.insert(at, f'"{word}" = {rng.choice(TOML_VALUES)}')
         else:
-            table = rng.choice(("[x]", "[[prompts]]", "[mini]", "[sampler]", "[a.b.c]", "[prompts]"))
-            lines.insert(at, table)
+            tables = ("[x]", "[[prompts]]", "[mini]", "[sampler]", "[a.b.c]", "[prompts]")
+            lines.insert(at, rng.choice(tables))
         lines = lines or [""]
     changed = "\n".join(lines).encode(errors="replace")
     return changed if rng.random() < 0.8 else mutate_text(rng, changed)
@@ -237,7 +237,7 @@ def _pick(rng: Random, tree: object) -> tuple[object, object]:
 
 
 def make_zip(rng: Random, sizes: Sequence[int]) -> bytes:
-    """Make an archive with hostile names, links and sizes; `sizes` are those that are looked for."""
+    """Make an archive with hostile names, links and sizes, among them those that are wanted."""
     buffer = io.BytesIO()
     warnings.simplefilter("ignore", UserWarning)  # Some names are there twice.
     with zipfile.ZipFile(buffer, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as z:
@@ -247,7 +247,8 @@ def make_zip(rng: Random, sizes: Sequence[int]) -> bytes:
             if rng.random() < 0.15:
                 member.external_attr = rng.choice((0xA1FF, 0x21FF, 0x11FF)) << 16
             size = rng.choice((*sizes[:4], 0, 10, 70_000))
-            z.writestr(member, bytes(size) if rng.random() < 0.7 else rng.randbytes(min(size, 9999)))
+            is_zero = rng.random() < 0.7
+            z.writestr(member, bytes(size) if is_zero else rng.randbytes(min(size, 9999)))
     content = buffer.getvalue()
     way = rng.random()
     if way < 0.4:

@@ -34,7 +34,8 @@ SHIM_SOURCE = Path(__file__).with_name("shim.c")
 MORE_PRELOADED = (
     "dreambench.analysis.replicates", "dreambench.datasets.custom_subjects",
     "dreambench.datasets.fetch", "dreambench.preflight.cost_estimate",
-    "dreambench.report.writing", "dreambench.encoders.perceptual", "dreambench.methods.reference.copy_reference",
+    "dreambench.report.writing", "dreambench.encoders.perceptual",
+    "dreambench.methods.reference.copy_reference",
     "dreambench.metrics.registry", "dreambench.report.terminal", "imagehash",
     "matplotlib.backends.backend_agg", "open_clip", "pyarrow.dataset", "pyarrow.parquet",
     "rich.progress", "timm", "transformers.models.segformer.modeling_segformer",
@@ -121,6 +122,10 @@ class Server:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)

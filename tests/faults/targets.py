@@ -125,9 +125,9 @@ def _judge_image(case: Case) -> list[Fault]:
     if len(made) != 1:
         return [("lost", f"{len(made)} photos were written")]
     if case.content.startswith(PNG_SIGNATURE):
-        return [] if is_whole_png(case.content) else [("wrong", "a damaged PNG was taken")]
+        return [] if is_whole_png(case.content) else [("silently wrong", "a damaged PNG was taken")]
     with Image.open(made[0]) as image:
-        return [("wrong", "a filled up end was taken")] if has_flat_end(image) else []
+        return [("silently wrong", "a filled up end was taken")] if has_flat_end(image) else []
 
 
 _ADD = ("data", "add", "it", "photo", "--class", "dog", "--to", "out", "--min-side-px", "16")
@@ -157,9 +157,13 @@ def _pinned_digests() -> frozenset[str]:
 
 def _judge_fetched(case: Case) -> list[Fault]:
     found = [path for path in (case.folder / "out").rglob("*") if path.is_file()]
-    wrong = [p for p in found if hashlib.sha256(p.read_bytes()).hexdigest() not in _pinned_digests()]
-    faults: list[Fault] = [("wrong", f"{path.name} is not a pinned photo") for path in wrong]
-    return faults + ([("wrong", "taken as the whole dataset")] if case.is_read else [])
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    faults: list[Fault] = [
+        ("silently wrong", f"{name} is not a pinned photo")
+        for name, digest in digests.items()
+        if digest not in _pinned_digests()
+    ]
+    return faults + ([("silently wrong", "taken as the whole dataset")] if case.is_read else [])
 
 
 def _make_parquet(rng: Random, _: bytes) -> bytes:
@@ -191,11 +195,14 @@ def _judge_toml(case: Case) -> list[Fault]:
     try:
         written = tomllib.loads(case.content.decode("utf-8-sig"))
     except ValueError as error:
-        return [("wrong", f"taken, and not valid TOML: {error}")]
+        return [("silently wrong", f"taken, and not valid TOML: {error}")]
     read = json.loads(case.done.stdout)
     if case.words[0] == "read-recipe":
         read |= read.pop("tables", {})
-    return [("wrong", f"{where} was read otherwise") for where in _find_differences(written, read)]
+    return [
+        ("silently wrong", f"{where} was read otherwise")
+        for where in _find_differences(written, read)
+    ]
 
 
 def _find_differences(written: object, read: object, where: str = "") -> list[str]:
@@ -248,9 +255,8 @@ def _write_dataset(server: Server, folder: Path) -> None:
 
 def read_table(content: bytes, columns: tuple[str, ...]) -> list[list[str]] | None:
     """Return the cells of these columns as any careful reader finds them; None if it is unclear."""
-    for mark, encoding in ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig")):
-        if content.startswith(mark):
-            break
+    is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    encoding = "utf-16" if is_wide else "utf-8-sig"
     try:
         text = content.decode(encoding).removeprefix("sep=;").lstrip()
         for delimiter in ",;\t|":
@@ -274,13 +280,14 @@ def _judge_subjects(case: Case) -> list[Fault]:
         return []
     read = json.loads(case.done.stdout)
     columns = (("subject", "class_name", "kind"), ("subject", "file"))
-    contents = [(case.folder / "set" / f"{name}.csv").read_bytes() for name in ("subjects", "images")]
+    tables = [case.folder / "set" / f"{name}.csv" for name in ("subjects", "images")]
+    contents = [table.read_bytes() for table in tables]
     subjects, images = (read_table(*pair) for pair in zip(contents, columns, strict=True))
     if subjects is None or images is None:
-        return [("wrong", "taken, and no table of these columns")]
+        return [("silently wrong", "taken, and no table of these columns")]
     files = {row[0]: [f for s, f in images if s == row[0]] for row in subjects}
     right = [[*row, *(Path(file).name for file in files[row[0]])] for row in subjects]
-    return [] if read == right else [("wrong", f"read as {read}, written as {right}")]
+    return [] if read == right else [("silently wrong", f"read as {read}, written as {right}")]
 
 
 def _csv_target(name: str, text: Callable[[], str]) -> Target:
@@ -313,11 +320,11 @@ def _judge_placed(case: Case) -> list[Fault]:
         return []
     rows = read_table(case.content, ("file", "subject"))
     if rows is None:
-        return [("wrong", "taken, and no table of these columns")]
+        return [("silently wrong", "taken, and no table of these columns")]
     named = {(Path(f.replace("\\", "/")).name, s) for f, s in rows}
     read = [(Path(row[3]).name, row[0]) for row in json.loads(case.done.stdout)]
     strange = [pair for pair in read if pair not in named]
-    return [("wrong", f"{strange[0]} is no row of the index")] if strange else []
+    return [("silently wrong", f"{strange[0]} is no row of the index")] if strange else []
 
 
 # Results of runs.
@@ -355,7 +362,7 @@ def _judge_results(case: Case) -> list[Fault]:
         return []
     path = _numbers_path(case.folder, case.words)
     if path.exists() and json.loads(path.read_text()) != _read_numbers(case.done, case.folder):
-        return [("wrong", f"{case.words[0]} has other numbers")]
+        return [("silently wrong", f"{case.words[0]} has other numbers")]
     return []
 
 
@@ -422,7 +429,8 @@ def _run_target(name: str, file: str, mutate: Callable, *, writes: bool = False)
     outputs = written if writes else ("report",)
     return Target(
         name, _put(f"{_RUN}/{file}"), _WRITERS if writes else _READERS, mutate,
-        lambda folder: ((folder / _RUN / file).read_bytes(),), judge=_judge_results, prepare=_run_and_drop if writes else _prepare_results,
+        lambda folder: ((folder / _RUN / file).read_bytes(),), judge=_judge_results,
+        prepare=_run_and_drop if writes else _prepare_results,
         outputs=tuple(f"{_RUN}/{name}" for name in outputs),
     )  # fmt: skip
 
@@ -518,10 +526,12 @@ TARGETS = (
     _run_target("summary.json", "summary.json", mutate_json),
     _run_target("reference-bounds.csv", "reference-bounds.csv", mutate_csv),
     Target(
-        "names of subjects", _place_subject, (_MAKE,), _make_name, _good_names, prepare=_write_dataset,
+        "names of subjects", _place_subject, (_MAKE,), _make_name, _good_names,
+        prepare=_write_dataset,
     ),
     Target(
-        "names of prompts", _place_prompt, (_MAKE,), _make_name, _good_names, prepare=_write_dataset,
+        "names of prompts", _place_prompt, (_MAKE,), _make_name, _good_names,
+        prepare=_write_dataset,
     ),
     Target(
         "names of files", _place_in_tree, (("place", "tree"),), _make_name, _good_names,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from faults.fuzzing import CORPUS, Fuzzer, Target
 from faults.mutations import join_png, split_png
 from faults.targets import TARGETS, has_flat_end, is_whole_png
 from faults.test_injection import check
-from PIL import Image
 
 N_INPUTS, N_CAMPAIGN_INPUTS = 12, 400
 TARGETS_BY_NAME = [pytest.param(one, id=one.name) for one in TARGETS]

@@ -12,7 +12,7 @@ from faults.server import Done
 
 KINDS = {
     "lost": "a finished product is gone, or the same command again does not make it",
-    "wrong": "another result than the right one, without a word",
+    "silently wrong": "another result than the right one, without a word",
     "traceback": "a traceback, or an exit code that means a bug",
     "outside": "something written or changed outside of the given folder, or code executed",
     "limits": "over the limit of time or memory",
@@ -21,7 +21,7 @@ KINDS = {
     "leftover": "a file that an undisturbed run does not leave",
     "escape": "a control character of the input reached the terminal",
 }
-"""Kinds of failures. The first five have their column in the page; the others have one together."""
+"""Kinds of failures."""
 
 Fault = tuple[str, str]
 """A kind and what was seen."""
