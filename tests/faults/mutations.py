@@ -24,7 +24,7 @@ WORDS = (
     "$(id)", "${HOME}", "%s%n", "=1+1", "@SUM(A1)", "+1", "-1", "<script>alert(1)</script>",
     "![x](http://127.0.0.1/x)", "{subject}", "{class}", "{subject!r:>1000000000}", "{0}", "{{x}}",
     "{subject.__class__}", "{", "}", "\x00", "a\x00b", "²", "\u0661", "é", "e\u0301", "小狗", "🐕",
-    "\ufeff", "\ufffe", "a" * 300, "é" * 200, "a" * 70_000, "nan", "inf", "true", "null", "None",
+    "\ufeff", "\ufffe", "a" * 300, "é" * 200, "a" * 140_000, "nan", "inf", "true", "null", "None",
     "0", "-0", "007", "1.5", "1e400", "9" * 5000, "dog", "DOG", "dog ", " dog", "mug", "prior",
     "images", "train", ".staging", "run.json", "x.part", "x.ready", ".lock", "index.csv",
     *(f"a{c}b" for c in CONTROLS),
@@ -43,7 +43,7 @@ TOML_VALUES = (
 JSON_VALUES = (
     None, True, False, 0, -1, 1.5, 10**20, 1e308, "", "x", [], {}, [[]], {"a": 1}, "\x1b[2J",
     "\u202e", "../../canary/x", "{canary}/x", "{canary}/evil.py", "{subject!r:>1000000000}",
-    "a" * 70_000, "nan", "\ud800", ["dog"] * 3, 10**9, "2999-01-01",
+    "a" * 140_000, "nan", "\ud800", ["dog"] * 3, 10**9, "2999-01-01",
 )  # fmt: skip
 
 

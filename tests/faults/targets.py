@@ -7,7 +7,6 @@ import functools
 import hashlib
 import io
 import json
-import re
 import tomllib
 import zlib
 from collections.abc import Callable
@@ -33,7 +32,14 @@ from faults.mutations import (
     mutate_png,
     mutate_toml,
 )
-from faults.server import Done, Server
+from faults.readers import (
+    find_differences,
+    has_flat_end,
+    is_whole_png,
+    read_numbers,
+    read_table,
+)
+from faults.server import Server
 from faults.verdicts import Fault
 
 _RUN = "runs/tiny/copy-reference"
@@ -79,43 +85,6 @@ def _encode(image_format: str) -> tuple[bytes, ...]:
         pictures[mode].save(stream, image_format, **kwargs)
         found.append(stream.getvalue())
     return tuple(found)
-
-
-def is_whole_png(content: bytes) -> bool:
-    """Return whether all checksums of a PNG are right and its pixels are all there."""
-    if not content.startswith(PNG_SIGNATURE):
-        return False
-    at, packed, header, ended = len(PNG_SIGNATURE), b"", b"", False
-    while at + 12 <= len(content) and not ended:
-        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
-        kind, data = content[at + 4 : at + 8], content[at + 8 : end]
-        if content[end : end + 4] != zlib.crc32(kind + data).to_bytes(4, "big"):
-            return False
-        packed += data if kind == b"IDAT" else b""
-        header = data if kind == b"IHDR" and not header else header
-        ended, at = kind == b"IEND", end + 4
-    if not ended or len(header) != 13:
-        return False
-    width, height = (int.from_bytes(header[i : i + 4], "big") for i in (0, 4))
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(header[9], 0)
-    n_bytes = height * (1 + (width * channels * header[8] + 7) // 8)
-    try:
-        stream = zlib.decompressobj()
-        pixels = stream.decompress(packed, n_bytes + 100)
-    except zlib.error:
-        return False
-    return header[12] != 0 or len(pixels) >= n_bytes
-
-
-def has_flat_end(image: Image.Image) -> bool:
-    """Return whether the last rows have one colour, and the first have not: so decoders fill up."""
-    pixels = np.asarray(image.convert("RGB"))
-    n_rows = max(min(8, len(pixels) // 4), 1)
-
-    def is_flat(rows: np.ndarray) -> bool:
-        return bool((rows == rows[0, 0]).all())
-
-    return is_flat(pixels[-n_rows:]) and not is_flat(pixels[:n_rows])
 
 
 def _judge_image(case: Case) -> list[Fault]:
@@ -201,19 +170,8 @@ def _judge_toml(case: Case) -> list[Fault]:
         read |= read.pop("tables", {})
     return [
         ("silently wrong", f"{where} was read otherwise")
-        for where in _find_differences(written, read)
+        for where in find_differences(written, read)
     ]
-
-
-def _find_differences(written: object, read: object, where: str = "") -> list[str]:
-    if isinstance(written, dict) and isinstance(read, dict):
-        found = [_find_differences(v, read.get(k, v), f"{where}.{k}") for k, v in written.items()]
-        return [name for names in found for name in names]
-    if isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
-        found = [_find_differences(a, b, where) for a, b in zip(written, read, strict=True)]
-        return [name for names in found for name in names]
-    is_same = written == read and isinstance(written, bool) == isinstance(read, bool)
-    return [] if is_same else [where]
 
 
 def _toml_target(name: str, text: str, words: tuple[tuple[str, ...], ...]) -> Target:
@@ -251,28 +209,6 @@ def _write_dataset(server: Server, folder: Path) -> None:
     for name, content in files.items():
         _put(f"set/{name}")(folder, content)
     _write_protocol(server, folder)
-
-
-def read_table(content: bytes, columns: tuple[str, ...]) -> list[list[str]] | None:
-    """Return the cells of these columns as any careful reader finds them; None if it is unclear."""
-    is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    encoding = "utf-16" if is_wide else "utf-8-sig"
-    try:
-        text = content.decode(encoding).removeprefix("sep=;").lstrip()
-        for delimiter in ",;\t|":
-            lines = io.StringIO(text, newline="")
-            rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
-            header = [cell.strip().strip('"').lower() for cell in rows[0]] if rows else []
-            if all(header.count(name) == 1 for name in columns):
-                break
-        else:
-            return None
-    except (ValueError, csv.Error):
-        return None
-    rows = [row for row in rows[1:] if any(cell.strip() for cell in row)]
-    if any(len(row) != len(header) for row in rows):
-        return None
-    return [[row[header.index(name)].strip() for name in columns] for row in rows]
 
 
 def _judge_subjects(case: Case) -> list[Fault]:
@@ -346,12 +282,6 @@ def _run_and_drop(server: Server, folder: Path) -> None:
     (folder / _RUN / "images" / "dog" / "beach" / "1.png").unlink()
 
 
-def _read_numbers(done: Done, folder: Path) -> list[str]:
-    """Return all numbers with a point that a command printed, and those of the report's tables."""
-    texts = [done.stdout, *(p.read_text() for p in sorted((folder / _RUN).glob("report/*.csv")))]
-    return re.findall(r"-?\d*\.\d+(?:e-?\d+)?", "\n".join(texts))
-
-
 def _numbers_path(folder: Path, words: tuple[str, ...]) -> Path:
     return folder.parent / "canary" / f"{zlib.crc32(' '.join(words).encode())}.json"
 
@@ -361,7 +291,9 @@ def _judge_results(case: Case) -> list[Fault]:
     if not case.is_read or case.words[0] == "status":
         return []
     path = _numbers_path(case.folder, case.words)
-    if path.exists() and json.loads(path.read_text()) != _read_numbers(case.done, case.folder):
+    if path.exists() and json.loads(path.read_text()) != read_numbers(
+        case.done, case.folder / _RUN / "report"
+    ):
         return [("silently wrong", f"{case.words[0]} has other numbers")]
     return []
 
@@ -371,7 +303,9 @@ def _prepare_results(server: Server, folder: Path) -> None:
     for words in _READERS:
         done = server.call(words, cwd=folder)
         assert done.status == 0, done
-        _numbers_path(folder, words).write_text(json.dumps(_read_numbers(done, folder)))
+        _numbers_path(folder, words).write_text(
+            json.dumps(read_numbers(done, folder / _RUN / "report"))
+        )
 
 
 _READERS = (

@@ -7,7 +7,8 @@ from PIL import Image
 
 from faults.fuzzing import CORPUS, Fuzzer, Target
 from faults.mutations import join_png, split_png
-from faults.targets import TARGETS, has_flat_end, is_whole_png
+from faults.readers import has_flat_end, is_whole_png
+from faults.targets import TARGETS
 from faults.test_injection import check
 
 N_INPUTS, N_CAMPAIGN_INPUTS = 12, 400
