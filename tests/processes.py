@@ -13,13 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([
+PRELOADED = [
     "dreambench.benchmark", "dreambench.cli", "dreambench.base_models.stable_diffusion",
     "dreambench.encoders.image_text", "dreambench.encoders.vision", "diffusers",
     "matplotlib.pyplot", "scipy.stats",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-])  # fmt: skip
+]  # fmt: skip
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(PRELOADED)
 
 
 def start(*words, folder=None, env=None, cwd=None, max_file_bytes=None):
