@@ -45,7 +45,7 @@ def plan(
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
+    from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
     from dreambench.methods.plugins import check_recipe, find_recipes  # noqa: PLC0415
     from dreambench.preflight.cost_estimate import make_estimate  # noqa: PLC0415
 
@@ -55,7 +55,7 @@ def plan(
     recipes, skipped = find_recipes(names, base.name, changes=parse_changes(changes))
     for name in skipped:
         say(f"Left out: {name} has no numbers for the base model '{base.name}'", err=True)
-    dataset = find_dataset(loaded.dataset, photos_dir=data_dir)
+    dataset = loaded.find_dataset(photos_dir=data_dir)
     subjects = list_subjects(dataset, names=loaded.subjects or None)
     for recipe in recipes:
         check_recipe(recipe, base)
@@ -215,12 +215,12 @@ def doctor(golden: bool, protocol: str, as_json: bool, data_dir: Path | None) ->
 
 def _print_golden(protocol: str, data_dir: Path | None, *, as_json: bool) -> None:
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.datasets.subjects import find_dataset, load_subjects  # noqa: PLC0415
+    from dreambench.datasets.subjects import load_subjects  # noqa: PLC0415
     from dreambench.encoders.registry import ENCODERS  # noqa: PLC0415
     from dreambench.scoring.reference_values import check_golden, load_golden  # noqa: PLC0415
 
     loaded = load_protocol(protocol)
-    subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
+    subjects = load_subjects(loaded.find_dataset(photos_dir=data_dir))
     names = (loaded.encoders.dino, loaded.encoders.clip)
     golden = load_golden(loaded.dataset)
     with show_progress() as progress:

@@ -8,7 +8,6 @@ names the one photo of a subject where one alone is shown; without it that is th
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,13 @@ from dreambench.storage.csv_files import Row, read_csv, read_whole_number
 from dreambench.storage.files import digest, sha256_file
 from dreambench.storage.listed_paths import read_listed_path
 from dreambench.storage.paths import find_name_fault
-from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
+from dreambench.storage.shipped import (
+    PACKAGE_DIR,
+    cache_dir,
+    expand_home,
+    named_folder,
+    shipped_path,
+)
 
 Kind = Literal["live", "object"]
 References = Literal["all", "single", "all-but-last"]
@@ -98,24 +103,37 @@ class Index:
     singles: dict[str, str]
 
 
-def find_dataset(name: str, *, photos_dir: Path | None = None) -> Dataset:
+def find_dataset(
+    name: str, *, photos_dir: Path | None = None, folders: Sequence[Path] = (Path(),)
+) -> Dataset:
     """Return a dataset by name (`mini`, `dreambooth`) or by the path of its folder.
 
-    The folder holds the two index files. The photos of `dreambooth` are looked for in
-    `photos_dir`, else in DREAMBENCH_DATA, else in the user's cache folder. UserError
-    (`unknown-name`) for anything else.
+    The folder holds the two index files; a relative one is looked for in each of `folders` until it
+    is there. The photos of `dreambooth` are looked for in `photos_dir`, else in DREAMBENCH_DATA,
+    else in the user's cache folder.
+
+    Raises:
+        UserError: `unknown-name` for anything else; it says where was looked.
     """
     if name == "mini":
         folder = PACKAGE_DIR / "mini" / "subjects"
         return Dataset("mini", folder, folder)
     if name == "dreambooth":
-        named = photos_dir or os.environ.get("DREAMBENCH_DATA")
-        photos = Path(named) if named else cache_dir() / "data" / "dreambooth"
+        named = expand_home(photos_dir) if photos_dir else named_folder("DREAMBENCH_DATA")
+        photos = named or cache_dir() / "data" / "dreambooth"
         return Dataset("dreambooth", shipped_path("dataset"), photos)
-    folder = Path(name)
-    if (folder / "subjects.csv").is_file():
-        return Dataset(folder.resolve().name, folder, folder)
-    raise unknown_name("dataset", name, ["mini", "dreambooth"])
+    path = expand_home(Path(name))
+    tried = list(dict.fromkeys(folder / path for folder in folders))
+    for folder in tried:
+        if (folder / SUBJECTS).is_file():
+            return Dataset(folder.resolve().name, folder, folder)
+    error = unknown_name("dataset", name, ["mini", "dreambooth"])
+    looked = name_some([str(folder.absolute()) for folder in tried])
+    raise UserError(
+        f"{error.problem}, and no folder {looked} with {SUBJECTS}",
+        hint=error.hint,
+        code=error.code,
+    )
 
 
 def find_noun_problem(noun: str) -> str | None:
