@@ -23,6 +23,7 @@ from dreambench.errors import UserError
 from dreambench.machine.devices import pick_device
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
 from dreambench.methods.registry import find_class
+from dreambench.methods.words import note_identifier
 from dreambench.metrics.conventions import find_convention
 from dreambench.progress import Progress, no_progress
 from dreambench.report.writing import write_report
@@ -148,6 +149,12 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     for run in planned:
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
+    notes = [
+        *(str(cut) for run in planned for cut in run.manifest.cut_texts),
+        *(n for run in planned for n in note_identifier(run.recipe, run.base_model, run.subjects)),
+    ]
+    for note in dict.fromkeys(notes):
+        logger.warning("%s", note)
     return planned
 
 

@@ -20,9 +20,13 @@ from dreambench.cli.shared import (
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dreambench.artifacts.long_texts import CutText
     from dreambench.base_models.registry import BaseModel
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
+    from dreambench.datasets.subjects import Subject
     from dreambench.encoders.spec import AnyEncoderSpec, SegmenterSpec
     from dreambench.preflight.cost_estimate import Estimate
 
@@ -60,6 +64,7 @@ def plan(
     for recipe in recipes:
         check_recipe(recipe, base)
     estimates = [make_estimate(loaded, recipe, base, subjects) for recipe in recipes]
+    cuts, notes = _read_words(loaded, base, recipes, subjects)
     common = _find_downloads(loaded, base)
     downloads = [common | found.downloads for found in estimates]
     hours = [
@@ -68,15 +73,40 @@ def plan(
     ]
     if as_json:
         contents = [
-            {"method": recipe.name, **asdict(found), "downloads": missing, "hours": needed}
+            {
+                "method": recipe.name, **asdict(found), "downloads": missing, "hours": needed,
+                "cut_texts": [cut.model_dump() for cut in cuts[recipe.name]],
+                "notes": notes[recipe.name],
+            }
             for recipe, found, missing, needed in zip(
                 recipes, estimates, downloads, hours, strict=True
             )
-        ]
+        ]  # fmt: skip
         print_json(contents[0] if len(contents) == 1 else contents)
         return
     for recipe, found, missing, needed in zip(recipes, estimates, downloads, hours, strict=True):
         _print_estimate(recipe, loaded, base, found, missing, needed)
+        for line in [*map(str, cuts[recipe.name]), *notes[recipe.name]]:
+            say(f"  {'note':16} {line}")
+
+
+def _read_words(
+    protocol: Protocol, base: BaseModel, recipes: Sequence[Recipe], subjects: Sequence[Subject]
+) -> tuple[dict[str, list[CutText]], dict[str, list[str]]]:
+    """Return by recipe which prompts are longer than they are read, and notes on its identifier."""
+    from dreambench.artifacts.plan import make_plan  # noqa: PLC0415
+    from dreambench.methods.words import find_drawn_cuts, note_identifier  # noqa: PLC0415
+    from dreambench.scoring.tools import (  # noqa: PLC0415  (imports torch)
+        choose_scored_metrics,
+        encoder_specs,
+        find_scored_cuts,
+    )
+
+    units = make_plan(protocol, subjects, batch_size=1).images
+    clip = encoder_specs(protocol, choose_scored_metrics(protocol)).get("clip")
+    scored = [] if clip is None else find_scored_cuts(clip, units)
+    cuts = {r.name: [*find_drawn_cuts(r, base, subjects, units), *scored] for r in recipes}
+    return cuts, {r.name: note_identifier(r, base, subjects) for r in recipes}
 
 
 def _print_estimate(

@@ -26,6 +26,7 @@ from dreambench.datasets.subjects import Subject, digest_subjects, read_index
 from dreambench.errors import UserError, name_some
 from dreambench.machine.environment import describe_session
 from dreambench.methods.registry import describe_track
+from dreambench.methods.words import find_drawn_cuts
 from dreambench.storage.files import make_dir
 
 
@@ -113,6 +114,7 @@ def plan_run(folder: Path, request: Request) -> Run:
             sampler=sampler.digest(),
             plan=plan.digest(),
         ),
+        cut_texts=find_drawn_cuts(request.recipe, base, subjects, plan.images),
     )
     return Run(
         folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest,
