@@ -26,6 +26,7 @@ from dreambench.storage.shipped import (
     named_folder,
     shipped_path,
 )
+from dreambench.text import make_printable
 
 Kind = Literal["live", "object"]
 References = Literal["all", "single", "all-but-last"]
@@ -142,7 +143,7 @@ def find_noun_problem(noun: str) -> str | None:
         return "is empty, and prompts need a noun such as 'dog'"
     if set("{}") & set(noun):
         return f"has a brace, which no prompt may have: {noun[:40]!r}"
-    if not noun.isprintable():
+    if make_printable(noun) != noun:
         return f"has a character that cannot be printed: {noun[:40]!r}"
     if len(noun) > MAX_NOUN_LENGTH:
         return f"has {len(noun)} letters, over {MAX_NOUN_LENGTH}"

@@ -78,7 +78,7 @@ def _parse(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
     while True:
         start = reader.line_num + 1
         try:
-            row = [_read_cell(cell.strip()).strip() for cell in next(reader)]
+            row = [_read_cell(cell).strip() for cell in next(reader)]
         except StopIteration:
             return
         except csv.Error as error:
