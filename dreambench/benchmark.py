@@ -19,13 +19,14 @@ from dreambench.artifacts.results import has_summary, read_conventions
 from dreambench.base_models.registry import BaseModel
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.config.recipe import Recipe
-from dreambench.datasets.subjects import find_dataset, list_subjects
+from dreambench.datasets.subjects import list_subjects
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
 from dreambench.machine.devices import pick_device
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
 from dreambench.methods.registry import find_class
+from dreambench.methods.words import note_identifier
 from dreambench.metrics.conventions import find_convention
 from dreambench.preflight.cost_estimate import Estimate, make_estimate
 from dreambench.progress import Progress, no_progress
@@ -151,6 +152,12 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     for run in planned:
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
+    notes = [
+        *(str(cut) for run in planned for cut in run.manifest.cut_texts),
+        *(n for run in planned for n in note_identifier(run.recipe, run.base_model, run.subjects)),
+    ]
+    for note in dict.fromkeys(notes):
+        logger.warning("%s", note)
     return planned
 
 
@@ -163,7 +170,7 @@ def plan_work(
         UserError: a name is unknown, or a recipe does not work with the base model.
     """
     subjects = list_subjects(
-        find_dataset(protocol.dataset, photos_dir=options.data_dir),
+        protocol.find_dataset(photos_dir=options.data_dir),
         names=protocol.subjects or None,
     )
     every = _list_changes(options)

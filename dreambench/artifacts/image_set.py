@@ -17,7 +17,7 @@ from dreambench.artifacts.manifest import (
 )
 from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, load_subjects
+from dreambench.datasets.subjects import Subject, digest_subjects, load_subjects
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest, finish_together, make_dir, sha256_file
 from dreambench.storage.locks import locked
@@ -147,14 +147,20 @@ def is_class_image(unit: ImageUnit) -> bool:
 
 
 def load_chosen(
-    protocol: Protocol, *, data_dir: Path | None, names: Sequence[str] | None
+    protocol: Protocol,
+    *,
+    data_dir: Path | None,
+    names: Sequence[str] | None,
+    near: Path | None = None,
 ) -> list[Subject]:
     """Load the subjects of a protocol that `names` picks, all for None, with checked photos.
+
+    `near` is the folder that the protocol was read from, see `Protocol.find_dataset`.
 
     Raises:
         UserError: the protocol does not have a subject, or photos are missing or changed.
     """
-    dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
+    dataset = protocol.find_dataset(photos_dir=data_dir, near=near)
     for name in names or ():
         if protocol.subjects and name not in protocol.subjects:
             raise unknown_name(f"subject of '{protocol.name}'", name, protocol.subjects)
@@ -172,7 +178,7 @@ def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
     """
     manifest = read_manifest(folder)
     protocol = manifest.protocol
-    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects)
+    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects, near=folder)
     plan = plan_images(manifest, subjects)
     own: RunManifest | None = manifest if isinstance(manifest, RunManifest) else None
     for name, stored, found in (

@@ -19,6 +19,7 @@ from pydantic import (
     ValidationError,
 )
 
+from dreambench.artifacts.long_texts import CutText
 from dreambench.config.protocol import Protocol
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError, name_some
@@ -137,6 +138,7 @@ class _Head(Record):
     precision: str
     encoders: dict[str, str]
     digests: Digests
+    cut_texts: list[CutText] = []
     sessions: list[Session] = []
 
     @property
@@ -237,8 +239,11 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def list_changes(old: Manifest, new: Manifest, *, ignored: Sequence[str] = ()) -> list[str]:
-    """Return what differs between two manifests, one readable line each, sessions aside."""
-    left = {"sessions", *ignored}
+    """Return what differs between two manifests, one readable line each.
+
+    Sessions do not count, and neither do prompts that are too long, which follow from the rest.
+    """
+    left = {"sessions", "cut_texts", *ignored}
     before, after = (
         flatten(one.model_dump(mode="json", exclude=left, exclude_none=True)) for one in (old, new)
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.long_texts import CutText
 from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
 from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.storage.csv_files import show_cell
@@ -83,6 +84,7 @@ class _ScoreMetadata(Record):
     metrics: list[MetricInfo]
     identities: dict[str, str]
     images: dict[str, str]
+    cut_texts: list[CutText] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,14 @@ class ScoreTable:
 
     `identities` are those of the encoders, segmenter and hash that made the scores, by input;
     `images` are the SHA-256 of the files that were scored, by their path in a run folder.
+    `cut_texts` are prompts that the encoder of texts does not read to their end.
     """
 
     frame: pd.DataFrame
     metrics: tuple[MetricInfo, ...]
     identities: Mapping[str, str]
     images: Mapping[str, str] = field(default_factory=dict)
+    cut_texts: Sequence[CutText] = ()
 
 
 class Part(Record):
@@ -148,6 +152,7 @@ class Summary(Record):
     n_failed: int = 0
     failures: dict[str, list[FailureGroup]] = Field(default_factory=dict)
     images: ImageInfo | None = None
+    cut_texts: list[CutText] = Field(default_factory=list)
 
 
 def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> None:
@@ -158,8 +163,9 @@ def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> N
     """
     content = pa.Table.from_pandas(table.frame, preserve_index=False)
     about = _ScoreMetadata(
-        metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images)
-    )
+        metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images),
+        cut_texts=list(table.cut_texts),
+    )  # fmt: skip
     text = json.dumps(about.model_dump(mode="json"), sort_keys=True)
     content = content.replace_schema_metadata(
         {**(content.schema.metadata or {}), _METADATA: text.encode()}
@@ -224,7 +230,9 @@ def read_scores(images: ImageSet) -> ScoreTable:
             hint=f"make them again: dreambench score {images.folder}",
             code="damaged-file",
         ) from error
-    return ScoreTable(frame, tuple(about.metrics), about.identities, about.images)
+    return ScoreTable(
+        frame, tuple(about.metrics), about.identities, about.images, tuple(about.cut_texts)
+    )
 
 
 def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:

@@ -29,7 +29,7 @@ def read_status(folder: Path, *, data_dir: Path | None = None) -> dict[str, Any]
     if not isinstance(manifest, RunManifest):
         images = manifest.images
         return {**head, "images": f"{images.n_scored} of {images.n_expected}, external", **tail}
-    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects)
+    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects, near=folder)
     plan = plan_images(manifest, subjects)
     found = ImageSet(
         folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest

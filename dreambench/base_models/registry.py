@@ -7,14 +7,16 @@ without torch; `python benchmarks/full_size.py --count` counts them that way.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dreambench.artifacts.long_texts import TextReader
 from dreambench.base_models.folder import check_folder
 from dreambench.config.sampler import Sampler
-from dreambench.errors import unknown_name
+from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
 from dreambench.storage.shipped import PACKAGE_DIR
@@ -43,6 +45,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
 }  # fmt: skip
 """What a family loads of a pipeline's folder."""
 
+MAX_TEXT_TOKENS = 100_000
 WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
 
 
@@ -202,6 +205,32 @@ def find_family(family: Family) -> type[LoadedModel]:
     module, _, attribute = FAMILIES[family].partition(":")
     found: type[LoadedModel] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+@functools.lru_cache(maxsize=8)
+def make_text_reader(model: BaseModel) -> TextReader | None:
+    """Return how much the text encoder of a base model reads; None where that is not known.
+
+    Models of the hub have CLIP's own tokenizer, of which open_clip brings the vocabulary along, so
+    that nothing is downloaded.
+    """
+    name = f"the text encoder of '{model.name}'"
+    if not model.is_local:
+        from open_clip import SimpleTokenizer  # noqa: PLC0415  (imports torch)
+
+        clip = SimpleTokenizer()
+        return TextReader(name, clip.context_length, lambda text: len(clip.encode(text)) + 2)
+    try:
+        tokenizer = find_family(model.family).load_tokenizer(model)
+        n_tokens = int(tokenizer.model_max_length)
+    except (UserError, OSError, ValueError, OverflowError, AttributeError):
+        return None  # Loading the model says what is wrong with it.
+
+    def count(text: str) -> int:
+        return len(tokenizer(text, verbose=False).input_ids)
+
+    # transformers has 10^30 where the files name no length.
+    return TextReader(name, n_tokens, count) if n_tokens <= MAX_TEXT_TOKENS else None
 
 
 def load_base_model(

@@ -25,9 +25,13 @@ from dreambench.cli.shared import (
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dreambench.artifacts.long_texts import CutText
     from dreambench.base_models.registry import BaseModel
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
+    from dreambench.datasets.subjects import Subject
     from dreambench.encoders.spec import AnyEncoderSpec, SegmenterSpec
     from dreambench.preflight.cost_estimate import Estimate
 
@@ -59,6 +63,7 @@ def plan(
         plan_work,
     )
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
+    from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
     from dreambench.machine.devices import pick_device  # noqa: PLC0415
 
     options = RunOptions(
@@ -71,6 +76,10 @@ def plan(
     loaded = choose_protocol(options, device)
     base = find_base_model(base_model or loaded.base_model)
     found = plan_work(options, loaded, base)
+    subjects = list_subjects(
+        loaded.find_dataset(photos_dir=data_dir), names=loaded.subjects or None
+    )
+    cuts, notes = _read_words(loaded, base, [recipe for recipe, _ in found], subjects)
     common = _find_downloads(loaded, base)
     contents = [
         {
@@ -80,6 +89,8 @@ def plan(
             "hours": _find_hours(
                 loaded, base, device=device, precision=precision, counts=asdict(estimate)
             ),
+            "cut_texts": [cut.model_dump() for cut in cuts[recipe.name]],
+            "notes": notes[recipe.name],
         }
         for recipe, estimate in found
     ]
@@ -88,6 +99,27 @@ def plan(
         return
     for (recipe, estimate), row in zip(found, contents, strict=True):
         _print_estimate(recipe, loaded, base, estimate, row["downloads"], row["hours"])
+        for line in [*map(str, cuts[recipe.name]), *notes[recipe.name]]:
+            say(f"  {'note':16} {line}")
+
+
+def _read_words(
+    protocol: Protocol, base: BaseModel, recipes: Sequence[Recipe], subjects: Sequence[Subject]
+) -> tuple[dict[str, list[CutText]], dict[str, list[str]]]:
+    """Return by recipe which prompts are longer than they are read, and notes on its identifier."""
+    from dreambench.artifacts.plan import make_plan  # noqa: PLC0415
+    from dreambench.methods.words import find_drawn_cuts, note_identifier  # noqa: PLC0415
+    from dreambench.scoring.tools import (  # noqa: PLC0415  (imports torch)
+        choose_scored_metrics,
+        encoder_specs,
+        find_scored_cuts,
+    )
+
+    units = make_plan(protocol, subjects, batch_size=1).images
+    clip = encoder_specs(protocol, choose_scored_metrics(protocol)).get("clip")
+    scored = [] if clip is None else find_scored_cuts(clip, units)
+    cuts = {r.name: [*find_drawn_cuts(r, base, subjects, units), *scored] for r in recipes}
+    return cuts, {r.name: note_identifier(r, base, subjects) for r in recipes}
 
 
 def _print_estimate(
@@ -233,11 +265,11 @@ def doctor(golden: bool, protocol: str | None, as_json: bool, data_dir: Path | N
 
 
 def _print_golden(loaded: Protocol, data_dir: Path | None, *, as_json: bool) -> None:
-    from dreambench.datasets.subjects import find_dataset, load_subjects  # noqa: PLC0415
+    from dreambench.datasets.subjects import load_subjects  # noqa: PLC0415
     from dreambench.encoders.registry import ENCODERS  # noqa: PLC0415
     from dreambench.scoring.reference_values import check_golden, load_golden  # noqa: PLC0415
 
-    subjects = load_subjects(find_dataset(loaded.dataset, photos_dir=data_dir))
+    subjects = load_subjects(loaded.find_dataset(photos_dir=data_dir))
     names = (loaded.encoders.dino, loaded.encoders.clip)
     golden = load_golden(loaded.dataset)
     with show_progress() as progress:

@@ -13,8 +13,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dreambench.config.toml_files import find_problems
-from dreambench.errors import UserError
+from dreambench.config.toml_files import find_problems, parse_toml
+from dreambench.errors import UserError, name_some
 from dreambench.storage.files import digest
 
 MAX_NAME_LENGTH = 120
@@ -39,16 +39,28 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
         if key in changes:
             raise UserError(f"--set: {key} is set twice", hint="keep one", code="invalid-value")
         changes[key] = _parse_value(key, written)
+    check_changes(changes)
     return changes
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Refuse what no recipe can hold: infinity, NaN, huge whole numbers, types that TOML lacks.
+
+    Raises:
+        UserError: `invalid-value`, by key.
+    """
+    faults = [f"--set: {k}: {fault}" for k, v in changes.items() for _, fault in find_problems(v)]
+    if faults:
+        raise UserError(name_some(faults, separator="; "), hint="fix it", code="invalid-value")
 
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        content = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError as error:
-        if text[0] in "\"'[{":
+        content = parse_toml(f"value = {text}")
+    except ValueError as error:
+        if text[0] in "\"'[{" or not isinstance(error, tomllib.TOMLDecodeError):
             raise UserError(
-                f"--set: {key}: {text} is not a TOML value ({error})",
+                f"--set: {key}: {text[:40]} is not a TOML value ({error})",
                 hint="mind the quotes, which a shell takes away: KEY='\"text\"'",
                 code="invalid-value",
             ) from error
@@ -57,8 +69,6 @@ def _parse_value(key: str, text: str) -> Any:
     value = text if "#" in text and text[0] not in "\"'[{" else content["value"]
     if len(content) > 1:
         raise UserError(f"--set: {key}: more than one value", code="invalid-value")
-    for _, problem in find_problems(value):
-        raise UserError(f"--set: {key}: {problem}", code="invalid-value")
     return value
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 from dreambench.config.sampler import SamplerSettings
 from dreambench.config.slots import check_slot
 from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
-from dreambench.datasets.subjects import Kind, References, find_dataset, read_index
+from dreambench.datasets.subjects import Dataset, Kind, References, find_dataset, read_index
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest
 from dreambench.storage.paths import FileName
@@ -32,6 +32,8 @@ MetricName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$
 PROPERTY: Family = "property"
 """The prompt category in which a correct image must look less like the subject."""
 PRIOR_PROMPT_ID = "prior"
+MAX_ABOVE = 6
+"""Folders above a run's in which a dataset of its protocol is looked for."""
 
 
 class _Frozen(BaseModel):
@@ -44,7 +46,7 @@ class Prompt(_Frozen):
     id: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     family: Family
     text: str
-    kinds: tuple[Kind, ...] = ("live", "object")
+    kinds: tuple[Kind, ...] = Field(default=("live", "object"), min_length=1)
 
     @field_validator("text")
     @classmethod
@@ -122,6 +124,20 @@ class Protocol(_Frozen):
         for file in self._origin.files:
             return file.locate(*keys)
         return f"protocol '{self.name}'"
+
+    def find_dataset(self, *, photos_dir: Path | None = None, near: Path | None = None) -> Dataset:
+        """Return the dataset; see `datasets.subjects.find_dataset`.
+
+        A relative folder is meant from the protocol's file, or else from the working folder. A
+        protocol that was read back from a folder has no file: then those above that folder, `near`,
+        are tried as well.
+
+        Raises:
+            UserError: there is no such dataset.
+        """
+        folders = [file.path.parent for file in self._origin.files[:1]]
+        above = [] if near is None else list(near.absolute().parents)[:MAX_ABOVE]
+        return find_dataset(self.dataset, photos_dir=photos_dir, folders=[*folders, Path(), *above])
 
     def digest(self) -> str:
         """Return the digest of all that is frozen here."""
@@ -202,15 +218,34 @@ def load_protocol(name_or_path: str) -> Protocol:
     file = read_toml(path)
     protocol = load_toml(file, Protocol, {"name": path.stem, **file.content})
     protocol._origin = Origin((file,))
+    _check_texts(protocol)
     _check_subjects(protocol)
     return protocol
+
+
+def _check_texts(protocol: Protocol) -> None:
+    """Raise a UserError for prompts that ask for the same image under two ids.
+
+    Text encoders read neither capitals nor how many blanks there are.
+    """
+    first: dict[tuple[str, Kind], str] = {}
+    faults = []
+    for number, prompt in enumerate(protocol.prompts):
+        text = " ".join(prompt.text.casefold().split())
+        same = [first[text, kind] for kind in prompt.kinds if (text, kind) in first]
+        if same:
+            where = protocol.locate("prompts", number, "text")
+            faults.append(f"{where}: prompt '{prompt.id}' has the text of prompt '{same[0]}'")
+        first |= {(text, kind): prompt.id for kind in prompt.kinds}
+    if faults:
+        raise UserError.listed(faults, hint=HINT, code="invalid-value")
 
 
 def _check_subjects(protocol: Protocol) -> None:
     """Raise a UserError for a dataset or subjects that do not exist."""
     where = "dataset"
     try:
-        known = [row["subject"] for row in read_index(find_dataset(protocol.dataset)).subjects]
+        known = [row["subject"] for row in read_index(protocol.find_dataset()).subjects]
         unknown = [name for name in protocol.subjects if name not in known]
         where = "subjects"
         faults = [str(unknown_name("subject", name, known)) for name in unknown]

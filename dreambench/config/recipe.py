@@ -29,7 +29,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from dreambench.config.changes import describe_changes, name_changes
+from dreambench.config.changes import check_changes, describe_changes, name_changes
 from dreambench.config.toml_files import (
     HINT,
     Model,
@@ -127,7 +127,12 @@ class Recipe(BaseModel):
         return self.model_copy(update={"tables": {**self.tables, base_model: table}})
 
     def change(self, base_model: str, changes: Mapping[str, Any]) -> Self:
-        """Return the row of `--set`: other values for one base model, under a name of its own."""
+        """Return the row of `--set`: other values for one base model, under a name of its own.
+
+        Raises:
+            UserError: there is no such table, or a value is none that a recipe can hold.
+        """
+        check_changes(changes)
         table = {**self.settings_for(base_model), **changes}
         changed = self.model_copy(
             update={

@@ -19,6 +19,11 @@ from dreambench.storage.files import digest
 
 Option = bool | int | str
 
+SIZE_STEP_PX = 8
+"""All pipelines of diffusers here want a side of whole squares of so many pixels."""
+MIN_SIZE_PX, MAX_SIZE_PX = 32, 4096
+"""At 32 px Stable Diffusion's latents have 4 x 4 places, which its UNet halves three times."""
+
 # The first value of each is Stable Diffusion's own, which the scheduler files of 1.5, 2.1 and XL
 # share (scheduler/scheduler_config.json of stable-diffusion-v1-5/stable-diffusion-v1-5 at 451f4fe,
 # stabilityai/stable-diffusion-2-1 at 5cae40e, stabilityai/stable-diffusion-xl-base-1.0 at 4621659).
@@ -56,8 +61,10 @@ class SamplerSettings(BaseModel):
 
     scheduler: Literal["ddim", "dpm-solver", "ddpm"] = "ddim"
     n_steps: int = Field(ge=1, le=1000)
-    guidance_scale: float = Field(ge=0)
-    size_px: int | None = Field(default=None, ge=8)
+    guidance_scale: float = Field(ge=0, le=1000)
+    size_px: int | None = Field(
+        default=None, ge=MIN_SIZE_PX, le=MAX_SIZE_PX, multiple_of=SIZE_STEP_PX
+    )
     options: dict[str, Option] = Field(default_factory=dict, validate_default=True)
 
     @field_validator("options")

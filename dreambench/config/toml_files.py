@@ -7,6 +7,7 @@ digest.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
 import math
@@ -22,13 +23,19 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from dreambench.errors import UserError
+from dreambench.storage.text_files import read_text
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[int | str, ...]
 """Path of a value in a TOML file: keys of tables, and numbers of items from 0."""
 
 HINT = "fix the file and run again"
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+"""Of tables and lists in each other; ours have 3."""
 _MAX_INTEGER = 2**63
+_MAX_LINE_SEARCH = 4_000_000
+_LONG = re.compile(r"[0-9][0-9_]{4000}")
 _WORDS = {
     "int_type": "needs a whole number",
     "float_type": "needs a number",
@@ -43,6 +50,7 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
     "literal_error": "must be {expected}",
     "string_pattern_mismatch": "must match {pattern}",
     "string_too_short": "must not be shorter than {min_length}",
@@ -92,19 +100,10 @@ def read_toml(path: Path) -> TomlFile:
         UserError: it cannot be read, is not valid TOML, or holds a value that no digest can stand
             for: infinity, NaN, a whole number of more than 64 bits, a date or a time.
     """
+    text = read_text(path, max_bytes=MAX_BYTES)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text", hint="save it as UTF-8", code="unreadable-file"
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}", hint="check the path", code="unreadable-file"
-        ) from error
-    try:
-        file = TomlFile(path, text, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        file = TomlFile(path, text, parse_toml(text))
+    except ValueError as error:
         raise UserError(
             _explain_syntax(path, text, error), hint=HINT, code="invalid-toml"
         ) from error
@@ -117,7 +116,25 @@ def read_toml(path: Path) -> TomlFile:
     return file
 
 
-def _explain_syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> str:
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return what a TOML text says.
+
+    Raises:
+        ValueError: it is not valid TOML, or nested deeper or with longer numbers than can be read.
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("brackets are nested too deeply") from error
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError as error:
+        # Python reads no decimal number of more digits than this.
+        line = next((n for n, line in enumerate(text.split("\n"), 1) if _LONG.search(line)), 1)
+        raise ValueError(f"a number has too many digits (at line {line}, column 1)") from error
+
+
+def _explain_syntax(path: Path, text: str, error: ValueError) -> str:
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", str(error))
     if found is None:
         return f"{path}: not valid TOML: {error}"
@@ -128,15 +145,22 @@ def _explain_syntax(path: Path, text: str, error: tomllib.TOMLDecodeError) -> st
 
 def find_problems(value: object, location: Location = ()) -> Iterator[tuple[Location, str]]:
     """Yield what of a parsed TOML value no digest can stand for, with its location."""
-    if isinstance(value, dict | list):
+    if isinstance(value, dict | list) and len(location) >= MAX_DEPTH:
+        yield location, f"is nested over {MAX_DEPTH} deep"
+    elif isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from find_problems(inner, (*location, key))
     elif isinstance(value, float) and not math.isfinite(value):
         yield location, f"needs a finite number, not {value}"
     elif isinstance(value, int) and not -_MAX_INTEGER <= value < _MAX_INTEGER:
         yield location, "needs a number of at most 64 bits"
-    elif not isinstance(value, str | int | float):
+    elif isinstance(value, datetime.date | datetime.time):
         yield location, f"dates and times are not used, so put {value} in quotes"
+    elif not isinstance(value, str | int | float):
+        yield (
+            location,
+            f"needs a value as TOML has them, not one of the type {type(value).__name__}",
+        )
 
 
 def load_toml(file: TomlFile, model: type[Model], content: dict[str, Any] | None = None) -> Model:
@@ -194,12 +218,14 @@ def _has_inner(items: Sequence[Any], location: Location) -> bool:
 def find_lines(text: str) -> dict[Location, int]:
     """Return the line numbers, from 1, of the tables and keys of a valid TOML text, by their path.
 
+    They are those up to where a text's values go on over too many lines.
     The n-th [[table]] has the path ("table", n), n from 0. Items of lists and keys of inline tables
     with several have none; they stand on the line of what holds them.
     """
     lines: dict[Location, int] = {}
     counts: dict[Location, int] = {}
     table: Location = ()
+    n_searched = 0
     numbered = enumerate(text.split("\n"), start=1)
     for number, line in numbered:
         start = line.strip()
@@ -211,6 +237,9 @@ def find_lines(text: str) -> dict[Location, int]:
             if more is None:
                 return lines
             start += f"\n{more}"
+            n_searched += len(start)
+            if n_searched > _MAX_LINE_SEARCH:  # No file that a person wrote.
+                return lines
             keys = _read_keys(start)
         if start.startswith("[["):
             table = _resolve(keys[:-1], counts) + keys[-1:]
@@ -229,8 +258,8 @@ def find_lines(text: str) -> dict[Location, int]:
 def _read_keys(statement: str) -> tuple[str, ...] | None:
     """Return the dotted key of a `[table]`, `[[table]]` or `key = value`; None if it is cut off."""
     try:
-        content: Any = tomllib.loads(statement)
-    except tomllib.TOMLDecodeError:
+        content: Any = parse_toml(statement)
+    except ValueError:
         return None
     keys: tuple[str, ...] = ()
     while isinstance(content, dict) and len(content) == 1:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,7 +14,17 @@ from typing import cast
 import imagehash
 from PIL import Image
 
-from dreambench.datasets.subjects import IMAGE_COLUMNS, SUBJECT_COLUMNS, Kind
+from dreambench.datasets.subjects import (
+    IMAGE_COLUMNS,
+    IMAGES,
+    OPTIONAL_COLUMNS,
+    SUBJECT_COLUMNS,
+    SUBJECTS,
+    Dataset,
+    Kind,
+    find_noun_problem,
+    read_index,
+)
 from dreambench.errors import UserError
 from dreambench.storage.csv_files import read_csv, write_csv
 from dreambench.storage.files import make_dir, write_bytes
@@ -156,19 +166,22 @@ def add_subject(
     spreadsheet, and `read_csv` gives it back.
 
     Raises:
-        UserError: `invalid-value` for a name that cannot be a folder's; `unprintable-text` for a
-            class noun, credit or photo's file name that is not UTF-8 or of which something cannot
-            be seen; `name-taken`; and what `read_csv` raises for index files that are there and
-            are not valid.
+        UserError: `invalid-value` for a name that cannot be a folder's and a noun that no prompt
+            can be filled with; `unprintable-text` for a class noun, credit or photo's file name
+            that is not UTF-8 or of which something cannot be seen; `name-taken`; and what
+            `read_index` raises for index files that are there and are not valid: what cannot be
+            read is not written either.
     """
     check_subject_name(name)
-    class_name = _check_text("the class noun", class_name)
+    class_name = _check_noun(_check_text("the class noun", class_name))
     credit = _check_text("the credit", credit)
     names = [_check_text("the file name", source) for source in names]
     make_dir(folder)
     with locked(folder / ".lock"):
-        subjects = _read_if_there(folder / "subjects.csv", SUBJECT_COLUMNS)
-        images = _read_if_there(folder / "images.csv", IMAGE_COLUMNS[:3])
+        subjects = _read_if_there(folder / SUBJECTS, SUBJECT_COLUMNS)
+        images = _read_if_there(folder / IMAGES, IMAGE_COLUMNS[:3], OPTIONAL_COLUMNS)
+        if subjects:
+            read_index(Dataset(folder.name, folder, folder))
         if any(row["subject"] == name for row in subjects):
             raise UserError(
                 f"{folder} already has a subject '{name}'",
@@ -190,8 +203,8 @@ def add_subject(
             {"subject": name, "class_name": class_name, "kind": kind, "n_images": n_images}
         )
         # The subject's row last: before it is there, its photos belong to no subject.
-        _write_rows(folder / "images.csv", IMAGE_COLUMNS, images)
-        _write_rows(folder / "subjects.csv", SUBJECT_COLUMNS, subjects)
+        _write_rows(folder / IMAGES, IMAGE_COLUMNS, images)
+        _write_rows(folder / SUBJECTS, SUBJECT_COLUMNS, subjects)
     return AddedSubject(written, review_photos(names, photos))
 
 
@@ -226,11 +239,32 @@ def _write_photo(path: Path, photo: Image.Image, *, inside: Path) -> dict[str, s
     }
 
 
-def _read_if_there(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    return read_csv(path, columns) if path.exists() else []
+def _check_noun(text: str) -> str:
+    """Return a class noun without blanks around it.
+
+    Raises:
+        UserError: prompts cannot be filled with it, or it has an article, which they have already.
+    """
+    noun = " ".join(text.split())
+    if problem := find_noun_problem(noun):
+        raise UserError(f"the class noun {problem}", hint="e.g. --class dog", code="invalid-value")
+    article, _, rest = noun.partition(" ")
+    if rest and article.lower() in ("a", "an", "the"):
+        raise UserError(
+            f"the class noun '{noun}' has an article, and prompts have one already: 'a {noun}'",
+            hint=f"--class '{rest}'",
+            code="invalid-value",
+        )
+    return noun
 
 
-def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[dict[str, str]]) -> None:
+def _read_if_there(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> list[Mapping[str, str]]:
+    return [*read_csv(path, columns, optional=optional)] if path.exists() else []
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
     # Columns that somebody added to their folder stay.
     extra = [key for row in rows for key in row if key not in columns]
     write_csv(path, [*columns, *dict.fromkeys(extra)], rows)

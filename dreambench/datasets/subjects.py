@@ -8,18 +8,25 @@ names the one photo of a subject where one alone is shown; without it that is th
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, cast
 
 from dreambench.errors import UserError, name_some, unknown_name
-from dreambench.storage.csv_files import read_csv
+from dreambench.storage.csv_files import Row, read_csv, read_whole_number
 from dreambench.storage.files import digest, sha256_file
+from dreambench.storage.listed_paths import read_listed_path
 from dreambench.storage.paths import find_name_fault
-from dreambench.storage.shipped import PACKAGE_DIR, cache_dir, shipped_path
+from dreambench.storage.shipped import (
+    PACKAGE_DIR,
+    cache_dir,
+    expand_home,
+    named_folder,
+    shipped_path,
+)
+from dreambench.text import make_printable
 
 Kind = Literal["live", "object"]
 References = Literal["all", "single", "all-but-last"]
@@ -28,6 +35,9 @@ References = Literal["all", "single", "all-but-last"]
 SUBJECT_COLUMNS = ("subject", "class_name", "kind", "n_images")
 IMAGE_COLUMNS = ("subject", "file", "sha256", "bytes", "width", "height", "source", "credit")
 """The columns that dreambench writes; of these a table must have the first three."""
+OPTIONAL_COLUMNS = (*IMAGE_COLUMNS[3:], "mask", "mask_sha256")
+SUBJECTS, IMAGES = "subjects.csv", "images.csv"
+MAX_NOUN_LENGTH = 100
 SINGLE_REFERENCES = "single-references.csv"
 
 
@@ -88,30 +98,56 @@ class Index:
     `singles` has by subject the file that `single-references.csv` names.
     """
 
-    subjects: list[dict[str, str]]
-    images: list[dict[str, str]]
+    subjects: list[Row]
+    images: list[Row]
     files: list[PinnedFile]
     singles: dict[str, str]
 
 
-def find_dataset(name: str, *, photos_dir: Path | None = None) -> Dataset:
+def find_dataset(
+    name: str, *, photos_dir: Path | None = None, folders: Sequence[Path] = (Path(),)
+) -> Dataset:
     """Return a dataset by name (`mini`, `dreambooth`) or by the path of its folder.
 
-    The folder holds the two index files. The photos of `dreambooth` are looked for in
-    `photos_dir`, else in DREAMBENCH_DATA, else in the user's cache folder. UserError
-    (`unknown-name`) for anything else.
+    The folder holds the two index files; a relative one is looked for in each of `folders` until it
+    is there. The photos of `dreambooth` are looked for in `photos_dir`, else in DREAMBENCH_DATA,
+    else in the user's cache folder.
+
+    Raises:
+        UserError: `unknown-name` for anything else; it says where was looked.
     """
     if name == "mini":
         folder = PACKAGE_DIR / "mini" / "subjects"
         return Dataset("mini", folder, folder)
     if name == "dreambooth":
-        named = photos_dir or os.environ.get("DREAMBENCH_DATA")
-        photos = Path(named) if named else cache_dir() / "data" / "dreambooth"
+        named = expand_home(photos_dir) if photos_dir else named_folder("DREAMBENCH_DATA")
+        photos = named or cache_dir() / "data" / "dreambooth"
         return Dataset("dreambooth", shipped_path("dataset"), photos)
-    folder = Path(name)
-    if (folder / "subjects.csv").is_file():
-        return Dataset(folder.resolve().name, folder, folder)
-    raise unknown_name("dataset", name, ["mini", "dreambooth"])
+    path = expand_home(Path(name))
+    tried = list(dict.fromkeys(folder / path for folder in folders))
+    for folder in tried:
+        if (folder / SUBJECTS).is_file():
+            return Dataset(folder.resolve().name, folder, folder)
+    error = unknown_name("dataset", name, ["mini", "dreambooth"])
+    looked = name_some([str(folder.absolute()) for folder in tried])
+    raise UserError(
+        f"{error.problem}, and no folder {looked} with {SUBJECTS}",
+        hint=error.hint,
+        code=error.code,
+    )
+
+
+def find_noun_problem(noun: str) -> str | None:
+    """Return why a text cannot be a class noun, which prompts are filled with; None if it can."""
+    if not noun.strip():
+        return "is empty, and prompts need a noun such as 'dog'"
+    if set("{}") & set(noun):
+        return f"has a brace, which no prompt may have: {noun[:40]!r}"
+    if make_printable(noun) != noun:
+        return f"has a character that cannot be printed: {noun[:40]!r}"
+    if len(noun) > MAX_NOUN_LENGTH:
+        return f"has {len(noun)} letters, over {MAX_NOUN_LENGTH}"
+    return None
 
 
 def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index:
@@ -122,52 +158,48 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
             the folder and a subject whose name cannot be a folder's, `invalid-table` for rows that
             are not valid or contradict each other, and what `read_csv` raises.
     """
-    subjects = read_csv(dataset.index_dir / "subjects.csv", SUBJECT_COLUMNS)
+    subjects = read_csv(dataset.index_dir / SUBJECTS, SUBJECT_COLUMNS)
     known = [row["subject"] for row in subjects]
-    _check_names(dataset.index_dir / "subjects.csv", subjects)
+    _check_names(dataset.index_dir / SUBJECTS, subjects)
     for name in names or ():
         if name not in known:
             raise unknown_name("subject", name, known)
     chosen = known if names is None else list(names)
     subjects = [row for row in subjects if row["subject"] in chosen]
-    images = read_csv(dataset.index_dir / "images.csv", IMAGE_COLUMNS[:3])
+    images = _read_images(dataset.index_dir)
     images = [row for row in images if row["subject"] in chosen]
-    singles: dict[str, str] = {}
+    singles: list[Row] = []
     if (dataset.index_dir / SINGLE_REFERENCES).is_file():
-        rows = read_csv(dataset.index_dir / SINGLE_REFERENCES, ("subject", "file"))
-        singles = {row["subject"]: row["file"] for row in rows if row["subject"] in chosen}
+        singles = read_csv(dataset.index_dir / SINGLE_REFERENCES, ("subject", "file"))
+        singles = [row for row in singles if row["subject"] in chosen]
+    listed = [(IMAGES, row, column) for row in images for column in ("file", "mask")]
+    listed += [(SINGLE_REFERENCES, row, "file") for row in singles]
+    outside = [fault for one in listed if (fault := _unify_path(*one, dataset.photos_dir))]
     faults = _check_subject_rows(subjects, images) + _check_image_rows(images)
     own = {(row["subject"], row["file"]) for row in images}
     faults += [
-        f"{file!r} in {SINGLE_REFERENCES} is no photo of {name}"
-        for name, file in singles.items()
-        if (name, file) not in own
+        f"{SINGLE_REFERENCES}: line {row.line}: {row['file']!r} is no photo of {row['subject']}"
+        for row in singles
+        if (row["subject"], row["file"]) not in own
     ]
-    if faults:
+    if outside or faults:
         raise UserError(
-            f"{dataset.index_dir}: {name_some(faults)}",
+            f"{dataset.index_dir}: {name_some([*outside, *faults], separator='; ')}",
             hint="fix or restore the index files",
-            code="invalid-table",
+            code="unsafe-path" if outside else "invalid-table",
         )
     files = [file for row in images for file in _list_pinned(row)]
-    outside = [f"{f.file!r} leads out of the folder" for f in files if not _stays_inside(f.file)]
-    if outside:
-        raise UserError(
-            f"{dataset.index_dir}: {name_some(outside)}",
-            hint="fix or restore the index files",
-            code="unsafe-path",
-        )
-    return Index(subjects, images, files, singles)
+    return Index(subjects, images, files, {row["subject"]: row["file"] for row in singles})
 
 
-def _check_names(table: Path, subjects: Sequence[dict[str, str]]) -> None:
+def _check_names(table: Path, subjects: Sequence[Row]) -> None:
     """Refuse names of subjects that cannot be those of folders, or not of two."""
     faults = []
     first: dict[str, str] = {}
     for row in subjects:
         name = row["subject"]
         if fault := find_name_fault(name):
-            faults.append(f"the name {name!r} {fault}")
+            faults.append(f"line {row.line}: the name {name!r} {fault}")
         other = first.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
         if other != name:
             faults.append(f"the name {name!r} is that of the folder {other!r} on some systems")
@@ -179,48 +211,77 @@ def _check_names(table: Path, subjects: Sequence[dict[str, str]]) -> None:
         )
 
 
-def _check_subject_rows(
-    subjects: Sequence[dict[str, str]], images: Sequence[dict[str, str]]
-) -> list[str]:
+def _read_images(folder: Path) -> list[Row]:
+    """Return the rows of images; SHA-256 in capitals are the same ones."""
+    rows = read_csv(folder / IMAGES, IMAGE_COLUMNS[:3], optional=OPTIONAL_COLUMNS)
+    for row in rows:
+        for column in ("sha256", "mask_sha256"):
+            if column in row:
+                row[column] = row[column].lower()
+    return rows
+
+
+def _unify_path(table: str, row: Row, column: str, folder: Path) -> str | None:
+    """Write the path in a cell as one relative to the photos' folder; return why it is none."""
+    if not row.get(column) and column != "file":
+        return None
+    try:
+        row[column] = read_listed_path(row[column], folder)
+    except ValueError as error:
+        return f"{table}: line {row.line}: {row[column]!r} {error}"
+    return None
+
+
+def _check_subject_rows(subjects: Sequence[Row], images: Sequence[Row]) -> list[str]:
     """Return what is wrong with the rows of subjects, given those of their images."""
     faults = []
-    names = [row["subject"] for row in subjects]
+    first: dict[str, int] = {}
     for row in subjects:
-        name = row["subject"]
-        n_images = sum(image["subject"] == name for image in images)
-        if names.count(name) > 1:
-            faults.append(f"the subject {name} is listed more than once")
+        name, where = row["subject"], f"{SUBJECTS}: line {row.line}"
+        if name in first:
+            faults.append(
+                f"{where}: the subject {name} is listed more than once (line {first[name]})"
+            )
+        first.setdefault(name, row.line)
+        if problem := find_noun_problem(row["class_name"]):
+            faults.append(f"{where}: the class_name of {name} {problem}")
         if row["kind"] not in ("live", "object"):
-            faults.append(f"{row['kind']!r} is not a valid kind of {name}: live or object")
-        if str(n_images) != row["n_images"]:
-            faults.append(f"{name} has {n_images} photos in images.csv, not {row['n_images']}")
+            faults.append(f"{where}: the kind of {name} is live or object, not {row['kind']!r}")
+        n_images = sum(image["subject"] == name for image in images)
+        said = read_whole_number(row["n_images"])
+        if said is None:
+            faults.append(f"{where}: n_images is a whole number, not {row['n_images'][:40]!r}")
+        elif said != n_images:
+            count = "1 photo" if n_images == 1 else f"{n_images} photos"
+            faults.append(f"{where}: n_images is {said}, but {name} has {count} in {IMAGES}")
     return faults
 
 
-def _check_image_rows(images: Sequence[dict[str, str]]) -> list[str]:
+def _check_image_rows(images: Sequence[Row]) -> list[str]:
     """Return what is wrong with rows of images by themselves."""
     faults = []
+    first: dict[tuple[str, str], int] = {}
     for row in images:
+        where = f"{IMAGES}: line {row.line}"
+        key = row["subject"], row["file"]
+        if key in first:
+            faults.append(f"{where}: {row['file']} is listed more than once (line {first[key]})")
+        first.setdefault(key, row.line)
         n_bytes = row.get("bytes", "")
-        if n_bytes and not (n_bytes.isascii() and n_bytes.isdecimal()):
-            faults.append(f"{n_bytes!r} is not a valid number of bytes of {row['file']}")
+        if n_bytes and read_whole_number(n_bytes) is None:
+            faults.append(f"{where}: bytes is a whole number, not {n_bytes[:40]!r}")
         if row.get("mask") and not row.get("mask_sha256"):
-            faults.append(f"the mask of {row['file']} lacks its mask_sha256")
+            faults.append(f"{where}: the mask of {row['file']} lacks its mask_sha256")
     return faults
 
 
-def _list_pinned(row: dict[str, str]) -> list[PinnedFile]:
+def _list_pinned(row: Row) -> list[PinnedFile]:
     """Return the photo of an image row, and its mask where it has one."""
-    n_bytes = int(row["bytes"]) if row.get("bytes") else None
+    n_bytes = read_whole_number(row.get("bytes", ""))
     photo = PinnedFile(row["subject"], row["file"], row["sha256"], n_bytes)
     if not row.get("mask"):
         return [photo]
     return [photo, PinnedFile(row["subject"], row["mask"], row["mask_sha256"], None)]
-
-
-def _stays_inside(file: str) -> bool:
-    path = PurePosixPath(file)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in file
 
 
 def check_file(dataset: Dataset, pinned: PinnedFile) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dreambench.artifacts.long_texts import TextReader
 from dreambench.encoders.base import Encoder
-from dreambench.encoders.spec import EncoderSpec
+from dreambench.encoders.spec import AnyEncoderSpec, EncoderSpec
 from dreambench.encoders.weights import fill_network, quietly, read_weights, to_open_clip
 from dreambench.errors import UserError
 
@@ -51,14 +52,9 @@ class ImageTextEncoder(Encoder):
     @functools.cached_property
     def tokenizer(self) -> Callable[[list[str]], Tensor]:
         """From a list of texts to token ids, (n, places)."""
-        import open_clip  # noqa: PLC0415  (slow import)
-
-        weights = self.spec.find_weights()
-        if weights.is_dir():
-            return open_clip.get_tokenizer(f"local-dir:{weights}")
-        if self.spec.tokenizer_file:
-            return _load_sentencepiece(weights.with_name(self.spec.tokenizer_file))
-        return open_clip.get_tokenizer(self.spec.architecture)
+        self.spec.find_weights()
+        found: Callable[[list[str]], Tensor] = _load_tokenizer(self.spec)
+        return found
 
     def forward(self, batch: Tensor) -> Tensor:
         """See `Encoder`."""
@@ -103,7 +99,42 @@ class ImageTextEncoder(Encoder):
         return [min(n_all, -(-(end + 1) // TEXT_STEP) * TEXT_STEP) for end in ends]
 
 
-def _load_sentencepiece(path: Path) -> Callable[[list[str]], Tensor]:
+def _load_tokenizer(spec: EncoderSpec) -> Any:
+    """Return an encoder's tokenizer; the weights need not be here unless it lies next to them."""
+    import open_clip  # noqa: PLC0415  (slow import)
+
+    if spec.tokenizer_file:
+        return _load_sentencepiece(spec.find_weights().with_name(spec.tokenizer_file))
+    weights = spec.find_local()
+    if weights is not None and weights.is_dir():
+        return open_clip.get_tokenizer(f"local-dir:{weights}")
+    return open_clip.get_tokenizer(spec.architecture)
+
+
+def make_text_reader(spec: AnyEncoderSpec) -> TextReader | None:
+    """Return how much an encoder reads of a text; None where that is not known.
+
+    So it is for code from outside, and where a tokenizer is not on this machine.
+    """
+    if not isinstance(spec, EncoderSpec) or spec.library != "open_clip":
+        return None
+    try:
+        tokenizer = _load_tokenizer(spec)
+    except (UserError, OSError):
+        return None
+    inner = getattr(tokenizer, "tokenizer", None)
+
+    def count(text: str) -> int:
+        if inner is not None:
+            return len(inner(tokenizer.clean_fn(text), verbose=False).input_ids)
+        return len(tokenizer.encode(text)) + 2
+
+    if not hasattr(tokenizer, "context_length"):
+        return TextReader(spec.name, N_SIGLIP_PLACES, tokenizer.count)
+    return TextReader(spec.name, tokenizer.context_length, count)
+
+
+def _load_sentencepiece(path: Path) -> _SentencePieces:
     """Return SigLIP's tokenizer: lower case, no punctuation, filled up with the end token.
 
     Its own, for open_clip has this tokenizer for a hub's model alone and not for a file.
@@ -111,7 +142,6 @@ def _load_sentencepiece(path: Path) -> Callable[[list[str]], Tensor]:
     from open_clip.tokenizer import get_clean_fn  # noqa: PLC0415  (slow import)
     from sentencepiece import SentencePieceProcessor  # noqa: PLC0415
 
-    clean = get_clean_fn("canonicalize")
     try:
         pieces = SentencePieceProcessor(model_file=str(path))
     except (OSError, RuntimeError) as error:
@@ -121,9 +151,19 @@ def _load_sentencepiece(path: Path) -> Callable[[list[str]], Tensor]:
             code="unreadable-file",
         ) from error
 
-    def tokenize(texts: list[str]) -> Tensor:
-        end = pieces.eos_id()
-        rows = [pieces.encode(clean(text))[: N_SIGLIP_PLACES - 1] for text in texts]
+    return _SentencePieces(pieces, get_clean_fn("canonicalize"))
+
+
+class _SentencePieces:
+    """Turns texts into token ids, and counts them with their one end token."""
+
+    def __init__(self, pieces: Any, clean: Callable[[str], str]) -> None:
+        self.pieces, self.clean = pieces, clean
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        end = self.pieces.eos_id()
+        rows = [self.pieces.encode(self.clean(text))[: N_SIGLIP_PLACES - 1] for text in texts]
         return torch.tensor([row + [end] * (N_SIGLIP_PLACES - len(row)) for row in rows])
 
-    return tokenize
+    def count(self, text: str) -> int:
+        return len(self.pieces.encode(self.clean(text))) + 1

@@ -135,6 +135,14 @@ class Method(ABC):
         """Return what there is to do, without loading anything."""
         return Work()
 
+    @classmethod
+    def name_subject(cls, settings: Any, subject: Subject) -> str:
+        """Return what fills the slot {subject} of prompts, or a text of as many tokens.
+
+        It only says which prompts are too long for the base model; the class noun by default.
+        """
+        return subject.class_name
+
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Leave in `out_dir` (which exists and is empty) all that `load` needs."""
         return

@@ -168,7 +168,7 @@ def judge(
     """Say in one line whether a protocol can be run here; `missing` are networks that are not."""
     base = find_base_model(protocol.base_model)
     lacks = [f"weights of {name}" for name in missing]
-    dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
+    dataset = protocol.find_dataset(photos_dir=data_dir)
     files = read_index(dataset).files
     if n_lost := len(check_files(dataset, files)):
         lacks.append(f"{n_lost} of {len(files)} photos of {protocol.dataset}")

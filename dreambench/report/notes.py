@@ -43,6 +43,7 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
             if entry.info.listed and entry.info.not_measured:
                 title, why = entry.info.title, entry.info.not_measured
                 lines.append(f"{run.label}: {title} not measured: {why}")
+        lines += [f"{run.label}: {cut}" for cut in summary.cut_texts]
         images = summary.images
         if images is None:
             continue

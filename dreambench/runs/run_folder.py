@@ -22,10 +22,11 @@ from dreambench.artifacts.plan import ImageUnit, TrainUnit, make_plan
 from dreambench.base_models.registry import BaseModel, find_base_model
 from dreambench.config.protocol import Protocol
 from dreambench.config.recipe import PluginRecipe, Recipe
-from dreambench.datasets.subjects import Subject, digest_subjects, find_dataset, read_index
+from dreambench.datasets.subjects import Subject, digest_subjects, read_index
 from dreambench.errors import UserError, name_some
 from dreambench.machine.environment import describe_session
 from dreambench.methods.registry import describe_track
+from dreambench.methods.words import find_drawn_cuts
 from dreambench.storage.files import make_dir
 
 
@@ -104,7 +105,7 @@ def plan_run(folder: Path, request: Request) -> Run:
         protocol.narrow(request.prompts), subjects, batch_size=request.batch_size,
         replicate=request.replicate,
     )  # fmt: skip
-    known = read_index(find_dataset(protocol.dataset), names=protocol.subjects or None).subjects
+    known = read_index(protocol.find_dataset(), names=protocol.subjects or None).subjects
     prompts = list(request.prompts or [prompt.id for prompt in protocol.prompts])
     sampler = protocol.sampler.at_size(base.size_px)
     manifest = RunManifest(
@@ -128,6 +129,7 @@ def plan_run(folder: Path, request: Request) -> Run:
             sampler=sampler.digest(),
             plan=plan.digest(),
         ),
+        cut_texts=find_drawn_cuts(request.recipe, base, subjects, plan.images),
     )
     return Run(
         folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest,

@@ -21,7 +21,7 @@ from dreambench.artifacts.manifest import (
 )
 from dreambench.artifacts.plan import Plan, make_plan
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, choose_prompts
-from dreambench.datasets.subjects import digest_subjects, find_dataset, read_index
+from dreambench.datasets.subjects import digest_subjects, read_index
 from dreambench.errors import UserError, disk_errors
 from dreambench.machine.environment import describe_session
 from dreambench.progress import Progress
@@ -165,7 +165,7 @@ def open_results(images: ImageSet) -> ImageSet:
 def _find_wanted(request: ExternalRequest, prompts: Sequence[str] | None) -> Wanted:
     protocol, data_dir = request.protocol, request.data_dir
     subjects = load_chosen(protocol, data_dir=data_dir, names=list(request.subjects) or None)
-    dataset = find_dataset(protocol.dataset, photos_dir=data_dir)
+    dataset = protocol.find_dataset(photos_dir=data_dir)
     index = read_index(dataset, names=protocol.subjects or None)
     plan = make_plan(protocol.narrow(prompts), subjects, batch_size=1)
     return Wanted(protocol, subjects, [row["subject"] for row in index.subjects], plan.images)

@@ -7,15 +7,17 @@ github.com/yuangpeng/dreambench_plus at 00afb24 (README, step 2).
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from dreambench.errors import UserError
 from dreambench.scoring.problems import Problem, reason_of
+from dreambench.storage.csv_files import Row, read_csv
+from dreambench.storage.listed_paths import read_listed_path
+from dreambench.storage.text_files import read_text
 from dreambench.text import make_printable
 
 Layout = Literal["run", "subject/prompt", "dreambench-plus", "index"]
@@ -32,7 +34,6 @@ SUFFIXES = {
 }  # fmt: skip
 INDEX_COLUMNS = ("file", "subject", "prompt", "index")
 MAX_ENTRIES = 1_000_000
-MAX_INDEX_BYTES = 20_000_000
 MAX_TEXT_BYTES = 10_000
 
 
@@ -171,22 +172,16 @@ def _read_dreambench_plus(walk: Walk) -> None:
 
 def _add_with_text(walk: Walk, path: Path, *, subject: str) -> None:
     text = walk.folder / "text" / subject / f"{path.stem}.txt"
-    prompt = _read_text(walk, text)
-    if prompt is None:
-        detail = f"its text, {walk.name(text)}, is missing or not text"
-        walk.problems.append(Problem("unknown", walk.name(path), detail=detail))
-    else:
-        label = path.stem.rsplit("_", 1)[-1]
-        walk.files.append(File(walk.name(path), path, subject, prompt, label))
-
-
-def _read_text(walk: Walk, path: Path) -> str | None:
     try:
-        if walk.is_outside(path) or not path.is_file() or path.stat().st_size > MAX_TEXT_BYTES:
-            return None
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
+        if walk.is_outside(text):
+            return
+        prompt = read_text(text, max_bytes=MAX_TEXT_BYTES, utf_16=True)
+    except UserError as error:
+        detail = f"its text: {error.problem.replace(str(text), walk.name(text))}"
+        walk.problems.append(Problem("unknown", walk.name(path), detail=make_printable(detail)))
+        return
+    label = path.stem.rsplit("_", 1)[-1]
+    walk.files.append(File(walk.name(path), path, subject, prompt, label))
 
 
 def read_index(walk: Walk, index: Path) -> None:
@@ -195,42 +190,33 @@ def read_index(walk: Walk, index: Path) -> None:
     Raises:
         UserError: it cannot be read as one.
     """
-    hint = "its columns are file, subject, prompt, index (docs: how-to/score-a-folder)"
-    code = "invalid-index"
     try:
-        if index.stat().st_size > MAX_INDEX_BYTES:
-            raise UserError(f"{index} is over {MAX_INDEX_BYTES} bytes", hint=hint, code=code)
-        with index.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            lacks = [name for name in INDEX_COLUMNS if name not in (reader.fieldnames or ())]
-            if lacks:
-                raise UserError(
-                    f"{index} lacks the column {', '.join(lacks)}", hint=hint, code=code
-                )
-            for row in reader:
-                _add_row(walk, index, reader.line_num, [row[name] for name in INDEX_COLUMNS])
-    except UnicodeDecodeError as error:
-        raise UserError(f"{index} is not UTF-8 text", hint="save it as UTF-8", code=code) from error
-    except csv.Error as error:
-        raise UserError(f"{index} is not valid CSV ({error})", hint=hint, code=code) from error
-    except OSError as error:
+        rows = read_csv(index, INDEX_COLUMNS)
+    except UserError as error:
         raise UserError(
-            f"cannot read {index}: {error.strerror}", hint="check the path", code="unreadable-file"
+            error.problem,
+            hint="fix the index (docs: how-to/score-a-folder) and score again",
+            code=error.code,
         ) from error
+    for row in rows:
+        _add_row(walk, index, row)
 
 
-def _add_row(walk: Walk, index: Path, line: int, row: Sequence[str | None]) -> None:
-    file, subject, prompt, label = ((value or "").strip() for value in row)
-    name = f"line {line}, {make_printable(file)}"
-    path = PurePosixPath(file)
-    if not file or not subject or not prompt:
-        walk.problems.append(Problem("unknown", name, detail="a column is empty"))
-    elif path.is_absolute() or ".." in path.parts or "\\" in file or "\0" in file:
-        walk.problems.append(
-            Problem("outside", name, detail="leads out of the folder of the index")
-        )
-    elif not walk.is_outside(index.parent / path):
-        walk.files.append(File(make_printable(file), index.parent / path, subject, prompt, label))
+def _add_row(walk: Walk, index: Path, row: Row) -> None:
+    file, subject, prompt, label = (row[name] for name in INDEX_COLUMNS)
+    name = f"line {row.line}, {make_printable(file)}"
+    empty = [column for column in INDEX_COLUMNS[:3] if not row[column]]
+    if empty:
+        problem = Problem("unknown", name, detail=f"the column {', '.join(empty)} is empty")
+        walk.problems.append(problem)
+        return
+    try:
+        path = read_listed_path(file, index.parent)
+    except ValueError as error:
+        walk.problems.append(Problem("outside", name, detail=str(error)))
+        return
+    if not walk.is_outside(index.parent / path):
+        walk.files.append(File(make_printable(path), index.parent / path, subject, prompt, label))
 
 
 def count_unlisted(walk: Walk, folder: Path) -> int:

@@ -213,9 +213,12 @@ def _number(labels: Sequence[str], n: int) -> list[int] | None:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Sorts 2 before 10."""
+    """Sorts 2 before 10, numbers of any length."""
     parts = re.findall(r"[0-9]+|[^0-9]+", text)
-    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts]
+    return [
+        (len(part.lstrip("0")), part.lstrip("0")) if part[0] in "0123456789" else (-1, part)
+        for part in parts
+    ]
 
 
 @dataclass

@@ -49,7 +49,10 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
     used = {name for one in tools.measured() for name in one.metric.inputs}
     identities = {name: one for name, one in tools.identities.items() if name in used}
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return ScoreTable(frame, tuple(infos), identities, images.hash_images())
+    return ScoreTable(
+        frame, tuple(infos), identities, images.hash_images(),
+        tools.find_cut_texts(images.plan.images),
+    )  # fmt: skip
 
 
 def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.long_texts import CutText, find_cut_texts
+from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
 from dreambench.datasets.subjects import References
 from dreambench.encoders.base import Encoder
+from dreambench.encoders.image_text import make_text_reader
 from dreambench.encoders.parts import HashExtractor, ThumbnailExtractor
 from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import (
@@ -65,6 +68,11 @@ class Tools:
         """Return the metrics whose inputs are at hand."""
         return [one for one in self.metrics if set(one.metric.inputs) <= set(self.identities)]
 
+    def find_cut_texts(self, units: Sequence[ImageUnit]) -> list[CutText]:
+        """Return the prompts of which the encoder of texts does not read the end."""
+        encoder = self.encoders.get("clip")
+        return [] if encoder is None else find_scored_cuts(encoder.spec, units)
+
     def describe(
         self, chosen: ChosenMetric, *, listed: bool, n_expected: int, reason: str
     ) -> MetricInfo:
@@ -75,6 +83,12 @@ class Tools:
         return info.model_copy(
             update={"listed": listed, "n_expected": n_expected, "not_measured": reason}
         )
+
+
+def find_scored_cuts(spec: AnyEncoderSpec, units: Sequence[ImageUnit]) -> list[CutText]:
+    """Return the prompts that are longer than what an encoder of texts reads."""
+    texts = [(unit.subject, unit.prompt_id, unit.clip_text) for unit in units]
+    return find_cut_texts(make_text_reader(spec), texts, {})
 
 
 def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list[ChosenMetric]:

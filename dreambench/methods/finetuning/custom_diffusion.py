@@ -15,6 +15,7 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from dreambench.artifacts.long_texts import ONE_TOKEN
 from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
@@ -22,7 +23,7 @@ from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.class_images import ClassImages
-from dreambench.methods.finetuning.identifier import choose_identifier
+from dreambench.methods.finetuning.identifier import Identifier, choose_identifier
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
@@ -50,8 +51,8 @@ FAR, NEAR = ("a far away", "very small"), ("zoomed in", "close up")
 class CustomDiffusionSettings(TrainingSettings):
     """Numbers of a Custom Diffusion recipe."""
 
-    identifier: str = Field(
-        min_length=1, description="the rare token that the new word starts from, or auto"
+    identifier: Identifier = Field(
+        description="the rare token that the new word starts from, or auto"
     )
     prior_weight: float = Field(ge=0, description="weight of the class images; 0 leaves them out")
     n_class_images: int = Field(ge=0)
@@ -156,6 +157,11 @@ class CustomDiffusion(Method):
             saved_bytes=4 * n_trained,
             samples=True,
         )
+
+    @classmethod
+    def name_subject(cls, settings: CustomDiffusionSettings, subject: Subject) -> str:
+        """See `methods.Method`; the new word is one token."""
+        return f"{ONE_TOKEN} {subject.class_name}"
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Train on the subject's photos; write what it learned and `losses.json`."""

@@ -10,13 +10,14 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import nn
 
+from dreambench.artifacts.long_texts import ONE_TOKEN
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.class_images import ClassImages
-from dreambench.methods.finetuning.identifier import choose_identifier
+from dreambench.methods.finetuning.identifier import Identifier, choose_identifier
 from dreambench.methods.finetuning.training import (
     Batch,
     Keep,
@@ -36,7 +37,7 @@ from dreambench.storage.files import write_bytes, write_json
 class DreamBoothSettings(TrainingSettings):
     """Numbers of a DreamBooth recipe."""
 
-    identifier: str = Field(min_length=1, description="a token, or auto for a rare one")
+    identifier: Identifier = Field(description="a token, or auto for a rare one")
     train_text_encoder: bool
     prior_weight: float = Field(ge=0, description="lambda of the paper; 0 leaves the prior out")
     n_class_images: int = Field(ge=0)
@@ -88,6 +89,12 @@ class DreamBooth(Method):
             saved_bytes=cls._saved_bytes_per_parameter * n_trained,
             samples=True,
         )
+
+    @classmethod
+    def name_subject(cls, settings: DreamBoothSettings, subject: Subject) -> str:
+        """See `methods.Method`; an identifier that is yet to be chosen is one token."""
+        word = ONE_TOKEN if settings.identifier == "auto" else settings.identifier
+        return f"{word} {choose_noun(subject, settings.class_noun)}".strip()
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Train on the subject's photos; write the weights and `losses.json`."""

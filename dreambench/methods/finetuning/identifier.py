@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator
 
 from dreambench.artifacts.plan import derive_seed
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
+
+MAX_IDENTIFIER_LENGTH = 100
+
+
+def _check_identifier(text: str) -> str:
+    """Return a word that can stand in a prompt; ValueError for another text."""
+    if not text.strip():
+        raise ValueError("must not be empty: name a token, or 'auto' for a rare one")
+    if text != text.strip():
+        raise ValueError(f"must not have blanks at its ends, as {text[:40]!r} has")
+    if set("{}") & set(text) or not text.isprintable():
+        raise ValueError(f"has a brace or what cannot be printed: {text[:40]!r}")
+    if len(text) > MAX_IDENTIFIER_LENGTH:
+        raise ValueError(f"has {len(text)} letters, over {MAX_IDENTIFIER_LENGTH}")
+    return text
+
+
+Identifier = Annotated[str, AfterValidator(_check_identifier)]
+"""The setting of a method that puts a word before the class noun."""
 
 
 def find_rare_tokens(tokenizer: CLIPTokenizer) -> list[str]:

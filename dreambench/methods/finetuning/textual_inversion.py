@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from dreambench.artifacts.long_texts import ONE_TOKEN
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Work
@@ -34,7 +35,7 @@ TEMPLATES = ("a {}", "a photo of a {}", "a picture of a {}")
 class TextualInversionSettings(TrainingSettings):
     """Numbers of a Textual Inversion recipe."""
 
-    n_vectors: int = Field(ge=1, description="vectors of the new word, in a row")
+    n_vectors: int = Field(ge=1, le=64, description="vectors of the new word, in a row")
     initial: Literal["class-noun"] = Field(description="what the vectors start from")
 
 
@@ -64,6 +65,11 @@ class TextualInversion(Method):
             saved_bytes=4 * n_trained,
             samples=True,
         )
+
+    @classmethod
+    def name_subject(cls, settings: TextualInversionSettings, subject: Subject) -> str:
+        """See `methods.Method`; each vector of the word is one token."""
+        return " ".join([ONE_TOKEN] * settings.n_vectors)
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Learn the word from the subject's photos; write its vectors and `losses.json`."""

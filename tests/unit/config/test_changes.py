@@ -39,6 +39,7 @@ def test_values_are_toml_and_bare_words_are_text(text, value):
     [
         ["n_steps"], ["n_steps="], ["=3"], ["a.b=3"], ["a b=3"], ["a=1", "a=1"], ["a=inf"],
         ["a=[1, nan]"], ["a=2026-01-01"], ["a=[1"], ['a="x'], [f"a={2**64}"], ["a=1\nb = 2"],
+        [f"a={'9' * 5000}"], ["a=" + "[" * 3000 + "]" * 3000], ["a=" + "[" * 30 + "]" * 30],
     ],
 )  # fmt: skip
 def test_what_no_recipe_can_hold_is_refused(texts):
@@ -47,6 +48,15 @@ def test_what_no_recipe_can_hold_is_refused(texts):
     assert caught.value.code == "invalid-value"
     assert str(caught.value).startswith("--set: ")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 2**70, (1, 2), object(), {"k": {1}}])
+def test_settings_from_python_are_held_to_the_same(value):
+    with pytest.raises(UserError) as caught:
+        load_recipe("dreambooth").change("mini", {"n_steps": value})
+    assert caught.value.code == "invalid-value"
+    assert "n_steps: needs" in str(caught.value)
 
 
 @given(st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False))

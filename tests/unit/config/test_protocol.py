@@ -1,6 +1,7 @@
 """Protocols: what the shipped ones hold, and what a custom one is told by file and line."""
 
 import re
+from pathlib import Path
 
 import pytest
 from conftest import REAL_PHOTOS, TINY_PROTOCOL
@@ -8,7 +9,7 @@ from conftest import REAL_PHOTOS, TINY_PROTOCOL
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.errors import UserError
-from dreambench.storage.shipped import shipped_path
+from dreambench.storage.shipped import cache_dir, shipped_path
 
 MINI = load_protocol("mini")
 MINI_SUBJECTS = load_subjects(find_dataset("mini"))
@@ -61,7 +62,93 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"own\.toml") as caught:
         load_protocol(str(path))
-    assert caught.value.code == "unreadable-file"
+    assert caught.value.code == ("missing-file" if content is None else "unreadable-file")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "fact"),
+    [
+        ("size_px = 64", "size_px = 70", "size_px: must be a multiple of 8, not 70"),
+        ("size_px = 64", "size_px = 8", "size_px: must be at least 32, not 8"),
+        ("size_px = 64", "size_px = 1000000000", "size_px: must be at most 4096"),
+        ("size_px = 64", "size_px = 64.0", "size_px: needs a whole number, not 64.0"),
+        ("guidance_scale = 3.0", "guidance_scale = inf", "guidance_scale: needs a finite number"),
+        ("guidance_scale = 3.0", "guidance_scale = 1e300", "guidance_scale: must be at most"),
+        ("n_steps = 5", "n_steps = true", "n_steps: needs a whole number, not true"),
+        ('id = "red"', 'id = "red"\nkinds = []', "kinds: needs at least 1"),
+        (
+            'text = "a red {subject}"',
+            'text = "A {subject}  on the beach"',
+            "the text of prompt 'beach'",
+        ),
+        ('subjects = ["dog", "mug"]', 'subjects = "dog"', "subjects: needs a list in brackets"),
+        ("n_images = 2", "n_images = 2.0", "needs a whole number, not 2.0"),
+    ],
+)
+def test_values_that_no_base_model_can_do_are_named_by_line(tmp_path, right, wrong, fact):
+    path = tmp_path / "own.toml"
+    text = TINY_PROTOCOL.replace(right, wrong)
+    assert text != TINY_PROTOCOL
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_protocol(str(path))
+    assert caught.value.code == "invalid-value"
+    assert fact in str(caught.value)
+    line = text[: text.index(wrong)].count("\n") + 1 + wrong.count("\n")
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+
+
+def test_two_prompts_of_one_text_are_for_two_kinds(tmp_path):
+    path = tmp_path / "own.toml"
+    text = TINY_PROTOCOL.replace("a red {subject}", "a {subject} on the beach")
+    text = text.replace('id = "beach"', 'id = "beach"\nkinds = ["live"]')
+    path.write_text(text.replace('id = "red"', 'id = "red"\nkinds = ["object"]'))
+    assert len(load_protocol(str(path)).prompts) == 2
+
+
+def write_dataset(folder):
+    folder.mkdir(parents=True)
+    for name in ("subjects.csv", "images.csv"):
+        text = (find_dataset("mini").index_dir / name).read_text()
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_dataset_is_meant_from_the_protocols_folder_or_the_working_folder(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "own.toml"
+    path.parent.mkdir()
+    path.write_text(TINY_PROTOCOL.replace('dataset = "mini"', 'dataset = "subs"'))
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(UserError, match=r"own.toml:5: no dataset named 'subs'") as caught:
+        load_protocol("../a/own.toml")
+    for tried in (tmp_path / "b" / "subs", tmp_path / "b" / ".." / "a" / "subs"):
+        assert str(tried) in str(caught.value)
+    here = write_dataset(tmp_path / "b" / "subs")
+    assert load_protocol("../a/own.toml").find_dataset().index_dir.resolve() == here
+    beside = write_dataset(tmp_path / "a" / "subs")
+    protocol = load_protocol("../a/own.toml")
+    assert protocol.find_dataset().index_dir.resolve() == beside
+    assert protocol.narrow(["red"]).find_dataset().index_dir.resolve() == beside
+    # Read back from a run's folder it has no file any more.
+    monkeypatch.chdir(tmp_path)
+    read_back = Protocol.model_validate(protocol.model_dump(mode="json"))
+    assert read_back.digest() == protocol.digest()
+    run_dir = tmp_path / "a" / "runs" / "own" / "dreambooth"
+    assert read_back.find_dataset(near=run_dir).index_dir.resolve() == beside
+    with pytest.raises(UserError):
+        read_back.find_dataset()
+
+
+def test_a_dataset_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = write_dataset(tmp_path / "subs")
+    assert find_dataset("~/subs").index_dir == folder
+    monkeypatch.setenv("DREAMBENCH_DATA", "~/photos ")
+    assert find_dataset("dreambooth").photos_dir == tmp_path / "photos"
+    assert find_dataset("dreambooth", photos_dir=Path("~/x")).photos_dir == tmp_path / "x"
+    monkeypatch.setenv("DREAMBENCH_CACHE", "~/cache")
+    assert cache_dir() == tmp_path / "cache"
 
 
 def test_byte_order_mark_and_windows_lines_change_nothing(tmp_path):

@@ -1,6 +1,7 @@
 """TOML files: which line a key stands on, and which values have one spelling."""
 
 import string
+import time
 from typing import Literal
 
 import pytest
@@ -145,6 +146,10 @@ def test_one_number_has_many_spellings(tmp_path, text):
         ("lerning_rate = 1", "unknown-key", "'lerning_rate'; did you mean 'learning_rate'?"),
         ("inner.n_step = 1", "unknown-key", "'n_step'; did you mean 'n_steps'?"),
         ("zzz = 1", "unknown-key", "unknown key 'zzz'"),
+        (f"n_steps = {'9' * 5000}", "invalid-toml", "too many digits"),
+        (f"n_steps = 0x{'f' * 5000}", "invalid-value", "64 bits"),
+        ("n_steps = " + "[" * 30 + "]" * 30, "invalid-value", "nested over 20 deep"),
+        (".".join(["n_steps"] * 2000) + " = 1", "invalid-value", "nested over 20 deep"),
     ],
 )
 def test_a_fault_is_named_by_line_and_key(tmp_path, text, code, fact):
@@ -154,6 +159,39 @@ def test_a_fault_is_named_by_line_and_key(tmp_path, text, code, fact):
     assert str(caught.value).startswith(f"{tmp_path / 'own.toml'}:2: ")
     assert fact in str(caught.value)
     assert "Input should" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "fact"),
+    [
+        (b"n_steps = " + b"[" * 3000 + b"]" * 3000, "invalid-toml", "nested too deeply"),
+        ("n_steps = 1\n".encode("utf-16"), "unreadable-file", "UTF-16"),
+        (b"n_steps = 1 # caf\xe9\n", "unreadable-file", "line 1 is not UTF-8"),
+        (b"# " + b"x" * 1_000_000, "unreadable-file", "1,000,000 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path, content, code, fact):
+    path = tmp_path / "own.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_toml(path)
+    assert caught.value.code == code
+    assert str(caught.value).startswith(str(path)) and fact in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xef\xbb\xbfn_steps = 3.5\n")
+    with pytest.raises(UserError, match=":1: n_steps: needs a whole number"):
+        load_toml(read_toml(path), Table)
+
+
+def test_lines_are_not_looked_for_without_end():
+    text = "a = [\n" + "[],\n" * 100_000 + "]\nb = 1\n"
+    started = time.monotonic()
+    assert find_lines(f"first = 1\n{text}")["first",] == 1
+    assert time.monotonic() - started < 20
 
 
 def test_faults_are_in_the_order_of_their_lines(tmp_path):

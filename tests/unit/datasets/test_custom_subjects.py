@@ -17,8 +17,9 @@ from dreambench.datasets.custom_subjects import (
     load_photos,
     review_photos,
 )
-from dreambench.datasets.subjects import find_dataset, load_subjects, read_index
+from dreambench.datasets.subjects import find_dataset, find_noun_problem, load_subjects, read_index
 from dreambench.errors import UserError
+from dreambench.text import make_printable
 
 RED = Image.new("RGB", (8, 8), "red")
 
@@ -95,17 +96,57 @@ def test_a_taken_name_is_refused_and_nothing_changes(tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
+NOT_READ = {
+    "another length": lambda text: text.replace("a,", "a,x,", 1),
+    "another code page": lambda text: (text + "b,caf\xe9\n").encode("latin-1"),
+    "no header": lambda text: text.split("\n", 1)[1],
+    "the same row twice": lambda text: text + text.split("\n", 1)[1],
+}
+
+
 @pytest.mark.parametrize("file", ["subjects.csv", "images.csv"])
-def test_a_table_that_cannot_be_read_is_never_rewritten(tmp_path, file):
+@pytest.mark.parametrize("change", [pytest.param(c, id=name) for name, c in NOT_READ.items()])
+def test_a_table_that_cannot_be_read_is_never_rewritten(tmp_path, file, change):
     add(tmp_path, "a")
     path = tmp_path / file
-    path.write_text(path.read_text().replace(",", ";"))
-    before = path.read_bytes()
+    content = change(path.read_text())
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.csv")}
     with pytest.raises(UserError) as caught:
         add(tmp_path, "b")
-    assert caught.value.code == "invalid-table"
-    assert path.read_bytes() == before
+    assert caught.value.code in ("invalid-table", "unreadable-file")
+    assert str(tmp_path) in caught.value.problem and file in caught.value.problem
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.csv")} == before
     assert not (tmp_path / "b").exists()
+
+
+def test_a_table_that_a_spreadsheet_has_saved_gets_its_row_and_loses_nothing(tmp_path):
+    add(tmp_path, "a", credit="me")
+    path = tmp_path / "images.csv"
+    head, row = path.read_text().splitlines()
+    text = f"sep=;\r\n{head.replace('credit', 'Credit')},My note\r\n{row},x\r\n,,,,,,,,\r\n"
+    path.write_bytes(text.replace(",", ";").encode("utf-16"))
+    add(tmp_path, "b")
+    first, second = read_index(find_dataset(str(tmp_path))).images
+    assert (first["credit"], first["My note"], second["subject"]) == ("me", "x", "b")
+    assert len(load_subjects(find_dataset(str(tmp_path)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("noun", "fact"),
+    [
+        ("", "empty"), ("  ", "empty"), ("{dog}", "brace"),
+        ("a dog", "--class 'dog'"), ("An Apple", "--class 'Apple'"), ("x" * 101, "101 letters"),
+    ],
+)  # fmt: skip
+def test_nouns_that_prompts_cannot_be_filled_with_are_refused(tmp_path, noun, fact):
+    with pytest.raises(UserError) as caught:
+        add_subject(
+            tmp_path / "x", "a", photos=[RED], names=["0.jpg"], class_name=noun, kind="live"
+        )
+    assert caught.value.code == "invalid-value"
+    assert fact in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_adding_resumes_after_a_kill_between_the_two_index_files(tmp_path):
@@ -119,9 +160,11 @@ def test_adding_resumes_after_a_kill_between_the_two_index_files(tmp_path):
 
 counter = itertools.count()
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+texts = texts.filter(lambda text: make_printable(text) == text)
+nouns = texts.filter(lambda text: find_noun_problem(" ".join(text.split())) is None)
 subjects = st.dictionaries(
     st.from_regex(r"[a-z0-9][a-z0-9_-]{0,4}", fullmatch=True, alphabet=string.printable),
-    st.tuples(texts, st.sampled_from(["live", "object"]), texts, texts),
+    st.tuples(nouns, st.sampled_from(["live", "object"]), texts, texts),
     max_size=3,
 )
 
@@ -141,7 +184,11 @@ def test_whatever_people_call_things_is_read_as_it_was_added(tmp_path, wanted):
         dataset = find_dataset(str(folder))
         found = load_subjects(dataset)
         rows = read_index(dataset).images
-        assert wanted == {
+        stripped = {
+            name: (" ".join(noun.split()), kind, source.strip(), credit.strip())
+            for name, (noun, kind, source, credit) in wanted.items()
+        }
+        assert stripped == {
             subject.name: (subject.class_name, subject.kind, row["source"], row["credit"])
             for subject, row in zip(found, rows, strict=True)
         }

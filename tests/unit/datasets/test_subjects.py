@@ -1,5 +1,6 @@
 """Index files: what they pin, and the faults that are named in one line."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -71,11 +72,22 @@ def test_changed_and_missing_photos_are_named(dataset):
     [
         ("images.csv", "a/00.jpg", "../../secret.jpg", "unsafe-path", "../../secret.jpg"),
         ("images.csv", "a/00.jpg", "/etc/passwd", "unsafe-path", "/etc/passwd"),
-        ("images.csv", "a/00.jpg", "a\\00.jpg", "unsafe-path", "00.jpg"),
-        ("images.csv", "a,a/00.jpg", "c,a/00.jpg", "invalid-table", "a has 1 photos"),
+        ("images.csv", "a/00.jpg", "C:\\a\\00.jpg", "unsafe-path", "line 2: 'C:"),
+        (
+            "images.csv",
+            "a,a/00.jpg",
+            "c,a/00.jpg",
+            "invalid-table",
+            "n_images is 2, but a has 1 photo",
+        ),
+        ("images.csv", "a/01.jpg", "a/00.jpg", "invalid-table", "line 3: a/00.jpg is listed more"),
         ("images.csv", "sha256", "md5", "invalid-table", "sha256"),
-        ("subjects.csv", "dog,live,2", "dog,live,3", "invalid-table", "not 3"),
-        ("subjects.csv", "dog,live", "dog,alive", "invalid-table", "'alive'"),
+        ("subjects.csv", "dog,live,2", "dog,live,3", "invalid-table", "line 2: n_images is 3"),
+        ("subjects.csv", "dog,live", "dog,alive", "invalid-table", "line 2: the kind of a is"),
+        ("subjects.csv", "dog,live,2", "dog,live,²", "invalid-table", "whole number, not '²'"),
+        ("subjects.csv", "dog,live,2", f"dog,live,{'9' * 5000}", "invalid-table", "line 2"),
+        ("subjects.csv", "dog,live", " ,live", "invalid-table", "class_name of a is empty"),
+        ("subjects.csv", "dog,live", "{dog},live", "invalid-table", "brace"),
         ("subjects.csv", "b,toy", "a,toy", "invalid-table", "more than once"),
         ("subjects.csv", "dog,live,2", "dog,live", "invalid-table", "line 2"),
     ],
@@ -176,8 +188,42 @@ def test_a_list_that_names_no_photo_of_the_subject_is_refused(dataset):
     (dataset.index_dir / "single-references.csv").write_text("subject,file\na,/etc/passwd\n")
     with pytest.raises(UserError) as caught:
         read_index(dataset)
-    assert caught.value.code == "invalid-table"
+    assert caught.value.code == "unsafe-path"
     assert "/etc/passwd" in caught.value.problem
+    (dataset.index_dir / "single-references.csv").write_text("subject,file\n\na,b/00.jpg\n")
+    with pytest.raises(UserError, match=r"line 3: 'b/00.jpg' is no photo of a") as caught:
+        read_index(dataset)
+    assert caught.value.code == "invalid-table"
+
+
+SPREADSHEETS = {
+    "byte-order mark": lambda text: text.encode("utf-8-sig"),
+    "UTF-16": lambda text: text.replace(",", "\t").encode("utf-16"),
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "capitals": lambda text: text.replace("file,sha256", "File,SHA256").encode(),
+    "empty rows": lambda text: (text + ",,,\n,,,,,,\n\n").encode(),
+    "fractions": lambda text: text.replace(",2\n", ",2.0\n").encode(),
+    "backslashes": lambda text: text.replace("/", "\\").encode(),
+    "SHA-256 in capitals": lambda text: re.sub(
+        r"[0-9a-f]{64}", lambda found: found[0].upper(), text
+    ).encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [pytest.param(c, id=name) for name, c in SPREADSHEETS.items()])
+def test_an_index_that_a_spreadsheet_has_saved_is_the_same_one(dataset, change):
+    wanted = load_subjects(dataset)
+    for name in ("subjects.csv", "images.csv"):
+        path = dataset.index_dir / name
+        path.write_bytes(change(path.read_text()))
+    assert load_subjects(dataset) == wanted
+    assert digest_subjects(load_subjects(dataset)) == digest_subjects(wanted)
+
+
+def test_absolute_paths_in_the_photos_folder_are_its_files(dataset):
+    wanted = load_subjects(dataset)
+    edit(dataset, "images.csv", ",a/00.jpg", f",{dataset.photos_dir.resolve()}/a/00.jpg")
+    assert load_subjects(dataset) == wanted
 
 
 def test_the_papers_single_references_are_the_published_list():

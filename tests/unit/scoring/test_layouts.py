@@ -11,6 +11,7 @@ from external_images import (
     index_rows,
     kinds,
     read_folder,
+    to_dreambench_plus,
     write_index,
 )
 from PIL import Image
@@ -144,7 +145,8 @@ def test_names_that_a_terminal_would_obey_are_shown_harmless(read, folder):
 
 
 @pytest.mark.parametrize(
-    "file", ["../secret.png", "/etc/passwd", "dog/../../secret.png", "..\\secret.png", "a\0b.png"]
+    "file",
+    ["../secret.png", "/etc/passwd", "dog/../../secret.png", "..\\secret.png", "C:\\secret.png"],
 )
 def test_paths_out_of_the_indexs_folder_are_not_read(read, folder, file):
     Image.new("RGB", (64, 64), "red").save(folder.parent / "secret.png")
@@ -182,6 +184,8 @@ def test_rows_that_say_nothing_right_are_named(read, folder):
     ("content", "facts"),
     [
         (b"file,subject,prompt\n", ["column index"]),
+        (b"# mine\nfile,subject,prompt,index\n", ["line 1", "file, subject, prompt, index"]),
+        (b"file,subject,prompt,index\nx.png,dog,a dog, on the beach,0\n", ["line 2 has 5 cells"]),
         (b"", ["file, subject, prompt, index"]),
         (b"file,subject,prompt,index\n\xff\xfe", ["UTF-8"]),
         (b'file,subject,prompt,index\n"a"b,dog,red,0\n', ["CSV"]),
@@ -192,15 +196,55 @@ def test_what_is_not_an_index_is_one_line(read, folder, content, facts):
     index.write_bytes(content)
     with pytest.raises(UserError) as caught:
         read(index)
-    assert caught.value.code == "invalid-index"
+    assert caught.value.code in ("invalid-table", "unreadable-file")
     assert all(fact in str(caught.value) for fact in [str(index), *facts])
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("way", ["backslashes", "absolute", "spreadsheet"])
+def test_an_index_written_on_another_system_is_the_same(read, folder, way):
+    rows = index_rows(folder)
+    wanted = read(folder).files
+    for row in rows:
+        if way == "backslashes":
+            row[0] = row[0].replace("/", "\\")
+        if way == "absolute":
+            row[0] = f"{folder.resolve()}/{row[0]}"
+    write_index(folder / "index.csv", rows)
+    if way == "spreadsheet":
+        text = (folder / "index.csv").read_text().replace("file,subject", "File,Subject")
+        content = f"sep=;\r\n{text}".replace(",", ";").encode("utf-16")
+        (folder / "index.csv").write_bytes(content)
+    found = read(folder / "index.csv")
+    assert found.manifest.problems == []
+    assert found.files == wanted
+
+
+def test_numbers_of_any_length_are_an_order(read, folder):
+    rows = index_rows(folder)
+    for row in rows:
+        row[3] = "9" * 6_000 + str(row[3])
+    write_index(folder / "index.csv", rows)
+    assert read(folder / "index.csv").files == read(folder).files
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_texts_beside_images_in_other_encodings(read, folder, tmp_path, encoding):
+    theirs = to_dreambench_plus(folder, tmp_path / "theirs")
+    for path in theirs.glob("text/*/*.txt"):
+        last = "\xe9" if encoding == "latin-1" else ""
+        path.write_bytes((path.read_text() + last).encode(encoding))
+    if encoding != "latin-1":
+        assert read(theirs).manifest.problems == []
+        return
+    found = [problem for problem in problems_of(read, theirs) if problem.kind == "unknown"]
+    assert found and all("line 2 is not UTF-8" in str(problem) for problem in found)
 
 
 def test_an_index_is_named_once_and_is_there(read, folder):
     with pytest.raises(UserError) as caught:
         read(folder, index=folder / "none.csv")
-    assert caught.value.code == "unreadable-file"
+    assert caught.value.code == "missing-file"
     assert str(folder / "none.csv") in str(caught.value)
     write_index(folder / "index.csv", index_rows(folder))
     with pytest.raises(UserError) as caught:
