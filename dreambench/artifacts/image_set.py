@@ -167,10 +167,13 @@ def load_chosen(
     return load_subjects(dataset, names=names or protocol.subjects or None)
 
 
-def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
+def read_image_set(
+    folder: Path, *, data_dir: Path | None = None, near: Path | None = None
+) -> ImageSet:
     """Read a folder by its manifest; no code and no network is loaded.
 
-    `data_dir` is where the photos of the paper's dataset lie, see `find_dataset`.
+    `data_dir` is where the photos of the paper's dataset lie, see `find_dataset`. A dataset that
+    the protocol names by a relative path is looked for above the folder, or above `near`.
 
     Raises:
         UserError: the folder has no manifest, or what it says of protocol, photos or plan is not
@@ -178,7 +181,7 @@ def read_image_set(folder: Path, *, data_dir: Path | None = None) -> ImageSet:
     """
     manifest = read_manifest(folder)
     protocol = manifest.protocol
-    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects, near=folder)
+    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects, near=near or folder)
     plan = plan_images(manifest, subjects)
     own: RunManifest | None = manifest if isinstance(manifest, RunManifest) else None
     for name, stored, found in (

@@ -52,7 +52,7 @@ def verify(
     metrics: tuple[str, ...], encoders: tuple[str, ...], workers: int, data_dir: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Check that a run's or an external image set's numbers follow from its files.
+    """Check that the numbers of a folder follow from its files.
 
     The exit code is 0 where all that was checked is right, and 1 where something is not.
     """

@@ -139,6 +139,11 @@ class Protocol(_Frozen):
         above = [] if near is None else list(near.absolute().parents)[:MAX_ABOVE]
         return find_dataset(self.dataset, photos_dir=photos_dir, folders=[*folders, Path(), *above])
 
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from; None where it was read back from a folder."""
+        return next((file.path.absolute() for file in self._origin.files), None)
+
     def digest(self) -> str:
         """Return the digest of all that is frozen here."""
         return digest(self.model_dump(mode="json"))

@@ -163,7 +163,7 @@ def score_apart(images: ImageSet, request: ScoreRequest, *, progress: Progress) 
 
 def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
     """Return a request as the process reads it; the folder holds all else of the image set."""
-    data_dir, files = request.data_dir, images.files
+    data_dir, files, path = request.data_dir, images.files, images.protocol.path
     return {
         "folder": str(images.folder.absolute()),
         "files": files and {unit.relative_path: str(path) for unit, path in files.items()},
@@ -172,6 +172,7 @@ def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
         "conventions": list(request.conventions),
         "cache_dir": str(request.cache_dir.absolute()),
         "data_dir": None if data_dir is None else str(data_dir.absolute()),
+        "protocol_path": None if path is None else str(path),
         "pace": [request.pace.n_workers, request.pace.batch_size],
         "working_dir": str(Path.cwd()),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_OWN)},
@@ -180,7 +181,8 @@ def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
 
 def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
     data_dir = packed["data_dir"] and Path(packed["data_dir"])
-    images = read_image_set(Path(packed["folder"]), data_dir=data_dir)
+    protocol_path = packed["protocol_path"] and Path(packed["protocol_path"])
+    images = read_image_set(Path(packed["folder"]), data_dir=data_dir, near=protocol_path)
     if packed["files"] is not None:
         units = {unit.relative_path: unit for unit in images.plan.images}
         files = {units[name]: Path(path) for name, path in packed["files"].items()}

@@ -27,7 +27,7 @@ from dreambench.config.toml_files import read_toml
 from dreambench.datasets.custom_subjects import add_subject, load_photos
 from dreambench.errors import UserError
 from dreambench.report.csv import render_csv
-from dreambench.report.figures import plot_families, plot_grid, plot_intervals, plot_sheet
+from dreambench.report.figures import GridBlock, plot_families, plot_grid, plot_intervals, plot_sheet
 from dreambench.report.markdown import render_markdown
 from dreambench.report.model import Bullets, Document, Heading, Interval, Paragraph, Table
 from dreambench.report.terminal import print_table
@@ -347,7 +347,7 @@ def test_plots(text, tmp_path):
         warnings.simplefilter("error")
         plot_intervals(pd.DataFrame([row]), paths[0], infos=infos)
         plot_families(pd.DataFrame([row]), paths[1], infos=infos)
-        plot_grid([(text, [], [photo])], [text], paths[2], n_references=0)
+        plot_grid([GridBlock([text], [(text, [], [photo])])], paths[2], n_references=0)
         plot_sheet(text, [(text, paths[0])], paths[3])
     assert all(path.stat().st_size > 1000 for path in paths)
 
@@ -379,5 +379,5 @@ def test_data_add_refuses_what_cannot_be_seen_before_it_writes(place, name, tmp_
 @pytest.fixture
 def small_photo(tmp_path):
     path = tmp_path / "a.png"
-    Image.new("RGB", (32, 32), "red").save(path)
+    Image.linear_gradient("L").convert("RGB").save(path)
     return path
