@@ -181,7 +181,9 @@ def read_image_set(
     """
     manifest = read_manifest(folder)
     protocol = manifest.protocol
-    subjects = load_chosen(protocol, data_dir=data_dir, names=manifest.subjects, near=near or folder)
+    subjects = load_chosen(
+        protocol, data_dir=data_dir, names=manifest.subjects, near=near or folder
+    )
     plan = plan_images(manifest, subjects)
     own: RunManifest | None = manifest if isinstance(manifest, RunManifest) else None
     for name, stored, found in (

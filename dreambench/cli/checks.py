@@ -222,7 +222,7 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
 @data_option
 @user_errors
 def doctor(golden: bool, protocol: str | None, as_json: bool, data_dir: Path | None) -> None:
-    """Say what this machine has and lacks, and whether a protocol can be run here.
+    """Say what this machine has and lacks for a protocol.
 
     With --golden it says whether the scorer here gives the known values of the real photos.
     """

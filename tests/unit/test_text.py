@@ -27,7 +27,13 @@ from dreambench.config.toml_files import read_toml
 from dreambench.datasets.custom_subjects import add_subject, load_photos
 from dreambench.errors import UserError
 from dreambench.report.csv import render_csv
-from dreambench.report.figures import GridBlock, plot_families, plot_grid, plot_intervals, plot_sheet
+from dreambench.report.figures import (
+    GridBlock,
+    plot_families,
+    plot_grid,
+    plot_intervals,
+    plot_sheet,
+)
 from dreambench.report.markdown import render_markdown
 from dreambench.report.model import Bullets, Document, Heading, Interval, Paragraph, Table
 from dreambench.report.terminal import print_table
