@@ -80,6 +80,7 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
         n_failed=sum(failure.n_images for failure in failures),
         failures=group_failures(failures),
         images=manifest.images,
+        problems=dict(table.problems),
     )
 
 

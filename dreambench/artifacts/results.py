@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
-from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
+from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, ProblemGroup, Record
 from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.storage.csv_files import show_cell
 from dreambench.storage.files import render_json, sha256_bytes, write_bytes
@@ -83,6 +83,7 @@ class _ScoreMetadata(Record):
     metrics: list[MetricInfo]
     identities: dict[str, str]
     images: dict[str, str]
+    problems: dict[str, ProblemGroup] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,15 @@ class ScoreTable:
     """Scores of an image set: a frame with COLUMNS, and what its metrics are, in table order.
 
     `identities` are those of the encoders, segmenter and hash that made the scores, by input;
-    `images` are the SHA-256 of the files that were scored, by their path in a run folder.
+    `images` are the SHA-256 of the files that were scored, by their path in a run folder;
+    `problems` are those images of a run that are black, of one colour, or there twice, by kind.
     """
 
     frame: pd.DataFrame
     metrics: tuple[MetricInfo, ...]
     identities: Mapping[str, str]
     images: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, ProblemGroup] = field(default_factory=dict)
 
 
 class Part(Record):
@@ -148,6 +151,7 @@ class Summary(Record):
     n_failed: int = 0
     failures: dict[str, list[FailureGroup]] = Field(default_factory=dict)
     images: ImageInfo | None = None
+    problems: dict[str, ProblemGroup] = Field(default_factory=dict)
 
 
 def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> None:
@@ -158,8 +162,9 @@ def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> N
     """
     content = pa.Table.from_pandas(table.frame, preserve_index=False)
     about = _ScoreMetadata(
-        metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images)
-    )
+        metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images),
+        problems=dict(table.problems),
+    )  # fmt: skip
     text = json.dumps(about.model_dump(mode="json"), sort_keys=True)
     content = content.replace_schema_metadata(
         {**(content.schema.metadata or {}), _METADATA: text.encode()}
@@ -224,7 +229,7 @@ def read_scores(images: ImageSet) -> ScoreTable:
             hint=f"make them again: dreambench score {images.folder}",
             code="damaged-file",
         ) from error
-    return ScoreTable(frame, tuple(about.metrics), about.identities, about.images)
+    return ScoreTable(frame, tuple(about.metrics), about.identities, about.images, about.problems)
 
 
 def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:

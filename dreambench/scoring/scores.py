@@ -18,7 +18,8 @@ from dreambench.errors import UserError
 from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures
 from dreambench.metrics.registry import ChosenMetric
 from dreambench.plugins import plugin_error
-from dreambench.scoring.features import Extracted, arrange_features, subject_images
+from dreambench.scoring.features import LOOK, Extracted, arrange_features, subject_images
+from dreambench.scoring.problems import Problem, group_problems
 from dreambench.scoring.tools import Tools
 from dreambench.types import Values
 
@@ -49,7 +50,27 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
     used = {name for one in tools.measured() for name in one.metric.inputs}
     identities = {name: one for name, one in tools.identities.items() if name in used}
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return ScoreTable(frame, tuple(infos), identities, images.hash_images())
+    problems = group_problems(_find_degenerate(images, found))
+    return ScoreTable(frame, tuple(infos), identities, images.hash_images(), problems)
+
+
+def _find_degenerate(images: ImageSet, found: Extracted) -> list[Problem]:
+    """Return which images of a run are no pictures, or one that is there already."""
+    problems: list[Problem] = []
+    first: dict[bytes, str] = {}
+    looks = found.rows.get(LOOK, {})
+    for subject in images.subjects:
+        for unit, path in images.made_images(subject.name):
+            if path not in looks:
+                continue
+            is_black, is_plain, *content = looks[path]
+            name = unit.relative_path
+            if is_plain:
+                problems.append(Problem("black" if is_black else "of one colour", name))
+            same = first.setdefault(np.asarray(content).tobytes(), name)
+            if same != name:
+                problems.append(Problem("duplicated", name, detail=f"the pixels of {same}"))
+    return problems
 
 
 def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:

@@ -26,7 +26,7 @@ MAX_IMAGE_BYTES = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_ZEROS = 32
 """More zeros than these end the coded pixels of a WebP only where the last rows are all alike."""
-PIXELS_PER_ZERO = {b"VP8 ": 40, b"VP8L": 3}
+PIXELS_PER_ZERO = {b"VP8 ": 20, b"VP8L": 2}
 """An encoder writes no more zeros than one for so many pixels (libwebp at its fastest: 49 lossy,
 3.5 lossless)."""
 SAME_LEVELS = 16
