@@ -81,6 +81,7 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
         failures=group_failures(failures),
         images=manifest.images,
         cut_texts=[*manifest.cut_texts, *table.cut_texts],
+        problems=dict(table.problems),
     )
 
 

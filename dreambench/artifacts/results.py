@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.long_texts import CutText
-from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, Record
+from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, ProblemGroup, Record
 from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.storage.csv_files import show_cell
 from dreambench.storage.files import render_json, sha256_bytes, write_bytes
@@ -85,6 +85,7 @@ class _ScoreMetadata(Record):
     identities: dict[str, str]
     images: dict[str, str]
     cut_texts: list[CutText] = Field(default_factory=list)
+    problems: dict[str, ProblemGroup] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class ScoreTable:
 
     `identities` are those of the encoders, segmenter and hash that made the scores, by input;
     `images` are the SHA-256 of the files that were scored, by their path in a run folder.
-    `cut_texts` are prompts that the encoder of texts does not read to their end.
+    `cut_texts` are prompts that the encoder of texts does not read to their end; `problems` are
+    those images of a run that are black, of one colour, or there twice, by kind.
     """
 
     frame: pd.DataFrame
@@ -101,6 +103,7 @@ class ScoreTable:
     identities: Mapping[str, str]
     images: Mapping[str, str] = field(default_factory=dict)
     cut_texts: Sequence[CutText] = ()
+    problems: Mapping[str, ProblemGroup] = field(default_factory=dict)
 
 
 class Part(Record):
@@ -153,6 +156,7 @@ class Summary(Record):
     failures: dict[str, list[FailureGroup]] = Field(default_factory=dict)
     images: ImageInfo | None = None
     cut_texts: list[CutText] = Field(default_factory=list)
+    problems: dict[str, ProblemGroup] = Field(default_factory=dict)
 
 
 def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> None:
@@ -165,6 +169,7 @@ def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> N
     about = _ScoreMetadata(
         metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images),
         cut_texts=list(table.cut_texts),
+        problems=dict(table.problems),
     )  # fmt: skip
     text = json.dumps(about.model_dump(mode="json"), sort_keys=True)
     content = content.replace_schema_metadata(
@@ -231,8 +236,9 @@ def read_scores(images: ImageSet) -> ScoreTable:
             code="damaged-file",
         ) from error
     return ScoreTable(
-        frame, tuple(about.metrics), about.identities, about.images, tuple(about.cut_texts)
-    )
+        frame, tuple(about.metrics), about.identities, about.images,
+        cut_texts=tuple(about.cut_texts), problems=about.problems,
+    )  # fmt: skip
 
 
 def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -74,6 +75,25 @@ class BlackDetector(_PixelExtractor):
 
     identity = "black|v1"
     pixels = _IsBlack()
+
+
+@dataclass(frozen=True)
+class _Look:
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        pixels = np.asarray(image.convert("RGB"))
+        is_black, is_plain = not pixels.any(), bool((pixels == pixels[0, 0]).all())
+        content = hashlib.sha256(repr(image.size).encode() + pixels.tobytes()).digest()
+        return np.array([is_black, is_plain, *content], np.float32)
+
+
+class LookExtractor(_PixelExtractor):
+    """Extracts what shows that a picture is none, or one that is there already: (n, 34).
+
+    Whether it is black all over, whether it has one colour, and the bytes of its pixels' SHA-256.
+    """
+
+    identity = "look|v1"
+    pixels = _Look()
 
 
 THUMBNAIL_PX = 48

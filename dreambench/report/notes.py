@@ -15,7 +15,7 @@ from dreambench.analysis.stats import (
     smallest_p,
 )
 from dreambench.artifacts.failures import describe_failures
-from dreambench.artifacts.manifest import Digests
+from dreambench.artifacts.manifest import Digests, ProblemGroup
 from dreambench.errors import name_some
 from dreambench.report.formatting import NO_INTERVAL, format_number, format_p
 
@@ -44,6 +44,7 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
                 title, why = entry.info.title, entry.info.not_measured
                 lines.append(f"{run.label}: {title} not measured: {why}")
         lines += [f"{run.label}: {cut}" for cut in summary.cut_texts]
+        lines += _list_problems(run.label, summary.problems)
         images = summary.images
         if images is None:
             continue
@@ -53,10 +54,15 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
             f"({images.layout}){lossy}"
         )
         lines += [f"{run.label}: {note}" for note in images.notes]
-        for kind, group in images.problems.items():
-            names = name_some(group.names, separator="; ")
-            lines.append(f"{run.label}: {group.n_images} {kind}: {names}")
+        lines += _list_problems(run.label, images.problems)
     return lines
+
+
+def _list_problems(label: str, problems: Mapping[str, ProblemGroup]) -> list[str]:
+    return [
+        f"{label}: {group.n_images} {kind}: {name_some(group.names, separator='; ')}"
+        for kind, group in problems.items()
+    ]
 
 
 def list_signatures(run: Scored) -> list[str]:

@@ -20,8 +20,8 @@ from dreambench.storage.files import sha256_file
 from dreambench.storage.images import ImageError, PixelBudget, is_lossy, load_image
 
 N_WORKERS = 4
-LOOK = "look v1|8-bit RGB"
-KEPT = ("size", "is_black", "is_lossy", "pixels_sha256")
+LOOK = "look v2|8-bit RGB"
+KEPT = ("size", "is_black", "is_plain", "is_lossy", "pixels_sha256")
 """What of a look is kept, in the cache, under this identity."""
 
 
@@ -43,6 +43,7 @@ class _Look:
     fault: str = ""
     size: tuple[int, int] = (0, 0)
     is_black: bool = False
+    is_plain: bool = False
     is_lossy: bool = False
     sha256: str = ""
     pixels_sha256: str = ""
@@ -85,6 +86,7 @@ def _look(path: Path, budget: PixelBudget) -> _Look:
             return _Look(
                 size=image.size,
                 is_black=image.getbbox() is None,
+                is_plain=image.getcolors(1) is not None,
                 is_lossy=is_lossy(path),
                 sha256=sha256_file(path),
                 pixels_sha256=hashlib.sha256(
@@ -127,8 +129,8 @@ def check_images(
                     detail = f"{size}, below {min_side_px}"
                     problems.append(Problem("too small", name, detail=detail))
                     continue
-                if look.is_black:
-                    problems.append(Problem("black", name))
+                if look.is_plain:
+                    problems.append(Problem("black" if look.is_black else "of one colour", name))
                 first = seen.setdefault(look.pixels_sha256, unit)
                 if first != unit:
                     same = "bytes" if sha256[first] == look.sha256 else "pixels"

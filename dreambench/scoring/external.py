@@ -12,7 +12,6 @@ from dreambench.artifacts.manifest import (
     Digests,
     ExternalManifest,
     ImageInfo,
-    ProblemGroup,
     ProblemRecord,
     RunManifest,
     has_manifest,
@@ -32,7 +31,7 @@ from dreambench.scoring.problems import (
     STOPPING,
     ImageSetError,
     Problem,
-    count_problems,
+    group_problems,
     list_problems,
 )
 from dreambench.scoring.tools import prepare_encoders, smallest_side_px
@@ -41,7 +40,6 @@ from dreambench.storage.paths import check_inside, find_name_fault
 from dreambench.storage.sums import FILE_NAME as SUMS
 
 _REPORT_SUFFIXES = (".csv", ".md", ".png")
-N_NAMES = 20
 """How many names of a kind of problem are in the summary; the manifest has them all."""
 
 
@@ -202,12 +200,7 @@ def _describe_images(placed: Placed, checked: Checked, problems: Sequence[Proble
         n_lossy=checked.n_lossy,
         min_side_px=checked.min_side_px,
         notes=list(placed.notes),
-        problems={
-            kind: ProblemGroup(
-                n_images=n_images, names=[str(p) for p in problems if p.kind == kind][:N_NAMES]
-            )
-            for kind, n_images in count_problems(problems).items()
-        },
+        problems=group_problems(problems),
     )
 
 
@@ -245,7 +238,7 @@ def _refusal(
         layouts = "; ".join(LAYOUTS.values())
         hint = f"the layouts that are known: {layouts}"
     error = ImageSetError.listed(
-        [head, *placed.notes, *list_problems(problems, n_names=N_NAMES)],
+        [head, *placed.notes, *list_problems(problems)],
         hint=hint,
         code="wrong-image-set",
     )

@@ -26,6 +26,7 @@ from dreambench.encoders.extraction import (
 from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
 from dreambench.encoders.parts import (
     HashExtractor,
+    LookExtractor,
     MaskExtractor,
     PartsExtractor,
     ThumbnailExtractor,
@@ -38,6 +39,7 @@ from dreambench.storage.images import load_image, load_mask
 from dreambench.types import Features
 
 PERCEPTUAL = "perceptual"
+LOOK = "look"
 NO_TEXTS: Features = np.empty((0, 0), np.float32)
 Images = Sequence[tuple[ImageUnit, Path]]
 
@@ -112,6 +114,8 @@ def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
         for role, encoder in tools.encoders.items()
         if role != PERCEPTUAL
     }
+    if images.files is None:  # A folder of external images was looked at before.
+        asked[LOOK] = Rows(LookExtractor(), every)
     shown = {s.name: [path for _, path in subject_images(images, s)] for s in images.subjects}
     for name, extractor in ((HASH, HashExtractor()), (THUMBNAIL, ThumbnailExtractor())):
         if name in needed:

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of external images: kinds of problems, counted and named."""
+"""What is wrong with the images of a run or a folder: kinds of problems, counted and named."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dreambench.artifacts.manifest import ProblemGroup
 from dreambench.errors import UserError
 
 Kind = Literal[
-    "missing", "extra", "outside", "unreadable", "too small", "unknown", "black", "duplicated"
-]
+    "missing", "extra", "outside", "unreadable", "too small", "unknown", "black", "of one colour",
+    "duplicated",
+]  # fmt: skip
 STOPPING: frozenset[Kind] = frozenset({"missing", "extra", "unreadable", "too small"})
 """What makes a set another than the protocol's. The others are listed and do not stop a score:
-what leads outside and what has no place is not read, what is black or twice is scored as it is."""
+what leads outside and what has no place is not read; what is black, of one colour or there twice
+is scored as it is."""
+N_NAMES = 20
+"""So many problems of a kind are named; the others are counted."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,17 @@ def count_problems(problems: Sequence[Problem]) -> dict[str, int]:
     return {kind: n_images for kind, n_images in counts.items() if n_images}
 
 
-def list_problems(problems: Sequence[Problem], *, n_names: int = 20) -> list[str]:
+def group_problems(problems: Sequence[Problem]) -> dict[str, ProblemGroup]:
+    """Return each kind of problem with its count and its first names."""
+    return {
+        kind: ProblemGroup(
+            n_images=n_images, names=[str(p) for p in problems if p.kind == kind][:N_NAMES]
+        )
+        for kind, n_images in count_problems(problems).items()
+    }
+
+
+def list_problems(problems: Sequence[Problem], *, n_names: int = N_NAMES) -> list[str]:
     """A line for each kind with its count, and under it the first names."""
     lines = []
     for kind, n_images in count_problems(problems).items():

@@ -18,7 +18,8 @@ from dreambench.errors import UserError
 from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures
 from dreambench.metrics.registry import ChosenMetric
 from dreambench.plugins import plugin_error
-from dreambench.scoring.features import Extracted, arrange_features, subject_images
+from dreambench.scoring.features import LOOK, Extracted, arrange_features, subject_images
+from dreambench.scoring.problems import Problem, group_problems
 from dreambench.scoring.tools import Tools
 from dreambench.types import Values
 
@@ -51,8 +52,28 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return ScoreTable(
         frame, tuple(infos), identities, images.hash_images(),
-        tools.find_cut_texts(images.plan.images),
+        cut_texts=tools.find_cut_texts(images.plan.images),
+        problems=group_problems(_find_degenerate(images, found)),
     )  # fmt: skip
+
+
+def _find_degenerate(images: ImageSet, found: Extracted) -> list[Problem]:
+    """Return which images of a run are no pictures, or one that is there already."""
+    problems: list[Problem] = []
+    first: dict[bytes, str] = {}
+    looks = found.rows.get(LOOK, {})
+    for subject in images.subjects:
+        for unit, path in images.made_images(subject.name):
+            if path not in looks:
+                continue
+            is_black, is_plain, *content = looks[path]
+            name = unit.relative_path
+            if is_plain:
+                problems.append(Problem("black" if is_black else "of one colour", name))
+            same = first.setdefault(np.asarray(content).tobytes(), name)
+            if same != name:
+                problems.append(Problem("duplicated", name, detail=f"the pixels of {same}"))
+    return problems
 
 
 def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:

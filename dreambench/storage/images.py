@@ -24,6 +24,12 @@ from dreambench.types import Mask
 MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_ZEROS = 32
+"""More zeros than these end the coded pixels of a WebP only where the last rows are all alike."""
+PIXELS_PER_ZERO = {b"VP8 ": 20, b"VP8L": 2}
+"""An encoder writes no more zeros than one for so many pixels (libwebp at its fastest: 49 lossy,
+3.5 lossless)."""
+SAME_LEVELS = 16
 # What PIL raises on damaged files, besides UnidentifiedImageError; found by damaging files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error,
@@ -116,7 +122,7 @@ def _check_image(path: Path, image: Image.Image, content: bytes) -> None:
     if n_frames > 1 and image.format != "MPO":
         one = "save the frame that you mean as a file of its own"
         raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
-    if reason := _find_damage(content, str(image.format)):
+    if reason := _find_damage(content, image):
         raise ImageError(path, f"is damaged: {reason}", hint="copy or download it again")
     if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
         # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
@@ -137,17 +143,17 @@ def _not_an_image(path: Path, head: bytes) -> ImageError:
     return ImageError(path, f"cannot be read as an image ({what})", hint=hint)
 
 
-def _find_damage(content: bytes, image_format: str) -> str:
+def _find_damage(content: bytes, image: Image.Image) -> str:
     """Return what shows that the bytes of an image are not those that were written; "" for nothing.
 
     A decoder fills what it cannot read with black or grey, which a score would take for a picture.
-    PNG has a checksum in each chunk. Of a JPEG only the end can be looked for, and a WebP, whose
-    decoder refuses one that was cut, has neither.
+    PNG has a checksum in each chunk. Of a JPEG only the end can be looked for. A WebP has the
+    lengths of its parts.
     """
-    if image_format == "PNG":
+    if image.format == "PNG":
         return _find_png_damage(content)
-    if image_format == "WEBP":
-        return ""
+    if image.format == "WEBP":
+        return _find_webp_damage(content, image)
     return "" if _has_jpeg_end(content) else "it has no end"
 
 
@@ -165,6 +171,31 @@ def _find_png_damage(content: bytes) -> str:
             return ""
         start = end + 4
     return "it has no end"
+
+
+def _find_webp_damage(content: bytes, image: Image.Image) -> str:
+    """See `_find_damage`; the parts are those of RIFF (RFC 9649, section 2.3)."""
+    end = 8 + int.from_bytes(content[4:8], "little")
+    if end > len(content):
+        return "it has no end"
+    start, pixels, kind_of_pixels = 12, b"", b""
+    while start + 8 <= end:
+        kind = content[start : start + 4]
+        length = int.from_bytes(content[start + 4 : start + 8], "little")
+        if start + 8 + length > end or not kind.decode("latin-1").isprintable():
+            return f"its parts do not fit together at byte {start}"
+        if kind in (b"VP8 ", b"VP8L"):
+            pixels, kind_of_pixels = content[start + 8 : start + 8 + length], kind
+        start += 8 + length + length % 2
+    n_zeros = len(pixels) - len(pixels.rstrip(b"\0"))
+    if n_zeros > MAX_ZEROS:
+        # They are right where they stand for rows that are all alike.
+        n_rows = min(image.height, -(-n_zeros * PIXELS_PER_ZERO[kind_of_pixels] // image.width))
+        box = (0, image.height - n_rows, image.width, image.height)
+        rows = np.asarray(image.crop(box).convert("RGB"))
+        if np.ptp(rows, axis=0).max() > SAME_LEVELS:
+            return "its pixels end in zeros, as those of a file that was not written to its end"
+    return ""
 
 
 def _has_jpeg_end(content: bytes) -> bool:

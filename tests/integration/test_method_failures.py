@@ -13,6 +13,7 @@ from conftest import invoke, refused
 from own_method import N_IMAGES, OWN, images_of, run_own
 from PIL import Image
 
+from dreambench.artifacts.results import Summary
 from dreambench.runs.failures import hide_folders
 from dreambench.storage.files import read_json
 
@@ -75,6 +76,26 @@ def test_a_failure_is_counted_and_the_rest_goes_on(
     summary = read_json(run_dir / "summary.json")
     assert (summary["partial"], summary["n_failed"], summary["failures"]) == (False, 0, {})
     assert "failed" not in json.loads(invoke("status", run_dir, "--json").stdout)
+
+
+def test_images_that_are_none_or_repeated_are_listed(own, tmp_path):
+    own[0].write_text(OWN.replace("(self.colour, s % 255, len(p))", "(0, 0, 9 * len(prompts[0]))"))
+    done = run_own(own)
+    run_dir = tmp_path / "runs" / "tiny" / "colours"
+    problems = read_json(run_dir / "summary.json")["problems"]
+    assert problems["of one colour"]["n_images"] == 2 * N_IMAGES
+    # Both images of a prompt, and the other subject's, are the same.
+    assert problems["duplicated"]["n_images"] >= N_IMAGES
+    line = f"colours: {2 * N_IMAGES} of one colour: images/dog/beach/0.png; "
+    assert line in done.stdout
+    assert line in (run_dir / "report" / "report.md").read_text()
+    own[0].write_text(OWN.replace("(self.colour, s % 255, len(p))", '"black"'))
+    done = run_own(own, "--out", tmp_path / "black")
+    assert f"colours: {2 * N_IMAGES} black: " in done.stdout
+    # An earlier summary has no such field.
+    summary = read_json(run_dir / "summary.json")
+    del summary["problems"]
+    assert Summary.model_validate(summary).problems == {}
 
 
 def test_batches_that_fail_alike_leave_the_subject(own, tmp_path, monkeypatch):

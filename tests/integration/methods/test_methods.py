@@ -322,7 +322,7 @@ class Crowded:
 
     def __init__(self, pipeline, room):
         self.pipeline, self.room, self.sizes = pipeline, room, []
-        self.device = pipeline.device
+        self.device, self.image_processor = pipeline.device, pipeline.image_processor
 
     def __call__(self, prompt, **options):
         self.sizes.append(len(prompt))

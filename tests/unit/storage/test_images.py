@@ -315,3 +315,40 @@ def test_what_follows_the_end_of_a_picture_does_no_harm(tmp_path):
         before = images.load_image(path).tobytes()
         path.write_bytes(path.read_bytes() + b"trailing\xff\x00bytes")
         assert images.load_image(path).tobytes() == before
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"lossless": True}])
+@pytest.mark.parametrize("how", ["cut", "zeros", "length", "part"])
+def test_a_webp_that_is_not_whole_is_refused(tmp_path, options, how):
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (96, 96, 3)).astype(np.uint8)).resize((300, 300))
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", **options)
+    content = bytearray(stream.getvalue())
+    path = tmp_path / "whole.webp"
+    path.write_bytes(content)
+    assert load_image(path).size == (300, 300)
+    if how == "cut":
+        del content[-2000:]
+    elif how == "zeros":
+        n_zeros = len(content) // 3
+        content[-n_zeros:] = bytes(n_zeros)
+    elif how == "length":
+        content[4:8] = (len(content) + 1000).to_bytes(4, "little")
+    else:
+        content[16:20] = (len(content) + 1000).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(ImageError):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"quality": 80}, {"quality": 100, "method": 0}, {"lossless": True, "quality": 0},
+                {"lossless": True, "quality": 0, "method": 0}]
+)  # fmt: skip
+def test_a_webp_whose_last_rows_are_alike_is_whole(tmp_path, options):
+    pixels = np.full((256, 256, 3), 255, np.uint8)
+    pixels[:64] = np.random.default_rng(0).integers(0, 256, (64, 256, 3))
+    for name, shown in {"plain": np.zeros_like(pixels), "noise on top": pixels}.items():
+        Image.fromarray(shown).save(tmp_path / f"{name}.webp", **options)
+        assert load_image(tmp_path / f"{name}.webp").size == (256, 256)
