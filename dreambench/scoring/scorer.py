@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -82,7 +83,8 @@ class Scorer:
         refuse_changed(self.images)
         found = self.extract()
         bounds = compute_reference_bounds(self.images.subjects, found.rows)
-        return compute_scores(self.images, found, self.tools), bounds
+        scores = compute_scores(self.images, found, self.tools)
+        return replace(scores, images=self.images.hash_images()), bounds
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Score the images under other scorers' conventions and write conventions.csv.

@@ -51,7 +51,7 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
     identities = {name: one for name, one in tools.identities.items() if name in used}
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return ScoreTable(
-        frame, tuple(infos), identities, images.hash_images(),
+        frame, tuple(infos), identities,
         cut_texts=tools.find_cut_texts(images.plan.images),
         problems=group_problems(_find_degenerate(images, found)),
     )  # fmt: skip

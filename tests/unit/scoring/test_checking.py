@@ -85,8 +85,8 @@ def test_files_that_hold_no_one_image_are_named(read, folder, spoil, name, fact)
 
 
 def test_images_that_an_encoder_would_enlarge_are_too_small(read, folder):
-    Image.new("RGB", (200, 63), "red").save(folder / "mug" / "red" / "1.png")
-    Image.new("RGB", (200, 64), "blue").save(folder / "mug" / "red" / "0.png")
+    Image.linear_gradient("L").resize((200, 63)).save(folder / "mug" / "red" / "1.png")
+    Image.linear_gradient("L").resize((200, 64)).save(folder / "mug" / "red" / "0.png")
     (problem,) = problems_of(read, folder)
     assert (problem.kind, problem.name) == ("too small", "mug/red/1.png")
     assert "200 x 63" in problem.detail and "64" in problem.detail

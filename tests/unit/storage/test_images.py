@@ -1,5 +1,6 @@
 """Images of strangers: what is read as RGB, and what is refused in one line."""
 
+import io
 import struct
 import zlib
 
@@ -155,7 +156,7 @@ def test_lossy_files_are_detected_by_content(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:::PIL")
 def test_damaged_files_never_end_in_a_traceback(tmp_path):
-    """Bytes changed, cut and put in at random: an image or an ImageError, and nothing else."""
+    """Bytes changed, cut and put in at random: an image or an images.ImageError, and nothing else."""
     rng = np.random.default_rng(0)
     pixels = Image.fromarray(noise(12, 12, 4))
     exif = Image.Exif()
@@ -327,7 +328,7 @@ def test_a_webp_that_is_not_whole_is_refused(tmp_path, options, how):
     content = bytearray(stream.getvalue())
     path = tmp_path / "whole.webp"
     path.write_bytes(content)
-    assert load_image(path).size == (300, 300)
+    assert images.load_image(path).size == (300, 300)
     if how == "cut":
         del content[-2000:]
     elif how == "zeros":
@@ -338,8 +339,8 @@ def test_a_webp_that_is_not_whole_is_refused(tmp_path, options, how):
     else:
         content[16:20] = (len(content) + 1000).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(ImageError):
-        load_image(path)
+    with pytest.raises(images.ImageError):
+        images.load_image(path)
 
 
 @pytest.mark.parametrize(
@@ -351,4 +352,4 @@ def test_a_webp_whose_last_rows_are_alike_is_whole(tmp_path, options):
     pixels[:64] = np.random.default_rng(0).integers(0, 256, (64, 256, 3))
     for name, shown in {"plain": np.zeros_like(pixels), "noise on top": pixels}.items():
         Image.fromarray(shown).save(tmp_path / f"{name}.webp", **options)
-        assert load_image(tmp_path / f"{name}.webp").size == (256, 256)
+        assert images.load_image(tmp_path / f"{name}.webp").size == (256, 256)
