@@ -156,7 +156,7 @@ def test_lossy_files_are_detected_by_content(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:::PIL")
 def test_damaged_files_never_end_in_a_traceback(tmp_path):
-    """Bytes changed, cut and put in at random: an image or an images.ImageError, and nothing else."""
+    """Bytes changed, cut and put in at random: an image or an ImageError, nothing else."""
     rng = np.random.default_rng(0)
     pixels = Image.fromarray(noise(12, 12, 4))
     exif = Image.Exif()
