@@ -162,7 +162,7 @@ def _read_source(source: str, wanted: Wanted, progress: Progress) -> Iterator[tu
 
 
 def _read_url(url: str, wanted: Wanted, progress: Progress) -> Iterator[tuple[str, bytes]]:
-    folder = cache_dir() / "downloads"
+    folder = make_dir(cache_dir() / "downloads", inside=cache_dir())
     path = download(url, folder, progress=progress, max_bytes=MAX_ARCHIVE_BYTES)
     try:
         yield from read_members(path, wanted, skipped=wanted.skip)

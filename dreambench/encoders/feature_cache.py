@@ -303,7 +303,8 @@ class FeatureCache:
             if sessions.is_symlink() or sessions.is_file():
                 sessions.unlink()
             for path in (gate, *(sessions.iterdir() if sessions.is_dir() else ())):
-                if path.is_dir() and not path.is_symlink():
+                is_ours = path == gate or _SESSION.fullmatch(path.name)
+                if is_ours and path.is_dir() and not path.is_symlink():
                     remove_tree(path, inside=self.folder)
 
     def _remove_file(self) -> None:

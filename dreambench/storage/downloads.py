@@ -22,6 +22,7 @@ from dreambench.errors import UserError, disk_errors
 from dreambench.progress import Progress
 from dreambench.storage.files import digest, make_dir, read_json, write_json
 from dreambench.storage.locks import locked
+from dreambench.storage.paths import check_inside
 
 N_ATTEMPTS = 4
 TIMEOUT_SECONDS = 30
@@ -92,6 +93,8 @@ def download(url: str, folder: Path, *, progress: Progress, max_bytes: int) -> P
     prune_downloads(folder, max_age_days=KEPT_DAYS)
     whole, part, note = (folder / f"{name}.{suffix}" for suffix in _SUFFIXES)
     deadline = time.monotonic() + MAX_SECONDS
+    for path in (whole, part, note):
+        check_inside(path, folder)
     with disk_errors(folder), locked(folder / f"{name}.lock"):
         if whole.exists():
             return whole

@@ -126,5 +126,13 @@ def test_clear_takes_parts_of_downloads_too(cache_dir):
     part = cache_dir / "downloads" / ("a" * 16 + ".part")
     part.parent.mkdir()
     part.write_bytes(b"x" * 200_000)
+    others = [part.with_name(name) for name in ("thesis.part", "notes.json", "0.file")]
+    others.append(cache_dir / FOLDER / "sessions" / "kept" / "thesis.txt")
+    for other in others:
+        other.parent.mkdir(exist_ok=True)
+        other.write_text("precious")
+    linked = part.with_name("1" * 16 + ".part")
+    linked.symlink_to(others[0])
     assert "0.2 MB of downloads" in invoke("cache", "clear", "--cache", cache_dir).stdout
     assert not part.exists()
+    assert [other.read_text() for other in others] == ["precious"] * 4
