@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -49,12 +49,14 @@ class Extracted:
     """What scores are computed from.
 
     `rows` by extractor's name and path; `distances` by two images of one subject and prompt, in the
-    plan's order; `texts` by name and text.
+    plan's order; `texts` by name and text. `looks` say which images of a run are none
+    (`encoders.parts.LookExtractor`).
     """
 
     rows: Mapping[str, Mapping[Path, Features]]
     distances: Mapping[tuple[Path, Path], float]
     texts: Mapping[str, Mapping[str, Features]]
+    looks: Mapping[Path, Features] = field(default_factory=dict)
 
 
 def extract_features(
@@ -63,7 +65,10 @@ def extract_features(
     """Extract what the metrics of an image set need, as far as the cache lacks it."""
     asked = _ask_for_images(images, tools)
     clip = tools.encoders.get("clip")
-    return extract_asked(
+    if images.files is None:  # A folder of external images was looked at before.
+        made = [path for s in images.subjects for _, path in images.made_images(s.name)]
+        asked[LOOK] = Rows(LookExtractor(), made)
+    found = extract_asked(
         asked,
         groups=_group_paths(images),
         perceptual=tools.encoders.get(PERCEPTUAL),
@@ -72,6 +77,8 @@ def extract_features(
         pace=pace,
         progress=progress,
     )
+    rows = dict(found.rows)
+    return replace(found, looks=rows.pop(LOOK, {}), rows=rows)
 
 
 def extract_asked(
@@ -114,8 +121,6 @@ def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
         for role, encoder in tools.encoders.items()
         if role != PERCEPTUAL
     }
-    if images.files is None:  # A folder of external images was looked at before.
-        asked[LOOK] = Rows(LookExtractor(), every)
     shown = {s.name: [path for _, path in subject_images(images, s)] for s in images.subjects}
     for name, extractor in ((HASH, HashExtractor()), (THUMBNAIL, ThumbnailExtractor())):
         if name in needed:

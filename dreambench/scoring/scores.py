@@ -18,7 +18,7 @@ from dreambench.errors import UserError
 from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures
 from dreambench.metrics.registry import ChosenMetric
 from dreambench.plugins import plugin_error
-from dreambench.scoring.features import LOOK, Extracted, arrange_features, subject_images
+from dreambench.scoring.features import Extracted, arrange_features, subject_images
 from dreambench.scoring.problems import Problem, group_problems
 from dreambench.scoring.tools import Tools
 from dreambench.types import Values
@@ -61,12 +61,11 @@ def _find_degenerate(images: ImageSet, found: Extracted) -> list[Problem]:
     """Return which images of a run are no pictures, or one that is there already."""
     problems: list[Problem] = []
     first: dict[bytes, str] = {}
-    looks = found.rows.get(LOOK, {})
     for subject in images.subjects:
         for unit, path in images.made_images(subject.name):
-            if path not in looks:
+            if path not in found.looks:
                 continue
-            is_black, is_plain, *content = looks[path]
+            is_black, is_plain, *content = found.looks[path]
             name = unit.relative_path
             if is_plain:
                 problems.append(Problem("black" if is_black else "of one colour", name))
