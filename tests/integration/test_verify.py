@@ -191,6 +191,22 @@ def test_changed_weights_draw_nothing_and_are_trained_again(copied, shared_cache
     assert weights.read_bytes() == before and (copied / IMAGE).read_bytes() == image
 
 
+def test_a_changed_class_image_is_generated_again(copied, shared_cache, tmp_path):
+    cache = shutil.copytree(shared_cache, tmp_path / "cache")
+    images = sorted((cache / "class-images").glob("*/0.png"))
+    before = [path.read_bytes() for path in images]
+    for path in images:
+        change_pixels(path)
+    weights = tree(copied / "train" / "dog")
+    shutil.rmtree(copied / "train" / "dog")
+    (copied / IMAGE).unlink()
+    invoke("train", copied, "--cache", cache)
+    again = tree(copied / "train" / "dog")
+    assert all(again[name] == weights[name] for name in weights if name.endswith(".safetensors"))
+    # Those of dogs; nobody asked for the others.
+    assert sum(path.read_bytes() == known for path, known in zip(images, before, strict=True)) == 1
+
+
 def test_images_that_were_made_anew_are_scored_anew(copied):
     change_pixels(copied / IMAGE)
     pin_again(copied / "images" / "dog")

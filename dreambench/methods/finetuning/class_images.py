@@ -11,16 +11,11 @@ from dreambench.machine.devices import describe_compute
 from dreambench.machine.environment import describe_packages
 from dreambench.methods.base import Context
 from dreambench.methods.generators import TextGenerator
-from dreambench.storage.files import (
-    digest,
-    finish_together,
-    make_dir,
-    write_json,
-    write_together,
-)
+from dreambench.storage.files import digest, finish_together, make_dir, write_json
 from dreambench.storage.images import encode_generated, load_image
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import check_tree, remove_leftovers
+from dreambench.storage.sums import find_changed, read_sums, write_products
 
 
 def make_class_images(
@@ -29,7 +24,7 @@ def make_class_images(
     """Return images of "a [class]" by the base model, generated where the cache lacks them.
 
     They are kept by all that their bits depend on, so that subjects, methods and runs share them,
-    and finished ones outlive a kill.
+    and finished ones outlive a kill. One that was changed since is generated again.
     """
     key = {
         "base_model": context.base_model.identity(),
@@ -51,19 +46,20 @@ def make_class_images(
         generator = TextGenerator(model, subject_phrase=class_name)
         size = context.batch_size
         # Whole batches, also past n_images, so that an image's bits do not depend on n_images.
+        usable = read_sums(folder).keys() - find_changed(folder)
         for start in range(0, n_images, size):
-            batch = [folder / f"{index}.png" for index in range(start, start + size)]
-            if all(path.exists() for path in batch):
+            batch = [f"{index}.png" for index in range(start, start + size)]
+            if usable.issuperset(batch):
                 continue
             context.progress(f"class images of {class_name}", start, n_images)
             seeds = [derive_seed("class-image", class_name, start + i) for i in range(size)]
             images = generator.generate([f"a {class_name}"] * size, seeds)
             note = {**key, "software": f"dreambench {__version__}", "prompt": f"a {class_name}"}
-            files = {
-                path: encode_generated(image, {**note, "seed": seed})
-                for path, image, seed in zip(batch, images, seeds, strict=True)
+            contents = {
+                name: encode_generated(image, {**note, "seed": seed})
+                for name, image, seed in zip(batch, images, seeds, strict=True)
             }
-            write_together(folder / "staging", str(start), files)
+            write_products(folder / "staging", str(start), folder, contents)
         context.progress(f"class images of {class_name}", n_images, n_images)
         return paths
 
