@@ -111,7 +111,7 @@ CONSOLES = {
 @pytest.mark.parametrize("console", CONSOLES)
 def test_names_that_a_consoles_encoding_lacks(console, tmp_path):
     photo, folder = tmp_path / "小狗.png", tmp_path / "данные"
-    Image.new("RGB", (300, 300), "red").save(photo)
+    Image.effect_noise((300, 300), 60).convert("RGB").save(photo)
     words = ("data", "add", "dog", photo, "--class", "dog", "--credit", "小狗", "--to", folder)
     done = dreambench(*words, **CONSOLES[console])
     assert (done.returncode, done.stderr) == (0, b"")
@@ -132,7 +132,7 @@ def test_tables_on_a_console_of_another_encoding(tmp_path):
 
 def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp_path):
     photo = tmp_path / os.fsdecode(b"caf\xe9.png")
-    Image.new("RGB", (300, 300), "red").save(photo)
+    Image.effect_noise((300, 300), 60).convert("RGB").save(photo)
     done = invoke("data", "add", "a_dog", photo, "--class", "dog", "--to", tmp_path / "o", status=2)
     assert r"caf\xe9.png is not UTF-8" in done.stderr
     assert not (tmp_path / "o").exists()
@@ -140,7 +140,7 @@ def test_a_file_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp
 
 def test_credits_like_formulas_are_kept_and_are_no_formulas(tmp_path):
     photo, folder = tmp_path / "-a.png", tmp_path / "own"
-    Image.new("RGB", (300, 300), "red").save(photo)
+    Image.effect_noise((300, 300), 60).convert("RGB").save(photo)
     for name in ("one", "two"):  # The second call reads and writes what the first wrote.
         invoke("data", "add", name, photo, "--class", "dog", "--credit", "=me", "--to", folder)
     rows = read_csv(folder / "images.csv", ["source", "credit"])
