@@ -17,7 +17,7 @@ from dreambench.datasets.custom_subjects import (
     load_photos,
     review_photos,
 )
-from dreambench.datasets.subjects import find_dataset, find_noun_problem, load_subjects, read_index
+from dreambench.datasets.subjects import find_dataset, load_subjects, read_index
 from dreambench.errors import UserError
 from dreambench.text import make_printable
 
@@ -160,8 +160,8 @@ def test_adding_resumes_after_a_kill_between_the_two_index_files(tmp_path):
 
 counter = itertools.count()
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-texts = texts.filter(lambda text: make_printable(text) == text)
-nouns = texts.filter(lambda text: find_noun_problem(" ".join(text.split())) is None)
+texts = texts.map(make_printable)
+nouns = texts.map(lambda text: "x" + text.replace("{", "(").replace("}", ")"))
 subjects = st.dictionaries(
     st.from_regex(r"[a-z0-9][a-z0-9_-]{0,4}", fullmatch=True, alphabet=string.printable),
     st.tuples(nouns, st.sampled_from(["live", "object"]), texts, texts),
