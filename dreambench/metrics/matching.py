@@ -290,11 +290,13 @@ def _sample(corners: Array, find: _Find, place: Array) -> tuple[Array, NDArray[n
     last = len(corners) - 1
     x, y, log_size, angle = place.tolist()
     offsets = find.photo.offsets
+    if not abs(log_size) <= MAX_LOG_SIZE:  # A plain image leads the search anywhere.
+        return np.zeros_like(find.photo.colors), np.zeros(len(offsets), bool)
     places = _turn((find.mirror, log_size, angle)) @ offsets.T + [[x], [y]]
     inside: NDArray[np.bool_] | None = None
-    if abs(log_size) > MAX_LOG_SIZE or not places.min() >= 0 or places.max() > last:
+    if not places.min() >= 0 or places.max() > last:
         inside = ((places >= 0) & (places <= last)).all(0)
-        if inside.sum() < VISIBLE * len(inside) or abs(log_size) > MAX_LOG_SIZE:
+        if inside.sum() < VISIBLE * len(inside):
             return np.zeros_like(find.photo.colors), np.zeros(len(inside), bool)
         low = np.clip(places, 0, last).astype(int)
     else:
