@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
@@ -25,11 +26,19 @@ MAX_IMAGE_PIXELS = 64_000_000
 MAX_IMAGE_BYTES = 100_000_000
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_ZEROS = 32
-"""More zeros than these end the coded pixels of a WebP only where the last rows are all alike."""
+"""More zeros than these end the coded pixels of a JPEG or WebP only where these are all alike."""
 PIXELS_PER_ZERO = {b"VP8 ": 20, b"VP8L": 2}
 """An encoder writes no more zeros than one for so many pixels (libwebp at its fastest: 49 lossy,
 3.5 lossless)."""
 SAME_LEVELS = 16
+INFLATED_BYTES = 1_000_000
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+ADAM7 = (
+    (0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
+    (0, 1, 1, 2),
+)  # fmt: skip
+NOT_WRITTEN = "its pixels end in zeros, as those of a file that was not written to its end"
+JPEG_FILLER = b"\x55\xaa\x33" * 700
 # What PIL raises on damaged files, besides UnidentifiedImageError; found by damaging files.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, struct.error, zlib.error,
@@ -147,14 +156,48 @@ def _find_damage(content: bytes, image: Image.Image) -> str:
     """Return what shows that the bytes of an image are not those that were written; "" for nothing.
 
     A decoder fills what it cannot read with black or grey, which a score would take for a picture.
-    PNG has a checksum in each chunk. Of a JPEG only the end can be looked for. A WebP has the
-    lengths of its parts.
+    PNG has a checksum in each chunk, and says how many bytes its pixels are. A JPEG has an end, and
+    pixels up to there. A WebP has the lengths of its parts.
     """
     if image.format == "PNG":
-        return _find_png_damage(content)
+        return _find_png_damage(content) or _find_lack_of_pixels(content)
     if image.format == "WEBP":
         return _find_webp_damage(content, image)
-    return "" if _has_jpeg_end(content) else "it has no end"
+    end = _find_jpeg_end(content)
+    return "it has no end" if end is None else _find_jpeg_damage(content[:end])
+
+
+def _find_lack_of_pixels(content: bytes) -> str:
+    """Look whether a PNG whose checksums are right has as many bytes of pixels as its size asks."""
+    packed = zlib.decompressobj()
+    start, n_bytes, n_found = 8, 0, 0
+    while start < len(content):
+        length = int.from_bytes(content[start : start + 4], "big")
+        kind, data = content[start + 4 : start + 8], content[start + 8 : start + 8 + length]
+        if kind == b"IHDR":
+            n_bytes = _count_png_bytes(data)
+        if kind == b"IDAT":
+            # In pieces, so that a bomb takes no memory.
+            while data and n_found < n_bytes:
+                n_found += len(packed.decompress(data, INFLATED_BYTES))
+                data = packed.unconsumed_tail
+        start += 12 + length
+    n_found += len(packed.flush()) if n_found < n_bytes else 0
+    return "" if n_found >= n_bytes else "it has fewer pixels than it says"
+
+
+def _count_png_bytes(header: bytes) -> int:
+    """Return how many bytes the filtered rows of a PNG are (W3C PNG, sections 7.2 and 8)."""
+    width, height, depth, kind, _, _, is_interlaced = struct.unpack(">IIBBBBB", header[:13])
+    bits = depth * PNG_CHANNELS[kind]
+    # Adam7: the start and the step of columns and rows of each pass.
+    passes = ADAM7 if is_interlaced else ((0, 1, 0, 1),)
+    total = 0
+    for left, across, top, down in passes:
+        columns, rows = -((left - width) // across), -((top - height) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + (columns * bits + 7) // 8)
+    return total
 
 
 def _find_png_damage(content: bytes) -> str:
@@ -194,22 +237,48 @@ def _find_webp_damage(content: bytes, image: Image.Image) -> str:
         box = (0, image.height - n_rows, image.width, image.height)
         rows = np.asarray(image.crop(box).convert("RGB"))
         if np.ptp(rows, axis=0).max() > SAME_LEVELS:
-            return "its pixels end in zeros, as those of a file that was not written to its end"
+            return NOT_WRITTEN
     return ""
 
 
-def _has_jpeg_end(content: bytes) -> bool:
-    """Return whether the first picture of a JPEG ends where its markers say that it does."""
+def _find_jpeg_damage(whole: bytes) -> str:
+    """Look whether the last scan of a JPEG has its pixels; `whole` ends with the end marker.
+
+    A decoder takes what is put before that marker for pixels where it lacks some, and leaves it
+    alone where it has them all. Bytes of zeros that it has no use for were not written by an
+    encoder.
+    """
+    scan = whole[:-2]
+    shown = _read_jpeg(scan)
+    if not np.array_equal(shown, _read_jpeg(scan + JPEG_FILLER)):
+        return "its pixels end before it does"
+    if scan.endswith(bytes(MAX_ZEROS)):
+        n_bytes = MAX_ZEROS // 2
+        if np.array_equal(shown, _read_jpeg(scan[:-n_bytes] + JPEG_FILLER[:n_bytes])):
+            return NOT_WRITTEN
+    return ""
+
+
+def _read_jpeg(unended: bytes) -> NDArray[np.uint8]:
+    """Return the pixels of a JPEG without its end, as small as show what its last scan holds."""
+    with Image.open(io.BytesIO(unended + b"\xff\xd9"), formats=["JPEG"]) as image:
+        if "progressive" not in image.info:  # Its last scan has the finest details alone.
+            image.draft(image.mode, (1, 1))
+        return np.asarray(image)
+
+
+def _find_jpeg_end(content: bytes) -> int | None:
+    """Return where the first picture of a JPEG ends, behind its marker; None where it does not."""
     start = 2
     while start + 4 <= len(content):
         if content[start] != 0xFF:
-            return False
+            return None
         kind = content[start + 1]
         if kind == 0xFF:  # Padding before a marker.
             start += 1
             continue
         if kind == 0xD9:
-            return True
+            return start + 2
         if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # Markers that hold nothing.
             start += 2
             continue
@@ -222,8 +291,8 @@ def _has_jpeg_end(content: bytes) -> bool:
                     break
                 start += 2
             if start < 0:
-                return False
-    return content[start : start + 2] == b"\xff\xd9"
+                return None
+    return start + 2 if content[start : start + 2] == b"\xff\xd9" else None
 
 
 def load_mask(path: Path, *, side_px: int | None = None) -> Mask:

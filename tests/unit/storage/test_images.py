@@ -353,3 +353,84 @@ def test_a_webp_whose_last_rows_are_alike_is_whole(tmp_path, options):
     for name, shown in {"plain": np.zeros_like(pixels), "noise on top": pixels}.items():
         Image.fromarray(shown).save(tmp_path / f"{name}.webp", **options)
         assert images.load_image(tmp_path / f"{name}.webp").size == (256, 256)
+
+
+JPEG_KINDS = (
+    {}, {"optimize": True}, {"progressive": True}, {"subsampling": 0},
+    {"restart_marker_blocks": 3},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("options", JPEG_KINDS, ids=str)
+@pytest.mark.parametrize("quality", [5, 75, 100])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_whole_jpegs_of_every_kind_are_read(tmp_path, options, quality, mode):
+    sizes = [(64, 64), (37, 100), (1, 1)]
+    for height, width in sizes:
+        shapes = [np.full((height, width, 3), level) for level in (0, 77, 255)]
+        shapes += [noise(height, width, 3), np.linspace(0, 255, height * width * 3)]
+        for shape in shapes:
+            pixels = Image.fromarray(shape.astype(np.uint8).reshape(height, width, 3))
+            path = save(tmp_path / "a.jpg", pixels.convert(mode), quality=quality, **options)
+            assert images.load_image(path).size == (width, height)
+
+
+@pytest.mark.parametrize("options", JPEG_KINDS, ids=str)
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_a_jpeg_whose_pixels_end_before_it_does_is_refused(tmp_path, options, share):
+    path = save(tmp_path / "a.jpg", Image.fromarray(noise(80, 120, 3)), **options)
+    content = path.read_bytes()
+    cut = content[: int(len(content) * share)]
+    zeros = bytes(len(content) - len(cut) - 2)
+    for spoilt in (cut, cut + zeros):
+        path.write_bytes(spoilt + b"\xff\xd9")
+        with pytest.raises(images.ImageError) as caught:
+            images.load_image(path)
+        assert "is damaged: its pixels end" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 9), (64, 64)])
+def test_a_png_that_says_more_rows_than_it_has_is_refused(tmp_path, mode, size):
+    path = save(tmp_path / "a.png", Image.new(mode, size))
+    assert images.load_image(path).size == size
+    content = bytearray(path.read_bytes())
+    content[20:24] = (size[1] + 3).to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(images.ImageError) as caught:
+        images.load_image(path)
+    assert "fewer pixels than it says" in str(caught.value)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (4, 3), (5, 5), (8, 8), (9, 17), (64, 33)])
+def test_an_interlaced_png_has_the_bytes_of_seven_passes(tmp_path, width, height):
+    """Written here, since PIL only reads them."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    grey = noise(height, width)
+    rows = [
+        b"\0" + grey[y, x0::dx].tobytes()
+        for x0, dx, y0, dy in images.ADAM7
+        for y in range(y0, height, dy)
+        if x0 < width
+    ]
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+    path = tmp_path / "a.png"
+    for lines, is_whole in ((rows, True), (rows[:-1], False)):
+        data = zlib.compress(b"".join(lines))
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", data)
+            + chunk(b"IEND", b"")
+        )
+        if is_whole:
+            assert np.array_equal(np.asarray(images.load_image(path))[..., 0], grey)
+        else:
+            with pytest.raises(images.ImageError):
+                images.load_image(path)
