@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreambench.artifacts.image_set import ImageSet, load_chosen
+from dreambench.artifacts.long_texts import CutText
 from dreambench.artifacts.manifest import (
     Digests,
     Manifest,
@@ -35,7 +36,8 @@ class Request:
     """What a run is asked to be. Everything that an image or a score depends on is in here.
 
     `encoders` maps each role to its encoder's identity; `data_dir` says where the photos lie: whose
-    bytes count is pinned, where they are is not.
+    bytes count is pinned, where they are is not. `cut_texts` are those that were found before,
+    which takes the method's code; None to find them.
     """
 
     protocol: Protocol
@@ -49,6 +51,7 @@ class Request:
     subjects: tuple[str, ...] | None = None
     prompts: tuple[str, ...] | None = None
     data_dir: Path | None = None
+    cut_texts: Sequence[CutText] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,11 @@ def plan_run(folder: Path, request: Request) -> Run:
             sampler=sampler.digest(),
             plan=plan.digest(),
         ),
-        cut_texts=find_drawn_cuts(request.recipe, base, subjects, plan.images),
+        cut_texts=list(
+            find_drawn_cuts(request.recipe, base, subjects, plan.images)
+            if request.cut_texts is None
+            else request.cut_texts
+        ),
     )
     return Run(
         folder=folder, protocol=protocol, subjects=subjects, plan=plan, manifest=manifest,
@@ -247,6 +254,7 @@ def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
             replicate=manifest.replicate,
             encoders=manifest.encoders,
             data_dir=data_dir,
+            cut_texts=manifest.cut_texts,
         ),
     )
     if changes := list_changes(manifest, run.manifest):

@@ -136,7 +136,7 @@ def test_a_stop_by_the_user_is_not_swallowed(own, tmp_path, monkeypatch, stage):
         ("load !generator", "ExitError: GeneratorExit (now)"),
         ("generate !exit", "ExitError: SystemExit (now)"),
         ("fit !mute", "Mute: (its message cannot be printed)"),
-        ("generate !surrogate", r"ValueError: no file caf\udce9.png"),
+        ("generate !surrogate", r"ValueError: no file caf\xe9.png"),
         ("generate lazy", "OSError: "),
         ("generate odd", "ExitError: SystemExit (0)"),
     ],
