@@ -58,15 +58,18 @@ def read_table(content: bytes, columns: tuple[str, ...]) -> list[list[str]] | No
     encoding = "utf-16" if is_wide else "utf-8-sig"
     try:
         text = content.decode(encoding).removeprefix("sep=;").lstrip()
-        for delimiter in ",;\t|":
-            lines = io.StringIO(text, newline="")
+    except ValueError:
+        return None
+    for delimiter in ",;\t|":
+        lines = io.StringIO(text, newline="")
+        try:
             rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
-            header = [cell.strip().strip('"').lower() for cell in rows[0]] if rows else []
-            if all(header.count(name) == 1 for name in columns):
-                break
-        else:
-            return None
-    except (ValueError, csv.Error):
+        except csv.Error:  # Quotes that another delimiter stands behind.
+            continue
+        header = [cell.strip().strip('"').lower() for cell in rows[0]] if rows else []
+        if all(header.count(name) == 1 for name in columns):
+            break
+    else:
         return None
     rows = [row for row in rows[1:] if any(cell.strip() for cell in row)]
     if any(len(row) != len(header) for row in rows):

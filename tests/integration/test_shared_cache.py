@@ -174,7 +174,7 @@ def test_cache_command_shows_prunes_and_clears(scored):
     kinds = {(row["kind"], row["identity"].split(":")[0]) for row in found["rows"]}
     assert kinds == {
         ("image", "timm"), ("image", "open_clip"), ("image", "phash64|imagehash|mirrored-too"),
-        ("text", "open_clip"), ("distance", "timm"),
+        ("image", "look|v1"), ("text", "open_clip"), ("distance", "timm"),
     }  # fmt: skip
     assert found["folders"]["class-images"] == 1000
     before = (run_dir / "scores.parquet").read_bytes()
