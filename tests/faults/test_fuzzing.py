@@ -11,7 +11,7 @@ from faults.readers import has_flat_end, is_whole_png
 from faults.targets import TARGETS
 from faults.test_injection import check
 
-N_INPUTS, N_CAMPAIGN_INPUTS = 8, 400
+N_INPUTS, N_CAMPAIGN_INPUTS = 5, 400
 TARGETS_BY_NAME = [pytest.param(one, id=one.name) for one in TARGETS]
 
 
