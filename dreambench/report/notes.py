@@ -60,7 +60,7 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
 
 def _list_problems(label: str, problems: Mapping[str, ProblemGroup]) -> list[str]:
     return [
-        f"{label}: {group.n_images} {kind}: {name_some(group.names, separator='; ')}"
+        f"{label}: {group.n_images} images {kind}, the first: {group.names[0]}"
         for kind, group in problems.items()
     ]
 

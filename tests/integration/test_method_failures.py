@@ -91,7 +91,7 @@ def test_images_that_are_none_or_repeated_are_listed(own, tmp_path):
     assert line in (run_dir / "report" / "report.md").read_text()
     own[0].write_text(OWN.replace("(self.colour, s % 255, len(p))", '"black"'))
     done = run_own(own, "--out", tmp_path / "black")
-    assert f"colours: {2 * N_IMAGES} black: " in done.stdout
+    assert f"colours: {2 * N_IMAGES} images black, the first: " in done.stdout
     # An earlier summary has no such field.
     summary = read_json(run_dir / "summary.json")
     del summary["problems"]
