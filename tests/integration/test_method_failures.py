@@ -86,7 +86,7 @@ def test_images_that_are_none_or_repeated_are_listed(own, tmp_path):
     assert problems["of one colour"]["n_images"] == 2 * N_IMAGES
     # Both images of a prompt, and the other subject's, are the same.
     assert problems["duplicated"]["n_images"] >= N_IMAGES
-    line = f"colours: {2 * N_IMAGES} of one colour: images/dog/beach/0.png; "
+    line = f"colours: {2 * N_IMAGES} images of one colour, the first: images/dog/beach/0.png"
     assert line in done.stdout
     assert line in (run_dir / "report" / "report.md").read_text()
     own[0].write_text(OWN.replace("(self.colour, s % 255, len(p))", '"black"'))
