@@ -13,6 +13,9 @@ from typing import Self
 
 from dreambench.text import make_lines_printable, make_printable
 
+MAX_LINE = 2000
+"""Characters of a problem or of a hint."""
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do next, in one line. The command line exits with 2.
@@ -36,7 +39,11 @@ class UserError(Exception):
 
 
 def _in_a_line(words: str) -> str:
-    return make_printable(" ".join(words.split()))
+    line = make_printable(" ".join(words.split()))
+    if len(line) <= MAX_LINE:
+        return line
+    # A stranger's word may be a megabyte; what is said of it stands before and behind it.
+    return f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
 
 
 class DiskError(UserError):

@@ -7,7 +7,7 @@ import pytest
 from conftest import invoke, refused
 
 from dreambench.cli.shared import user_errors
-from dreambench.errors import DiskError, disk_errors, explain_os_error, raise_if_disk
+from dreambench.errors import MAX_LINE, DiskError, disk_errors, explain_os_error, raise_if_disk
 from dreambench.storage import files
 
 NUMBERS = [*sorted(errno.errorcode), 4242]
@@ -130,3 +130,10 @@ def test_a_disk_that_refuses_is_not_a_hub_that_cannot_be_reached(number, monkeyp
 )  # fmt: skip
 def test_a_network_that_fails_is_no_fault_of_the_disk(error):
     raise_if_disk(error)
+
+
+def test_a_megabyte_of_a_strangers_text_does_not_hide_what_is_said_of_it():
+    error = UserError(f"the digest {'a' * 10**6} is not that of the run", hint="restore it")
+    assert len(str(error)) < MAX_LINE + 100
+    assert str(error).startswith("the digest aaa")
+    assert str(error).endswith("is not that of the run; restore it")
