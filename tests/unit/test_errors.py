@@ -7,7 +7,14 @@ import pytest
 from conftest import invoke, refused
 
 from dreambench.cli.shared import user_errors
-from dreambench.errors import MAX_LINE, DiskError, disk_errors, explain_os_error, raise_if_disk
+from dreambench.errors import (
+    MAX_LINE,
+    DiskError,
+    UserError,
+    disk_errors,
+    explain_os_error,
+    raise_if_disk,
+)
 from dreambench.storage import files
 
 NUMBERS = [*sorted(errno.errorcode), 4242]
