@@ -247,8 +247,8 @@ def hold_folder(folder: Path) -> Iterator[None]:
     check_tree(folder)
     with locked(folder / ".lock", timeout=0):
         finish_together(folder / STAGING)
-        if has_manifest(folder):
-            remove_leftovers(folder)
+        # Where there is no manifest, nothing but one that was not finished is known to be ours.
+        remove_leftovers(folder, of=None if has_manifest(folder) else FILE_NAME)
         yield
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from dreambench.errors import UserError, name_some, unknown_name
+from dreambench.errors import DiskError, UserError, name_some, unknown_name
 from dreambench.storage.csv_files import Row, read_csv, read_whole_number
 from dreambench.storage.files import digest, sha256_file
 from dreambench.storage.listed_paths import read_listed_path
@@ -295,8 +295,9 @@ def check_file(dataset: Dataset, pinned: PinnedFile) -> str | None:
             return f"{pinned.file} has other bytes than the pinned file"
     except FileNotFoundError:
         return f"{pinned.file} is missing"
-    except OSError as error:
-        return f"{pinned.file} cannot be read ({error.strerror})"
+    except (OSError, DiskError) as error:
+        cause = error.__cause__ if isinstance(error, DiskError) else error
+        return f"{pinned.file} cannot be read ({getattr(cause, 'strerror', cause)})"
     return None
 
 

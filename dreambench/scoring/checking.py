@@ -13,6 +13,7 @@ import numpy as np
 
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.encoders.feature_cache import FeatureCache
+from dreambench.errors import DiskError
 from dreambench.progress import Progress
 from dreambench.scoring.placing import Placed
 from dreambench.scoring.problems import Problem, reason_of
@@ -75,7 +76,7 @@ def _hash(path: Path) -> str:
     """Empty for what cannot be read, whose fault `_look` names."""
     try:
         return sha256_file(path) if path.is_file() else ""
-    except OSError:
+    except DiskError:
         return ""
 
 
@@ -95,6 +96,8 @@ def _look(path: Path, budget: PixelBudget) -> _Look:
             )
     except ImageError as error:
         return _Look(fault=error.reason)
+    except DiskError as error:
+        return _Look(fault=error.problem)
     except OSError as error:
         return _Look(fault=reason_of(error))
 

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.encoders.extraction import AUTO, Pace
-from dreambench.errors import DiskError, UserError, format_traceback
+from dreambench.errors import DiskError, UserError, explain_os_error, format_traceback
 from dreambench.progress import Progress
 from dreambench.scoring.scorer import Scorer
 
@@ -207,6 +207,8 @@ def _raise_as_there(answer: Mapping[str, Any]) -> None:
 
 def _describe(error: BaseException) -> dict[str, Any]:
     """Return an answer that `_raise_as_there` raises again."""
+    if isinstance(error, OSError):
+        error = explain_os_error(error)
     if not isinstance(error, UserError):
         return {"fault": format_traceback(error)}
     kind = {"is_full": error.is_full} if isinstance(error, DiskError) else {}

@@ -205,8 +205,8 @@ def sha256_bytes(content: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
+    """Return the hex SHA-256 of a file's bytes; DiskError where it cannot be read."""
+    with disk_errors(path, reads=True), path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -140,12 +140,15 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
                 waiting.append(entry.path)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
     """Remove files that `write_bytes` had not finished when it was killed, here and below.
 
-    Only who holds the folder may do this: another process may be writing one.
+    With `of` only those of the file of that name. Only who holds the folder may do this: another
+    process may be writing one.
     """
     for entry in list(_walk(folder)):
+        if of is not None and not entry.name.startswith(f".{of}."):
+            continue
         if is_part(entry.name) and entry.is_file(follow_symlinks=False):
             with disk_errors(folder):
                 Path(entry.path).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a method leaves in its process reaches no score, whether its own or anybody's."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from conftest import invoke, tree
 
 from dreambench.artifacts.image_set import read_image_set
-from dreambench.errors import UserError
+from dreambench.errors import DiskError, UserError
 from dreambench.progress import no_progress
 from dreambench.scoring import process
 from dreambench.scoring.process import ScoreRequest, score_apart, score_here, stop_scoring
@@ -134,6 +135,16 @@ def test_a_process_that_is_killed_is_one_line_and_the_next_call_has_another(copi
     assert caught.value.code == "scoring-ended" and "-9" in caught.value.problem
     assert tree(copied) == before
     score_apart(images, request, progress=no_progress)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(1, "Operation not permitted", "x.png"), OSError(28, "No space left", "x.png")],
+)
+def test_what_the_system_refuses_there_is_one_line_here(error):
+    with pytest.raises(DiskError) as caught:
+        process._raise_as_there(json.loads(json.dumps(process._describe(error))))
+    assert "x.png" in str(caught.value) and caught.value.is_full == (error.errno == 28)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no /proc here")

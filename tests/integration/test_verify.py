@@ -10,7 +10,7 @@ import pytest
 from conftest import invoke, refused, tree
 from PIL import Image
 
-from dreambench.artifacts.image_set import read_image_set
+from dreambench.artifacts.image_set import hold_folder, read_image_set
 from dreambench.artifacts.results import read_reference_bounds, read_scores, write_scores
 from dreambench.cli.verification import parse_share
 from dreambench.errors import UserError
@@ -262,3 +262,11 @@ def test_a_kill_in_a_second_score_leaves_no_mixture(copied, monkeypatch):
     assert f"dreambench summarise {copied}" in refused("report", copied)
     assert pd.read_parquet(copied / "scores.parquet")["value"].equals(frame["value"])
     assert json.loads(invoke("status", copied, "--json").stdout)["summarised"] is False
+
+
+def test_a_kill_before_the_first_manifest_leaves_nothing_for_good(tmp_path):
+    ours, others = tmp_path / ".run.json.123.part", tmp_path / ".notes.txt.123.part"
+    for path in (ours, others):
+        path.write_text("{")
+    with hold_folder(tmp_path):
+        assert not ours.exists() and others.exists()
