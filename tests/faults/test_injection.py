@@ -10,7 +10,7 @@ from faults.injection import WORKLOADS, Loop
 from faults.server import Done
 from faults.verdicts import find_in_output
 
-N_CASES = 6
+N_CASES = 4
 WORKLOADS_BY_NAME = [pytest.param(one, id=one.name) for one in WORKLOADS]
 
 
