@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from dreambench.errors import UserError
 from dreambench.storage.files import digest, read_json, write_json
+from dreambench.storage.paths import remove_leftovers
 
 Speed = Literal["training_image", "network_call"]
 MAX_SECONDS = 86_400
@@ -33,9 +34,10 @@ def note_speed(cache_dir: Path, setting: Setting, what: Speed, *, seconds_per_un
     """Keep the latest speed of a kind of work; where that cannot be, nothing depends on it."""
     with suppress(UserError):
         speeds = {**_read_speeds(cache_dir, setting), what: seconds_per_unit}
-        write_json(
-            setting.path(cache_dir), {"setting": asdict(setting), **speeds}, inside=cache_dir
-        )
+        path = setting.path(cache_dir)
+        # What a kill left of this file; who writes it at the same time loses a note of no weight.
+        remove_leftovers(path.parent, of=path.name)
+        write_json(path, {"setting": asdict(setting), **speeds}, inside=cache_dir)
 
 
 def read_speed(cache_dir: Path, setting: Setting, what: Speed) -> float | None:

@@ -60,7 +60,8 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
 
 def _list_problems(label: str, problems: Mapping[str, ProblemGroup]) -> list[str]:
     return [
-        f"{label}: {group.n_images} images {kind}, the first: {group.names[0]}"
+        f"{label}: {group.n_images} {'image' if group.n_images == 1 else 'images'} {kind}, "
+        f"the first: {group.names[0]}"
         for kind, group in problems.items()
     ]
 

@@ -134,7 +134,7 @@ def test_black_and_doubled_images_are_scored_and_listed(score, folder):
         "duplicated": ["dog/red/1.png"],
     }
     assert found.summary.partial is False
-    assert "2 black" in (found.folder / "report" / "report.md").read_text()
+    assert "2 images black" in (found.folder / "report" / "report.md").read_text()
     assert len(found.scores[found.scores["metric"] == "clip-t"]) == 8
     rows = found.scores[found.scores["metric"] == "div"].set_index(["subject", "prompt_id"])
     assert rows.loc[("dog", "red"), "value"] == 0
@@ -198,8 +198,8 @@ def test_a_partial_set_says_so_in_every_table_and_averages_nothing_away(
     words = command_for(made, tmp_path, shared_cache, folder, "--convention", "paper")
     assert "10 of 12 images" in invoke(*words, status=2).stderr
     done = invoke(*words, "--partial")
-    assert "mine (partial): 1 missing: mug/red: no 1" in done.stdout
-    assert "mine (partial): 1 unreadable: dog/beach/0.png" in done.stdout
+    assert "mine (partial): 1 image missing, the first: mug/red: no 1" in done.stdout
+    assert "mine (partial): 1 image unreadable, the first: dog/beach/0.png" in done.stdout
     results = tmp_path / "scores" / "tiny" / "mine"
     summary, manifest = (read_json(results / f"{name}.json") for name in ("summary", "run"))
     assert summary["partial"] is manifest["partial"] is True
