@@ -15,6 +15,8 @@ Speed = Literal["training_image", "network_call"]
 MAX_SECONDS = 86_400
 """Of one unit: what is above is no measurement."""
 
+FOLDER = "throughput"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -27,17 +29,21 @@ class Setting:
 
     def path(self, cache_dir: Path) -> Path:
         """Return the file with this setting's speeds."""
-        return cache_dir / "throughput" / f"{digest(asdict(self))}.json"
+        return cache_dir / FOLDER / f"{digest(asdict(self))}.json"
 
 
 def note_speed(cache_dir: Path, setting: Setting, what: Speed, *, seconds_per_unit: float) -> None:
     """Keep the latest speed of a kind of work; where that cannot be, nothing depends on it."""
     with suppress(UserError):
         speeds = {**_read_speeds(cache_dir, setting), what: seconds_per_unit}
-        path = setting.path(cache_dir)
-        # What a kill left of this file; who writes it at the same time loses a note of no weight.
-        remove_leftovers(path.parent, of=path.name)
-        write_json(path, {"setting": asdict(setting), **speeds}, inside=cache_dir)
+        content = {"setting": asdict(setting), **speeds}
+        write_json(setting.path(cache_dir), content, inside=cache_dir)
+
+
+def tidy_speeds(cache_dir: Path) -> None:
+    """Remove what a kill left among the speeds; who writes one just then loses a note of it."""
+    with suppress(UserError):
+        remove_leftovers(cache_dir / FOLDER)
 
 
 def read_speed(cache_dir: Path, setting: Setting, what: Speed) -> float | None:

@@ -15,7 +15,7 @@ from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError, read_message
 from dreambench.machine.devices import fixed_threads, name_device
-from dreambench.machine.throughput import Setting, Speed, note_speed
+from dreambench.machine.throughput import Setting, Speed, note_speed, tidy_speeds
 from dreambench.methods.base import Context, Method
 from dreambench.methods.calls import Calls
 from dreambench.methods.guard import Guard
@@ -52,6 +52,7 @@ class Pipeline:
         self.run = run
         self.checkpoints = checkpoints
         self.cache_dir = make_dir(cache_dir).absolute()
+        tidy_speeds(self.cache_dir)
         self.progress = progress
         self.failures = FailureLog(run.folder, run.name)
         self.refusal: UserError | None = None
