@@ -125,12 +125,7 @@ def _verify_files(images: ImageSet) -> Iterator[Verified]:
     yield _verify_sums("weights", [folder for folder in trained if folder.is_dir()])
     changed = [unit.relative_path for unit in images.find_changed_images()]
     n_made = len(images.plan.images) - len(images.missing_images())
-    gone = [
-        f"{name}/{path}"
-        for name in subjects
-        for path in read_sums(images.images_dir(name))
-        if not (images.images_dir(name) / path).is_file()
-    ]
+    gone = [name for name in images.read_image_sums() if not (images.folder / name).is_file()]
     faults = [f"not what the run made: {name_some(changed)}"] if changed else []
     faults += [f"made and no longer there: {name_some(gone)}"] if gone else []
     left = len(images.plan.images) - n_made - len(gone)
@@ -182,7 +177,7 @@ def _verify_pixels(
                 why = "where the images lie is written nowhere; name their folder with --images"
                 yield Verified(what, NOT_CHECKED, [why])
                 return
-            shown = _find_external(images, options, Path(cache), progress)
+            shown = _find_external(images, options.images_dir, options, Path(cache), progress)
             there = shown.hash_images()
             faults = [
                 f"not the file that was scored: {name}"
@@ -215,11 +210,11 @@ def _verify_pixels(
 
 
 def _find_external(
-    images: ImageSet, options: VerifyOptions, cache_dir: Path, progress: Progress
+    images: ImageSet, images_dir: Path, options: VerifyOptions, cache_dir: Path, progress: Progress
 ) -> ImageSet:
     manifest = images.manifest
     request = ExternalRequest(
-        folder=Path(str(options.images_dir)), protocol=images.protocol, name=images.name,
+        folder=images_dir, protocol=images.protocol, name=images.name,
         partial=True, subjects=manifest.subjects, prompts=manifest.prompts,
         metrics=options.metrics, encoders=options.encoders, data_dir=options.data_dir,
     )  # fmt: skip

@@ -20,7 +20,6 @@ from dreambench.artifacts.results import (
     Summary,
 )
 from dreambench.errors import name_some
-from dreambench.storage.sums import read_sums
 
 SAME = 1e-9
 """How far sums of the same numbers lie apart between machines."""
@@ -69,10 +68,9 @@ def _find_image_faults(images: ImageSet, table: ScoreTable) -> list[str]:
     if images.files is not None:
         return []
     made = {
-        f"images/{subject.name}/{name}": known
-        for subject in images.subjects
-        for name, known in read_sums(images.images_dir(subject.name)).items()
-        if (images.images_dir(subject.name) / name).is_file()
+        name: known
+        for name, known in images.read_image_sums().items()
+        if (images.folder / name).is_file()
     }
     faults = []
     if others := [name for name in table.images if made.get(name) != table.images[name]]:

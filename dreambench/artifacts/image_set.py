@@ -22,7 +22,7 @@ from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest, finish_together, make_dir, sha256_file
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import check_tree, remove_leftovers
-from dreambench.storage.sums import find_changed, read_sums
+from dreambench.storage.sums import read_sums
 
 STAGING = ".staging"
 
@@ -92,23 +92,30 @@ class ImageSet:
         """Return the folder of a subject's images in a run folder."""
         return self.folder / "images" / subject
 
-    def find_changed_images(self) -> list[ImageUnit]:
-        """Return the units whose image is there, and is not what the run made; reads them all.
+    def read_image_sums(self) -> dict[str, str]:
+        """Return the SHA-256 of each image that a run made, by its path in the run folder.
 
-        Nobody knows what external images were: none of them.
+        Nobody knows what external images were: it is empty for them.
+        """
+        if self.files is not None:
+            return {}
+        return {
+            f"images/{subject.name}/{name}": known
+            for subject in self.subjects
+            for name, known in read_sums(self.images_dir(subject.name)).items()
+        }
+
+    def find_changed_images(self, found: Mapping[str, str] | None = None) -> list[ImageUnit]:
+        """Return the units whose image is there, and is not what the run made.
+
+        `found` is what `hash_images` gives, where it is at hand: that reads them all.
         """
         if self.files is not None:
             return []
-        changed = []
-        for subject in self.subjects:
-            folder = self.images_dir(subject.name)
-            bad, known = set(find_changed(folder)), read_sums(folder)
-            changed += [
-                unit
-                for unit, path in self.made_images(subject.name)
-                if unit.path_of_subject in bad or unit.path_of_subject not in known
-            ]
-        return changed
+        known = self.read_image_sums()
+        now = self.hash_images() if found is None else found
+        names = {name for name, sha256 in now.items() if known.get(name) != sha256}
+        return [unit for unit in self.plan.images if unit.relative_path in names]
 
     def find_image(self, unit: ImageUnit) -> Path | None:
         """Return the file of a unit's image; None when there is none."""

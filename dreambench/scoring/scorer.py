@@ -80,11 +80,12 @@ class Scorer:
         Raises:
             UserError: an image of a run is not what the run made.
         """
-        refuse_changed(self.images)
+        sums = self.images.hash_images()
+        refuse_changed(self.images, sums)
         found = self.extract()
         bounds = compute_reference_bounds(self.images.subjects, found.rows)
         scores = compute_scores(self.images, found, self.tools)
-        return replace(scores, images=self.images.hash_images()), bounds
+        return replace(scores, images=sums), bounds
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Score the images under other scorers' conventions and write conventions.csv.
@@ -139,9 +140,9 @@ class Scorer:
         return table
 
 
-def refuse_changed(images: ImageSet) -> None:
+def refuse_changed(images: ImageSet, sums: Mapping[str, str]) -> None:
     """Raise UserError for images of a run that are not what the run made."""
-    changed = [str(images.folder / unit.relative_path) for unit in images.find_changed_images()]
+    changed = [str(images.folder / unit.relative_path) for unit in images.find_changed_images(sums)]
     if changed:
         raise UserError(
             f"not what this run made: {name_some(changed)}",
