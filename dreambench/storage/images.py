@@ -160,30 +160,11 @@ def _find_damage(content: bytes, image: Image.Image) -> str:
     pixels up to there. A WebP has the lengths of its parts.
     """
     if image.format == "PNG":
-        return _find_png_damage(content) or _find_lack_of_pixels(content)
+        return _find_png_damage(content)
     if image.format == "WEBP":
         return _find_webp_damage(content, image)
     end = _find_jpeg_end(content)
     return "it has no end" if end is None else _find_jpeg_damage(content[:end])
-
-
-def _find_lack_of_pixels(content: bytes) -> str:
-    """Look whether a PNG whose checksums are right has as many bytes of pixels as its size asks."""
-    packed = zlib.decompressobj()
-    start, n_bytes, n_found = 8, 0, 0
-    while start < len(content):
-        length = int.from_bytes(content[start : start + 4], "big")
-        kind, data = content[start + 4 : start + 8], content[start + 8 : start + 8 + length]
-        if kind == b"IHDR":
-            n_bytes = _count_png_bytes(data)
-        if kind == b"IDAT":
-            # In pieces, so that a bomb takes no memory.
-            while data and n_found < n_bytes:
-                n_found += len(packed.decompress(data, INFLATED_BYTES))
-                data = packed.unconsumed_tail
-        start += 12 + length
-    n_found += len(packed.flush()) if n_found < n_bytes else 0
-    return "" if n_found >= n_bytes else "it has fewer pixels than it says"
 
 
 def _count_png_bytes(header: bytes) -> int:
@@ -201,7 +182,9 @@ def _count_png_bytes(header: bytes) -> int:
 
 
 def _find_png_damage(content: bytes) -> str:
-    start = len(b"\x89PNG\r\n\x1a\n")
+    """Look for wrong checksums, and for fewer bytes of pixels than the size of the image asks."""
+    packed = zlib.decompressobj()
+    start, n_bytes, n_found = len(b"\x89PNG\r\n\x1a\n"), 0, 0
     while start < len(content):
         length = int.from_bytes(content[start : start + 4], "big")
         kind = content[start + 4 : start + 8]
@@ -210,8 +193,17 @@ def _find_png_damage(content: bytes) -> str:
             return "it has no end"
         if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             return f"a checksum is wrong at byte {start}"
+        data = content[start + 8 : end]
+        if kind == b"IHDR":
+            n_bytes = _count_png_bytes(data)
+        if kind == b"IDAT":
+            # In pieces, so that a bomb takes no memory.
+            while data and n_found < n_bytes:
+                n_found += len(packed.decompress(data, INFLATED_BYTES))
+                data = packed.unconsumed_tail
         if kind == b"IEND":
-            return ""
+            n_found += len(packed.flush()) if n_found < n_bytes else 0
+            return "" if n_found >= n_bytes else "it has fewer pixels than it says"
         start = end + 4
     return "it has no end"
 
