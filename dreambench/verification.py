@@ -177,7 +177,7 @@ def _verify_pixels(
                 why = "where the images lie is written nowhere; name their folder with --images"
                 yield Verified(what, NOT_CHECKED, [why])
                 return
-            shown = _find_external(images, options.images_dir, options, Path(cache), progress)
+            shown = find_external(images, options.images_dir, options, Path(cache), progress)
             there = shown.hash_images()
             faults = [
                 f"not the file that was scored: {name}"
@@ -209,9 +209,10 @@ def _verify_pixels(
         yield Verified(f"scores of {name_some(sorted(left))}", NOT_CHECKED, [why])
 
 
-def _find_external(
+def find_external(
     images: ImageSet, images_dir: Path, options: VerifyOptions, cache_dir: Path, progress: Progress
 ) -> ImageSet:
+    """Return scores of external images as an image set that knows where its images lie."""
     manifest = images.manifest
     request = ExternalRequest(
         folder=images_dir, protocol=images.protocol, name=images.name,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from dreambench.artifacts.manifest import Record
+from dreambench.artifacts.manifest import StoredPart
 from dreambench.errors import UserError, name_some
 from dreambench.storage.files import read_json, write_json
 
@@ -17,7 +17,7 @@ USER_ERROR = UserError.__name__
 NOT_TRIED = "not tried"
 
 
-class Failure(Record):
+class Failure(StoredPart):
     """One thing that did not work. `subject` is empty where it holds for all of them.
 
     `n_images` images are missing because of it. `traceback` is a file of the run folder; what was
@@ -37,7 +37,7 @@ class Failure(Record):
         return _explain(self.error, self.message)
 
 
-class FailureGroup(Record):
+class FailureGroup(StoredPart):
     """Failures of one stage with the same reason."""
 
     error: str

@@ -31,13 +31,13 @@ FORMAT = 4
 FILE_NAME = "run.json"
 
 
-class Record(BaseModel):
+class StoredPart(BaseModel):
     """A part of a file of this package: fields that are not its own are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CodeState(Record):
+class CodeState(StoredPart):
     """Version and, in a git checkout, commit and whether files of the package differ from it."""
 
     version: str
@@ -49,7 +49,7 @@ class CodeState(Record):
         return f"code {self.commit or 'release'} ({self.version}{changed})"
 
 
-class Compute(Record):
+class Compute(StoredPart):
     """What floating-point sums depend on besides versions.
 
     `threads` are those that torch trains and draws with on a CPU; `cpu` is the instruction set that
@@ -63,7 +63,7 @@ class Compute(Record):
     limits: dict[str, str]
 
 
-class Session(Record):
+class Session(StoredPart):
     """When somebody worked on the folder, with which versions, and on what."""
 
     started: str
@@ -74,7 +74,7 @@ class Session(Record):
     compute: Compute
 
 
-class Digests(Record):
+class Digests(StoredPart):
     """What the numbers depend on; external images have protocol, data and images alone."""
 
     protocol: str
@@ -86,7 +86,7 @@ class Digests(Record):
     images: str | None = None
 
 
-class RecipeRecord(Record):
+class RecipeRecord(StoredPart):
     """The recipe of a run with its one table; `code` says which code a method from outside is."""
 
     name: FileName
@@ -100,14 +100,14 @@ class RecipeRecord(Record):
     n_references: int | None = None
 
 
-class ProblemGroup(Record):
+class ProblemGroup(StoredPart):
     """All problems of one kind in a folder of images, and the first names."""
 
     n_images: int
     names: list[str]
 
 
-class ProblemRecord(Record):
+class ProblemRecord(StoredPart):
     """One thing that is not as the protocol has it; `name` is a path inside the folder."""
 
     kind: str
@@ -116,7 +116,7 @@ class ProblemRecord(Record):
     detail: str
 
 
-class ImageInfo(Record):
+class ImageInfo(StoredPart):
     """What a folder of external images was like when it was scored."""
 
     layout: str
@@ -128,7 +128,7 @@ class ImageInfo(Record):
     problems: dict[str, ProblemGroup]
 
 
-class _Head(Record):
+class _Head(StoredPart):
     format: Literal[4] = 4
     protocol: Protocol
     subjects: list[FileName]

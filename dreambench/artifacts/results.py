@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.long_texts import CutText
-from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, ProblemGroup, Record
+from dreambench.artifacts.manifest import CodeState, Digests, ImageInfo, ProblemGroup, StoredPart
 from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.storage.csv_files import show_cell
 from dreambench.storage.files import render_json, sha256_bytes, write_bytes
@@ -41,7 +41,7 @@ Prompts = Literal["all", "not-property"]
 _METADATA = b"dreambench"
 
 
-class MetricInfo(Record):
+class MetricInfo(StoredPart):
     """What a metric is, as far as tables and tests need it.
 
     `low` and `high` end its range, None where it has no end. `listed` says whether the protocol
@@ -78,7 +78,7 @@ class MetricInfo(Record):
         return f"{self.title} {'(up)' if self.higher_is_better else '(down)'}"
 
 
-class _ScoreMetadata(Record):
+class _ScoreMetadata(StoredPart):
     """What scores.parquet holds besides rows."""
 
     metrics: list[MetricInfo]
@@ -106,7 +106,7 @@ class ScoreTable:
     problems: Mapping[str, ProblemGroup] = field(default_factory=dict)
 
 
-class Part(Record):
+class Part(StoredPart):
     """A mean over subjects with its interval; `no_interval` says why there is none."""
 
     mean: float | None
@@ -116,7 +116,7 @@ class Part(Record):
     no_interval: str | None
 
 
-class MetricSummary(Record):
+class MetricSummary(StoredPart):
     """One metric of an image set.
 
     `whole` is over the metric's own prompts (`info.prompts`), `property` over property prompts
@@ -130,7 +130,7 @@ class MetricSummary(Record):
     n_expected: int
 
 
-class Summary(Record):
+class Summary(StoredPart):
     """The numbers of an image set, with everything that they depend on."""
 
     method: str

@@ -53,6 +53,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
 class BaseModel:
     """A base model. `name` picks the table in a recipe; `location` is a folder or a hub id.
 
+    `licence` is that of the weights, as their hub page or their package names it.
     `weights_file` is the denoising network's file of weights in the pipeline's folder. The counts
     are of parameters: `n_denoiser` of that network, `n_other` of autoencoder and text encoders,
     `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
@@ -67,6 +68,7 @@ class BaseModel:
     family: Family = "stable-diffusion"
     size_px: int = 512
     weights_file: str = "unet/diffusion_pytorch_model.safetensors"
+    licence: str = ""
     n_download_bytes: int = 0
     n_denoiser_parameters: int = 0
     n_other_parameters: int = 0
@@ -109,6 +111,7 @@ BASE_MODELS = {
         BaseModel(
             "mini",
             str(PACKAGE_DIR / "mini" / "weights" / "base"),
+            licence="apache-2.0",
             n_denoiser_parameters=9_310_568,
             n_other_parameters=2_856_867,
             n_text_parameters=1_396_416,
@@ -123,6 +126,7 @@ BASE_MODELS = {
             "sd15",
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
             "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            licence="creativeml-openrail-m",
             n_download_bytes=4_270_000_000,
             n_denoiser_parameters=859_520_964,
             n_other_parameters=206_714_343,
@@ -137,6 +141,7 @@ BASE_MODELS = {
             "sd21",
             "stabilityai/stable-diffusion-2-1",
             "5cae40e6a2745ae2b01ad92ae5043f95f23644d6",
+            licence="openrail++",
             n_download_bytes=5_160_000_000,
             size_px=768,
             n_denoiser_parameters=865_910_724,
@@ -154,6 +159,7 @@ BASE_MODELS = {
             "stabilityai/stable-diffusion-2-1-unclip",
             "e99f66a92bdcd1b0fb0d4b6a9b81b3b37d8bea44",
             "unclip",
+            licence="openrail++",
             n_download_bytes=7_750_000_000,
             size_px=768,
             n_denoiser_parameters=870_173_124,
@@ -169,6 +175,7 @@ BASE_MODELS = {
             "stabilityai/stable-diffusion-xl-base-1.0",
             "462165984030d82259a11f4367a4eed129e94a7b",
             "sdxl",
+            licence="openrail++",
             n_download_bytes=13_880_000_000,
             size_px=1024,
             n_denoiser_parameters=2_567_463_684,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import random
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,16 +28,35 @@ N_LINES = 20
 """How many faults of one kind are printed; --json has them all."""
 
 
+def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose which images are scored again: `share` of them, and `seed`."""
+
+    @user_errors
+    @functools.wraps(command)
+    def wrapped(*args: Any, sample: str, everything: bool, seed: int | None, **kwargs: Any) -> Any:
+        share = 1.0 if everything else parse_share(sample)
+        drawn = random.SystemRandom().randrange(2**16) if seed is None else seed
+        return command(*args, share=share, seed=drawn, **kwargs)
+
+    for option in (
+        click.option(
+            "--seed", type=click.IntRange(0), help="Draw this sample again.  [default: another]"
+        ),
+        click.option("--all", "everything", is_flag=True, help="Score all images again."),
+        click.option(
+            "--sample",
+            default="5 %",
+            show_default=True,
+            help="Share of the images that are scored again from their pixels; 0 for none.",
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--sample",
-    default="5 %",
-    show_default=True,
-    help="Share of the images that are scored again from their pixels; 0 for none.",
-)
-@click.option("--all", "everything", is_flag=True, help="Score all images again.")
-@click.option("--seed", type=click.IntRange(0), help="Draw this sample again.  [default: another]")
+@sample_options
 @click.option(
     "--images",
     "images_dir",
@@ -48,7 +70,7 @@ N_LINES = 20
 @json_option
 @user_errors
 def verify(
-    folder: Path, sample: str, everything: bool, seed: int | None, images_dir: Path | None,
+    folder: Path, share: float, seed: int, images_dir: Path | None,
     metrics: tuple[str, ...], encoders: tuple[str, ...], workers: int, data_dir: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
@@ -56,14 +78,12 @@ def verify(
 
     The exit code is 0 where all that was checked is right, and 1 where something is not.
     """
-    share = 1.0 if everything else parse_share(sample)
-    drawn = random.SystemRandom().randrange(2**16) if seed is None else seed
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
     from dreambench.verification import FAILED, VerifyOptions  # noqa: PLC0415
     from dreambench.verification import verify as check  # noqa: PLC0415
 
     options = VerifyOptions(
-        share=share, seed=drawn, images_dir=images_dir, metrics=metrics,
+        share=share, seed=seed, images_dir=images_dir, metrics=metrics,
         encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
     )  # fmt: skip
     with show_progress() as progress:
@@ -74,7 +94,7 @@ def verify(
             {
                 "passed": is_right,
                 "share": share,
-                "seed": drawn,
+                "seed": seed,
                 "checks": [asdict(f) for f in found],
             }
         )
@@ -85,7 +105,7 @@ def verify(
             if len(one.lines) > N_LINES:
                 say(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
         if 0 < share < 1:
-            say(f"The sample was drawn with --seed {drawn}.")
+            say(f"The sample was drawn with --seed {seed}.")
     raise SystemExit(0 if is_right else 1)
 
 

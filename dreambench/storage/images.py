@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
@@ -340,6 +341,16 @@ def is_lossy(path: Path) -> bool:
     return True
 
 
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    '<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    'xmlns:dreambench="https://github.com/dreambench/dreambench/" Iptc4xmpExt:DigitalSourceType='
+    '"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia" '
+    'dreambench:note="{about}"/></rdf:RDF></x:xmpmeta>'
+)
+
+
 def encode_generated(image: Image.Image, note: Mapping[str, Any]) -> bytes:
     """Return PNG bytes with a note in them that says that, and from what, it was generated.
 
@@ -350,4 +361,16 @@ def encode_generated(image: Image.Image, note: Mapping[str, Any]) -> bytes:
     info.add_text("dreambench", json.dumps({"generated": True, **note}, sort_keys=True))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def encode_generated_webp(image: Image.Image, note: Mapping[str, Any], *, quality: int) -> bytes:
+    """Return WebP bytes that say, in XMP, that and from what the image was generated.
+
+    The kind of source is IPTC's "trained algorithmic media"; the note is as for
+    `encode_generated`.
+    """
+    about = escape(json.dumps({"generated": True, **note}, sort_keys=True), {'"': "&quot;"})
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=4, xmp=XMP.format(about=about).encode())
     return buffer.getvalue()

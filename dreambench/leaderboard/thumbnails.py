@@ -1,0 +1,59 @@
+"""The strip of thumbnails of a record: generated images, small enough to travel with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dreambench.artifacts.image_set import ImageSet, is_class_image
+from dreambench.artifacts.record import MAX_BYTES, THUMBNAILS_NAME
+from dreambench.storage.images import encode_generated_webp, load_image
+
+MAX_SIDE_PX, GAP_PX = 128, 4
+N_ROWS, N_COLUMNS = 6, 8
+QUALITIES = (85, 70, 50, 30, 10)
+
+
+def make_thumbnails(images: ImageSet, note: Mapping[str, Any]) -> bytes:
+    """Return a WebP strip: a row a subject, an image a prompt, as many as there is room for.
+
+    `note` is written into it, with the fact that the images were generated; see
+    `encode_generated_webp`. Empty where no image is there.
+    """
+    rows = _choose_rows(images)
+    if not rows:
+        return b""
+    pictures = [[load_image(path) for path in row] for row in rows]
+    for picture in (picture for row in pictures for picture in row):
+        picture.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    side = max(max(picture.size) for row in pictures for picture in row) + GAP_PX
+    size = (side * max(map(len, rows)) - GAP_PX, side * len(rows) - GAP_PX)
+    strip = Image.new("RGB", size, "white")
+    for y, row in enumerate(pictures):
+        for x, picture in enumerate(row):
+            strip.paste(picture, (x * side, y * side))
+    encoded = (encode_generated_webp(strip, note, quality=quality) for quality in QUALITIES)
+    return next((one for one in encoded if len(one) <= MAX_BYTES[THUMBNAILS_NAME]), b"")
+
+
+def _choose_rows(images: ImageSet) -> list[list[Path]]:
+    """Return the files to show: subjects and prompts from all over the protocol."""
+    rows = []
+    for subject in _spread([subject.name for subject in images.subjects], N_ROWS):
+        first: dict[str, Path] = {}
+        for unit, path in images.made_images(subject):
+            if not is_class_image(unit):
+                first.setdefault(unit.prompt_id, path)
+        if first:
+            rows.append([first[name] for name in _spread(list(first), N_COLUMNS)])
+    return rows
+
+
+def _spread(names: Sequence[str], n: int) -> list[str]:
+    """Return at most `n` of some names, evenly from first to last."""
+    if len(names) <= n:
+        return list(names)
+    return [names[index * (len(names) - 1) // (n - 1)] for index in range(n)]
