@@ -82,9 +82,10 @@ def make_scores(cells: pd.DataFrame, metrics: Sequence[str], *, replicate: int =
 def list_images(cells: pd.DataFrame, *, replicate: int = 1) -> dict[str, str | None]:
     """Return the SHA-256 of each planned image by its path in a run folder; None if missing."""
     own = cells[(cells["replicate"] == replicate) & (cells["index"] != WHOLE_PROMPT)]
+    places = zip(own["subject"], own["prompt"], own["index"], own["sha256"], strict=True)
     return {
-        f"images/{row.subject}/{row.prompt}/{row.index_}.png": row.sha256
-        for row in own.rename(columns={"index": "index_"}).itertuples()
+        f"images/{subject}/{prompt}/{index}.png": None if pd.isna(sha256) else sha256
+        for subject, prompt, index, sha256 in places
     }
 
 

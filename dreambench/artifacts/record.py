@@ -6,13 +6,12 @@ code. `record.schema.json` beside this module is its JSON Schema.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
 from dreambench.artifacts.cells import list_images, parse_cells
@@ -49,13 +48,9 @@ Evaluator = Literal["authors", "third-party", "maintainers"]
 Status = Literal["submitted", "re-scored", "re-run", "withdrawn"]
 
 
-def _check_address(address: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s]*)?", address) or len(address) > 500:
-        raise ValueError("it is not a web address without a password, https://...")
-    return address
-
-
-Address = Annotated[str, AfterValidator(_check_address)]
+_ADDRESS = r"^https?://[^\s/@]+(/[^\s]*)?$"
+Address = Annotated[str, Field(pattern=_ADDRESS, max_length=500)]
+"""Of the web, without a name and password."""
 
 
 class BaseModelPart(StoredPart):
@@ -194,6 +189,22 @@ class Record(StoredPart):
     def path(self) -> Path:
         """Where its folder stands among records."""
         return Path(self.protocol.name) / self.method.name / self.digest
+
+
+def check_address(option: str, address: str | None) -> str | None:
+    """Return an address that a record may have.
+
+    Raises:
+        UserError: it is none; says by which option it came.
+    """
+    try:
+        return TypeAdapter(Address | None).validate_python(address)
+    except ValidationError as error:
+        raise UserError(
+            f"{option}: {address} is not an address of the web",
+            hint="write it as https://..., without a name and password",
+            code="invalid-value",
+        ) from error
 
 
 def digest_record(

@@ -8,7 +8,7 @@ from typing import get_args
 
 import click
 
-from dreambench.artifacts.record import FILE_NAME, Evaluator
+from dreambench.artifacts.record import FILE_NAME, Evaluator, check_address
 from dreambench.cli.shared import (
     data_option,
     encoder_option,
@@ -82,7 +82,9 @@ def submit(
     )  # fmt: skip
     about = submission.About(
         title=title, source=source, track=track, base_model=base_model, evaluator=evaluator,
-        licence=licence, paper_url=paper_url, code_url=code_url, images_url=images_url,
+        licence=licence, paper_url=check_address("--paper", paper_url),
+        code_url=check_address("--code", code_url),
+        images_url=check_address("--images", images_url),
     )  # fmt: skip
     with show_progress() as progress:
         made = submission.submit(folder, about, options, progress=progress)
