@@ -15,6 +15,8 @@ from dreambench.text import make_lines_printable, make_printable
 
 MAX_LINE = 2000
 """Characters of a problem or of a hint."""
+MAX_LINES = 20
+"""How many problems are listed."""
 
 
 class UserError(Exception):
@@ -31,9 +33,12 @@ class UserError(Exception):
 
     @classmethod
     def listed(cls, problems: Sequence[str], *, hint: str, code: str = "") -> Self:
-        """Several problems at once, a line for each."""
+        """Several problems at once, a line for each; of many the first, and how many more."""
         error = cls("; ".join(problems), hint=hint, code=code)
-        lines = [_in_a_line(problem) for problem in problems]
+        # The same may be wrong in many places that have one name.
+        lines = list(dict.fromkeys(_in_a_line(problem) for problem in problems))
+        if len(lines) > MAX_LINES:
+            lines = [*lines[:MAX_LINES], f"and {len(lines) - MAX_LINES} more"]
         error.args = ("\n".join([*lines[:-1], f"{lines[-1]}; {error.hint}"]),)
         return error
 

@@ -33,6 +33,7 @@ PIXELS_PER_ZERO = {b"VP8 ": 20, b"VP8L": 2}
 3.5 lossless)."""
 SAME_LEVELS = 16
 INFLATED_BYTES = 1_000_000
+PNG_HEADER_BYTES = 13
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 ADAM7 = (
     (0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
@@ -196,6 +197,8 @@ def _find_png_damage(content: bytes) -> str:
             return f"a checksum is wrong at byte {start}"
         data = content[start + 8 : end]
         if kind == b"IHDR":
+            if length != PNG_HEADER_BYTES:
+                return f"its header has {length} bytes"
             n_bytes = _count_png_bytes(data)
         if kind == b"IDAT":
             # In pieces, so that a bomb takes no memory.

@@ -144,3 +144,12 @@ def test_a_megabyte_of_a_strangers_text_does_not_hide_what_is_said_of_it():
     assert len(str(error)) < MAX_LINE + 100
     assert str(error).startswith("the digest aaa")
     assert str(error).endswith("is not that of the run; restore it")
+
+
+def test_of_many_problems_the_first_are_listed_once_each():
+    same = UserError.listed(["x is no y"] * 3000, hint="write y")
+    assert str(same) == "x is no y; write y"
+    many = str(UserError.listed([f"{n} is no y" for n in range(3000)], hint="write y"))
+    lines = many.splitlines()
+    assert len(lines) == 21 and lines[0] == "0 is no y"
+    assert lines[-1] == "and 2980 more; write y"

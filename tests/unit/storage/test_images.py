@@ -403,6 +403,18 @@ def test_a_png_that_says_more_rows_than_it_has_is_refused(tmp_path, mode, size):
     assert "fewer pixels than it says" in str(caught.value)
 
 
+@pytest.mark.parametrize("more", [b"\0", b"\0\0", bytes(100)])
+def test_a_png_with_a_longer_header_is_refused(tmp_path, more):
+    path = save(tmp_path / "a.png", Image.new("RGB", (8, 8)))
+    content = path.read_bytes()
+    header = content[12:29] + more
+    length, check = (n.to_bytes(4, "big") for n in (13 + len(more), zlib.crc32(header)))
+    path.write_bytes(content[:8] + length + header + check + content[33:])
+    with pytest.raises(images.ImageError) as caught:
+        images.load_image(path)
+    assert f"header has {13 + len(more)} bytes" in str(caught.value)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (4, 3), (5, 5), (8, 8), (9, 17), (64, 33)])
 def test_an_interlaced_png_has_the_bytes_of_seven_passes(tmp_path, width, height):
     """Written here, since PIL only reads them."""
