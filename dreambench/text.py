@@ -48,3 +48,16 @@ def _is_seen(letter: str) -> bool:
 
 def _spell(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
+
+
+_FOLDERS = re.compile(r"(?:(?<![\w./\\])[A-Za-z]:)?(?<![\w./\\])[/\\](?:[^/\\\s'\"]+[/\\])+")
+
+
+def hide_folders(text: str) -> str:
+    """Return a message in one line with names of files but not of the folders of this machine."""
+    return " ".join(_FOLDERS.sub("", text).split())
+
+
+def names_folder(text: str) -> bool:
+    """Return whether a text has a path that starts at the root or the home of a machine."""
+    return bool(_FOLDERS.search(text))

@@ -17,7 +17,6 @@ from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.summary import mean_reference_bounds
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
 from dreambench.artifacts.cells import make_cells, render_cells
-from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet, list_replicates, read_image_set
 from dreambench.artifacts.manifest import (
     ExternalManifest,
@@ -48,12 +47,11 @@ from dreambench.leaderboard.numbers import compute_metrics
 from dreambench.leaderboard.thumbnails import make_thumbnails
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.files import make_dir, sha256_bytes, write_together
+from dreambench.text import names_folder
 from dreambench.verification import FAILED, VerifyOptions, find_external, verify
 
 NO_PHOTOS = "no photos"
 """The track of a row that saw no photo of the subject."""
-_ABSOLUTE = re.compile(r"(?<![\w:/.])(?:/|~/|[A-Za-z]:\\)[^\s'\",;:]*[/\\][^\s'\",;:]*")
-"""What looks like the path of a file on a machine."""
 COMMON_NAMES = frozenset(("root", "user", "admin", "ubuntu", "runner", "localhost"))
 """Names of users and machines that say nothing of either."""
 
@@ -177,7 +175,7 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         n_images_expected=len(images.plan.images),
         missing=missing[:MAX_MISSING],
         n_failed=summary.n_failed,
-        failures=_hide_paths(summary.failures),
+        failures=summary.failures,
         problems=summary.problems,
         cut_texts=summary.cut_texts,
         images=manifest.images,
@@ -290,16 +288,6 @@ def _list_sessions(sessions: Sequence[Session]) -> list[Session]:
     return list(kinds.values())
 
 
-def _hide_paths(failures: Mapping[str, Sequence[FailureGroup]]) -> dict[str, list[FailureGroup]]:
-    return {
-        stage: [
-            group.model_copy(update={"message": _ABSOLUTE.sub("PATH", group.message)})
-            for group in groups
-        ]
-        for stage, groups in failures.items()
-    }
-
-
 def _check_private(record: Record) -> None:
     """Refuse to let a path, or a name of this machine or its user, out with a record.
 
@@ -314,7 +302,7 @@ def _check_private(record: Record) -> None:
     for key, value in flatten(record.model_dump(mode="json")).items():
         if not isinstance(value, str) or key.endswith("_url"):
             continue
-        if _ABSOLUTE.search(value) or any(word.search(value) for word in words):
+        if names_folder(value) or any(word.search(value) for word in words):
             raise UserError(
                 f"the record would say where or by whom it was made, in {key}: {value}",
                 hint="write a relative path, or another name, in the recipe or protocol; run again",

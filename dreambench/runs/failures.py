@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from dreambench.errors import (
 )
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import ImageError
-from dreambench.text import make_printable
+from dreambench.text import hide_folders, make_printable
 
 N_SAME_BATCHES = 3
 """So many batches of a subject in a row may fail with the same words; then it is left."""
@@ -35,16 +34,9 @@ N_SAME_SUBJECTS = 2
 """A UserError in the same words for so many subjects in a row is about none of them."""
 MAX_MESSAGE = 300
 
-_FOLDERS = re.compile(r"(?:(?<![\w./\\])[A-Za-z]:)?(?<![\w./\\])[/\\](?:[^/\\\s'\"]+[/\\])+")
-
 
 def _say(line: str) -> None:
     print(make_printable(line), file=sys.stderr)  # noqa: T201
-
-
-def hide_folders(text: str) -> str:
-    """Return a message in one line with names of files but not of the folders of this machine."""
-    return " ".join(_FOLDERS.sub("", text).split())
 
 
 class FailureLog:

@@ -14,8 +14,8 @@ from own_method import N_IMAGES, OWN, images_of, run_own
 from PIL import Image
 
 from dreambench.artifacts.results import Summary
-from dreambench.runs.failures import hide_folders
 from dreambench.storage.files import read_json
+from dreambench.text import hide_folders
 
 FAULTS = [
     ("constructor raise", "RuntimeError: no engine in v8.bin", 2 * N_IMAGES),
