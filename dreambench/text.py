@@ -14,8 +14,11 @@ import unicodedata
 _SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 # Letters and marks by their category, but nothing is drawn for them (Default_Ignorable, braille).
 _BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
-# Joiners make words of Persian and of Indian scripts, and emoji, out of letters of their own.
-_JOINER = re.compile("(?<=[^\x00-\u02ff])[\u200c\u200d](?=[^\x00-\u02ff])")
+_JOINERS = "\u200c\u200d"
+_MODIFIERS = "\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
+"""What may follow an emoji and belongs to it: a style, and colours of skin."""
+_CONTEXT = 40
+"""Letters on each side of a joiner that say whether it joins them."""
 
 
 def make_printable(text: str) -> str:
@@ -30,11 +33,28 @@ def make_printable(text: str) -> str:
     text = _SURROGATES.sub(lambda found: _spell(found[0]), text)
     # A name from the system holds bytes that its encoding does not know (PEP 383).
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    joiners = {found.start() for found in _JOINER.finditer(text)}
-    return "".join(
-        letter if index in joiners or _is_seen(letter) else _spell(letter)
-        for index, letter in enumerate(text)
+    text = "".join(
+        letter if letter in _JOINERS or _is_seen(letter) else _spell(letter) for letter in text
     )
+    # From the last to the first, so that places before one stay.
+    for index in reversed([found.start() for found in re.finditer(f"[{_JOINERS}]", text)]):
+        if not _joins(text, index):
+            text = text[:index] + _spell(text[index]) + text[index + 1 :]
+    return text
+
+
+def _joins(text: str, index: int) -> bool:
+    """Return whether a joiner stands between letters, or emoji, that it changes (RFC 5892, A)."""
+    from idna.core import valid_contextj  # noqa: PLC0415  (large tables, and rarely needed)
+
+    before, behind = text[max(0, index - _CONTEXT) : index], text[index + 1 : index + 1 + _CONTEXT]
+    emoji = before.rstrip(_MODIFIERS)
+    if emoji and behind and {unicodedata.category(c) for c in (emoji[-1], behind[0])} == {"So"}:
+        return True
+    try:
+        return bool(valid_contextj(before + text[index] + behind, len(before)))
+    except ValueError:  # A neighbour that Unicode knows nothing of.
+        return False
 
 
 def make_lines_printable(text: str) -> str:

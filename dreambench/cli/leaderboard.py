@@ -68,7 +68,7 @@ def submit(
     dry_run: bool, share: float, seed: int, metrics: tuple[str, ...], encoders: tuple[str, ...],
     workers: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Make a record of a run, or of the scores of external images, for a leaderboard.
+    """Make a record of a run, or of external scores, for a leaderboard.
 
     The folder has to pass `dreambench verify`. Replicates that lie beside the run go with it.
     """

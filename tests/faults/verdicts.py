@@ -76,10 +76,13 @@ def find_in_output(done: Done, *, may_fail: bool = True) -> list[Fault]:
 
 
 def find_controls(text: str) -> str:
-    """Return characters that a terminal obeys and that no output of ours has."""
+    """Return characters that a terminal obeys and that no output of ours has.
+
+    Joiners are for `tests/unit/test_text.py`: between some letters they belong.
+    """
     found = {
         c for c in text
-        if (unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") and c not in "\n\t\r\u200d")
+        if (unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") and c not in "\n\t\r\u200c\u200d")
     }  # fmt: skip
     return "".join(sorted(found))
 

@@ -116,6 +116,17 @@ def test_what_is_not_seen_is_spelled(name):
     assert make_printable(HOSTILE[name]) == SPELLED[name]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Д\u200c‰", "\u0424\u200c\u0673", "丐\u200d丑", "\u200d", "می\u200c", "\u200cروم",
+        "🐕\u200dж", "\u202e\u200c\u202e", "می\u200c\u200dروم",
+    ],
+)  # fmt: skip
+def test_a_joiner_that_joins_nothing_is_spelled(text):
+    assert not re.search("[\u200c\u200d]", make_printable(text))
+
+
 @settings(deadline=None)
 @given(texts)
 def test_printable_text_is_one_line_that_utf_8_has_and_stays_as_it_is(text):
@@ -144,7 +155,7 @@ def test_names_of_people_and_places_stay(text):
 def test_errors_are_one_line(text, tmp_path):
     error = UserError(f"no subject named '{text}'", hint=text, code="x")
     assert is_harmless(str(error), lines=False)
-    both = UserError.listed([text, text], hint=text, code="x")
+    both = UserError.listed([text, f"{text} again"], hint=text, code="x")
     assert str(both).count("\n") == 1
     assert is_harmless(str(both))
     path = tmp_path / "a.toml"
