@@ -89,5 +89,6 @@ for _command in (
     checks.tokens,
     checks.doctor,
     checks.metrics,
+    leaderboard.leaderboard,
 ):
     main.add_command(_command)

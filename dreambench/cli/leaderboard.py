@@ -108,3 +108,63 @@ def submit(
         say("Nothing was written. --json shows all of record.json.")
     else:
         say(f"Check it as others will: dreambench leaderboard check {target}")
+
+
+@click.group()
+def leaderboard() -> None:
+    """What a leaderboard is made of: records, and rows of papers."""
+
+
+@leaderboard.command()
+@click.option("--method", default="", help="Only methods with this in their name.")
+@click.option(
+    "--benchmark",
+    default="dreambench",
+    show_default=True,
+    help="Only rows on this set of subjects and prompts; all for every one.",
+)
+@click.option(
+    "--references",
+    type=click.Choice(["all", "one", "unknown"]),
+    help="Only rows scored against all photos of a subject, or against one.",
+)
+@click.option(
+    "--convention", help="Only rows under this convention (list conventions), or unknown."
+)
+@click.option("--track", help="Only rows of this track: tuned, tuning-free, no photos, unknown.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+@user_errors
+def published(
+    method: str, benchmark: str, references: str | None, convention: str | None,
+    track: str | None, as_csv: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """List what papers print, with convention and source.
+
+    None of these numbers has been checked here, and rows of two conventions cannot be compared.
+    """
+    from dreambench.leaderboard.published import (  # noqa: PLC0415
+        COLUMNS,
+        choose_published,
+        explain_references,
+        load_published,
+        make_published_table,
+    )
+    from dreambench.report.terminal import print_table  # noqa: PLC0415
+    from dreambench.storage.csv_files import format_csv  # noqa: PLC0415
+
+    rows = load_published()
+    chosen = choose_published(
+        rows, method=method, benchmark=None if benchmark == "all" else benchmark,
+        references=references, convention=convention, track=track,
+    )  # fmt: skip
+    found = [row.model_dump(by_alias=True) for row in chosen]
+    if as_json:
+        print_json(found)
+    elif as_csv:
+        for line in format_csv(COLUMNS, found).splitlines():
+            say(line)
+    else:
+        title = f"{len(chosen)} of {len(rows)} rows of papers, none of them checked here"
+        print_table(title, make_published_table(chosen))
+        say(explain_references(rows))
