@@ -1,4 +1,4 @@
-"""Rows of papers: each row that was read is kept or named with a reason, and none is taken amiss."""
+"""Rows of papers: each row that was read is kept or left out with a reason."""
 
 import csv
 import importlib.util
