@@ -1,10 +1,10 @@
-"""`dreambench submit` and `dreambench leaderboard`."""
+"""`dreambench submit`, `dreambench export` and `dreambench leaderboard`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -21,6 +21,9 @@ from dreambench.cli.shared import (
     workers_option,
 )
 from dreambench.cli.verification import sample_options
+
+if TYPE_CHECKING:
+    from dreambench.leaderboard.exporting import Format
 
 
 @click.command()
@@ -108,6 +111,52 @@ def submit(
         say("Nothing was written. --json shows all of record.json.")
     else:
         say(f"Check it as others will: dreambench leaderboard check {target}")
+
+
+@click.command()
+@click.argument("record_dir", metavar="RECORD", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["every-eval-ever", "eval-results", "model-index"]),
+    required=True,
+    help="Every Eval Ever's JSON, the Hub's .eval_results, or the index of a model card.",
+)
+@click.option(
+    "--out",
+    "out_dir",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the file; it goes to the path that the format has for it.",
+)
+@click.option(
+    "--model",
+    metavar="OWNER/NAME",
+    help="Whose results these are, as the Hub calls it.  [default: dreambench/METHOD]",
+)
+@click.option(
+    "--dataset",
+    metavar="OWNER/NAME",
+    help="Of which Hub dataset they are.  [default: google/dreambooth for the paper's photos, "
+    "dreambench/PROTOCOL for others]",
+)
+@user_errors
+def export(
+    record_dir: Path, form: Format, out_dir: Path, model: str | None, dataset: str | None
+) -> None:
+    """Write a record in a format of the Hub or of Every Eval Ever."""
+    from dreambench.artifacts.record import read_record  # noqa: PLC0415  (imports pandas)
+    from dreambench.leaderboard.exporting import export_record, write_export  # noqa: PLC0415
+
+    record = read_record(record_dir)
+    files = export_record(record, form, model=model, dataset=dataset)
+    for path in write_export(files, out_dir):
+        say(f"Written: {path}")
+    if form == "eval-results":
+        say(
+            "It belongs into the model's repository. The Hub shows it where the dataset that it "
+            "names is a benchmark, with these tasks in its eval.yaml."
+        )
 
 
 @click.group()
