@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -24,6 +24,7 @@ from dreambench.cli.verification import sample_options
 
 if TYPE_CHECKING:
     from dreambench.leaderboard.exporting import Format
+    from dreambench.leaderboard.submission import Submission
 
 
 @click.command()
@@ -56,6 +57,12 @@ if TYPE_CHECKING:
 @click.option("--source", help="For external images: paper or report of the method.")
 @click.option("--track", help='For external images: what it may use, e.g. "tuned, all photos".')
 @click.option("--base-model", help="For external images: name of the base model.")
+@click.option(
+    "--push",
+    "repository",
+    metavar="OWNER/NAME",
+    help="Then open a pull request with it on this dataset repository of the Hub.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would go out, and write nothing.")
 @sample_options
 @metric_option
@@ -68,17 +75,19 @@ def submit(
     folder: Path, out_dir: Path, evaluator: Evaluator, paper_url: str | None,
     code_url: str | None, images_url: str | None, licence: str, images_dir: Path | None,
     title: str | None, source: str | None, track: str | None, base_model: str | None,
-    dry_run: bool, share: float, seed: int, metrics: tuple[str, ...], encoders: tuple[str, ...],
-    workers: int, data_dir: Path | None, as_json: bool,
+    repository: str | None, dry_run: bool, share: float, seed: int, metrics: tuple[str, ...],
+    encoders: tuple[str, ...], workers: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a record of a run, or of external scores, for a leaderboard.
 
     The folder has to pass `dreambench verify`. Replicates that lie beside the run go with it.
     """
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
-    from dreambench.leaderboard import submission  # noqa: PLC0415
+    from dreambench.leaderboard import hub, submission  # noqa: PLC0415
     from dreambench.verification import VerifyOptions  # noqa: PLC0415
 
+    if repository is not None:
+        hub.check_repository(repository)
     options = VerifyOptions(
         share=share, seed=seed, images_dir=images_dir, metrics=metrics,
         encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
@@ -91,14 +100,38 @@ def submit(
     )  # fmt: skip
     with show_progress() as progress:
         made = submission.submit(folder, about, options, progress=progress)
-    record = made.record
-    target = out_dir / record.path
+    target = out_dir / made.record.path
     if not dry_run:
         submission.write_submission(made, out_dir)
+    if not as_json:
+        _print_submission(made, target, dry_run=dry_run)
+    address = None
+    if repository is not None:
+        push = hub.Push(repository, PurePosixPath(made.record.path.as_posix()), made.files)
+        say(f"To {repository}, as a pull request: {push.target}", err=as_json)
+        if not dry_run:
+            address = hub.open_pull_request(push, target)
+            answer = f"Pull request: {address}" if address else "It has all of it already."
+            say(answer, err=as_json)
     if as_json:
         content = json.loads(made.files[FILE_NAME])
-        print_json({"folder": str(target), "written": not dry_run, "record": content})
+        print_json(
+            {
+                "folder": str(target),
+                "written": not dry_run,
+                "pull_request": address,
+                "record": content,
+            }
+        )
         return
+    if dry_run:
+        say("Nothing was written or sent. --json shows all of record.json.")
+    else:
+        say(f"Check it as others will: dreambench leaderboard check {target}")
+
+
+def _print_submission(made: Submission, target: Path, *, dry_run: bool) -> None:
+    record = made.record
     say(f"{target}{' would hold' if dry_run else ''}:")
     for name, content in made.files.items():
         say(f"  {name}  {len(content):,} bytes")
@@ -107,10 +140,6 @@ def submit(
     say(f"  of {record.n_images} of {record.n_images_expected} images{again}")
     if record.partial:
         say("It is partial, less than its protocol, and is never ranked.")
-    if dry_run:
-        say("Nothing was written. --json shows all of record.json.")
-    else:
-        say(f"Check it as others will: dreambench leaderboard check {target}")
 
 
 @click.command()

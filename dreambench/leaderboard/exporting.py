@@ -9,13 +9,13 @@ from typing import Any, Literal
 from dreambench.artifacts.record import Record
 from dreambench.errors import UserError
 from dreambench.leaderboard.every_eval_ever import make_every_eval_ever
+from dreambench.leaderboard.hub import NAME
 from dreambench.storage.files import make_dir, render_json, write_bytes
 from dreambench.text import make_printable
 
 Format = Literal["every-eval-ever", "eval-results", "model-index"]
 _RANKED = ("eval-results", "model-index")
 """The Hub ranks what it reads in these, and knows no partial row."""
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 PHOTOS = "google/dreambooth"
 """The Hub dataset of the paper's photos."""
 
@@ -52,7 +52,7 @@ def export_record(
     if dataset is None and record.protocol.dataset == "dreambooth":
         dataset = PHOTOS
     for option, name in (("--model", model), ("--dataset", dataset)):
-        if name is not None and not _HUB_NAME.fullmatch(name):
+        if name is not None and not NAME.fullmatch(name):
             raise UserError(
                 f"{option}: '{name}' is not a name on the Hub",
                 hint="it is OWNER/NAME, of letters, digits, '.', '_' and '-'",
