@@ -80,6 +80,7 @@ for _command in (
     *stages.COMMANDS,
     verification.verify,
     leaderboard.submit,
+    leaderboard.export,
     inspection.compare,
     inspection.status,
     inspection.list_,
@@ -89,5 +90,6 @@ for _command in (
     checks.tokens,
     checks.doctor,
     checks.metrics,
+    leaderboard.leaderboard,
 ):
     main.add_command(_command)

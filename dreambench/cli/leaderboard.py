@@ -1,14 +1,13 @@
-"""`dreambench submit` and `dreambench leaderboard`."""
+"""`dreambench submit`, `dreambench export` and `dreambench leaderboard`."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import get_args
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import click
 
-from dreambench.artifacts.record import FILE_NAME, Evaluator, check_address
 from dreambench.cli.shared import (
     data_option,
     encoder_option,
@@ -21,6 +20,11 @@ from dreambench.cli.shared import (
     workers_option,
 )
 from dreambench.cli.verification import sample_options
+
+if TYPE_CHECKING:
+    from dreambench.artifacts.record import Evaluator
+    from dreambench.leaderboard.exporting import Format
+    from dreambench.leaderboard.submission import Submission
 
 
 @click.command()
@@ -35,7 +39,7 @@ from dreambench.cli.verification import sample_options
 )
 @click.option(
     "--evaluator",
-    type=click.Choice(get_args(Evaluator)),
+    type=click.Choice(["authors", "third-party", "maintainers"]),
     default="authors",
     show_default=True,
     help="Who made these images, as seen from the method.",
@@ -53,6 +57,12 @@ from dreambench.cli.verification import sample_options
 @click.option("--source", help="For external images: paper or report of the method.")
 @click.option("--track", help='For external images: what it may use, e.g. "tuned, all photos".')
 @click.option("--base-model", help="For external images: name of the base model.")
+@click.option(
+    "--push",
+    "repository",
+    metavar="OWNER/NAME",
+    help="Then open a pull request with it on this dataset repository of the Hub.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would go out, and write nothing.")
 @sample_options
 @metric_option
@@ -65,17 +75,20 @@ def submit(
     folder: Path, out_dir: Path, evaluator: Evaluator, paper_url: str | None,
     code_url: str | None, images_url: str | None, licence: str, images_dir: Path | None,
     title: str | None, source: str | None, track: str | None, base_model: str | None,
-    dry_run: bool, share: float, seed: int, metrics: tuple[str, ...], encoders: tuple[str, ...],
-    workers: int, data_dir: Path | None, as_json: bool,
+    repository: str | None, dry_run: bool, share: float, seed: int, metrics: tuple[str, ...],
+    encoders: tuple[str, ...], workers: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a record of a run, or of external scores, for a leaderboard.
 
     The folder has to pass `dreambench verify`. Replicates that lie beside the run go with it.
     """
+    from dreambench.artifacts.record import FILE_NAME, check_address  # noqa: PLC0415
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
-    from dreambench.leaderboard import submission  # noqa: PLC0415
+    from dreambench.leaderboard import hub, submission  # noqa: PLC0415
     from dreambench.verification import VerifyOptions  # noqa: PLC0415
 
+    if repository is not None:
+        hub.check_repository(repository)
     options = VerifyOptions(
         share=share, seed=seed, images_dir=images_dir, metrics=metrics,
         encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
@@ -88,14 +101,38 @@ def submit(
     )  # fmt: skip
     with show_progress() as progress:
         made = submission.submit(folder, about, options, progress=progress)
-    record = made.record
-    target = out_dir / record.path
+    target = out_dir / made.record.path
     if not dry_run:
         submission.write_submission(made, out_dir)
+    if not as_json:
+        _print_submission(made, target, dry_run=dry_run)
+    address = None
+    if repository is not None:
+        push = hub.Push(repository, PurePosixPath(made.record.path.as_posix()), made.files)
+        say(f"To {repository}, as a pull request: {push.target}", err=as_json)
+        if not dry_run:
+            address = hub.open_pull_request(push, target)
+            answer = f"Pull request: {address}" if address else "It has all of it already."
+            say(answer, err=as_json)
     if as_json:
         content = json.loads(made.files[FILE_NAME])
-        print_json({"folder": str(target), "written": not dry_run, "record": content})
+        print_json(
+            {
+                "folder": str(target),
+                "written": not dry_run,
+                "pull_request": address,
+                "record": content,
+            }
+        )
         return
+    if dry_run:
+        say("Nothing was written or sent. --json shows all of record.json.")
+    else:
+        say(f"Check it as others will: dreambench leaderboard check {target}")
+
+
+def _print_submission(made: Submission, target: Path, *, dry_run: bool) -> None:
+    record = made.record
     say(f"{target}{' would hold' if dry_run else ''}:")
     for name, content in made.files.items():
         say(f"  {name}  {len(content):,} bytes")
@@ -104,7 +141,109 @@ def submit(
     say(f"  of {record.n_images} of {record.n_images_expected} images{again}")
     if record.partial:
         say("It is partial, less than its protocol, and is never ranked.")
-    if dry_run:
-        say("Nothing was written. --json shows all of record.json.")
+
+
+@click.command()
+@click.argument("record_dir", metavar="RECORD", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["every-eval-ever", "eval-results", "model-index"]),
+    required=True,
+    help="Every Eval Ever's JSON, the Hub's .eval_results, or the index of a model card.",
+)
+@click.option(
+    "--out",
+    "out_dir",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder for the file; it goes to the path that the format has for it.",
+)
+@click.option(
+    "--model",
+    metavar="OWNER/NAME",
+    help="Whose results these are, as the Hub calls it.  [default: dreambench/METHOD]",
+)
+@click.option(
+    "--dataset",
+    metavar="OWNER/NAME",
+    help="Of which Hub dataset they are.  [default: google/dreambooth for the paper's photos, "
+    "dreambench/PROTOCOL for others]",
+)
+@user_errors
+def export(
+    record_dir: Path, form: Format, out_dir: Path, model: str | None, dataset: str | None
+) -> None:
+    """Write a record in a format of the Hub or of Every Eval Ever."""
+    from dreambench.artifacts.record import read_record  # noqa: PLC0415  (imports pandas)
+    from dreambench.leaderboard.exporting import export_record, write_export  # noqa: PLC0415
+
+    record = read_record(record_dir)
+    files = export_record(record, form, model=model, dataset=dataset)
+    for path in write_export(files, out_dir):
+        say(f"Written: {path}")
+    if form == "eval-results":
+        say(
+            "It belongs into the model's repository. The Hub shows it where the dataset that it "
+            "names is a benchmark, with these tasks in its eval.yaml."
+        )
+
+
+@click.group()
+def leaderboard() -> None:
+    """What a leaderboard is made of: records, and rows of papers."""
+
+
+@leaderboard.command()
+@click.option("--method", default="", help="Only methods with this in their name.")
+@click.option(
+    "--benchmark",
+    default="dreambench",
+    show_default=True,
+    help="Only rows on this set of subjects and prompts; all for every one.",
+)
+@click.option(
+    "--references",
+    type=click.Choice(["all", "one", "unknown"]),
+    help="Only rows scored against all photos of a subject, or against one.",
+)
+@click.option(
+    "--convention", help="Only rows under this convention (list conventions), or unknown."
+)
+@click.option("--track", help="Only rows of this track: tuned, tuning-free, no photos, unknown.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+@user_errors
+def published(
+    method: str, benchmark: str, references: str | None, convention: str | None,
+    track: str | None, as_csv: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """List what papers print, with convention and source.
+
+    None of these numbers has been checked here, and rows of two conventions cannot be compared.
+    """
+    from dreambench.leaderboard.published import (  # noqa: PLC0415
+        COLUMNS,
+        choose_published,
+        explain_references,
+        load_published,
+        make_published_table,
+    )
+    from dreambench.report.terminal import print_table  # noqa: PLC0415
+    from dreambench.storage.csv_files import format_csv  # noqa: PLC0415
+
+    rows = load_published()
+    chosen = choose_published(
+        rows, method=method, benchmark=None if benchmark == "all" else benchmark,
+        references=references, convention=convention, track=track,
+    )  # fmt: skip
+    found = [row.model_dump(by_alias=True) for row in chosen]
+    if as_json:
+        print_json(found)
+    elif as_csv:
+        for line in format_csv(COLUMNS, found).splitlines():
+            say(line)
     else:
-        say(f"Check it as others will: dreambench leaderboard check {target}")
+        title = f"{len(chosen)} of {len(rows)} rows of papers, none of them checked here"
+        print_table(title, make_published_table(chosen))
+        say(explain_references(rows))
