@@ -128,6 +128,7 @@ def test_missing_images_are_counted_and_named_and_make_it_partial(runs, tmp_path
     sums.write_text("".join(f"{line}\n" for line in kept))
     invoke("score", run)
     invoke("summarise", run, "--allow-incomplete")
+    invoke("report", run)
     done = invoke("submit", run, "--out", tmp_path / "records", *NO_PIXELS)
     assert "partial" in done.stdout
     (folder,) = (tmp_path / "records").glob("*/*/*")
