@@ -36,16 +36,18 @@ def render_page(
     values: Mapping[str, Any],
     *,
     data: Mapping[str, Any] | None = None,
-    scripts: Sequence[Path] = (),
+    scripts: Sequence[str] = (),
+    styles: Sequence[str] = (),
     folders: Sequence[Path] = (),
 ) -> str:
     """Return a page: a template that extends base.html, filled with values.
 
-    `data` is what scripts read as JSON from the element of each name. `scripts` run after
-    tables.js. `folders` hold templates besides this package's.
+    `data` is what scripts read as JSON from the element of each name. `scripts` and `styles` are
+    texts (`read_static`) that follow those of every page. `folders` hold templates besides this
+    package's.
     """
-    sources = [read_static(SCRIPT), *(read_static(path.name, path.parent) for path in scripts)]
-    style = read_static(STYLE)
+    sources = [read_static(STATIC / SCRIPT), *scripts]
+    style = "".join([read_static(STATIC / STYLE), *styles])
     return _make_environment(tuple(folders)).get_template(template).render(
         **values,
         style=Markup(style),
@@ -91,11 +93,11 @@ def _safe(content: Any) -> Any:
 
 
 @cache
-def read_static(name: str, folder: Path = STATIC) -> str:
+def read_static(path: Path) -> str:
     """Return a style sheet or script as it stands in a page."""
-    text = (folder / name).read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     if "</" in text:
-        raise ValueError(f"{name} would end its element")
+        raise ValueError(f"{path.name} would end its element")
     return text
 
 
