@@ -159,11 +159,9 @@ def _arrange_scores(run: Scored, places: Mapping[Key, int]) -> dict[str, list[fl
     rows = run.scores.frame[["subject", "prompt_id", "k", "metric", "value"]]
     for subject, prompt, k, metric, value in rows.itertuples(index=False, name=None):
         values = scores.setdefault(metric, [None] * len(places))
-        whole = of_prompt.get((subject, prompt), [])
-        where = whole if k == WHOLE_PROMPT else [places.get((subject, prompt, k))]
-        for place in where:
-            if place is not None:
-                values[place] = round(float(value), DIGITS)
+        alone = [places[one] for one in [(subject, prompt, k)] if one in places]
+        for place in of_prompt.get((subject, prompt), []) if k == WHOLE_PROMPT else alone:
+            values[place] = round(float(value), DIGITS)
     return scores
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dreambench.errors import UserError
+from dreambench.errors import UserError, disk_errors
 from dreambench.storage.files import make_dir, sha256_file, write_bytes
 from dreambench.storage.images import ImageError, PixelBudget, load_image
 from dreambench.storage.sums import read_sums
@@ -74,16 +74,19 @@ class Thumbnails:
             if known is None or not path.is_file() or sha256_file(path) != known:
                 continue
             if folder != self.report_dir:
-                self._write(name, path.read_bytes())
+                with disk_errors(path, reads=True):
+                    content = path.read_bytes()
+                self._write(name, content)
             self._kept.add(name)
             return name.removesuffix(".webp")
         return None
 
     def list_paths(self) -> list[Path]:
         """Return the files of all that were made or found; remove those of earlier reports."""
-        for path in self.folder.iterdir():
-            if _NAME.fullmatch(path.name) and path.name not in self._kept:
-                path.unlink()
+        with disk_errors(self.folder):
+            for path in self.folder.iterdir():
+                if _NAME.fullmatch(path.name) and path.name not in self._kept:
+                    path.unlink()
         return [self.folder / name for name in sorted(self._kept)]
 
     def _make_one(
@@ -94,7 +97,9 @@ class Thumbnails:
             try:
                 with budget.hold(path):
                     content = _encode(load_image(path), is_generated=is_generated)
-            except ImageError:
+            except ImageError as error:
+                if getattr(error.__cause__, "errno", None) is not None:
+                    raise  # A disk that fails says nothing of the image.
                 return None
             found = sha256[:N_LETTERS]
             self._write(f"{found}.webp", content)

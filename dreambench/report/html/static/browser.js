@@ -146,7 +146,7 @@
         make("p", { className: "about" }, make("b", {}, one.name), makeMark(method, cell),
           makeScores(method, cell))));
     });
-    return make("li", {}, make("h3", {}, `${nameCell(cell)}, image ${cells.k[cell] + 1}`), strip);
+    return make("li", {}, make("h2", {}, `${nameCell(cell)}, image ${cells.k[cell] + 1}`), strip);
   };
 
   const append = () => {
@@ -263,6 +263,9 @@
     viewer.querySelector(".viewer").replaceChildren(...parts);
     if (!viewer.open) viewer.showModal();
     viewer.scrollTop = 0;
+    /* What had the focus may be gone, and keys would go to the page behind. */
+    const focused = document.activeElement;
+    if (!viewer.contains(focused) || focused.disabled) document.getElementById("viewer-title").focus();
   };
   const step = (by) => {
     const position = opened + by;
