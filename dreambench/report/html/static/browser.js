@@ -48,14 +48,24 @@
     `${methods[method].name}, ${nameCell(cell)}, image ${cells.k[cell] + 1}`;
 
   /* Pictures of few pixels are shown with their pixels. */
-  const makeImage = (source, alt, properties = {}) => {
-    const image = make("img", { alt, decoding: "async", loading: "lazy", ...properties });
+  const makeImage = (source, alt, properties = {}, isKept = true) => {
+    const image = make("img", { alt, decoding: "async", ...properties });
     image.addEventListener("load", () => {
       if (Math.max(image.naturalWidth, image.naturalHeight) <= SMALL) image.classList.add("small");
     });
-    image.src = source;
+    if (isKept) image.src = source;
+    else image.dataset.source = source;
     return image;
   };
+  /* Pictures of the list are in memory near to what is looked at alone. */
+  const keeper = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      for (const image of target.querySelectorAll("img")) {
+        if (!isIntersecting) image.removeAttribute("src");
+        else if (!image.hasAttribute("src")) image.src = image.dataset.source;
+      }
+    }
+  }, { rootMargin: "1500px" });
 
   const fill = (name, options) =>
     form.elements[name].append(...options.map(([value, text]) => make("option", { value }, text)));
@@ -111,11 +121,11 @@
     }
     return line;
   };
-  const makeShot = (method, cell, open) => {
+  const makeShot = (method, cell, open, isKept = false) => {
     const name = methods[method].thumbnails[cell];
     if (name === null) return make("div", { className: "none" }, explain(method, cell));
     const shot = make("button", { type: "button", className: "shot" },
-      makeImage(thumbnailPath(name), nameImage(method, cell)));
+      makeImage(thumbnailPath(name), nameImage(method, cell), {}, isKept));
     shot.addEventListener("click", open);
     return shot;
   };
@@ -138,7 +148,7 @@
     const photo = subjects[cells.subject[cell]].photos[0];
     if (photo && photo.thumbnail) {
       strip.append(make("li", {}, makeImage(thumbnailPath(photo.thumbnail),
-        `a photo of ${subjects[cells.subject[cell]].name}`, { className: "photo" }),
+        `a photo of ${subjects[cells.subject[cell]].name}`, { className: "photo" }, false),
         make("p", { className: "about" }, make("b", {}, "a photo"))));
     }
     methods.forEach((one, method) => {
@@ -152,11 +162,16 @@
   const append = () => {
     const end = Math.min(shown + (isBeside() ? CHUNK / 3 : CHUNK), items.length);
     const part = document.createDocumentFragment();
-    for (; shown < end; shown++) part.append(isBeside() ? makeRow(shown) : makeCard(shown));
+    for (; shown < end; shown++) {
+      const one = isBeside() ? makeRow(shown) : makeCard(shown);
+      keeper.observe(one);
+      part.append(one);
+    }
     list.append(part);
   };
   const show = () => {
     choose();
+    keeper.disconnect();
     list.replaceChildren();
     list.classList.toggle("beside", isBeside());
     shown = 0;
@@ -225,7 +240,7 @@
     if (name === null && full === null) return make("div", { className: "none" }, explain(method, cell));
     const caption = make("figcaption", {}, methods[method].name);
     const image = makeImage(full || thumbnailPath(name), nameImage(method, cell),
-      { className: "large", loading: "eager" });
+      { className: "large" });
     if (full) {
       caption.append(" · ", make("a", { href: full, target: "_blank", rel: "noopener" }, "open the file"));
       image.addEventListener("error", () => {
@@ -248,7 +263,7 @@
     const others = make("ul", { className: "strip" });
     methods.forEach((one, n) => {
       if (n === method || one.states[cell] === NOT_PLANNED) return;
-      others.append(make("li", {}, makeShot(n, cell, () => openViewer(position, n)),
+      others.append(make("li", {}, makeShot(n, cell, () => openViewer(position, n), true),
         make("p", { className: "about" }, make("b", {}, one.name), makeScores(n, cell))));
     });
     const about = make("div", {}, makeFacts([
