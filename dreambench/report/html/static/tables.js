@@ -25,12 +25,15 @@
     return sign * (isNumber ? a - b : order.compare(String(a), String(b)));
   };
 
+  /* Where headings have groups above them, theirs is the last row. */
+  const headingsOf = (table) => [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+
   const sortBy = (table, heading, index) => {
     const known = heading.getAttribute("aria-sort");
     const first = heading.dataset.better === "up" ? "descending" : "ascending";
     const second = first === "ascending" ? "descending" : "ascending";
     const chosen = known === first ? second : first;
-    for (const one of table.tHead.rows[0].cells) one.removeAttribute("aria-sort");
+    for (const one of headingsOf(table)) one.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", chosen);
     const rows = [...table.tBodies[0].rows].map((row) => [keyOf(row.cells[index]), row]);
     rows.sort((a, b) => compare(a[0], b[0], chosen === "ascending" ? 1 : -1));
@@ -39,7 +42,7 @@
 
   const addSorting = (table) => {
     if (table.tBodies[0].rows.length < 2) return;
-    [...table.tHead.rows[0].cells].forEach((heading, index) => {
+    headingsOf(table).forEach((heading, index) => {
       if (!heading.textContent.trim()) return;
       const button = make("button", { type: "button" }, ...heading.childNodes);
       heading.append(button);
@@ -47,21 +50,32 @@
     });
   };
 
-  /* A field for text, and a choice for each column that has data-facet. */
+  /* A field for text, and a choice for each column that has data-facet, and for each name that
+     elements in rows have as data-facet. */
   const addFilter = (table) => {
     const rows = [...table.tBodies[0].rows];
     const field = make("input", { type: "search", autocomplete: "off", spellcheck: false });
     const count = make("output");
     const choices = [];
     const tools = make("div", { className: "tools" }, make("label", {}, "Filter rows", field));
-    [...table.tHead.rows[0].cells].forEach((heading, index) => {
-      if (heading.dataset.facet === undefined) return;
-      const values = new Set(rows.map((row) => row.cells[index].textContent.trim()));
+    const addChoice = (title, valueOf) => {
+      const values = new Set(rows.map(valueOf));
+      if (values.size < 2) return;
       const options = [...values].sort(order.compare).map((value) => make("option", { value }, value));
       const select = make("select", {}, make("option", { value: "" }, "all"), ...options);
-      choices.push([index, select]);
-      tools.append(make("label", {}, heading.dataset.facet || heading.textContent.trim(), select));
+      choices.push([valueOf, select]);
+      tools.append(make("label", {}, title, select));
+    };
+    headingsOf(table).forEach((heading, index) => {
+      if (heading.dataset.facet === undefined) return;
+      const title = heading.dataset.facet || heading.textContent.trim();
+      addChoice(title, (row) => row.cells[index].textContent.trim());
     });
+    const named = [...table.tBodies[0].querySelectorAll("[data-facet]")];
+    for (const name of new Set(named.map((one) => one.dataset.facet))) {
+      const find = (row) => [...row.querySelectorAll("[data-facet]")].find((one) => one.dataset.facet === name);
+      addChoice(name, (row) => (find(row) ? find(row).textContent.trim() : ""));
+    }
     tools.append(count);
     const apply = () => {
       const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -69,7 +83,7 @@
       for (const row of rows) {
         const text = row.textContent.toLowerCase();
         row.hidden = !(words.every((word) => text.includes(word)) && choices.every(
-          ([index, select]) => !select.value || row.cells[index].textContent.trim() === select.value));
+          ([valueOf, select]) => !select.value || valueOf(row) === select.value));
         shown += !row.hidden;
       }
       count.textContent = shown === rows.length ? `${shown} rows` : `${shown} of ${rows.length} rows`;
