@@ -23,9 +23,11 @@ PAPER = {
 }
 """Both are as CITATION.cff has them."""
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
+    "\\": r"\textbackslash{}", "{": r"\textbraceleft{}", "}": r"\textbraceright{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "$": r"\$", "&": r"\&", "%": r"\%",
+    "#": r"\#", "_": r"\_",
 }  # fmt: skip
+"""BibTeX counts braces with a backslash before them as well, so none of a text's own stays."""
 
 
 def make_bibtex(record: Record) -> str:

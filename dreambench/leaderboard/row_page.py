@@ -22,6 +22,7 @@ from dreambench.leaderboard.tables import (
     name_base_model,
     sort_metrics,
 )
+from dreambench.report.html.pages import make_slug
 from dreambench.report.html.tables import show_table
 from dreambench.report.model import Cell, Table
 
@@ -134,11 +135,14 @@ def _make_sections(entry: Entry, board: Board) -> list[dict[str, Any]]:
     if main is not None and not entry.why_apart:
         table = make_comparison_table(entry, board, main)
         if table.rows:
-            words = "Paired t-tests over the subjects, with Holm's adjustment over all pairs."
+            words = (
+                "Paired t-tests over the subjects. An interval is of one difference; whether one "
+                "is shown says the test, with Holm's adjustment over all pairs of the board."
+            )
             sections.append((f"Compared in {board.infos[main].title}", words, table))
     return [
         {
-            "id": "-".join(title.lower().split()[:2]), "title": title, "words": words,
+            "id": make_slug(title), "title": title, "words": words,
             "table": show_table(table, title),
         }
         for title, words, table in sections

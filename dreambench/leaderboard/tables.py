@@ -163,10 +163,10 @@ def make_prompt_table(entry: Entry) -> Table:
 def make_comparison_table(entry: Entry, board: Board, metric: str) -> Table:
     """Return what the tests of one metric say of a record and each other one of its board."""
     titles = {other.digest: cut(other.record.method.title) for other in board.entries}
+    place = {other.digest: index for index, other in enumerate(board.sort(metric))}
+    ours = [p for p in board.rankings[metric].pairs if entry.digest in (p.first, p.second)]
     rows: list[dict[str, Cell]] = []
-    for pair in board.rankings[metric].pairs:
-        if entry.digest not in (pair.first, pair.second):
-            continue
+    for pair in sorted(ours, key=lambda p: place[p.first] + place[p.second]):
         is_first = pair.first == entry.digest
         sign = 1 if is_first else -1
         ends = (pair.low, pair.high) if is_first else (-pair.high, -pair.low)
