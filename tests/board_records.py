@@ -88,9 +88,13 @@ def make_record(
         subjects=SUBJECTS, prompts=prompts, images=images,
     )  # fmt: skip
     strip = Image.fromarray(np.full((60, 120, 3), 90, np.uint8))
-    files = {CELLS_NAME: render_cells(cells), THUMBNAILS_NAME: encode_generated_webp(strip, {}, quality=80)}  # fmt: skip
+    files = {
+        CELLS_NAME: render_cells(cells),
+        THUMBNAILS_NAME: encode_generated_webp(strip, {}, quality=80),
+    }
     session = Session(
-        started="2026-01-01T00:00:00+00:00", python="3.11", platform="Linux", packages={"torch": "2"},
+        started="2026-01-01T00:00:00+00:00", python="3.11", platform="Linux",
+        packages={"torch": "2"},
         code=CodeState(version="0"),
         compute=Compute(device="cpu", threads=1, cpu="AVX2", deterministic=True, limits={}),
     )  # fmt: skip

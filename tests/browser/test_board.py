@@ -1,4 +1,4 @@
-"""A leaderboard's pages in a real browser: rank, sort, filter, open; strangers' text does nothing."""
+"""A leaderboard's pages in a real browser: rank, sort, filter, open."""
 
 import re
 

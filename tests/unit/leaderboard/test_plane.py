@@ -33,7 +33,8 @@ def test_names_have_room_or_are_left_out(size, spread, n_points):
     plane = make_plane(points, LINES, width=size[0], height=size[1])
     boxes = [box_of(mark.label) for mark in plane.marks if mark.label]
     assert not [pair for pair in itertools.combinations(boxes, 2) if overlap(*pair)]
-    assert all(0 <= b[0] and b[2] <= size[0] and 0 <= b[1] and b[3] <= size[1] for b in boxes)
+    assert min(min(box) for box in boxes) >= 0
+    assert all(box[2] <= size[0] and box[3] <= size[1] for box in boxes)
     marks = [(m.x - 4, m.y - 4, m.x + 4, m.y + 4) for m in plane.marks]
     assert not [1 for box in boxes for mark in marks if overlap(box, mark)]
     assert plane.n_without_label == n_points - len(boxes) and boxes
