@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
-from dreambench.artifacts.record import FILE_NAME, Evaluator, check_address
 from dreambench.cli.shared import (
     data_option,
     encoder_option,
@@ -23,6 +22,7 @@ from dreambench.cli.shared import (
 from dreambench.cli.verification import sample_options
 
 if TYPE_CHECKING:
+    from dreambench.artifacts.record import Evaluator
     from dreambench.leaderboard.exporting import Format
     from dreambench.leaderboard.submission import Submission
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--evaluator",
-    type=click.Choice(get_args(Evaluator)),
+    type=click.Choice(["authors", "third-party", "maintainers"]),
     default="authors",
     show_default=True,
     help="Who made these images, as seen from the method.",
@@ -82,6 +82,7 @@ def submit(
 
     The folder has to pass `dreambench verify`. Replicates that lie beside the run go with it.
     """
+    from dreambench.artifacts.record import FILE_NAME, check_address  # noqa: PLC0415
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
     from dreambench.leaderboard import hub, submission  # noqa: PLC0415
     from dreambench.verification import VerifyOptions  # noqa: PLC0415

@@ -6,16 +6,20 @@ import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
-from conftest import invoke, refused, tree
+from conftest import find_refusal, invoke, refused, refused_at_once, tree
+from local_hub import REPOSITORY, TOKEN, Hub, point_to
 from PIL import Image
 
+from dreambench import cli
 from dreambench.artifacts.cells import list_images, make_scores
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.record import (
     MAX_BYTES,
+    Evaluator,
     find_digest,
     make_json_schema,
     read_cells,
@@ -178,3 +182,43 @@ def test_external_images_are_described_by_who_submits_them(finished, tmp_path, s
     assert record.method.title == "Mine" and record.recipe is None
     assert record.method.base_model.licence == "creativeml-openrail-m"
     assert (folder / "thumbnails.webp").is_file()
+
+
+def test_push_opens_a_pull_request_with_what_was_written(runs, tmp_path, monkeypatch):
+    hub = Hub()
+    point_to(monkeypatch, hub.url)
+    out = tmp_path / "records"
+    words = ("submit", runs / "quick", "--out", out, *NO_PIXELS, "--push", REPOSITORY)
+    shown = invoke(*words, "--dry-run").stdout
+    assert not hub.asked and not out.exists()
+    done = invoke(*words)
+    (folder,) = out.glob("*/*/*")
+    path = folder.relative_to(out).as_posix()
+    assert path in shown and REPOSITORY in shown
+    assert f"{hub.url}/datasets/{REPOSITORY}/discussions/7" in done.stdout
+    # What goes out is shown before it does.
+    assert done.stdout.index("cells.parquet") < done.stdout.index("discussions/7")
+    assert hub.read_files() == {f"records/{path}/{name}": b for name, b in tree(folder).items()}
+
+
+def test_record_stays_when_it_cannot_be_pushed(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    out = tmp_path / "records"
+    words = ("submit", runs / "quick", "--out", out, *NO_PIXELS, "--json", "--push", REPOSITORY)
+    line = find_refusal(invoke(*words, status=2))
+    assert TOKEN not in line
+    (folder,) = out.glob("*/*/*")
+    assert "HF_HUB_OFFLINE" in line and str(folder) in line and "git clone" in line
+    assert read_record(folder).path == folder.relative_to(out)
+
+
+def test_repository_is_checked_before_anything_is_verified(runs, tmp_path):
+    for name in ("records", "https://github.com/a/b"):
+        words = ("submit", runs / "quick", "--out", tmp_path / "out", "--push", name)
+        assert "--push" in refused_at_once(*words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_options_of_the_command_are_those_of_the_record():
+    choices = {option.name: option.type for option in cli.main.commands["submit"].params}
+    assert tuple(choices["evaluator"].choices) == get_args(Evaluator)

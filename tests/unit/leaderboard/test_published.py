@@ -54,6 +54,16 @@ def test_shipped_rows_are_right():
     assert (own.references, own.convention) == ("unknown", "unknown")
 
 
+def test_page_says_how_many_rows_there_are_and_which_pair_it_tells_of():
+    page = (REPOSITORY / "docs" / "explanation" / "published-results.md").read_text()
+    with (REPOSITORY / "reports" / "published-left-out.csv").open(newline="") as file:
+        n_left_out = len(list(csv.DictReader(file)))
+    rows = load_published()
+    assert f"{len(rows)} rows" in page and f"{n_left_out} rows" in page
+    ((every, one),) = find_reference_pairs(rows)
+    assert (every.method, every.dino, one.dino) == ("PatchDPO", 0.727, 0.831)
+
+
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
