@@ -50,8 +50,12 @@ def _enter(words, outputs, environment, folder, max_file_bytes):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
     sys.argv = ["dreambench", *words]
-    from dreambench.cli import main  # noqa: PLC0415  (is imported in the process forked from)
+    # Both are imported in the process forked from.
+    from forked_scorer import fork_scorer  # noqa: PLC0415
 
+    from dreambench.cli import main  # noqa: PLC0415
+
+    fork_scorer()
     main(words)
 
 
