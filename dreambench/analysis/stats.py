@@ -194,6 +194,26 @@ def compute_sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
     return float(found.pvalue)
 
 
+def compute_t_p(differences: np.ndarray) -> float:
+    """Two-sided p-value of the hypothesis that the mean difference is zero, by Student's t.
+
+    It says the same as whether the interval of `estimate_mean` holds zero, at any level: the
+    sign-flip test of a few subjects has no p-value small enough for an adjustment over the pairs of
+    many methods. NaN below two subjects; differences without a spread get the smallest p-value of
+    that test, since Student's t has none for them.
+    """
+    differences = np.asarray(differences, np.float64)
+    n = len(differences)
+    if n < 2:
+        return float("nan")
+    if np.abs(differences).max() < SAME:
+        return 1.0
+    if np.ptp(differences) < SAME:
+        return smallest_p(n)
+    t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
+    return float(2 * scipy_stats.t.sf(abs(t), n - 1))
+
+
 def smallest_p(n_subjects: int, way: Way = "student-t") -> float:
     """The smallest p-value that a test of so many subjects can give; NaN below two subjects."""
     if n_subjects < 2:

@@ -45,6 +45,11 @@ class FailureGroup(StoredPart):
     subjects: list[str]
     n_images: int
 
+    @property
+    def reason(self) -> str:
+        """Exception type and message."""
+        return _explain(self.error, self.message)
+
 
 _FAILURES: TypeAdapter[list[Failure]] = TypeAdapter(list[Failure])
 
@@ -104,6 +109,5 @@ def describe_failures(groups: Mapping[str, Sequence[FailureGroup]]) -> list[str]
         for group in members:
             of = f" of {name_some(group.subjects)}" if group.subjects else ""
             what = "was not tried again" if group.error == NOT_TRIED else "failed"
-            reason = _explain(group.error, group.message)
-            lines.append(f"{stage}{of} {what}, {group.n_images} images missing: {reason}")
+            lines.append(f"{stage}{of} {what}, {group.n_images} images missing: {group.reason}")
     return lines

@@ -86,6 +86,7 @@ class _ScoreMetadata(StoredPart):
     images: dict[str, str]
     cut_texts: list[CutText] = Field(default_factory=list)
     problems: dict[str, ProblemGroup] = Field(default_factory=dict)
+    nearest: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class ScoreTable:
 
     `identities` are those of the encoders, segmenter and hash that made the scores, by input;
     `images` are the SHA-256 of the files that were scored, by their path in a run folder.
+    `nearest` is the name of the photo that each image is most like in DINO, by the image's path.
     `cut_texts` are prompts that the encoder of texts does not read to their end; `problems` are
     those images of a run that are black, of one colour, or there twice, by kind.
     """
@@ -104,6 +106,7 @@ class ScoreTable:
     images: Mapping[str, str] = field(default_factory=dict)
     cut_texts: Sequence[CutText] = ()
     problems: Mapping[str, ProblemGroup] = field(default_factory=dict)
+    nearest: Mapping[str, str] = field(default_factory=dict)
 
 
 class Part(StoredPart):
@@ -169,7 +172,7 @@ def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> N
     about = _ScoreMetadata(
         metrics=list(table.metrics), identities=dict(table.identities), images=dict(table.images),
         cut_texts=list(table.cut_texts),
-        problems=dict(table.problems),
+        problems=dict(table.problems), nearest=dict(table.nearest),
     )  # fmt: skip
     text = json.dumps(about.model_dump(mode="json"), sort_keys=True)
     content = content.replace_schema_metadata(
@@ -237,7 +240,7 @@ def read_scores(images: ImageSet) -> ScoreTable:
         ) from error
     return ScoreTable(
         frame, tuple(about.metrics), about.identities, about.images,
-        cut_texts=tuple(about.cut_texts), problems=about.problems,
+        cut_texts=tuple(about.cut_texts), problems=about.problems, nearest=about.nearest,
     )  # fmt: skip
 
 

@@ -13,7 +13,16 @@ from typing import Any
 import click
 
 from dreambench import __version__
-from dreambench.cli import cache, checks, data, inspection, leaderboard, stages, verification
+from dreambench.cli import (
+    cache,
+    checks,
+    data,
+    inspection,
+    leaderboard,
+    stages,
+    verification,
+    view,
+)
 from dreambench.cli import run as run_command
 from dreambench.cli.shared import say, set_up_logging
 from dreambench.text import make_lines_printable
@@ -78,6 +87,7 @@ def main(quiet: bool, verbose: bool) -> None:
 for _command in (
     run_command.run,
     *stages.COMMANDS,
+    view.view,
     verification.verify,
     leaderboard.submit,
     leaderboard.export,

@@ -191,7 +191,7 @@ def export(
 
 @click.group()
 def leaderboard() -> None:
-    """What a leaderboard is made of: records, and rows of papers."""
+    """A board and its pages, made of records, and rows of papers."""
 
 
 @leaderboard.command()
@@ -247,3 +247,36 @@ def published(
         title = f"{len(chosen)} of {len(rows)} rows of papers, none of them checked here"
         print_table(title, make_published_table(chosen))
         say(explain_references(rows))
+
+
+@leaderboard.command()
+@click.option(
+    "--records",
+    "records_dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("records"),
+    show_default=True,
+    help="Folder of records, each in PROTOCOL/METHOD/DIGEST.",
+)
+@click.option(
+    "--out",
+    "out_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("site"),
+    show_default=True,
+    help="Folder of the site.",
+)
+@json_option
+@user_errors
+def render(records_dir: Path, out_dir: Path, as_json: bool) -> None:
+    """Make a static site of records: a board, and a page for each.
+
+    It needs no server and loads nothing from anywhere; the same records give the same bytes.
+    """
+    from dreambench.leaderboard.site import render_site  # noqa: PLC0415
+
+    paths = render_site(records_dir, out_dir)
+    if as_json:
+        print_json({"folder": str(out_dir), "files": [str(path) for path in paths]})
+        return
+    say(f"{out_dir}: {len(paths)} files. Open {out_dir / 'index.html'} in a browser.")

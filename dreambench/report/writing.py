@@ -18,11 +18,13 @@ from dreambench.report.csv import render_csv
 from dreambench.report.figures import plot_families, plot_fidelity, plot_intervals, plot_steps
 from dreambench.report.image_grids import write_grid, write_side_by_side
 from dreambench.report.markdown import render_markdown
+from dreambench.report.model import Document
 from dreambench.report.pages import (
     list_csv_tables,
     make_comparison_document,
     make_run_document,
 )
+from dreambench.report.run_page import write_run_page
 from dreambench.report.tables import make_long_table
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.paths import check_inside
@@ -42,20 +44,23 @@ def write_report(
     sets = [images, *alongside]
     runs, replicates = load_with_replicates(sets)
     out_dir = make_dir(images.report_dir, inside=images.folder)
-    paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
+    document = make_run_document(runs, replicates)
+    paths = [*_write_tables(runs, replicates, document, out_dir), *_write_plots(runs, out_dir)]
     # Replicates have no rows, plots and grids of their own here.
-    paths += _write_grids(list(zip(runs, sets, strict=True)), out_dir)
-    write_sums(out_dir, paths)
-    return runs, paths
+    shown = list(zip(runs, sets, strict=True))
+    paths += _write_grids(shown, out_dir)
+    page, thumbnails = write_run_page(document, shown, out_dir)
+    write_sums(out_dir, [*paths, page, *thumbnails])
+    return runs, [page, *paths]
 
 
 def _write_tables(
-    runs: Sequence[Scored], replicates: Sequence[Scored], out_dir: Path
+    runs: Sequence[Scored], replicates: Sequence[Scored], document: Document, out_dir: Path
 ) -> list[Path]:
     csv_tables = list_csv_tables(runs, replicates)
     contents = {"table.csv": render_csv(make_long_table([*runs, *replicates]))}
     contents |= {f"{table.name}.csv": render_csv(table) for table in csv_tables}
-    contents["report.md"] = render_markdown(make_run_document(runs, replicates))
+    contents["report.md"] = render_markdown(document)
     for name, text in contents.items():
         write_bytes(out_dir / name, text.encode(), inside=out_dir)
     return [out_dir / name for name in contents]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,13 @@ from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import COLUMNS, ROUNDING, WHOLE_PROMPT, ScoreTable
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
-from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures
+from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures, compute_cosines
 from dreambench.metrics.registry import ChosenMetric
 from dreambench.plugins import plugin_error
 from dreambench.scoring.features import Extracted, arrange_features, subject_images
 from dreambench.scoring.problems import Problem, group_problems
 from dreambench.scoring.tools import Tools
-from dreambench.types import Values
+from dreambench.types import Features, Values
 
 
 def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTable:
@@ -54,7 +54,22 @@ def compute_scores(images: ImageSet, found: Extracted, tools: Tools) -> ScoreTab
         frame, tuple(infos), identities,
         cut_texts=tools.find_cut_texts(images.plan.images),
         problems=group_problems(_find_degenerate(images, found)),
+        nearest=_find_nearest_photos(images, found.rows.get("dino", {})),
     )  # fmt: skip
+
+
+def _find_nearest_photos(images: ImageSet, rows: Mapping[Path, Features]) -> dict[str, str]:
+    """Return the name of the photo that each image is most like, by the image's path in a run."""
+    found = {}
+    for subject in images.subjects:
+        shown = [one for one in subject_images(images, subject) if one[1] in rows]
+        photos = [photo for photo in subject.photos if photo in rows]
+        if shown and photos:
+            own = np.stack([rows[path] for _, path in shown])
+            cosines = compute_cosines(own, np.stack([rows[photo] for photo in photos]))
+            for (unit, _), nearest in zip(shown, cosines.argmax(1), strict=True):
+                found[unit.relative_path] = photos[int(nearest)].name
+    return found
 
 
 def _find_degenerate(images: ImageSet, found: Extracted) -> list[Problem]:

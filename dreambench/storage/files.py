@@ -33,11 +33,15 @@ def make_dir(path: Path, *, inside: Path | None = None) -> Path:
     return path
 
 
-def write_bytes(path: Path, content: bytes, *, inside: Path | None = None) -> None:
+def write_bytes(
+    path: Path, content: bytes, *, inside: Path | None = None, is_durable: bool = True
+) -> None:
     """Write a file so that a reader sees the old one or all of the new one, even after a kill.
 
     `inside` is the folder that the user named, where the path has names of others below it. A link
-    in the place of the file is replaced, and what it points to stays.
+    in the place of the file is replaced, and what it points to stays. Not `is_durable` saves the
+    wait for the disk, for many small files that are known by their sums: a loss of power may tear
+    them.
 
     Raises:
         DiskError: it cannot be written.
@@ -53,9 +57,11 @@ def write_bytes(path: Path, content: bytes, *, inside: Path | None = None) -> No
             with part.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                if is_durable:
+                    os.fsync(stream.fileno())
             part.replace(path)
-            sync_dir(path.parent)
+            if is_durable:
+                sync_dir(path.parent)
         except OSError:
             part.unlink(missing_ok=True)
             raise

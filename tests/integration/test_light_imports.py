@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from board_records import make_record
 from conftest import TINY_PROTOCOL
 from processes import call
 
@@ -121,3 +122,9 @@ def test_public_names_are_loaded_when_asked_for():
 def test_help_shows_the_public_names():
     shown = python("import dreambench; help(dreambench)")
     assert not [name for name in PUBLIC if name not in shown]
+
+
+def test_rendering_a_board_imports_no_torch(tmp_path):
+    make_record(tmp_path / "records", "alone", 0.5)
+    words = ("--records", tmp_path / "records", "--out", tmp_path / "site")
+    assert not imports_torch("leaderboard", "render", *words)

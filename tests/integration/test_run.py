@@ -39,7 +39,7 @@ def test_run_prints_the_table_with_intervals_signatures_and_paths(finished):
         assert f"{metric.title}|v{metric.version}|" in done.stdout
     report = folder / "quick" / "report"
     for name in (
-        "table.csv", "report.md", "differences.csv", "families.csv", "subjects.csv",
+        "index.html", "table.csv", "report.md", "differences.csv", "families.csv", "subjects.csv",
         "metrics.csv", "reference-bounds.csv", "intervals.png", "families.png", "fidelity.png",
         "grid.png", "side-by-side.png", "grids/class-only.png",
     ):  # fmt: skip

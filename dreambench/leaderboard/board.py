@@ -1,0 +1,228 @@
+"""Boards: records that can be ranked together, with their ranks, and those that stand apart.
+
+Two records share a board where protocol, photos and the signature of each metric that both have
+are the same. Those that are partial or withdrawn are listed and never ranked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from dreambench.artifacts.cells import make_scores
+from dreambench.artifacts.record import (
+    FILE_NAME,
+    THUMBNAILS_NAME,
+    Record,
+    find_digest,
+    read_cells,
+    read_record,
+)
+from dreambench.artifacts.results import MetricInfo
+from dreambench.errors import UserError
+from dreambench.leaderboard.numbers import compute_metrics
+from dreambench.leaderboard.ranking import Ranking, rank_methods
+from dreambench.storage.files import digest, sha256_file
+from dreambench.storage.paths import check_tree
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Overall": ("joint",),
+    "Prompt fidelity": ("clip-t", "prompt-lift", "prompt-rank"),
+    "Subject fidelity": ("dino", "clip-i", "dino-fg", "clip-i-fg"),
+    "Copying": ("pixel-match", "copy"),
+}
+"""The metrics of a board side by side; a board is ranked by the first that it has."""
+SHOWN = tuple(name for names in GROUPS.values() for name in names)
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record with the scores that its numbers follow from."""
+
+    record: Record
+    scores: pd.DataFrame = field(repr=False)
+    thumbnails_path: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """The record's digest, which names its pages."""
+        return self.record.digest
+
+    @property
+    def why_apart(self) -> str:
+        """Why it is not ranked; "" where it is."""
+        record = self.record
+        if record.withdrawn:
+            return f"withdrawn: {record.withdrawn}"
+        if record.partial:
+            return f"partial: {record.n_images} of {record.n_images_expected} images" + (
+                "" if record.n_images < record.n_images_expected else ", of less than its protocol"
+            )
+        return ""
+
+    def mean(self, metric: str) -> float | None:
+        """The mean of a metric; None where it has none."""
+        found = self.record.metrics.get(metric)
+        return None if found is None else found.whole.mean
+
+
+@dataclass(frozen=True)
+class Board:
+    """Records of one protocol, photos and signatures: ranked ones by digest, and those apart."""
+
+    entries: tuple[Entry, ...]
+    apart: tuple[Entry, ...]
+
+    @property
+    def first(self) -> Record:
+        """A record that stands for what all have in common."""
+        return (*self.entries, *self.apart)[0].record
+
+    @cached_property
+    def infos(self) -> dict[str, MetricInfo]:
+        """What its metrics are, in the order of SHOWN: those that a ranked record has a mean in."""
+        return {
+            name: entry.record.metrics[name].info
+            for name in SHOWN
+            for entry in reversed(self.entries)
+            if entry.mean(name) is not None
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """Names its page: the digest of what its records have in common."""
+        record = self.first
+        signatures = {name: info.signature for name, info in self.infos.items()}
+        return digest([record.digests.protocol, record.digests.data, signatures])
+
+    @cached_property
+    def rankings(self) -> dict[str, Ranking]:
+        """The ranking in each of its metrics; the names in them are digests."""
+        return {
+            name: rank_methods({entry.digest: entry.scores for entry in self.entries}, info)
+            for name, info in self.infos.items()
+        }
+
+    def sort(self, metric: str) -> list[Entry]:
+        """Return the ranked entries by rank in a metric, then by mean; those without one last."""
+        info, ranks = self.infos[metric], self.rankings[metric].ranks
+
+        def place(entry: Entry) -> tuple[float, float, str, str]:
+            mean = entry.mean(metric) or 0.0
+            rank = ranks.get(entry.digest, float("inf"))
+            sign = -1 if info.higher_is_better else 1
+            return rank, sign * mean, entry.record.method.name, entry.digest
+
+        return sorted(self.entries, key=place)
+
+
+def load_entries(records_dir: Path) -> list[Entry]:
+    """Read all records of a folder, in the order of their digests.
+
+    Raises:
+        UserError: there is none, or one is not what `submit` writes: it lies in another folder than
+            its own, its files are not those that it names, or its numbers do not follow from its
+            cells.
+    """
+    check_tree(records_dir)
+    paths = sorted(records_dir.glob(f"*/*/*/{FILE_NAME}"))
+    if not paths:
+        raise UserError(
+            f"{records_dir} has no record in PROTOCOL/METHOD/DIGEST",
+            hint="make one with: dreambench submit RUN --out " + str(records_dir),
+            code="not-a-record",
+        )
+    entries = [_load_entry(path.parent, records_dir) for path in paths]
+    return sorted(entries, key=lambda entry: entry.digest)
+
+
+def _load_entry(folder: Path, records_dir: Path) -> Entry:
+    record = read_record(folder)
+    cells = read_cells(folder, record)
+    scores = make_scores(cells, list(record.metrics))
+    own = record.path
+    # By its own words a record may be of another protocol or method than its folder says.
+    faults = {
+        f"its own folder would be {own}": folder.relative_to(records_dir) != own,
+        "its protocol is not the one that its digest says": record.protocol.digest()
+        != record.digests.protocol,
+        "its digest is not that of its cells": find_digest(record, cells) != record.digest,
+        "its means do not follow from its cells": not _has_means(record, scores),
+    }
+    faults |= {
+        f"{name} is not the file that it names": not (folder / name).is_file()
+        or sha256_file(folder / name) != known
+        for name, known in record.files.items()
+    }
+    if fault := next((words for words, is_so in faults.items() if is_so), ""):
+        raise UserError(
+            f"the record in {folder} cannot be shown: {fault}",
+            hint=f"see all with: dreambench leaderboard check {folder}",
+            code="invalid-record",
+        )
+    has_thumbnails = THUMBNAILS_NAME in record.files
+    return Entry(record, scores, folder / THUMBNAILS_NAME if has_thumbnails else None)
+
+
+def _has_means(record: Record, scores: pd.DataFrame) -> bool:
+    """Return whether the means, intervals and parts of a record are those of its scores."""
+    infos = [metric.info for metric in record.metrics.values()]
+    found = compute_metrics(scores, infos)
+    return all(
+        _are_same(found[name].model_dump(), metric.model_dump())
+        for name, metric in record.metrics.items()
+    )
+
+
+def _are_same(first: object, second: object) -> bool:
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return set(first) == set(second) and all(_are_same(first[k], second[k]) for k in first)
+    if isinstance(first, float) and isinstance(second, int | float):
+        return abs(first - second) <= ROUNDING
+    return first == second
+
+
+def make_boards(entries: Sequence[Entry]) -> list[Board]:
+    """Sort records into boards, the one with most ranked records first.
+
+    Records with more metrics come first, so that one that lacks some joins those that have them.
+    """
+    by_metrics = sorted(entries, key=lambda entry: (-len(_sign(entry)), entry.digest))
+    groups: list[tuple[tuple[str, ...], dict[str, str], list[Entry]]] = []
+    for entry in by_metrics:
+        digests, signatures = entry.record.digests, _sign(entry)
+        where = (entry.record.protocol.name, digests.protocol, digests.data)
+        for known_where, known, members in groups:
+            common = set(known) & set(signatures)
+            agree = all(known[name] == signatures[name] for name in common)
+            if known_where == where and agree and (common or not signatures):
+                known.update(signatures)
+                members.append(entry)
+                break
+        else:
+            groups.append((where, dict(signatures), [entry]))
+    boards = [
+        Board(
+            tuple(entry for entry in members if not entry.why_apart),
+            tuple(entry for entry in members if entry.why_apart),
+        )
+        for _, _, members in groups
+    ]
+    return sorted(
+        boards, key=lambda board: (-len(board.entries), board.first.protocol.name, board.key)
+    )
+
+
+def _sign(entry: Entry) -> dict[str, str]:
+    """Return the signatures of what a board compares: its metrics, and those of the protocol."""
+    compared = {*SHOWN, *entry.record.protocol.metrics}
+    return {
+        name: metric.info.signature
+        for name, metric in entry.record.metrics.items()
+        if name in compared and metric.info.signature is not None
+    }
