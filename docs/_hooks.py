@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WEB = "https://github.com/dreambench/dreambench/blob/main"
 ERRORS = "<!-- table of errors -->"
 TREE = "<!-- tree -->"
-SHOWN = {".md", ".png", ".csv", ".json"}
+SHOWN = {".md", ".png", ".svg", ".pdf", ".csv", ".tex", ".json"}
 LINK = re.compile(r"(\]\()((?:\.\./)+[^)\s#]+)")
 log = logging.getLogger("mkdocs.hooks.dreambench")
 

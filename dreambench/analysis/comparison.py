@@ -40,6 +40,8 @@ from dreambench.errors import UserError, name_some, unknown_name
 ALPHA = 1 - CONFIDENCE
 ALL_PROMPTS = "all"
 NO_PROPERTY = "all but property"
+TRIVIAL = ("class-only", "copy-reference")
+"""Baselines that show the ends of the scale: no photo was seen, and a photo is given back."""
 NOT_SHOWN = "no difference shown"
 TOO_FEW = "too few subjects to tell"
 
@@ -61,6 +63,11 @@ class Scored:
     def label(self) -> str:
         """The row name, marked when the image set is partial."""
         return self.name + (" (partial)" if self.summary.partial else "")
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is no method and shows an end of the scale: a trivial baseline, an oracle."""
+        return self.summary.method in TRIVIAL or self.summary.track == "oracle"
 
     @property
     def infos(self) -> dict[str, MetricInfo]:
@@ -251,6 +258,39 @@ def compare_scored(
     verdicts = [judge_difference(row, infos[row.metric]) for row in every.itertuples()]
     every.insert(place + 2, "verdict", verdicts)
     return every
+
+
+def find_best(runs: Sequence[Scored]) -> dict[str, str]:
+    """Return by metric the name of the run that is shown to be better than every other one.
+
+    Shown by paired sign-flip tests over subjects: the largest p-value of its differences from the
+    others is at most 5 %, by Holm's adjustment over the listed metrics. (All of the others have to
+    be beaten, so that no adjustment over them is due.) References are left out, and nothing is
+    shown where a run is partial or there is one alone.
+    """
+    methods = [run for run in runs if not run.is_reference]
+    if len(methods) < 2 or any(run.summary.partial for run in methods):
+        return {}
+    by_name = {run.name: run for run in methods}
+    best: dict[str, str] = {}
+    largest: dict[str, float] = {}
+    for metric in _choose_metrics(methods, None):
+        means = {run.name: run.summary.metrics[metric].whole.mean for run in methods}
+        known = {name: mean for name, mean in means.items() if mean is not None}
+        if len(known) < len(methods):
+            continue
+        is_higher = methods[0].infos[metric].higher_is_better
+        # The nearest first: mostly it is the one that is not beaten, and no more tests are due.
+        first, *others = sorted(known, key=known.__getitem__, reverse=is_higher)
+        best[metric], largest[metric] = first, 0.0
+        for other in others:
+            frames = [choose_rows(by_name[name], [metric], ()) for name in (first, other)]
+            p = float(compare_paired(*frames)["p"].iloc[0])
+            largest[metric] = max(largest[metric], 1.0 if np.isnan(p) else p)
+            if largest[metric] > ALPHA:
+                break
+    adjusted = adjust_holm(np.array(list(largest.values())))
+    return {metric: best[metric] for metric, p in zip(largest, adjusted, strict=True) if p <= ALPHA}
 
 
 def _choose_metrics(runs: Sequence[Scored], names: Sequence[str] | None) -> list[str]:

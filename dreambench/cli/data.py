@@ -132,7 +132,7 @@ def list_(dataset: str, data_dir: Path | None, as_json: bool) -> None:
 def show(subject: str, dataset: str, data_dir: Path | None, out: Path | None) -> None:
     """Plot a contact sheet of one subject's photos."""
     from dreambench.datasets.subjects import find_dataset, load_subjects, read_index  # noqa: PLC0415
-    from dreambench.report.figures import plot_sheet  # noqa: PLC0415  (imports matplotlib)
+    from dreambench.report.pictures import plot_sheet  # noqa: PLC0415  (imports matplotlib)
 
     found = find_dataset(dataset, photos_dir=data_dir)
     (chosen,) = load_subjects(found, names=[subject])

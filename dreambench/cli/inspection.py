@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @json_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Also write it: .csv (unrounded) or .md."
+    "--out", type=click.Path(path_type=Path), help="Also write it: .csv (unrounded), .md or .tex."
 )
 @data_option
 @user_errors

@@ -31,7 +31,9 @@ def print_report(scored: Sequence[Scored], paths: Sequence[Path]) -> None:
     for note in make_image_notes(scored):
         say(note)
     _print_list("Signatures", list_signatures(scored[0]))
-    _print_list("Report", [str(path) for path in paths])
+    # Of a figure in three forms one line is enough.
+    shown = [str(path) for path in paths if path.suffix not in (".pdf", ".svg")]
+    _print_list("Report (figures as .pdf and .svg as well)", shown)
 
 
 def print_comparison(scored: Sequence[Scored], table: pd.DataFrame) -> None:

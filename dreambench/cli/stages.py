@@ -298,7 +298,7 @@ def report(
     with hold_folder(run_dir):
         scored, paths = write_report(sets[0], sets[1:])
         if paper_table is not None:
-            paths.append(write_paper_table(scored, paper_table, run_dir / "report"))
+            paths += write_paper_table(scored, paper_table, run_dir / "report")
     print_report(scored, paths)
 
 

@@ -1,368 +1,367 @@
-"""Figures: data frames and image paths in, files out."""
+"""Figures of numbers: data frames in, each figure out as PNG, PDF and SVG in a paper's sizes."""
 
 from __future__ import annotations
 
-import io
-import math
-import textwrap
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.ticker import FixedFormatter
-from PIL import Image
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from dreambench.artifacts.results import MetricInfo
-from dreambench.report.formatting import format_number
-from dreambench.storage.files import write_bytes
-from dreambench.storage.images import load_image
-from dreambench.text import make_lines_printable
+from dreambench.report.drawing import (
+    REFERENCE_COLOR,
+    SMALL_PT,
+    Mark,
+    assign_marks,
+    label_points,
+    measure_text,
+    save_figure,
+    styled,
+    wrap_name,
+)
+from dreambench.report.formatting import COLUMN_IN, TEXT_IN, format_number
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# With the colours these tell 28 methods apart.
-MARKERS = ("o", "D", "^", "s")
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "svg.hashsalt": "dreambench",
-    # Names are not mathematics: a lone $ or an unknown \command would end the plot.
-    "text.parse_math": False,
-}
-DPI = 200
-# Of a grid: its cells, what lies between two pictures, between photos and images, and a line of a
-# title.
-CELL_PX, GAP_PX, REFERENCE_GAP_PX, TITLE_LINE_PX = 184, 7, 46, 25
-TITLE_WIDTH = 17
-"""Characters of a title that fit above a picture."""
+PT_PER_IN = 72
+MAX_PANELS = 5
+"""Panels in a row of the width of a text."""
+BOUND_LINES: Mapping[str, tuple[str, tuple[int, tuple[float, float]]]] = MappingProxyType(
+    {"copy_bound": ("copy bound", (0, (5, 2))), "faithful_bound": ("faithful bound", (0, (1, 1.5)))}
+)
+BOUND_STYLE: Mapping[str, Any] = {"color": REFERENCE_COLOR, "linewidth": 0.8}
+NO_BOUND: Mapping[str, float | None] = MappingProxyType({})
+NO_BOUNDS: Mapping[str, Mapping[str, float | None]] = MappingProxyType({})
 
 
-@contextmanager
-def _style(changes: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]:
-    """Plots of one look; nothing is said of letters that the font lacks or names that are long."""
-    with mpl.rc_context({**STYLE, **changes}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font|Tight layout not applied")
-        yield
+@dataclass(frozen=True)
+class _Panel:
+    """One panel of dots: `rows` has the columns method, mean, low, high; `bounds` are lines."""
+
+    title: str
+    rows: pd.DataFrame
+    bounds: Mapping[str, float | None]
 
 
-def _save(figure: Figure, path: Path, *, is_tight: bool = False) -> Path:
-    for shown in figure.findobj(Text):
-        shown.set_text(make_lines_printable(shown.get_text()))
-    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
-        # Names of ticks come from here each time that they are drawn.
-        if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
-            formatter.seq = [make_lines_printable(str(name)) for name in formatter.seq]
-    if is_tight:
-        figure.tight_layout()
-    buffer = io.BytesIO()
-    # No date or version in the file, so that equal data gives an equal file.
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
-    return path
+def _direction_of(info: MetricInfo) -> str:
+    # In words: an arrow would put a second font into each PDF.
+    return f"{'higher' if info.higher_is_better else 'lower'} is better"
 
 
-def _mark(index: int) -> tuple[str, str]:
-    """Colour and marker of the method in this place."""
-    return COLORS[index % len(COLORS)], MARKERS[index // len(COLORS) % len(MARKERS)]
-
-
-def plot_intervals(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
+def plot_intervals(
+    table: pd.DataFrame,
+    stem: Path,
+    *,
+    infos: Mapping[str, MetricInfo],
+    references: Collection[str] = (),
+    bounds: Mapping[str, Mapping[str, float | None]] = NO_BOUNDS,
+) -> list[Path]:
     """Draw one panel a metric, one dot with its interval a method.
 
-    `table` has the columns method, metric (a name in `infos`), mean, low, high.
+    `table` has the columns method, metric (a name in `infos`), mean, low, high. Methods among
+    `references` are drawn in grey; `bounds` has by metric the reference bounds, drawn as lines.
     """
-    metrics = [name for name in infos if name in set(table["metric"])]
+    panels = [
+        _Panel(
+            f"{wrap_name(infos[name].title, 18)}\n{_direction_of(infos[name])}",
+            table[table["metric"] == name],
+            bounds.get(name, {}),
+        )
+        for name in infos
+        if name in set(table["metric"])
+    ]
     methods = list(dict.fromkeys(table["method"]))
-    with _style():
-        figure = Figure(figsize=(1.9 * len(metrics) + 1.0, 0.42 * len(methods) + 0.9))
-        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-        for axis, name in zip(axes, metrics, strict=True):
-            rows = table[table["metric"] == name].set_index("method")
-            for y, method in enumerate(methods):
-                if method not in rows.index:
-                    continue
-                row = rows.loc[method]
-                color, marker = _mark(y)
-                axis.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2)
-                axis.plot(row["mean"], y, marker, color=color, markersize=5)
-            better = "higher" if infos[name].higher_is_better else "lower"
-            axis.set_title(f"{infos[name].title}\n({better} is better)")
-            axis.set_yticks(range(len(methods)), methods)
-            axis.set_ylim(len(methods) - 0.5, -0.5)
-            axis.margins(x=0.12)
-            axis.grid(axis="x", alpha=0.3)
-        return _save(figure, path, is_tight=True)
+    return _plot_panels({"": panels}, methods, stem, references=references)
 
 
-def plot_fidelity(by_subject: Mapping[str, pd.DataFrame], path: Path) -> Path:
-    """Subject fidelity (DINO) against prompt fidelity (CLIP-T): a large mark a method.
+def plot_families(
+    table: pd.DataFrame,
+    stem: Path,
+    *,
+    infos: Mapping[str, MetricInfo],
+    references: Collection[str] = (),
+) -> list[Path]:
+    """Draw one panel a prompt category, in rows of their own for DINO and CLIP-T.
 
-    `by_subject` maps a method to a frame with the columns metric, subject, value. Small dots are
-    its subjects, left out where there are more methods than colours.
+    `table` has the columns method, family, metric, mean, low, high.
     """
-    crowded = len(by_subject) > len(COLORS)
-    with _style():
-        figure = Figure(figsize=(4.6, 3.6))
-        axis = figure.subplots()
-        for index, (method, frame) in enumerate(by_subject.items()):
-            wide = frame.pivot(index="subject", columns="metric", values="value")
-            color, marker = _mark(index)
-            if not crowded:
-                axis.scatter(
-                    wide["clip-t"], wide["dino"], s=16, color=color, alpha=0.55, linewidths=0
+    blocks = {
+        f"{infos[name].title}, {_direction_of(infos[name])}": [
+            _Panel(wrap_name(str(family), 20), rows, NO_BOUND)
+            for family, rows in table[table["metric"] == name].groupby("family", sort=False)
+        ]
+        for name in ("dino", "clip-t")
+        if name in set(table["metric"])
+    }
+    methods = list(dict.fromkeys(table["method"]))
+    return _plot_panels(blocks, methods, stem, references=references)
+
+
+def _plot_panels(
+    blocks: Mapping[str, Sequence[_Panel]],
+    methods: Sequence[str],
+    stem: Path,
+    *,
+    references: Collection[str],
+) -> list[Path]:
+    """Draw panels with a line a method, as many beside each other as are readable.
+
+    Each block begins a row, under its name, and has one scale where it has a name.
+    """
+    most = max(map(len, blocks.values()))
+    n_columns = -(-most // -(-most // MAX_PANELS))
+    rows = [
+        (
+            heading if start == 0 else "",
+            block[start : start + n_columns],
+            _limits(pd.concat([panel.rows for panel in block])) if heading else None,
+        )
+        for heading, block in blocks.items()
+        for start in range(0, len(block), n_columns)
+    ]
+    with styled():
+        names = [wrap_name(name, 24) for name in methods]
+        n_lines = sum(name.count("\n") + 1 for name in names)
+        n_title_lines = max(p.title.count("\n") + 1 for block in blocks.values() for p in block)
+        has_bounds = any(panel.bounds for block in blocks.values() for panel in block)
+        width = COLUMN_IN if n_columns <= 2 and len(rows) <= 2 else TEXT_IN
+        above, below, foot = 0.12 * n_title_lines + 0.07, 0.26, 0.17 if has_bounds else 0.0
+        panel_in = 0.145 * n_lines + 0.08
+        heading_in = 0.16 if any(blocks) else 0.0
+        height = len(rows) * (above + panel_in + below) + len(blocks) * heading_in + foot
+        figure = Figure(figsize=(width, height))
+        margin = max(measure_text(figure, name, fontsize=SMALL_PT)[0] for name in names)
+        left, gap, right = margin / PT_PER_IN + 0.09, 0.13, 0.08
+        panel_width = (width - left - right - gap * (n_columns - 1)) / n_columns
+        marks, top = assign_marks(methods, references), height
+        for heading, panels, limits in rows:
+            if heading:
+                figure.text(left / width, (top - 0.03) / height, heading, va="top")
+                top -= heading_in
+            top -= above
+            for column, panel in enumerate(panels):
+                x = left + column * (panel_width + gap)
+                axis = figure.add_axes(
+                    (x / width, (top - panel_in) / height, panel_width / width, panel_in / height)
                 )
-            axis.scatter(
-                wide["clip-t"].mean(), wide["dino"].mean(), s=80, marker=marker, color=color,
-                edgecolors="white", label=method, zorder=3,
-            )  # fmt: skip
-        axis.set_xlabel("CLIP-T (prompt fidelity)")
-        axis.set_ylabel("DINO (subject fidelity)")
-        axis.grid(alpha=0.3)
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return _save(figure, path)
+                _draw_panel(axis, panel, dict(zip(methods, names, strict=True)), marks)
+                axis.set_xlim(*(limits or _limits(panel.rows, panel.bounds)))
+                axis.set_title(panel.title, pad=3, fontsize=SMALL_PT)
+                axis.tick_params(axis="y", length=0, labelleft=column == 0)
+            top -= panel_in + below
+        if has_bounds:
+            handles = [
+                Line2D([], [], label=label, **BOUND_STYLE, linestyle=line)
+                for label, line in BOUND_LINES.values()
+            ]
+            figure.legend(handles=handles, loc="lower right", ncols=2, borderaxespad=0.1)
+        return save_figure(figure, stem)
 
 
-def plot_steps(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
+def _draw_panel(
+    axis: Axes, panel: _Panel, names: Mapping[str, str], marks: Mapping[str, Mark]
+) -> None:
+    """Draw a panel; `names` has by method its name in lines, each of which gets its room."""
+    heights = np.array([name.count("\n") + 1 for name in names.values()], np.float64)
+    places = dict(zip(names, np.cumsum(heights) - heights / 2, strict=True))
+    for name, (_, line) in BOUND_LINES.items():
+        if (value := panel.bounds.get(name)) is not None:
+            axis.axvline(value, **BOUND_STYLE, linestyle=line)
+    rows = panel.rows[["method", "mean", "low", "high"]].set_index("method").astype(float)
+    axis.hlines(
+        [places[method] for method in rows.index], rows["low"], rows["high"],
+        colors=[marks[method].color for method in rows.index],
+    )  # fmt: skip
+    for method, mean in rows["mean"].items():
+        axis.plot(mean, places[method], **marks[str(method)].style())
+    axis.set_yticks(list(places.values()), list(names.values()))
+    axis.set_ylim(heights.sum(), 0)
+    axis.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]))
+    axis.xaxis.set_major_formatter(_format_tick)
+    axis.grid(axis="x")
+    axis.spines[:].set_color("0.6")
+
+
+def _limits(
+    rows: pd.DataFrame, bounds: Mapping[str, float | None] = NO_BOUND
+) -> tuple[float, float]:
+    """Return the ends of an axis on which all means, intervals and bounds lie."""
+    values = rows[["mean", "low", "high"]].to_numpy(float).ravel()
+    values = np.array([*values, *(value for value in bounds.values() if value is not None)], float)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0, 1.0
+    margin = 0.08 * float(np.ptp(values)) or 0.05
+    return float(values.min()) - margin, float(values.max()) + margin
+
+
+def _format_tick(value: float, _position: int | None) -> str:
+    """Return a number of an axis as the tables have it, without zeros at its end."""
+    text = format_number(value)
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
+def plot_fidelity(
+    table: pd.DataFrame,
+    stem: Path,
+    *,
+    references: Collection[str] = (),
+    bounds: Mapping[str, float | None] = NO_BOUND,
+) -> list[Path]:
+    """Subject fidelity (DINO) against prompt fidelity (CLIP-T), with intervals in both.
+
+    `table` has the columns method, metric, mean, low, high. Steps join the methods that no other
+    one is better than in both; those among `references` are grey and apart from it. `bounds` are
+    DINO's reference bounds, drawn as lines.
+    """
+    dino, clip = (
+        table[table["metric"] == name].set_index("method")[["mean", "low", "high"]].astype(float)
+        for name in ("dino", "clip-t")
+    )
+    methods = [name for name in dino.index if name in clip.index]
+    with styled():
+        is_narrow = len(methods) <= 6
+        width, height = (COLUMN_IN, 2.7) if is_narrow else (TEXT_IN, 4.2)
+        figure = Figure(figsize=(width, height))
+        axis = figure.add_axes((0.46 / width, 0.4 / height, 1 - 0.54 / width, 1 - 0.48 / height))
+        axis.set_xlabel("CLIP-T (prompt fidelity)", labelpad=2)
+        axis.set_ylabel("DINO (subject fidelity)", labelpad=2)
+        axis.set_xlim(*_limits(clip))
+        axis.set_ylim(*_limits(dino, bounds))
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+            ticks.set_major_formatter(_format_tick)
+        axis.grid()
+        taken = _draw_bounds(axis, bounds)
+        _draw_front(axis, clip, dino, [name for name in methods if name not in references])
+        marks = assign_marks(methods, references)
+        for name in methods:
+            x, y, mark = clip.loc[name], dino.loc[name], marks[name]
+            light = {"color": mark.color, "linewidth": 0.8, "alpha": 0.55}
+            axis.plot([x["low"], x["high"]], [y["mean"]] * 2, **light)
+            axis.plot([x["mean"]] * 2, [y["low"], y["high"]], **light)
+            axis.plot(x["mean"], y["mean"], zorder=3, label=wrap_name(name, 24), **mark.style())
+        # Error bars, the front and bounds: names rather lie beside them.
+        crossed = [
+            Bbox([np.min(ends, axis=0), np.max(ends, axis=0)]).padded(0.5)
+            for line in axis.lines
+            for ends in pairwise(line.get_transform().transform(line.get_xydata()))
+            if not np.isnan(ends).any()
+        ]
+        points = {name: (float(clip["mean"][name]), float(dino["mean"][name])) for name in methods}
+        if not label_points(axis, points, taken=taken, crossed=crossed):
+            _put_legend_below(figure, axis)
+        return save_figure(figure, stem)
+
+
+def _put_legend_below(figure: Figure, axis: Axes) -> None:
+    """Name the marks under the plot, where there is no room for names in it."""
+    width, height = figure.get_size_inches()
+    legend = figure.legend(loc="lower center", ncols=2 if width == COLUMN_IN else 4)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    room = float(legend.get_window_extent(renderer).height) / PT_PER_IN + 0.1
+    box, share = axis.get_position(), height / (height + room)
+    figure.set_size_inches(width, height + room)
+    axis.set_position((box.x0, 1 - share * (1 - box.y0), box.width, share * box.height))
+
+
+def _draw_bounds(axis: Axes, bounds: Mapping[str, float | None]) -> list[Bbox]:
+    """Draw reference bounds of the vertical axis with their names, and return the names' boxes."""
+    figure = axis.figure
+    assert isinstance(figure, Figure)
+    taken = []
+    known = {name: value for name, value in bounds.items() if value is not None}
+    for name, value in known.items():
+        label, line = BOUND_LINES[name]
+        axis.axhline(value, **BOUND_STYLE, linestyle=line, zorder=1)
+        # The copy bound is the higher one: each name lies on the outer side of its line.
+        is_above = value == max(known.values()) and len(known) > 1
+        width, height = measure_text(figure, label, fontsize=SMALL_PT)
+        rise = 1.5 if is_above else -1.5
+        axis.annotate(
+            label, (1, value), (0, rise), xycoords=("axes fraction", "data"), ha="right",
+            textcoords="offset points", fontsize=SMALL_PT, color=REFERENCE_COLOR,
+            va="bottom" if is_above else "top",
+        )  # fmt: skip
+        right, y = axis.get_window_extent().x1, axis.transData.transform((0, value))[1] + rise
+        taken.append(Bbox.from_bounds(right - width, y - (not is_above) * height, width, height))
+    return taken
+
+
+def _draw_front(axis: Axes, x: pd.DataFrame, y: pd.DataFrame, methods: Sequence[str]) -> None:
+    """Draw steps along the methods that no other one is better than in both."""
+    points = sorted(
+        ((float(x["mean"][name]), float(y["mean"][name])) for name in methods), reverse=True
+    )
+    front: list[tuple[float, float]] = []
+    for point in points:
+        if not np.isnan(point).any() and (not front or point[1] > front[-1][1]):
+            front.append(point)
+    if len(front) < 2:
+        return
+    ends = (axis.get_xlim()[0], axis.get_ylim()[0])
+    corners = [(front[0][0], ends[1])]
+    for right, left in zip(front, [*front[1:], ends], strict=True):
+        corners += [right, (left[0], right[1])]
+    axis.plot(*zip(*corners, strict=True), color="0.75", linewidth=0.8, zorder=0.5)
+
+
+def plot_steps(table: pd.DataFrame, stem: Path, *, infos: Mapping[str, MetricInfo]) -> list[Path]:
     """A panel a metric: its mean against the number of training steps, a line a method.
 
     `table` has the columns method, n_steps, metric, mean, low, high; bands are intervals.
     """
     metrics = list(dict.fromkeys(table["metric"]))
-    with _style():
-        figure = Figure(figsize=(2.6 * len(metrics), 2.6))
-        axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axis, name in zip(axes, metrics, strict=True):
+    methods = list(dict.fromkeys(table["method"]))
+    n_columns = min(len(metrics), 4)
+    n_rows = -(-len(metrics) // n_columns)
+    with styled():
+        width = COLUMN_IN if n_columns == 1 else TEXT_IN
+        figure = Figure(
+            figsize=(width, 1.75 * n_rows + 0.4 * (len(methods) > 1)), layout="constrained"
+        )
+        axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+        marks = assign_marks(methods)
+        for axis, name in zip(axes, metrics, strict=False):
             of_metric = table[table["metric"] == name]
-            for index, (method, rows) in enumerate(of_metric.groupby("method", sort=False)):
-                color, marker = _mark(index)
+            for method, rows in of_metric.groupby("method", sort=False):
+                mark = marks[str(method)]
                 steps = rows["n_steps"].to_numpy(float)
                 low, high = rows["low"].to_numpy(float), rows["high"].to_numpy(float)
-                axis.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-                axis.plot(steps, rows["mean"], marker, color=color, linestyle="-", label=method)
-            better = "higher" if infos[name].higher_is_better else "lower"
-            axis.set_title(f"{infos[name].title}\n({better} is better)")
-            axis.set_xlabel("steps")
+                axis.fill_between(
+                    steps, low, high, facecolor=mark.color, alpha=0.12, linewidth=0
+                )  # fmt: skip
+                for end in (low, high):
+                    axis.plot(steps, end, color=mark.color, linewidth=0.5, linestyle=mark.line)
+                label = wrap_name(str(method), 24)
+                axis.plot(
+                    steps, rows["mean"], label=label, **{**mark.style(), "linestyle": mark.line}
+                )
+            axis.set_title(
+                f"{wrap_name(infos[name].title, 24)}\n{_direction_of(infos[name])}",
+                pad=3,
+                fontsize=SMALL_PT,
+            )
+            axis.set_xlabel("training steps", labelpad=2)
             # Roots, since steps are mostly chosen by doubling and 0 is among them.
             axis.set_xscale("function", functions=(np.sqrt, np.square))
             axis.set_xticks(sorted(set(of_metric["n_steps"])))
             axis.set_xlim(0)
-            axis.grid(alpha=0.3)
-        axes[0].legend(loc="best")
-        return _save(figure, path, is_tight=True)
-
-
-def plot_families(table: pd.DataFrame, path: Path, *, infos: Mapping[str, MetricInfo]) -> Path:
-    """Draw DINO and CLIP-T for each prompt category.
-
-    `table` has the columns method, family, metric, mean, low, high.
-    """
-    families = list(dict.fromkeys(table["family"]))
-    methods = list(dict.fromkeys(table["method"]))
-    spread = (0.1 if len(methods) > len(COLORS) else 0.16) * (len(methods) - 1)
-    with _style():
-        metrics = [name for name in ("dino", "clip-t") if name in set(table["metric"])]
-        figure = Figure(figsize=(7.2, len(families) * (0.3 + spread) + 0.6))
-        axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-        for axis, name in zip(axes, metrics, strict=True):
-            for index, method in enumerate(methods):
-                rows = table[(table["method"] == method) & (table["metric"] == name)]
-                rows = rows.set_index("family").reindex(families)
-                share = index / max(1, len(methods) - 1) - 0.5
-                y = np.arange(len(families)) + share * spread / (0.3 + spread)
-                errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["mean"].to_numpy())
-                color, marker = _mark(index)
-                axis.errorbar(
-                    rows["mean"], y, xerr=errors, fmt=marker, markersize=4, linewidth=1.5,
-                    color=color, label=method,
-                )  # fmt: skip
-            for border in np.arange(len(families) - 1) + 0.5:
-                axis.axhline(border, color="0.85", linewidth=0.6)
-            axis.set_yticks(range(len(families)), families)
-            axis.set_ylim(len(families) - 0.5, -0.5)
-            axis.set_title(infos[name].title)
-            axis.grid(axis="x", alpha=0.3)
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return _save(figure, path, is_tight=True)
-
-
-@dataclass(frozen=True)
-class GridBlock:
-    """Rows of a grid under titles of their own.
-
-    `rows` holds (name, reference photos, generated images); `titles` names the columns of generated
-    images. A path that is not there leaves its cell empty.
-    """
-
-    titles: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]
-
-
-def plot_grid(blocks: Sequence[GridBlock], path: Path, *, n_references: int) -> Path:
-    """Reference photos on the left, where there are any, generated images on the right."""
-    # In pixels throughout: matplotlib sets the text, and pictures are put between it as they are.
-    with _style():
-        names = [name for block in blocks for name, _, _ in block.rows]
-        margin = max(_measure_text(name, fontsize=8) for name in names) + 4 * GAP_PX
-        first = margin + (n_references * CELL_PX + REFERENCE_GAP_PX if n_references else 0)
-        width = first + max(len(block.titles) for block in blocks) * CELL_PX + 2 * GAP_PX
-        texts: list[tuple[float, float, str, dict[str, Any]]] = []
-        pictures: list[tuple[Path, int, int]] = []
-        y = 0
-        for block in blocks:
-            titles = [_wrap_title(title) for title in block.titles]
-            y += TITLE_LINE_PX * max((t.count("\n") + 1 for t in titles), default=1) + 4 * GAP_PX
-            above: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 7}
-            if n_references:
-                centre = margin + n_references * CELL_PX / 2
-                texts.append((centre, y, "reference photos", {**above, "fontweight": "bold"}))
-            texts += [
-                (first + (number + 0.5) * CELL_PX, y, title, above)
-                for number, title in enumerate(titles)
-            ]
-            for name, references, generated in block.rows:
-                beside = {"ha": "right", "va": "center", "fontsize": 8}
-                texts.append((margin - 2 * GAP_PX, y + CELL_PX / 2, name, beside))
-                photos = references[:n_references]
-                pictures += [(file, margin + n * CELL_PX, y) for n, file in enumerate(photos)]
-                pictures += [(file, first + n * CELL_PX, y) for n, file in enumerate(generated)]
-                y += CELL_PX
-        page = _set_texts(texts, width, y + 2 * GAP_PX)
-    for file, left, top in pictures:
-        _paste(page, file, left, top)
-    buffer = io.BytesIO()
-    page.save(buffer, "png", dpi=(DPI, DPI))
-    write_bytes(path, buffer.getvalue())
-    return path
-
-
-def _measure_text(text: str, **options: Any) -> int:
-    """Return the width of a line in pixels."""
-    figure = Figure(dpi=DPI)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    found = figure.text(0, 0, make_lines_printable(text), **options).get_window_extent(renderer)
-    return math.ceil(float(found.width))
-
-
-def _set_texts(
-    texts: Sequence[tuple[float, float, str, Mapping[str, Any]]], width: int, height: int
-) -> Image.Image:
-    """Return a white page with texts: places in pixels from the left and the top."""
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    canvas = FigureCanvasAgg(figure)
-    for x, y, text, options in texts:
-        figure.text(x / width, 1 - y / height, make_lines_printable(text), **options)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-
-
-def _paste(page: Image.Image, file: Path, left: int, top: int) -> None:
-    """Put a picture into a cell of a grid, as large as fits; nothing where it is not there."""
-    if not file.is_file():
-        return
-    image = load_image(file)
-    # Larger ones are smoothed; of smaller ones each pixel is shown.
-    scale = (CELL_PX - GAP_PX) / max(image.size)
-    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    image = image.resize((round(image.width * scale) or 1, round(image.height * scale) or 1), how)
-    page.paste(image, (left + (CELL_PX - image.width) // 2, top + (CELL_PX - image.height) // 2))
-
-
-def _wrap_title(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, TITLE_WIDTH, max_lines=6, placeholder=" ..."))
-
-
-def plot_sheet(title: str, cells: Sequence[tuple[str, Path]], path: Path) -> Path:
-    """A contact sheet: images with a line of text under each, six in a row."""
-    n_columns = min(6, len(cells))
-    n_rows = -(-len(cells) // n_columns)
-    with _style():
-        figure = Figure(figsize=(1.9 * n_columns, 2.2 * n_rows + 0.3))
-        axes = figure.subplots(n_rows, n_columns, squeeze=False)
-        for axis in axes.flat:
+            axis.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+            axis.yaxis.set_major_formatter(_format_tick)
+            axis.grid()
+        for axis in axes[len(metrics) :]:
             axis.axis("off")
-        for axis, (label, file) in zip(axes.flat, cells, strict=False):
-            image = load_image(file)
-            # No more pixels than are printed: photos of many megapixels stay light.
-            image.thumbnail((600, 600))
-            axis.imshow(np.asarray(image), interpolation="antialiased")
-            axis.text(
-                0.5, -0.03, label, transform=axis.transAxes, ha="center", va="top", fontsize=7
-            )
-        figure.suptitle(title, fontsize=10)
-        return _save(figure, path, is_tight=True)
-
-
-def plot_responses(
-    values: pd.DataFrame,
-    changes: pd.DataFrame,
-    agreement: pd.Series,
-    titles: Sequence[str],
-    path: Path,
-) -> Path:
-    """A row a metric, a column a set of pictures: its mean, coloured by how it answers.
-
-    `changes` (same shape as `values`) is the change from the first column in deviations of that
-    column, positive where the metric calls the set better; `agreement` by metric goes beside it.
-    """
-    with _style({"font.size": 7}):
-        n_rows, n_columns = values.shape
-        figure = Figure(figsize=(0.46 * n_columns + 2.6, 0.27 * n_rows + 1.5))
-        (left, right), (below, empty) = figure.subplots(
-            2, 2,
-            gridspec_kw={
-                "width_ratios": [n_columns, 4], "height_ratios": [n_rows, 0.4], "wspace": 0.03,
-                "hspace": 0.06,
-            },
-        )  # fmt: skip
-        empty.axis("off")
-        shown = left.imshow(changes.to_numpy(float), cmap="RdBu", vmin=-3, vmax=3, aspect="auto")
-        for row in range(n_rows):
-            for column in range(n_columns):
-                value, change = values.iloc[row, column], changes.iloc[row, column]
-                ink = "white" if abs(change) > 2 else "black"
-                text = format_number(value)
-                left.text(column, row, text, ha="center", va="center", color=ink, fontsize=5.5)
-        left.set_yticks(range(n_rows), titles)
-        left.set_xticks(range(n_columns), values.columns, rotation=55, ha="left")
-        left.xaxis.tick_top()
-        left.tick_params(length=0)
-        right.barh(range(n_rows), agreement.reindex(values.index), color=COLORS[0], height=0.6)
-        right.set_ylim(n_rows - 0.5, -0.5)
-        right.set_yticks([])
-        right.axvline(0, color="black", linewidth=0.6)
-        right.set_xlim(min(-0.1, float(agreement.min())), 1)
-        right.set_xticks([0, 0.5, 1])
-        right.xaxis.tick_top()
-        right.set_title("Agreement\nwith the truth", fontsize=7)
-        for axis in (left, right):
-            axis.spines[:].set_visible(False)
-        bar = figure.colorbar(shown, cax=below, orientation="horizontal")
-        bar.set_label("called worse than faithful  <  deviations of faithful  >  called better")
-        return _save(figure, path)
-
-
-def plot_rows(images: Mapping[str, Image.Image], path: Path, *, n_columns: int) -> Path:
-    """Named pictures in rows of `n_columns`."""
-    n_rows = -(-len(images) // n_columns)
-    with _style():
-        figure = Figure(figsize=(1.2 * n_columns, 1.38 * n_rows))
-        axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-        for axis in axes:
-            axis.axis("off")
-        for axis, (name, image) in zip(axes, images.items(), strict=False):
-            axis.imshow(np.asarray(image), interpolation="nearest")
-            axis.set_title(name, fontsize=6.5, pad=2)
-        figure.subplots_adjust(wspace=0.05, hspace=0.25)
-        return _save(figure, path)
+        if len(methods) > 1:
+            handles, labels = axes[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        return save_figure(figure, stem)

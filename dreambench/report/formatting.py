@@ -8,6 +8,8 @@ from dreambench.report.model import Cell, Interval, PValue, Table
 from dreambench.text import make_printable
 
 DIGITS = 3
+COLUMN_IN, TEXT_IN = 3.25, 6.75
+"""Widths of a column and of the text in a paper of two columns, in inches."""
 NOTHING = "-"
 NO_INTERVAL = (
     "[-, -]: no interval, since one subject does not show how subjects differ, nor do subjects "

@@ -9,7 +9,7 @@ from pathlib import Path
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.slots import fill_slot
-from dreambench.report.figures import GridBlock, plot_grid
+from dreambench.report.pictures import GridBlock, plot_grid
 
 N_GRID_REFERENCES = 3
 N_GRID_COLUMNS = 10

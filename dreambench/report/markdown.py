@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote
 
 from tabulate import tabulate
 
 from dreambench.report.formatting import NO_INTERVAL, format_headings, format_rows
-from dreambench.report.model import Block, Bullets, Document, Figure, Heading, Table
+from dreambench.report.model import Block, Bullets, Document, Figure, Heading, Links, Table
 from dreambench.text import make_printable
 
 _CODE = re.compile("`([^`]+)`")
@@ -41,9 +42,12 @@ def _render_block(block: Block) -> str:
         render = _render_code if block.is_code else _render_words
         return "\n".join(f"- {render(item)}" for item in block.items)
     if isinstance(block, Figure):
-        parts = [_escape(part) for part in re.split(r"(?=[\[\]])", block.caption)]
-        caption = "".join(rf"\{part}" if part[:1] in "[]" else part for part in parts if part)
-        return f"![{caption}]({block.file})"
+        return f"!{_render_link(block.caption, block.file)}"
+    if isinstance(block, Links):
+        return "\n".join(
+            f"- {_render_words(words)}: {', '.join(_render_link(*link) for link in links)}"
+            for words, links in block.items
+        )
     if isinstance(block, Table):
         return render_markdown_table(block)
     return _render_words(block.text)
@@ -62,6 +66,12 @@ def _escape(text: str) -> str:
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _render_link(text: str, target: str) -> str:
+    parts = [_escape(part) for part in re.split(r"(?=[\[\]])", text)]
+    shown = "".join(rf"\{part}" if part[:1] in "[]" else part for part in parts if part)
+    return f"[{shown}]({quote(target, safe=':/#')})"
 
 
 def _render_words(text: str) -> str:

@@ -94,7 +94,14 @@ class Figure:
     caption: str
 
 
-Block = Heading | Paragraph | Bullets | Figure | Table
+@dataclass(frozen=True)
+class Links:
+    """Lists of links under a few words each: (text, file beside the document or address)."""
+
+    items: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+
+
+Block = Heading | Paragraph | Bullets | Links | Figure | Table
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from dreambench.analysis.stats import (
     smallest_p,
 )
 from dreambench.artifacts.failures import describe_failures
-from dreambench.artifacts.manifest import Digests, ProblemGroup
+from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup
+from dreambench.artifacts.results import Summary
 from dreambench.errors import name_some
 from dreambench.report.formatting import NO_INTERVAL, format_number, format_p
 
@@ -107,6 +108,37 @@ def describe_digests(digests: Digests) -> str:
     if digests.base_model:
         parts.append(f"base model `{digests.base_model}`, sampler {digests.sampler}")
     return ", ".join(parts)
+
+
+def describe_seeds(manifest: Manifest) -> str:
+    """Return from what the seeds of images and trainings follow."""
+    base = manifest.protocol.base_seed
+    if manifest.images is not None:
+        return "External images: with which seeds they were generated is not known here."
+    again = f', "replicate", {manifest.replicate}' if manifest.replicate > 1 else ""
+    return (
+        f"Base seed {base}. The seed of an image is a hash of "
+        f'("image", subject, prompt, number, {base}), that of a training one of ("train", subject, '
+        f"{base}{again}): `derive_seed` in `dreambench.artifacts.plan`. So no order, batch, "
+        f"machine or interruption changes one; plan {manifest.digests.plan}."
+    )
+
+
+def list_versions(manifest: Manifest, summary: Summary) -> list[str]:
+    """Return with which code, packages, device and threads a folder's numbers were made."""
+    computes = dict.fromkeys(
+        f"{one.device}, {one.threads} {'thread' if one.threads == 1 else 'threads'}, "
+        f"instructions {one.cpu}, deterministic algorithms {'on' if one.deterministic else 'off'}"
+        for one in (session.compute for session in manifest.sessions)
+    )
+    codes = dict.fromkeys(str(session.code) for session in manifest.sessions)
+    codes.pop(str(summary.code), None)
+    packages = ", ".join(f"{name} {version}" for name, version in summary.packages.items())
+    lines = [f"Scored and summarised by {summary.code} on {summary.device} in {summary.precision}"]
+    if codes:
+        lines.append(f"Earlier sessions had {name_some(list(codes))}")
+    lines += [f"Computed on {compute}" for compute in computes]
+    return [*lines, ", ".join(part for part in (f"Python {summary.python}", packages) if part)]
 
 
 def make_comparison_notes(table: pd.DataFrame) -> list[str]:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
+from dreambench.artifacts.manifest import Manifest
+from dreambench.artifacts.results import Summary
 from dreambench.report.model import (
     Block,
     Bullets,
     Document,
     Figure,
     Heading,
+    Links,
     Paragraph,
     Table,
 )
 from dreambench.report.notes import (
     INTERVAL_SKEW,
     describe_digests,
+    describe_seeds,
     describe_tracks,
     list_other_signatures,
     list_signatures,
+    list_versions,
     make_comparison_notes,
     make_image_notes,
 )
@@ -42,9 +47,40 @@ from dreambench.report.tables import (
     make_subject_table,
 )
 
+DOCS = "https://github.com/dreambench/dreambench/blob/main/docs"
+PICTURES: Mapping[str, tuple[str, str]] = {
+    "intervals.png": (
+        "Mean of each method in each metric, as a dot on its interval",
+        "Grey: baselines that show the ends of the scale. The lines are the reference bounds.",
+    ),
+    "fidelity.png": (
+        "Subject fidelity (DINO) against prompt fidelity (CLIP-T), with intervals in both",
+        "Up and to the right is better. Steps join the methods whose means no other one exceeds in "
+        "both; where intervals overlap, their order may be chance.",
+    ),
+    "families.png": ("DINO and CLIP-T of each method in each prompt category, with intervals", ""),
+    "steps.png": ("Scores by number of training steps, with intervals as bands", ""),
+    "side-by-side.png": (
+        "A photo of each subject, and an image of it by each method for the same prompt",
+        "",
+    ),
+    "grid.png": ("Photos of each subject beside its first image for each prompt", ""),
+}
+"""By file: what is to be seen, for those who do not see it, and how to read it."""
 
-def make_run_document(runs: Sequence[Scored], replicates: Sequence[Scored] = ()) -> Document:
-    """Return the page of the first run alongside the others, with what is known of replicates."""
+
+def make_run_document(
+    runs: Sequence[Scored],
+    replicates: Sequence[Scored] = (),
+    *,
+    manifest: Manifest | None = None,
+    files: Collection[str] = (),
+) -> Document:
+    """Return the page of the first run alongside the others, with what is known of replicates.
+
+    `manifest` is that of the first run. Of `files`, which lie beside the page, it shows the
+    pictures and links to all.
+    """
     summary = runs[0].summary
     blocks: list[Block] = [
         Heading(f"{runs[0].label} on {summary.protocol}", 1),
@@ -54,18 +90,10 @@ def make_run_document(runs: Sequence[Scored], replicates: Sequence[Scored] = ())
         ),
         make_main_table(runs),
     ]
-    if tracks := describe_tracks(runs):
-        blocks.append(Paragraph(tracks))
-    if notes := make_image_notes(runs):
-        blocks += [Paragraph("Notes:"), Bullets(notes)]
     blocks += [
-        Paragraph("Signatures:"),
-        Bullets(list_signatures(runs[0]), is_code=True),
-        Paragraph(f"{describe_digests(summary.digests)}, {summary.code}."),
-        *_learning(runs),
-        *_steps(runs),
-        *_between_replicates([*runs, *replicates]),
-        *_other_metrics(runs),
+        *_notes(runs),
+        *_show(files, "intervals.png", "fidelity.png"),
+        *_show(files, "side-by-side.png", "grid.png", heading="Images"),
         Heading("Reference bounds, recomputed from the photos"),
         make_bounds_table(runs),
         Heading("Differences, paired by subject"),
@@ -74,25 +102,83 @@ def make_run_document(runs: Sequence[Scored], replicates: Sequence[Scored] = ())
             "Each interval stands for itself; `dreambench compare` tests them, and adjusts for how "
             "many there are."
         ),
+        *_learning(runs),
+        *_steps(runs, files),
+        *_between_replicates([*runs, *replicates]),
         Heading("By prompt category"),
         Paragraph(
             "A property prompt asks for another colour, surface or shape: there a right image "
             "loses similarity to the photos, which is why these prompts stand apart."
         ),
+        *_show(files, "families.png"),
         make_family_table(runs),
+        *_other_metrics(runs),
         Heading("By kind of subject"),
         make_kind_table(runs),
         Heading("By subject"),
         make_subject_table(runs),
+        Heading("What the numbers depend on"),
+        Paragraph("Signatures:"),
+        Bullets(list_signatures(runs[0]), is_code=True),
+        Paragraph(f"{describe_digests(summary.digests)}, {summary.code}."),
+        *_made_with(manifest, summary),
+        Heading("Files and explanations"),
+        Links(_list_links(runs, files)),
     ]
     return Document(blocks)
 
 
-def _section(title: str, text: str, table: Table, *, figure: Figure | None = None) -> list[Block]:
+def _notes(runs: Sequence[Scored]) -> list[Block]:
+    tracks, notes = describe_tracks(runs), make_image_notes(runs)
+    blocks: list[Block] = [Paragraph(tracks)] if tracks else []
+    return [*blocks, Paragraph("Notes:"), Bullets(notes)] if notes else blocks
+
+
+def _made_with(manifest: Manifest | None, summary: Summary) -> list[Block]:
+    if manifest is None:
+        return []
+    return [Paragraph(describe_seeds(manifest)), Bullets(list_versions(manifest, summary))]
+
+
+def _show(files: Collection[str], *names: str, heading: str = "") -> list[Block]:
+    """Return those pictures that there are, each with its words beneath it, under a heading."""
+    blocks: list[Block] = []
+    for name in names:
+        if name in files:
+            title, words = PICTURES[name]
+            blocks += [Figure(name, title), *([Paragraph(words)] if words else [])]
+    return [Heading(heading), *blocks] if heading and blocks else blocks
+
+
+def _list_links(
+    runs: Sequence[Scored], files: Collection[str]
+) -> list[tuple[str, Sequence[tuple[str, str]]]]:
+    """Return links to files beside the page, by what they are, and to what explains metrics."""
+    kinds = {
+        "Tables, unrounded": ".csv", "The table above for a paper": ".tex",
+        "Figures for a paper": ".pdf", "Figures for the web": ".svg",
+    }  # fmt: skip
+    groups = {
+        words: [(name, name) for name in files if name.endswith(suffix)]
+        for words, suffix in kinds.items()
+    }
+    infos = {name: info for run in runs for name, info in run.infos.items()}
+    # Metrics that were added by somebody have no page.
+    groups["What each metric is and cannot see"] = [
+        (info.title, f"{DOCS}/metrics/{name}.md") for name, info in infos.items() if not info.code
+    ]
+    groups["How to read intervals and tests"] = [
+        ("statistics", f"{DOCS}/explanation/statistics.md"),
+        ("comparing methods", f"{DOCS}/how-to/compare-methods.md"),
+    ]
+    return [(words, links) for words, links in groups.items() if links]
+
+
+def _section(title: str, text: str, table: Table, *, shown: Sequence[Block] = ()) -> list[Block]:
     """Return what stands under a heading; nothing where the table has no row."""
     if not table.rows:
         return []
-    return [Heading(title), Paragraph(text), *([figure] if figure else []), table]
+    return [Heading(title), Paragraph(text), *shown, table]
 
 
 def _learning(runs: Sequence[Scored]) -> list[Block]:
@@ -104,14 +190,14 @@ def _learning(runs: Sequence[Scored]) -> list[Block]:
     )
 
 
-def _steps(runs: Sequence[Scored]) -> list[Block]:
+def _steps(runs: Sequence[Scored], files: Collection[str]) -> list[Block]:
     return _section(
         "Which step?",
         "One training, scored on the way; step 0 is class-only, which is not trained. Held-out "
         "photos were not trained on, so that learning them by heart gains nothing. What is "
         "chosen by this curve has been chosen on these subjects.",
         make_step_table(runs),
-        figure=Figure("steps.png", "Scores by number of steps"),
+        shown=_show(files, "steps.png"),
     )
 
 
@@ -132,8 +218,8 @@ def _other_metrics(runs: Sequence[Scored]) -> list[Block]:
     return [
         Heading("Metrics that the paper does not have"),
         Paragraph(
-            "Without property prompts, in which a right image must lose likeness; what each metric "
-            "is and cannot see: docs/metrics."
+            "Without property prompts, in which a right image must lose likeness. Links at the end "
+            "of this page lead to what each metric is and cannot see."
         ),
         tables[0],
         Paragraph("Property prompts alone:"),

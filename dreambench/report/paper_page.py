@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from dreambench.analysis.comparison import Scored
-from dreambench.analysis.paper_tables import (
-    SOURCE,
-    PaperTable,
-    compare_directions,
-    match_paper_table,
-)
-from dreambench.report.formatting import format_number
+from dreambench.analysis.paper_tables import SOURCE, PaperTable, match_paper_table
+from dreambench.report.latex_pages import make_paper_latex
 from dreambench.report.markdown import render_markdown
-from dreambench.report.model import (
-    Block,
-    Bullets,
-    Cell,
-    Document,
-    Heading,
-    Interval,
-    Paragraph,
-    Table,
-)
+from dreambench.report.model import Block, Bullets, Document, Heading, Paragraph
+from dreambench.report.tables import make_direction_table, make_value_table
 from dreambench.storage.files import write_bytes
 
 
-def write_paper_table(runs: Sequence[Scored], number: int, out_dir: Path) -> Path:
-    """Write `paper-table-N.md` and return its path.
+def write_paper_table(runs: Sequence[Scored], number: int, out_dir: Path) -> list[Path]:
+    """Write `paper-table-N.md` and `paper-table-N.tex` and return their paths.
 
     Raises:
         UserError: the runs do not belong to the table.
     """
-    path = out_dir / f"paper-table-{number}.md"
-    document = make_paper_document(match_paper_table(runs, number))
-    write_bytes(path, render_markdown(document).encode())
-    return path
+    table = match_paper_table(runs, number)
+    contents = {
+        out_dir / f"paper-table-{number}.md": render_markdown(make_paper_document(table)),
+        out_dir / f"paper-table-{number}.tex": make_paper_latex(table),
+    }
+    for path, text in contents.items():
+        write_bytes(path, text.encode())
+    return list(contents)
 
 
 def make_paper_document(table: PaperTable) -> Document:
@@ -51,9 +41,9 @@ def make_paper_document(table: PaperTable) -> Document:
             f"Paper: {SOURCE}; its models and images are others, so only directions can be "
             "compared. Ours: means over subjects with 95 % intervals."
         ),
-        _make_value_table(table, metrics),
+        make_value_table(table, metrics),
         Heading("Directions, paired by subject"),
-        _make_direction_table(table),
+        make_direction_table(table),
     ]
     if table.missing:
         blocks.append(Paragraph(f"Not run: {', '.join(table.missing)}."))
@@ -66,35 +56,3 @@ def make_paper_document(table: PaperTable) -> Document:
         ),
     ]
     return Document(blocks)
-
-
-def _make_value_table(table: PaperTable, metrics: Sequence[str]) -> Table:
-    rows: list[dict[str, Cell]] = []
-    for run in table.runs:
-        theirs = table.frame[table.frame["recipe"] == run.name].set_index("metric")
-        row: dict[str, Cell] = {"method": run.label, "the paper's row": str(theirs["row"].iloc[0])}
-        for metric in metrics:
-            printed = f"; paper {format_number(theirs['value'].get(metric))}"
-            part = run.summary.metrics[metric].whole
-            row[run.infos[metric].heading] = Interval.of(part, note=printed)
-        rows.append(row)
-    return Table.from_rows("values", rows)
-
-
-def _make_direction_table(table: PaperTable) -> Table:
-    infos = table.runs[0].infos
-    rows: list[dict[str, Cell]] = [
-        {
-            "difference": f"{row.first} - {row.second}",
-            "metric": infos[row.metric].heading,
-            "paper": float(row.paper),
-            "here": Interval(row.mean, _known(row.low), _known(row.high)),
-            "direction": row.direction,
-        }
-        for row in compare_directions(table).itertuples()
-    ]
-    return Table.from_rows("directions", rows)
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -8,11 +8,13 @@ import pandas as pd
 
 from dreambench.analysis.comparison import ALL_PROMPTS, Scored, compare_paired
 from dreambench.analysis.learning import FLOOR, judge_learning
+from dreambench.analysis.paper_tables import PaperTable, compare_directions
 from dreambench.analysis.replicates import estimate_spread
 from dreambench.analysis.stats import estimate_table, mean_by_subject
 from dreambench.analysis.steps import estimate_steps
 from dreambench.artifacts.results import MetricInfo, MetricSummary
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
+from dreambench.report.formatting import format_number
 from dreambench.report.model import Cell, Interval, PValue, Table
 
 OTHER_PROMPTS, PROPERTY_PROMPTS = "other prompts", "property prompts"
@@ -279,3 +281,33 @@ def make_comparison_table(table: pd.DataFrame, infos: dict[str, MetricInfo]) -> 
             }
         )
     return Table.from_rows("comparison", rows)
+
+
+def make_value_table(table: PaperTable, metrics: Sequence[str]) -> Table:
+    """Return one row a method with the paper's number behind each of its own."""
+    rows: list[dict[str, Cell]] = []
+    for run in table.runs:
+        theirs = table.frame[table.frame["recipe"] == run.name].set_index("metric")
+        row: dict[str, Cell] = {"method": run.label, "the paper's row": str(theirs["row"].iloc[0])}
+        for metric in metrics:
+            printed = f"; paper {format_number(theirs['value'].get(metric))}"
+            part = run.summary.metrics[metric].whole
+            row[run.infos[metric].heading] = Interval.of(part, note=printed)
+        rows.append(row)
+    return Table.from_rows("values", rows)
+
+
+def make_direction_table(table: PaperTable) -> Table:
+    """Return the paper's differences and those here, paired by subject, and how they agree."""
+    infos = table.runs[0].infos
+    rows: list[dict[str, Cell]] = [
+        {
+            "difference": f"{row.first} - {row.second}",
+            "metric": infos[row.metric].heading,
+            "paper": float(row.paper),
+            "here": _interval(row),
+            "direction": row.direction,
+        }
+        for row in compare_directions(table).itertuples()
+    ]
+    return Table.from_rows("directions", rows)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TINY_PROTOCOL, invoke, refused_at_once
+from latex_tables import read_tables
 from scipy import stats
 from scored_runs import by_subject as scored
 from scored_runs import frame as whole_frame
@@ -411,7 +412,7 @@ def test_the_command_refuses_the_bootstrap_t_for_two_subjects(pair):
     assert "--interval student-t" in line
 
 
-def test_compare_writes_csv_and_markdown(pair, tmp_path):
+def test_compare_writes_csv_markdown_and_latex(pair, tmp_path):
     invoke("compare", *pair, "--metrics", "dino,pres", "--out", tmp_path / "table.csv")
     table = pd.read_csv(tmp_path / "table.csv")
     assert table["metric"].tolist() == ["dino", "pres"]
@@ -426,9 +427,15 @@ def test_compare_writes_csv_and_markdown(pair, tmp_path):
     assert digests["recipe"] in text
     assert "| copy-reference - class-only | DINO (up)" in text
     assert "CLIP-T|v1|" in text
+    invoke("compare", *pair, "--metrics", "dino,pres", "--out", tmp_path / "table.tex")
+    text = (tmp_path / "table.tex").read_text()
+    ((heading, *rows),) = read_tables(text)
+    assert heading[0] == "difference" and len(rows) == 2
+    assert rows[0][:2] == ["copy-reference - class-only", r"DINO $\uparrow$"]
+    assert f"% {table['signature'][0]}\n" in text and digests["recipe"] in text
     path = tmp_path / "table.xlsx"
     line = refused_at_once("compare", *pair, "--out", path)
-    assert all(fact in line for fact in (str(path), ".csv", ".md"))
+    assert all(fact in line for fact in (str(path), ".csv", ".md", ".tex"))
     assert not path.exists()
 
 

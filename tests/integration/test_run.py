@@ -9,7 +9,7 @@ import socket
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from conftest import TINY_PROTOCOL, invoke, refused, tree
+from conftest import REPOSITORY, TINY_PROTOCOL, invoke, refused, tree
 from PIL import Image
 
 from dreambench import benchmark, cli
@@ -17,6 +17,7 @@ from dreambench.metrics.conventions import CONVENTIONS
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.report.formatting import format_number
 from dreambench.storage.files import read_json
+from dreambench.storage.sums import read_sums
 
 PAPER = ["dino", "clip-i", "clip-t", "div", "pres"]
 MEASURED = [name for name in load_own_metrics() if name != "dino-held-out"]
@@ -45,9 +46,45 @@ def test_run_prints_the_table_with_intervals_signatures_and_paths(finished):
     ):  # fmt: skip
         assert str(report / name) in done.stdout
         assert (report / name).stat().st_size > 100
+    for name in ("intervals", "families", "fidelity"):
+        assert all((report / f"{name}.{form}").is_file() for form in ("pdf", "svg"))
     for name in ("intervals", "families", "fidelity", "grid", "side-by-side"):
         with Image.open(report / f"{name}.png") as image:
             assert min(image.size) > 200
+
+
+def test_a_report_shows_its_pictures_and_says_what_it_was_made_with(finished):
+    folder, _, _ = finished
+    report = folder / "quick" / "report"
+    text = (report / "report.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    files = [link for link in links if "://" not in link]
+    assert {"intervals.png", "fidelity.png", "families.png", "grid.png", "table.tex"} <= set(files)
+    assert {"intervals.pdf", "intervals.svg", "table.csv"} <= set(files)
+    assert not [name for name in files if not (report / name).is_file()]
+    session = read_json(folder / "quick" / "run.json")["sessions"][-1]
+    assert f"Python {session['python']}, torch {session['packages']['torch']}" in text
+    compute = session["compute"]
+    assert f"Computed on {compute['device']}, {compute['threads']} thread" in text
+    assert "Base seed 0." in text
+    assert text.index("intervals.png") < text.index("## Differences") < text.index("Base seed")
+    pages = [link.rpartition("/blob/main/")[2] for link in links if "/docs/metrics/" in link]
+    assert len(pages) == len(MEASURED)
+    assert not [page for page in pages if not (REPOSITORY / page).is_file()]
+
+
+def test_a_report_keeps_nothing_of_an_earlier_one(finished, tmp_path):
+    folder, _, _ = finished
+    report = shutil.copytree(folder / "quick", tmp_path / "quick") / "report"
+    (report / "mine.txt").write_text("precious")
+    assert (report / "side-by-side.png").is_file() and (
+        report / "grids" / "class-only.png"
+    ).is_file()
+    invoke("report", tmp_path / "quick")
+    assert not list(report.glob("side-by-side.*")) and not list(report.glob("grids/*"))
+    left = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
+    assert left == {*read_sums(report), "SHA256SUMS", "mine.txt"}
+    assert {"table.tex", "fidelity.pdf", "fidelity.svg", "report.md"} <= left
 
 
 def test_every_number_carries_its_recipe(finished):

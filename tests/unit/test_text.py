@@ -9,6 +9,7 @@ import re
 import sys
 import unicodedata
 import warnings
+from xml.etree import ElementTree
 
 import click
 import pandas as pd
@@ -28,14 +29,13 @@ from dreambench.datasets.custom_subjects import add_subject, load_photos
 from dreambench.errors import UserError
 from dreambench.report.csv import render_csv
 from dreambench.report.figures import (
-    GridBlock,
     plot_families,
-    plot_grid,
+    plot_fidelity,
     plot_intervals,
-    plot_sheet,
 )
 from dreambench.report.markdown import render_markdown
 from dreambench.report.model import Bullets, Document, Heading, Interval, Paragraph, Table
+from dreambench.report.pictures import GridBlock, plot_grid, plot_sheet
 from dreambench.report.terminal import print_table
 from dreambench.runs.failures import FailureLog
 from dreambench.storage.csv_files import read_csv, write_csv
@@ -354,19 +354,28 @@ def test_a_notebooks_page(text):
     }  # fmt: skip
 
 
-@recorded
-def test_plots(text, tmp_path):
-    row = {"method": text, "family": text, "metric": "dino", "mean": 0.5, "low": 0.4, "high": 0.6}
-    infos = {"dino": info_of("dino", title=text)}
-    photo = tmp_path / "photo.png"
-    paths = [tmp_path / f"{n}.png" for n in range(4)]
+def test_plots(tmp_path):
+    texts = [text for text in HOSTILE.values() if "\\ud" not in ascii(text)]
+    row = {"family": "art", "mean": 0.5, "low": 0.4, "high": 0.6}
+    both = [{**row, "method": t, "metric": m} for t in texts for m in ("dino", "clip-t")]
+    infos = {f"m{n}": info_of("dino", title=text) for n, text in enumerate(texts)}
+    titled = pd.DataFrame([{**row, "method": "a", "metric": name} for name in infos])
+    families = pd.DataFrame([{**row, "method": "a", "metric": "dino", "family": t} for t in texts])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plot_intervals(pd.DataFrame([row]), paths[0], infos=infos)
-        plot_families(pd.DataFrame([row]), paths[1], infos=infos)
-        plot_grid([GridBlock([text], [(text, [], [photo])])], paths[2], n_references=0)
-        plot_sheet(text, [(text, paths[0])], paths[3])
-    assert all(path.stat().st_size > 1000 for path in paths)
+        drawn = plot_fidelity(pd.DataFrame(both), tmp_path / "a")
+        drawn += plot_intervals(titled, tmp_path / "b", infos=infos)
+        drawn += plot_families(families, tmp_path / "c", infos={"dino": info_of("dino")})
+        photo = tmp_path / "photo.png"
+        rows = [(text, [], [photo]) for text in texts]
+        drawn.append(plot_grid([GridBlock(texts, rows)], tmp_path / "d.png", n_references=0))
+        cells = [(text, drawn[0]) for text in texts]
+        drawn.append(plot_sheet("".join(texts), cells, tmp_path / "e.png"))
+    assert all(path.stat().st_size > 1000 for path in drawn)
+    for path in drawn:
+        if path.suffix == ".svg":
+            tags = {one.tag.rpartition("}")[2] for one in ElementTree.parse(path).iter() if one.tag}
+            assert not tags & {"script", "a", "image", "foreignObject"}
 
 
 @hostile

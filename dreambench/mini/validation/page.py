@@ -29,10 +29,11 @@ from dreambench.mini.validation.trial import (
 from dreambench.mini.validation.truth import TrueSubject, make_true_subject
 from dreambench.mini.world.renderer import RENDERER_VERSION
 from dreambench.progress import Progress
-from dreambench.report.figures import plot_responses, plot_rows
 from dreambench.report.formatting import format_interval, format_number
+from dreambench.report.heatmap import plot_responses
 from dreambench.report.markdown import render_markdown
 from dreambench.report.model import Bullets, Cell, Document, Figure, Heading, Paragraph, Table
+from dreambench.report.pictures import plot_rows
 from dreambench.storage.files import make_dir, write_bytes
 
 MILD = ("blur 0.6", "blur 2.4", "crop 0.85", "crop 0.55", "JPEG 60", "JPEG 5")
@@ -64,11 +65,9 @@ def write_trial(
     changes = changes.replace([np.inf, -np.inf], np.nan)
     signs = [sign_of(name) for name in shown.index]
     agreement = correlations[correlations["cause"] == TRUTH].set_index("metric")["agreement"]
-    paths.append(
-        plot_responses(
-            shown, changes.mul(signs, axis=0), agreement, [title_of(name) for name in shown.index],
-            out_dir / "responses.png",
-        )
+    paths += plot_responses(
+        shown, changes.mul(signs, axis=0), agreement, [title_of(name) for name in shown.index],
+        out_dir / "responses",
     )  # fmt: skip
     paths.append(_plot_cases(make_true_subject(0, load_draw()), out_dir / "cases.png"))
     document = make_document(

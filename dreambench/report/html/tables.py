@@ -16,6 +16,7 @@ from dreambench.report.model import (
     Figure,
     Heading,
     Interval,
+    Links,
     Paragraph,
     PValue,
     Table,
@@ -194,4 +195,5 @@ def make_sections(document: Document) -> tuple[str, list[Section]]:
 def _name_kind(block: Block) -> str:
     if isinstance(block, Bullets):
         return "signatures" if block.is_code else "bullets"
-    return "figure" if isinstance(block, Figure) else "paragraph"
+    kinds = {Figure: "figure", Links: "links"}
+    return kinds.get(type(block), "paragraph")

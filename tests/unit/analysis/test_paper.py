@@ -58,9 +58,9 @@ def test_values_stand_next_to_the_papers(tmp_path):
     assert first["PRES (down)"].note.endswith(" .493")
     assert second["DINO (up)"].note.endswith(" .712")
     assert {row["direction"] for row in directions.rows} == {"holds", "reversed", "not shown"}
-    path = write_paper_table([WITH, WITHOUT], 3, tmp_path)
-    assert path == tmp_path / "paper-table-3.md"
-    text = path.read_text()
+    paths = write_paper_table([WITH, WITHOUT], 3, tmp_path)
+    assert paths == [tmp_path / f"paper-table-3.{form}" for form in ("md", "tex")]
+    text = paths[0].read_text()
     for fact in ("; paper .493", "reversed", "S|pres", "p0", "d0", "b0", "recipe of dreambooth"):
         assert fact in text
 

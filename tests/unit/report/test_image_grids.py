@@ -11,8 +11,8 @@ from PIL import Image
 from dreambench.artifacts.plan import make_plan
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
-from dreambench.report.figures import CELL_PX, GridBlock, plot_grid
 from dreambench.report.image_grids import make_blocks, write_side_by_side
+from dreambench.report.pictures import CELL_PX, GridBlock, plot_grid
 
 PROTOCOL = load_protocol("mini")
 SUBJECTS = load_subjects(find_dataset("mini"))

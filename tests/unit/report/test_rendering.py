@@ -241,6 +241,13 @@ def test_a_reports_csvs_and_page_are_of_the_same_numbers():
     assert joint["metric"] == "Joint (up)"
 
 
+def test_a_page_shows_and_links_only_files_that_are_there():
+    text = render_markdown(make_run_document([RUN], files=["fidelity.png", "table.tex", "a b.csv"]))
+    assert "](fidelity.png)" in text and "intervals.png" not in text
+    assert "[table.tex](table.tex)" in text and "(a%20b.csv)" in text
+    assert text.index("](fidelity.png)") < text.index("## By subject") < text.index("Signatures:")
+
+
 def test_the_main_table_has_property_prompts_and_partial_runs_apart():
     part = by_subject("b", partial=True, dino=[0.1, 0.2, 0.4])
     table = make_main_table([RUN, part])
