@@ -93,7 +93,7 @@ def make_run_document(
     blocks += [
         *_notes(runs),
         *_show(files, "intervals.png", "fidelity.png"),
-        *_show(files, "side-by-side.png", "grid.png", heading="Images"),
+        *_show(files, "side-by-side.png", "grid.png", heading="Image grids"),
         Heading("Reference bounds, recomputed from the photos"),
         make_bounds_table(runs),
         Heading("Differences, paired by subject"),
