@@ -159,6 +159,7 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         digests=manifest.digests,
         encoders=dict(table.identities),
         precision=manifest.precision,
+        batch_size=None if own is None else own.batch_size,
         interval=summary.interval,
         metrics=compute_metrics(table.frame, table.metrics),
         reference_bounds=_describe_bounds(read_reference_bounds(images)),
