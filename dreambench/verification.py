@@ -16,7 +16,15 @@ from typing import TypeVar
 
 import pandas as pd
 
-from dreambench.analysis.checking import find_score_faults, find_summary_faults
+from dreambench.analysis.checking import (
+    FAILED,
+    NOT_CHECKED,
+    PASSED,
+    Verified,
+    find_score_faults,
+    find_summary_faults,
+    judge,
+)
 from dreambench.analysis.comparison import Scored
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest
@@ -38,7 +46,6 @@ from dreambench.storage.sums import find_changed, read_sums
 
 TOLERANCE = 5e-4
 """How far a score that is made again may lie from the stored one: the third decimal stands."""
-PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"
 T = TypeVar("T")
 _KEY = ["subject", "prompt_id", "k", "metric"]
 
@@ -59,15 +66,6 @@ class VerifyOptions:
     encoders: Mapping[str, str] = field(default_factory=dict)
     data_dir: Path | None = None
     n_workers: int = 0
-
-
-@dataclass(frozen=True)
-class Verified:
-    """One thing that was looked at: its outcome (PASSED, FAILED or NOT_CHECKED), and why."""
-
-    what: str
-    outcome: str
-    lines: Sequence[str]
 
 
 def verify(
@@ -91,15 +89,11 @@ def verify(
     table = _read(found, "scores", read_scores, images)
     if table is not None:
         found.append(
-            _judge("scores", find_score_faults(images, table), f"{len(table.frame)} numbers")
+            judge("scores", find_score_faults(images, table), f"{len(table.frame)} numbers")
         )
         found += _verify_summary(images, table)
         found += _verify_pixels(images, table, options, progress)
     return found
-
-
-def _judge(what: str, faults: Sequence[str], passed: str) -> Verified:
-    return Verified(what, FAILED, faults) if faults else Verified(what, PASSED, [passed])
 
 
 def _read(
@@ -130,7 +124,7 @@ def _verify_files(images: ImageSet) -> Iterator[Verified]:
     faults += [f"made and no longer there: {name_some(gone)}"] if gone else []
     left = len(images.plan.images) - n_made - len(gone)
     missing = f"; {left} of the plan were not made" if left else ""
-    yield _judge("images", faults, f"{n_made} files are what was made{missing}")
+    yield judge("images", faults, f"{n_made} files are what was made{missing}")
 
 
 def _verify_sums(what: str, folders: Sequence[Path]) -> Verified:
@@ -143,7 +137,7 @@ def _verify_sums(what: str, folders: Sequence[Path]) -> Verified:
     if not n_files:
         return Verified(what, NOT_CHECKED, ["there are none"])
     faults = [f"changed or gone since it was written: {name_some(changed)}"] if changed else []
-    return _judge(what, faults, f"{n_files} files are what was written")
+    return judge(what, faults, f"{n_files} files are what was written")
 
 
 def _verify_summary(images: ImageSet, table: ScoreTable) -> Iterator[Verified]:
@@ -155,14 +149,14 @@ def _verify_summary(images: ImageSet, table: ScoreTable) -> Iterator[Verified]:
     if summary is None or bounds is None:
         return
     faults = find_summary_faults(images, table, bounds, summary)
-    yield _judge("summary", faults, f"{len(summary.metrics)} metrics follow from the scores")
+    yield judge("summary", faults, f"{len(summary.metrics)} metrics follow from the scores")
     path = images.report_dir / "table.csv"
     if path.is_file():
         own = render_csv(make_long_table([Scored(images.name, table, summary)])).splitlines()[1:]
         there = set(path.read_text(encoding="utf-8", errors="replace").splitlines())
         lacking = [row for row in own if row not in there]
         faults = [f"{path} lacks: {row}" for row in lacking]
-        yield _judge("report's table", faults, f"{len(own)} rows follow from the summary")
+        yield judge("report's table", faults, f"{len(own)} rows follow from the summary")
 
 
 def _verify_pixels(
@@ -184,7 +178,7 @@ def _verify_pixels(
                 for name, known in table.images.items()
                 if there.get(name) != known
             ]
-            yield _judge("images", faults, f"{len(there)} files are what was scored")
+            yield judge("images", faults, f"{len(there)} files are what was scored")
             if faults:
                 return
         cells = _choose_cells(shown, options)
@@ -276,7 +270,7 @@ def _compare_scores(
         faults = [*other, *faults]
     largest = f"{gaps.max():.0e}" if len(gaps) else "0"
     n_images = len(units)
-    return _judge(
+    return judge(
         what, faults, f"{len(gaps)} numbers of {n_images} images again, at most {largest} apart"
     )
 

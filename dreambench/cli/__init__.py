@@ -80,6 +80,7 @@ for _command in (
     *stages.COMMANDS,
     verification.verify,
     leaderboard.submit,
+    leaderboard.leaderboard,
     inspection.compare,
     inspection.status,
     inspection.list_,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from dreambench.artifacts.record import FILE_NAME, Evaluator, check_address
+from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
     encoder_option,
@@ -21,6 +23,9 @@ from dreambench.cli.shared import (
     workers_option,
 )
 from dreambench.cli.verification import sample_options
+
+if TYPE_CHECKING:
+    from dreambench.leaderboard.checks import Checked
 
 
 @click.command()
@@ -108,3 +113,51 @@ def submit(
         say("Nothing was written. --json shows all of record.json.")
     else:
         say(f"Check it as others will: dreambench leaderboard check {target}")
+
+
+@click.group()
+def leaderboard() -> None:
+    """Check records, and see what they show."""
+
+
+@leaderboard.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    "board",
+    type=click.Path(path_type=Path),
+    help="Folder of the records that were there before: what changed, is gone or there twice.",
+)
+@click.option("--protocol", help="A protocol of your own that the records are of (.toml).")
+@json_option
+@user_errors
+def check(paths: tuple[Path, ...], board: Path | None, protocol: str | None, as_json: bool) -> None:
+    """Check that records are what they say; PATHS are folders of records, or of one.
+
+    The exit code is 0 where no check failed, and 1 where one did. What is flagged is for somebody
+    to look at, and fails nothing.
+    """
+    from dreambench.analysis.checking import PASSED  # noqa: PLC0415  (imports pandas)
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.leaderboard.checks import check_paths  # noqa: PLC0415  (imports pandas)
+
+    named = None if protocol is None else load_protocol(protocol)
+    checked = check_paths(paths, board=board, protocol=named)
+    is_right = all(one.passed for one in checked)
+    if as_json:
+        print_json({"passed": is_right, "records": [describe_checked(one) for one in checked]})
+    else:
+        for one in checked:
+            say(f"{one.folder}: {'passed' if one.passed else 'FAILED'}, {len(one.found)} checks")
+            # Of many records, what passed is not worth a line each.
+            print_verified([f for f in one.found if f.outcome != PASSED or len(checked) == 1])
+    raise SystemExit(0 if is_right else 1)
+
+
+def describe_checked(one: Checked) -> dict[str, Any]:
+    """Return what the checks of a record found, as JSON takes it."""
+    return {
+        "folder": str(one.folder),
+        "passed": one.passed,
+        "checks": [asdict(found) for found in one.found],
+    }

@@ -11,7 +11,11 @@ from dreambench.cli.shared import say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dreambench.analysis.checking import Verified
     from dreambench.analysis.comparison import Scored
+
+N_LINES = 20
+"""How many faults of one kind are printed; --json has them all."""
 
 
 def print_report(scored: Sequence[Scored], paths: Sequence[Path]) -> None:
@@ -49,6 +53,15 @@ def print_comparison(scored: Sequence[Scored], table: pd.DataFrame) -> None:
     for note in make_comparison_notes(table):
         say(note)
     _print_list("Signatures", list(dict.fromkeys(table["signature"])))
+
+
+def print_verified(found: Sequence[Verified]) -> None:
+    """Print what was looked at, and its outcome: a line each, or a line a fault."""
+    for one in found:
+        for line in one.lines[:N_LINES]:
+            say(f"{one.outcome:11}  {one.what}: {line}")
+        if len(one.lines) > N_LINES:
+            say(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
 
 
 def print_conventions(table: pd.DataFrame) -> None:
