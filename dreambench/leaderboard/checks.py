@@ -76,7 +76,7 @@ def check_paths(
     opened = [one.opened for one in checked if one.opened is not None]
     found = []
     for one in checked:
-        added = []
+        added: list[Verified] = []
         if one.opened is not None:
             added += history.check_duplicates(one.opened, opened, older)
             added += history.check_floor(one.opened, opened, older)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 
 from dreambench.analysis.checking import FAILED, FLAGGED, NOT_CHECKED, PASSED, Verified, judge
 from dreambench.artifacts.manifest import flatten
@@ -95,14 +96,14 @@ def _find_moved(old: Record, new: Record) -> list[str]:
         for name, value in before.items():
             other = after.get(name)
             if _is_number(value) and _is_number(other) and ".info." not in name:
-                if not abs(float(value) - float(other)) <= MOST:
+                if not abs(value - other) <= MOST:
                     faults.append(f"{name} was {value}, and is {other}")
             elif other != value and not name.endswith("no_interval"):
                 faults.append(f"{name} was {value}, and is {other}")
     return faults
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
