@@ -33,6 +33,7 @@ from dreambench.leaderboard.known import (
     find_base_identity,
     find_namesake,
     find_shipped_recipe,
+    find_track,
     is_known_protocol,
     list_known_inputs,
     list_known_subjects,
@@ -273,6 +274,9 @@ def _check_recipe(opened: Opened, _: Protocol | None) -> Iterator[Verified]:
             faults.append(f"its recipe has the {key} {own}, and its method {its}")
     if (recipe.code or {}) != method.code:
         faults.append("its recipe is of other code than its method")
+    track = None if recipe.code else find_track(recipe.method, recipe.settings)
+    if track is not None and track != recipe.track:
+        faults.append(f"its track is {recipe.track}, and that of {recipe.method} is {track}")
     if faults:
         yield Verified("recipe", FAILED, faults)
         return

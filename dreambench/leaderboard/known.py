@@ -20,10 +20,14 @@ from dreambench.datasets.subjects import Subject, list_subjects
 from dreambench.encoders.registry import ENCODERS, ROLES, SEGMENTERS
 from dreambench.encoders.spec import HASH_IDENTITY, THUMBNAIL_IDENTITY, EncoderSpec, SegmenterSpec
 from dreambench.errors import UserError
+from dreambench.methods.registry import METHODS
 from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL, Metric
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.scoring.reference_values import Golden, load_known_bounds
 
+TRAINS = frozenset(("dreambooth", "dreambooth-lora", "textual-inversion", "custom-diffusion"))
+"""The shipped methods that train on a subject; to ask their classes would take torch."""
+NO_PHOTOS, ORACLES = frozenset(("class-only",)), frozenset(("real-images",))
 MAX_UNITS = 200_000
 """Images of a plan; a protocol that asks for more is not laid out."""
 
@@ -153,3 +157,21 @@ def find_bounds(dataset: str) -> Golden | None:
 def find_shipped_recipe(name: str) -> Recipe | None:
     """Return the shipped recipe of a name; None where there is none."""
     return load_recipe(name) if name in list_recipes() else None
+
+
+def find_track(method: str, settings: Mapping[str, object]) -> str | None:
+    """Return the track of a shipped method with these settings; None for a method of others.
+
+    It is what `methods.registry.describe_track` says of the method's class.
+    """
+    if method in ORACLES:
+        return "oracle"
+    if method in NO_PHOTOS:
+        return "no photos"
+    if method not in METHODS:
+        return None
+    n_photos = settings.get("n_photos")
+    seen = "all photos"
+    if isinstance(n_photos, int) and n_photos > 0:
+        seen = f"{n_photos} photo{'s' if n_photos > 1 else ''}"
+    return f"{'tuned' if method in TRAINS else 'tuning-free'}, {seen}"
