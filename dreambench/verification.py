@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +28,7 @@ from dreambench.analysis.checking import (
 from dreambench.analysis.comparison import Scored
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest
-from dreambench.artifacts.plan import ImageUnit, Plan
+from dreambench.artifacts.plan import Plan
 from dreambench.artifacts.results import (
     ScoreTable,
     read_reference_bounds,
@@ -196,7 +196,9 @@ def _verify_pixels(
         except UserError as error:
             yield Verified(what, FAILED, [str(error)])
             return
-    yield _compare_scores(what, table, again, cells, units)
+    compared = compare_scores(table, again, cells)
+    about = f"{compared.n_numbers} numbers of {len(units)} images again"
+    yield judge(what, compared.faults, f"{about}, at most {compared.largest:.0e} apart")
     left = {info.name for info in table.metrics} - {info.name for info in again.metrics}
     if left:
         why = "made by code that was not named; name it with --metric"
@@ -237,42 +239,50 @@ def _choose_cells(images: ImageSet, options: VerifyOptions) -> set[tuple[str, st
     return cells
 
 
-def _compare_scores(
-    what: str,
+@dataclass(frozen=True)
+class Comparison:
+    """Scores that were made again beside those that are stored: where they differ, a line each.
+
+    `n_numbers` are in both, and at most `largest` apart.
+    """
+
+    faults: Sequence[str]
+    n_numbers: int
+    largest: float
+
+
+def compare_scores(
     table: ScoreTable,
     again: ScoreTable,
-    cells: set[tuple[str, str]],
-    units: Sequence[ImageUnit],
-) -> Verified:
+    cells: Collection[tuple[str, str]],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Comparison:
+    """Compare stored scores with those that were made `again` of some `cells` (subject, prompt)."""
     names = {info.name for info in again.metrics if info.signature is not None}
     frame = table.frame
     places = zip(frame["subject"], frame["prompt_id"], strict=True)
-    is_drawn = pd.Series([place in cells for place in places], index=frame.index)
+    is_drawn = pd.Series([place in cells for place in places], index=frame.index, dtype=bool)
     stored = frame[is_drawn & frame["metric"].isin(names)].set_index(_KEY)["value"]
     made = again.frame.set_index(_KEY)["value"]
     both = pd.concat([stored, made], axis=1, keys=["stored", "made"])
     alone = both[both.isna().any(axis=1)]
     gaps = (both["stored"] - both["made"]).abs().dropna()
     faults = [
+        f"{role} was {table.identities[role]}, and is {identity} here"
+        for role, identity in again.identities.items()
+        if table.identities.get(role, identity) != identity
+    ]
+    faults += [
         f"{'no score of' if pd.isna(row.stored) else 'a score of nothing:'} {_name(row.Index)}"
         for row in alone.itertuples()
     ]
-    far = gaps[gaps > TOLERANCE].sort_values(ascending=False)
+    far = gaps[gaps > tolerance].sort_values(ascending=False)
     faults += [
         f"{_name(key)} is {both['stored'][key]:.4f}, and {both['made'][key]:.4f} from its pixels"
         for key in far.index
     ]
-    if other := [
-        f"{role} was {table.identities[role]}, and is {identity} here"
-        for role, identity in again.identities.items()
-        if table.identities.get(role, identity) != identity
-    ]:
-        faults = [*other, *faults]
-    largest = f"{gaps.max():.0e}" if len(gaps) else "0"
-    n_images = len(units)
-    return judge(
-        what, faults, f"{len(gaps)} numbers of {n_images} images again, at most {largest} apart"
-    )
+    return Comparison(faults, len(gaps), float(gaps.max()) if len(gaps) else 0.0)
 
 
 def _name(key: Sequence[object]) -> str:

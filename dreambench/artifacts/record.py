@@ -31,7 +31,7 @@ from dreambench.artifacts.results import (
 )
 from dreambench.config.protocol import MetricName, Protocol
 from dreambench.errors import UserError, disk_errors, name_some
-from dreambench.storage.files import digest, read_json, render_json
+from dreambench.storage.files import digest, read_json, render_json, write_bytes
 from dreambench.storage.paths import FileName, check_tree
 
 FORMAT = 1
@@ -257,6 +257,17 @@ def render_record(record: Record) -> bytes:
             code="too-large",
         )
     return content
+
+
+def write_record(folder: Path, record: Record) -> Record:
+    """Write `record.json` with the status that follows from the record; return it so.
+
+    Raises:
+        UserError: it cannot be written, or is larger than a record may be.
+    """
+    record = record.model_copy(update={"status": record.expected_status})
+    write_bytes(folder / FILE_NAME, render_record(record))
+    return record
 
 
 def read_record(folder: Path) -> Record:

@@ -81,6 +81,7 @@ for _command in (
     verification.verify,
     leaderboard.submit,
     leaderboard.leaderboard,
+    leaderboard.rerun,
     inspection.compare,
     inspection.status,
     inspection.list_,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,7 +36,7 @@ from dreambench.leaderboard.known import (
 )
 from dreambench.leaderboard.numbers import compute_metrics
 from dreambench.leaderboard.records import PLACE, Opened
-from dreambench.metrics.base import count_subject
+from dreambench.metrics.base import Metric, count_subject
 from dreambench.storage.paths import find_name_fault
 
 _FIELDS = {
@@ -243,8 +245,6 @@ def _check_counts(opened: Opened, layout: _Layout) -> Verified:
     units: dict[str, list[ImageUnit]] = {}
     for unit in layout.units:
         units.setdefault(unit.subject, []).append(unit)
-    cells = opened.cells[opened.cells["sha256"].notna()]
-    n_made = cells.groupby(["replicate", "subject", "prompt"]).size()
     for name, entry in record.metrics.items():
         metric = find_metric(name, entry.info.version, is_outside=bool(entry.info.code))
         if metric is None:
@@ -255,17 +255,29 @@ def _check_counts(opened: Opened, layout: _Layout) -> Verified:
         )
         if entry.n_expected != expected or entry.info.n_expected != expected:
             faults.append(f"{name}: n_expected is {entry.n_expected}, and should be {expected}")
-        rows = opened.cells[opened.cells[name].notna()]
-        for key, group in rows.groupby(["replicate", "subject", "prompt"]):
-            _, subject, prompt = key
-            # What one image of a subject counts, or all of a prompt together.
-            n = int(n_made.get(key, 0)) if metric.unit == "prompt" else 1
-            alone = [ImageUnit(subject, prompt, "", k, "", "", 0, 0) for k in range(n)]
-            counts = count_subject(alone, n_photos=layout.n_photos.get(subject, 0))
-            pairs = metric.n_expected(counts)
-            if (group[f"{name}:n_pairs"] != pairs).any():
-                faults.append(f"{name} of {subject}/{prompt} is not a mean of {pairs} pairs")
+        counted = _count_pairs(metric, opened.cells, layout.n_photos)
+        is_off = opened.cells[name].notna() & (opened.cells[f"{name}:n_pairs"] != counted)
+        places = set(opened.cells.loc[is_off, PLACE].itertuples(index=False, name=None))
+        faults += _name_places("", f"of {name} do not count as its images do", places)
     return judge("counts", faults, "each number counts as often as its metric says")
+
+
+def _count_pairs(metric: Metric, cells: pd.DataFrame, n_photos: Mapping[str, int]) -> list[int]:
+    """Return how many pairs each cell is a mean of: of one image, or of those that a prompt has."""
+    keys = list(cells[["replicate", "subject", "prompt"]].itertuples(index=False, name=None))
+    n_made = Counter(
+        key for key, is_made in zip(keys, cells["sha256"].notna(), strict=True) if is_made
+    )
+
+    prompt = PRIOR_PROMPT_ID if metric.unit == "class-image" else ""
+
+    @functools.cache
+    def count(subject: str, n: int) -> int:
+        alone = [ImageUnit(subject, prompt, "", k, "", "", 0, 0) for k in range(n)]
+        return metric.n_expected(count_subject(alone, n_photos=n_photos.get(subject, 0)))
+
+    is_whole = metric.unit == "prompt"
+    return [count(key[1], n_made[key] if is_whole else 1) for key in keys]
 
 
 def check_numbers(opened: Opened, _: Protocol | None) -> Iterator[Verified]:
