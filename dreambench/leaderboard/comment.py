@@ -46,8 +46,8 @@ def make_comment(
     if not new:
         return Document([*blocks, Paragraph("No record is new, and none changed.")])
     n_failed = sum(not one.passed for one in new)
-    verdict = "all checks pass" if not n_failed else f"{n_failed} fail a check"
-    blocks.append(Paragraph(f"Of {len(new)} new or changed records, {verdict}."))
+    verdict = "no check failed" if not n_failed else f"{n_failed} failed a check"
+    blocks.append(Paragraph(f"New or changed: {len(new)}; {verdict}."))
     for one in new:
         blocks += _show_checks(one)
     for one in new:

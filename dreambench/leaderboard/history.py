@@ -27,15 +27,16 @@ CELL = ["replicate", "subject", "prompt", "index"]
 
 
 class Board:
-    """The records that were there before, by the path of each.
+    """The records that were there before, by the path of each; none in an empty folder.
 
     Raises:
-        UserError: there are none.
+        UserError: there is no such folder, or what lies in it are no records.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.folders = find_records(folder)
+        is_empty = folder.is_dir() and not any(folder.iterdir())
+        self.folders = [] if is_empty else find_records(folder)
 
     @cached_property
     def opened(self) -> Mapping[Path, Opened]:

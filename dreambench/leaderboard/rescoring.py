@@ -68,6 +68,7 @@ def rescore(
             folder = work / "images"
             folder.mkdir()
             unpack(options.images, folder, max_bytes=MAX_UNPACKED_BYTES)
+            folder = _find_top(folder, {"images", *opened.record.subjects})
         request = ExternalRequest(
             folder=folder, protocol=protocol, name="images", partial=True,
             subjects=opened.record.subjects, prompts=opened.record.prompts,
@@ -91,6 +92,15 @@ def rescore(
             )  # fmt: skip
             score_apart(images, asked, progress=progress)
             return _compare_numbers(opened, images, read_scores(images), found)
+
+
+def _find_top(folder: Path, names: set[str]) -> Path:
+    """Return the folder in an archive in which one of some names lies: many have one around it."""
+    inside = list(folder.iterdir())
+    while len(inside) == 1 and inside[0].is_dir() and inside[0].name not in names:
+        folder = inside[0]
+        inside = list(folder.iterdir())
+    return folder
 
 
 def require_protocol(record: Record, named: Protocol | None) -> Protocol:

@@ -58,7 +58,7 @@ def read_members(
         if not zipfile.is_zipfile(path):
             raise _not_a_zip(path)
         with zipfile.ZipFile(path) as archive:
-            _check_members(path, archive.infolist())
+            _check_members(path, archive.infolist(), max_bytes=MAX_UNPACKED_BYTES)
             for member in archive.infolist():
                 if member.is_dir():
                     continue
@@ -98,10 +98,10 @@ def _damage_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def unpack(path: Path, folder: Path, *, max_bytes: int = MAX_UNPACKED_BYTES) -> None:
+def unpack(path: Path, folder: Path, *, max_bytes: int) -> None:
     """Write the files of a zip or tar archive below an empty folder of ours.
 
-    All members are checked before the first is written.
+    All members are checked before the first is written; `max_bytes` is what they may unpack to.
 
     Raises:
         UserError: as `read_members` does.
@@ -210,9 +210,7 @@ def _check_amount(path: Path, n_members: int, n_bytes: int, max_bytes: int) -> N
         raise _refuse(path, f"unpacks to over {max_bytes / 1e9:g} GB")
 
 
-def _check_members(
-    path: Path, members: list[zipfile.ZipInfo], *, max_bytes: int = MAX_UNPACKED_BYTES
-) -> None:
+def _check_members(path: Path, members: list[zipfile.ZipInfo], *, max_bytes: int) -> None:
     _check_amount(path, len(members), sum(member.file_size for member in members), max_bytes)
     for member in members:
         if _leads_out(member.filename):

@@ -12,26 +12,10 @@ from forged_records import FORGERIES, Forged, copy_record, find_line, list_outco
 
 from dreambench.analysis.checking import FAILED, FLAGGED
 from dreambench.artifacts.record import read_record
-from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.leaderboard.checks import check_paths
 from dreambench.leaderboard.known import find_track, is_known_protocol
 from dreambench.methods.registry import describe_track
-
-
-@pytest.fixture(scope="session")
-def board(finished, tmp_path_factory):
-    """A folder of records: those of the finished run and of the methods alongside it."""
-    root = tmp_path_factory.mktemp("board") / "records"
-    for name in ("quick", "class-only", "copy-reference"):
-        invoke("submit", finished[0] / name, "--out", root, "--sample", "0")
-    return root
-
-
-@pytest.fixture(scope="session")
-def protocol(finished):
-    """The protocol of these records."""
-    return load_protocol(str(finished[1][2]))
 
 
 @pytest.fixture
