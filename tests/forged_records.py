@@ -268,7 +268,7 @@ def _hashes(one):
     one.write(digest=False)
 
 
-@forgery("the same, with a new digest", "", sees="--images")
+@forgery("the SHA-256 of two images are exchanged, with a new digest", "", sees="--images")
 def _sealed_hashes(one):
     rows = one.images()[:2]
     one.cells.loc[rows, "sha256"] = one.cells.loc[rows[::-1], "sha256"].to_numpy()
@@ -397,7 +397,7 @@ def _recipe(one):
     one.write()
 
 
-@forgery("the same, with a new digest, under a shipped name", "recipe", "flagged")
+@forgery("a recipe of its own under the name of a shipped one", "recipe", "flagged")
 def _shipped_recipe(one):
     recipe = one.content["recipe"]
     recipe["name"] = one.content["method"]["name"] = "dreambooth"
@@ -665,6 +665,77 @@ def copy_record(folder, records):
     return Forged(target)
 
 
+BOARD_FORGERIES = []
+"""What is done to a folder of records that was a board before; `forge` takes folder and record."""
+
+
+def board_forgery(name, check, outcome="failed"):
+    def add(function):
+        BOARD_FORGERIES.append(Forgery(name, function, check, outcome))
+        return function
+
+    return add
+
+
+@board_forgery("a number moves by .01 under the same digest", "changes")
+def _moved(records, one):
+    one.cells.loc[one.images("clip-t"), "clip-t"] += 0.01
+    one.count()
+    one.write()
+
+
+@board_forgery("a metric is taken out under the same digest", "changes")
+def _lost_metric(records, one):
+    del one.metrics["leak"]
+    one.cells = one.cells.drop(columns=["leak", "leak:n_pairs"])
+    one.write()
+
+
+@board_forgery("another title under the same digest", "changes")
+def _other_title(records, one):
+    one.content["method"]["title"] = one.content["recipe"]["title"] = "The best"
+    one.write_record()
+
+
+@board_forgery("a record is taken away", "gone")
+def _gone(records, one):
+    shutil.rmtree(one.folder)
+
+
+@board_forgery("another's images under one's own name", "duplicates")
+def _stolen(records, one):
+    target = one.folder.parents[1] / "mine" / one.folder.name
+    mine = Forged(Path(shutil.copytree(one.folder, target)))
+    mine.content["method"]["name"] = mine.content["recipe"]["name"] = "mine"
+    mine.write()
+
+
+@board_forgery("some of another's images among one's own", "duplicates", "flagged")
+def _borrowed(records, one):
+    (other,) = records.glob("*/class-only/*")
+    theirs = Forged(other)
+    one.cells.loc[one.images()[0], "sha256"] = theirs.cells.loc[one.images()[0], "sha256"]
+    one.write()
+
+
+@board_forgery("a floor that is lower than its record's", "floor", "flagged")
+def _floor(records, one):
+    one.content["floor"]["means"]["dino"] -= 0.1
+    one.write()
+
+
+@board_forgery("another evaluator under the same digest", "changes")
+def _evaluator(records, one):
+    one.content["evaluator"] = "maintainers"
+    one.write_record()
+
+
+def find_worst(checked, name):
+    """The outcome of a check over many records: failed, flagged or passed."""
+    found = {list_outcomes(one.found).get(name, "passed") for one in checked}
+    return next((one for one in ("failed", "flagged") if one in found), "passed")
+
+
 def list_outcomes(found):
     """The outcome by check of what `check` found of one record."""
     return {one.what: one.outcome for one in found}
@@ -673,8 +744,3 @@ def list_outcomes(found):
 def find_line(found, name):
     """The first line of a check."""
     return next((one.lines[0] for one in found if one.what == name), "")
-
-
-def path_of(one):
-    """Where a forged record lies."""
-    return Path(one.folder)

@@ -142,7 +142,7 @@ def _check_hashes(opened: Opened, _: Protocol | None) -> Iterator[Verified]:
     except (pa.ArrowException, OSError, ValueError):
         about = {}
     if odd := set(about) - {b"ARROW:schema"}:
-        faults.append(f"{CELLS_NAME} carries {len(odd)} texts of its own")
+        faults.append(f"{CELLS_NAME} carries metadata of its own ({len(odd)})")
     yield judge("hashes", faults, f"{len(listed)} files are those that it lists")
 
 

@@ -135,7 +135,7 @@ def check_status(opened: Opened, board: Board | None) -> Iterator[Verified]:
             continue
         key = name.replace("-", "_")
         if old is None or getattr(old.record, key) != claim:
-            flags.append(f"it says that it was {name}: that is worth what who wrote it is")
+            flags.append(f"it says that it was {name}: believe it where a maintainer wrote it")
         gaps = [
             abs(mean - own)
             for metric, mean in claim.means.items()

@@ -8,7 +8,15 @@ import sys
 import numpy as np
 import pytest
 from conftest import invoke, refused
-from forged_records import FORGERIES, Forged, copy_record, find_line, list_outcomes
+from forged_records import (
+    BOARD_FORGERIES,
+    FORGERIES,
+    Forged,
+    copy_record,
+    find_line,
+    find_worst,
+    list_outcomes,
+)
 
 from dreambench.analysis.checking import FAILED, FLAGGED
 from dreambench.artifacts.record import read_record
@@ -72,19 +80,15 @@ def test_a_protocol_that_is_not_known_is_flagged_and_never_ranked(board, protoco
     assert not is_known_protocol(record) and is_known_protocol(record, protocol)
 
 
-def test_the_same_images_under_another_name_are_named(records, protocol):
+@pytest.mark.parametrize("forgery", BOARD_FORGERIES, ids=lambda forgery: forgery.name)
+def test_a_forgery_of_a_board_is_seen(board, records, protocol, forgery):
     (folder,) = records.glob("tiny/quick/*")
-    theirs = Forged(shutil.copytree(folder, folder.parents[1] / "mine" / folder.name))
-    theirs.content["method"]["name"] = theirs.content["recipe"]["name"] = "mine"
-    theirs.write()
-    found = {one.folder.parts[-2]: one for one in check_paths([records], protocol=protocol)}
-    for name, other in (("mine", "tiny/quick"), ("quick", "tiny/mine")):
-        assert list_outcomes(found[name].found)["duplicates"] == FAILED
-        assert other in find_line(found[name].found, "duplicates")
-    assert found["class-only"].passed
+    forgery.forge(records, Forged(folder))
+    checked = check_paths([records], board=board, protocol=protocol)
+    assert find_worst(checked, forgery.check) == forgery.outcome
 
 
-def test_what_may_not_change_did_not(board, records, protocol):
+def test_an_address_may_change_under_the_same_digest(board, records, protocol):
     found = check_paths([records], board=board, protocol=protocol)
     assert all(one.passed for one in found)
     (folder,) = records.glob("tiny/quick/*")
@@ -92,11 +96,6 @@ def test_what_may_not_change_did_not(board, records, protocol):
     one.content["paper_url"] = "https://example.org/paper"
     one.write_record()
     assert check_one(folder, protocol, board=board).passed
-    one.content["method"]["title"] = one.content["recipe"]["title"] = "The best"
-    one.write_record()
-    checked = check_one(folder, protocol, board=board)
-    assert list_outcomes(checked.found)["changes"] == FAILED
-    assert "The best" in find_line(checked.found, "changes")
 
 
 @pytest.mark.parametrize(("by", "passes"), [(0.0005, True), (0.01, False)])
@@ -111,18 +110,12 @@ def test_a_number_that_moved_needs_a_new_digest(board, records, protocol, by, pa
     assert (outcomes["changes"] == "passed") is passes
 
 
-def test_a_metric_that_is_gone_is_named_and_one_that_is_new_is_let_through(
-    board, records, protocol
-):
+def test_a_metric_that_is_new_is_let_through(board, records, protocol):
     (folder,) = records.glob("tiny/quick/*")
     one = Forged(folder)
     del one.metrics["leak"]
     one.cells = one.cells.drop(columns=["leak", "leak:n_pairs"])
     one.write()
-    checked = check_one(folder, protocol, board=board)
-    assert "leak" in " ".join(
-        line for found in checked.found if found.what == "changes" for line in found.lines
-    )
     added = check_paths([board], board=records, protocol=protocol)
     assert all(list_outcomes(one.found)["changes"] == "passed" for one in added)
 
@@ -135,15 +128,6 @@ def test_a_record_that_is_gone_is_named_where_the_whole_board_is_checked(board, 
     assert not gone.passed and gone.folder == folder
     (other,) = records.glob("tiny/class-only/*")
     assert check_one(other, protocol, board=board).passed
-
-
-def test_a_floor_that_is_not_that_of_its_record_is_flagged(records, protocol):
-    (folder,) = records.glob("tiny/quick/*")
-    one = Forged(folder)
-    one.content["floor"]["means"]["dino"] -= 0.1
-    one.write()
-    found = {one.folder.parts[-2]: one for one in check_paths([records], protocol=protocol)}
-    assert list_outcomes(found["quick"].found)["floor"] == FLAGGED
 
 
 def test_the_command_says_what_failed_and_how(board, finished, tmp_path):
