@@ -302,7 +302,7 @@ def execute_runs(
     for index, run in enumerate(planned):
         begin(run.name, index, len(planned))
         with hold_folder(run.folder):
-            pipelines.append(_execute(open_run(run), options, progress))
+            pipelines.append(execute_run(open_run(run), options, progress))
     # Replicates join the report of their first by themselves.
     first = [one.run for one in pipelines if one.run.manifest.replicate == 1]
     runs = [run for run in first if has_summary(run)]
@@ -341,8 +341,11 @@ def _train_with_checkpoints(
             ).train()  # fmt: skip
 
 
-def _execute(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
-    """Run every stage up to the summary; where no image was made there is none."""
+def execute_run(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
+    """Run every stage up to the summary; where no image was made there is none.
+
+    Of the options only those of how the work is done count. Whoever calls it holds the folder.
+    """
     cache = options.cache_dir or default_cache_dir()
     pipeline = Pipeline(run, cache_dir=cache, progress=progress, unit_timeout=options.unit_timeout)
     pipeline.make_images()

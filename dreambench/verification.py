@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
 
-from dreambench.analysis.checking import find_score_faults, find_summary_faults
+from dreambench.analysis.checking import (
+    FAILED,
+    NOT_CHECKED,
+    PASSED,
+    Verified,
+    find_score_faults,
+    find_summary_faults,
+    judge,
+)
 from dreambench.analysis.comparison import Scored
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest
-from dreambench.artifacts.plan import ImageUnit, Plan
+from dreambench.artifacts.plan import Plan
 from dreambench.artifacts.results import (
     ScoreTable,
     read_reference_bounds,
@@ -38,7 +46,6 @@ from dreambench.storage.sums import find_changed, read_sums
 
 TOLERANCE = 5e-4
 """How far a score that is made again may lie from the stored one: the third decimal stands."""
-PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"
 T = TypeVar("T")
 _KEY = ["subject", "prompt_id", "k", "metric"]
 
@@ -59,15 +66,6 @@ class VerifyOptions:
     encoders: Mapping[str, str] = field(default_factory=dict)
     data_dir: Path | None = None
     n_workers: int = 0
-
-
-@dataclass(frozen=True)
-class Verified:
-    """One thing that was looked at: its outcome (PASSED, FAILED or NOT_CHECKED), and why."""
-
-    what: str
-    outcome: str
-    lines: Sequence[str]
 
 
 def verify(
@@ -91,15 +89,11 @@ def verify(
     table = _read(found, "scores", read_scores, images)
     if table is not None:
         found.append(
-            _judge("scores", find_score_faults(images, table), f"{len(table.frame)} numbers")
+            judge("scores", find_score_faults(images, table), f"{len(table.frame)} numbers")
         )
         found += _verify_summary(images, table)
         found += _verify_pixels(images, table, options, progress)
     return found
-
-
-def _judge(what: str, faults: Sequence[str], passed: str) -> Verified:
-    return Verified(what, FAILED, faults) if faults else Verified(what, PASSED, [passed])
 
 
 def _read(
@@ -130,7 +124,7 @@ def _verify_files(images: ImageSet) -> Iterator[Verified]:
     faults += [f"made and no longer there: {name_some(gone)}"] if gone else []
     left = len(images.plan.images) - n_made - len(gone)
     missing = f"; {left} of the plan were not made" if left else ""
-    yield _judge("images", faults, f"{n_made} files are what was made{missing}")
+    yield judge("images", faults, f"{n_made} files are what was made{missing}")
 
 
 def _verify_sums(what: str, folders: Sequence[Path]) -> Verified:
@@ -143,7 +137,7 @@ def _verify_sums(what: str, folders: Sequence[Path]) -> Verified:
     if not n_files:
         return Verified(what, NOT_CHECKED, ["there are none"])
     faults = [f"changed or gone since it was written: {name_some(changed)}"] if changed else []
-    return _judge(what, faults, f"{n_files} files are what was written")
+    return judge(what, faults, f"{n_files} files are what was written")
 
 
 def _verify_summary(images: ImageSet, table: ScoreTable) -> Iterator[Verified]:
@@ -155,14 +149,14 @@ def _verify_summary(images: ImageSet, table: ScoreTable) -> Iterator[Verified]:
     if summary is None or bounds is None:
         return
     faults = find_summary_faults(images, table, bounds, summary)
-    yield _judge("summary", faults, f"{len(summary.metrics)} metrics follow from the scores")
+    yield judge("summary", faults, f"{len(summary.metrics)} metrics follow from the scores")
     path = images.report_dir / "table.csv"
     if path.is_file():
         own = render_csv(make_long_table([Scored(images.name, table, summary)])).splitlines()[1:]
         there = set(path.read_text(encoding="utf-8", errors="replace").splitlines())
         lacking = [row for row in own if row not in there]
         faults = [f"{path} lacks: {row}" for row in lacking]
-        yield _judge("report's table", faults, f"{len(own)} rows follow from the summary")
+        yield judge("report's table", faults, f"{len(own)} rows follow from the summary")
 
 
 def _verify_pixels(
@@ -184,7 +178,7 @@ def _verify_pixels(
                 for name, known in table.images.items()
                 if there.get(name) != known
             ]
-            yield _judge("images", faults, f"{len(there)} files are what was scored")
+            yield judge("images", faults, f"{len(there)} files are what was scored")
             if faults:
                 return
         cells = _choose_cells(shown, options)
@@ -202,7 +196,9 @@ def _verify_pixels(
         except UserError as error:
             yield Verified(what, FAILED, [str(error)])
             return
-    yield _compare_scores(what, table, again, cells, units)
+    compared = compare_scores(table, again, cells)
+    about = f"{compared.n_numbers} numbers of {len(units)} images again"
+    yield judge(what, compared.faults, f"{about}, at most {compared.largest:.0e} apart")
     left = {info.name for info in table.metrics} - {info.name for info in again.metrics}
     if left:
         why = "made by code that was not named; name it with --metric"
@@ -243,42 +239,50 @@ def _choose_cells(images: ImageSet, options: VerifyOptions) -> set[tuple[str, st
     return cells
 
 
-def _compare_scores(
-    what: str,
+@dataclass(frozen=True)
+class Comparison:
+    """Scores that were made again beside those that are stored: where they differ, a line each.
+
+    `n_numbers` are in both, and at most `largest` apart.
+    """
+
+    faults: Sequence[str]
+    n_numbers: int
+    largest: float
+
+
+def compare_scores(
     table: ScoreTable,
     again: ScoreTable,
-    cells: set[tuple[str, str]],
-    units: Sequence[ImageUnit],
-) -> Verified:
+    cells: Collection[tuple[str, str]],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Comparison:
+    """Compare stored scores with those that were made `again` of some `cells` (subject, prompt)."""
     names = {info.name for info in again.metrics if info.signature is not None}
     frame = table.frame
     places = zip(frame["subject"], frame["prompt_id"], strict=True)
-    is_drawn = pd.Series([place in cells for place in places], index=frame.index)
+    is_drawn = pd.Series([place in cells for place in places], index=frame.index, dtype=bool)
     stored = frame[is_drawn & frame["metric"].isin(names)].set_index(_KEY)["value"]
     made = again.frame.set_index(_KEY)["value"]
     both = pd.concat([stored, made], axis=1, keys=["stored", "made"])
     alone = both[both.isna().any(axis=1)]
     gaps = (both["stored"] - both["made"]).abs().dropna()
     faults = [
+        f"{role} was {table.identities[role]}, and is {identity} here"
+        for role, identity in again.identities.items()
+        if table.identities.get(role, identity) != identity
+    ]
+    faults += [
         f"{'no score of' if pd.isna(row.stored) else 'a score of nothing:'} {_name(row.Index)}"
         for row in alone.itertuples()
     ]
-    far = gaps[gaps > TOLERANCE].sort_values(ascending=False)
+    far = gaps[gaps > tolerance].sort_values(ascending=False)
     faults += [
         f"{_name(key)} is {both['stored'][key]:.4f}, and {both['made'][key]:.4f} from its pixels"
         for key in far.index
     ]
-    if other := [
-        f"{role} was {table.identities[role]}, and is {identity} here"
-        for role, identity in again.identities.items()
-        if table.identities.get(role, identity) != identity
-    ]:
-        faults = [*other, *faults]
-    largest = f"{gaps.max():.0e}" if len(gaps) else "0"
-    n_images = len(units)
-    return _judge(
-        what, faults, f"{len(gaps)} numbers of {n_images} images again, at most {largest} apart"
-    )
+    return Comparison(faults, len(gaps), float(gaps.max()) if len(gaps) else 0.0)
 
 
 def _name(key: Sequence[object]) -> str:

@@ -189,6 +189,23 @@ def finished(tmp_path_factory, shared_cache):
     return root / "runs" / "tiny", words, invoke(*words)
 
 
+@pytest.fixture(scope="session")
+def board(finished, tmp_path_factory):
+    """A folder of records: those of the finished run and of the methods alongside it."""
+    root = tmp_path_factory.mktemp("board") / "records"
+    for name in ("quick", "class-only", "copy-reference"):
+        invoke("submit", finished[0] / name, "--out", root, "--sample", "0")
+    return root
+
+
+@pytest.fixture(scope="session")
+def protocol(finished):
+    """The protocol of these records."""
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415  (imports pydantic)
+
+    return load_protocol(str(finished[1][2]))
+
+
 @pytest.fixture
 def copied(finished, tmp_path):
     """A private copy of the finished run's folder."""

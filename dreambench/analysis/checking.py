@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from dreambench.analysis.summary import mean_reference_bounds, summarise_metrics
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import flatten
+from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import (
     COLUMNS,
     ROUNDING,
@@ -23,10 +25,33 @@ from dreambench.errors import name_some
 
 SAME = 1e-9
 """How far sums of the same numbers lie apart between machines."""
+PASSED, FLAGGED, FAILED, NOT_CHECKED = "passed", "flagged", "failed", "not checked"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One thing that was looked at: its outcome (PASSED, ...), and why.
+
+    FLAGGED is what somebody has to know and decide; it is no fault.
+    """
+
+    what: str
+    outcome: str
+    lines: Sequence[str]
+
+
+def judge(what: str, faults: Sequence[str], passed: str = "", *, worst: str = FAILED) -> Verified:
+    """Return that something passed, or where there are faults, that it has the `worst` outcome."""
+    return Verified(what, worst, faults) if faults else Verified(what, PASSED, [passed])
 
 
 def find_score_faults(images: ImageSet, table: ScoreTable) -> list[str]:
     """Return what is wrong with scores by themselves: a line a fault, none where all is right."""
+    return [*find_value_faults(images.plan.images, table), *_find_image_faults(images, table)]
+
+
+def find_value_faults(units: Sequence[ImageUnit], table: ScoreTable) -> list[str]:
+    """Return where scores leave their metrics' ranges or a plan's units; a line a fault."""
     frame = table.frame
     if list(frame.columns) != COLUMNS:
         return [f"the columns are {', '.join(map(str, frame.columns))}"]
@@ -34,8 +59,8 @@ def find_score_faults(images: ImageSet, table: ScoreTable) -> list[str]:
         return ["a value is not a number"]
     faults = []
     infos = {info.name: info for info in table.metrics}
-    cells = {(unit.subject, unit.prompt_id) for unit in images.plan.images}
-    images_of = {(unit.subject, unit.prompt_id, unit.k) for unit in images.plan.images}
+    cells = {(unit.subject, unit.prompt_id) for unit in units}
+    images_of = {(unit.subject, unit.prompt_id, unit.k) for unit in units}
     keys = ["subject", "prompt_id", "k", "metric"]
     if frame.duplicated(keys).any():
         faults.append(f"{int(frame.duplicated(keys).sum())} numbers are there twice")
@@ -60,7 +85,7 @@ def find_score_faults(images: ImageSet, table: ScoreTable) -> list[str]:
     ]
     if not all(known):
         faults.append(f"{known.count(False)} numbers are of images that are not in the plan")
-    return faults + _find_image_faults(images, table)
+    return faults
 
 
 def _find_image_faults(images: ImageSet, table: ScoreTable) -> list[str]:
@@ -94,10 +119,11 @@ def find_summary_faults(
         "reference_bounds": mean_reference_bounds(bounds),
     }
     stored = summary.model_dump(mode="json", include=set(expected))
-    return _list_differences(flatten(stored), flatten(expected))
+    return list_differences(flatten(stored), flatten(expected))
 
 
-def _list_differences(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+def list_differences(stored: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return where flat mappings differ by more than rounding: a line a key."""
     return [
         f"{key} is {stored.get(key)!r} and should be {expected.get(key)!r}"
         for key in {**expected, **stored}

@@ -11,6 +11,7 @@ from dreambench.artifacts import MAX_REPLICATES
 from dreambench.artifacts.manifest import (
     FILE_NAME,
     Manifest,
+    RecipeRecord,
     RunManifest,
     has_manifest,
     read_manifest,
@@ -195,7 +196,7 @@ def read_image_set(
     own: RunManifest | None = manifest if isinstance(manifest, RunManifest) else None
     for name, stored, found in (
         ("protocol", manifest.digests.protocol, protocol.digest()),
-        ("recipe", own and own.digests.recipe, own and digest_recipe(own)),
+        ("recipe", own and own.digests.recipe, own and digest_recipe(own.recipe)),
         ("sampler", own and own.digests.sampler, own and own.sampler.digest()),
         ("photos", manifest.digests.data, digest_subjects(subjects, protocol.references)),
         ("plan", own and own.digests.plan, own and plan.digest()),
@@ -233,9 +234,8 @@ def plan_images(manifest: Manifest, subjects: Sequence[Subject]) -> Plan:
     return plan.without_prior() if "pres" in manifest.not_measured else plan
 
 
-def digest_recipe(manifest: RunManifest) -> str:
-    """Return the digest of the recipe that a manifest holds."""
-    recipe = manifest.recipe
+def digest_recipe(recipe: RecipeRecord) -> str:
+    """Return the digest of the recipe that a manifest or record holds."""
     parts: list[object] = [recipe.method, recipe.settings]
     return digest(parts if recipe.code is None else [*parts, recipe.code])
 

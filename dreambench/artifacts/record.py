@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
-from dreambench.artifacts.cells import list_images, parse_cells
+from dreambench.artifacts.cells import ID_COLUMNS, list_images, parse_cells
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.long_texts import CutText
 from dreambench.artifacts.manifest import (
@@ -29,9 +29,9 @@ from dreambench.artifacts.results import (
     MetricInfo,
     Part,
 )
-from dreambench.config.protocol import Protocol
+from dreambench.config.protocol import MetricName, Protocol
 from dreambench.errors import UserError, disk_errors, name_some
-from dreambench.storage.files import digest, read_json, render_json
+from dreambench.storage.files import digest, read_json, render_json, write_bytes
 from dreambench.storage.paths import FileName, check_tree
 
 FORMAT = 1
@@ -41,9 +41,12 @@ MAX_BYTES: Mapping[str, int] = {
 }  # fmt: skip
 """How large each file of a record may be."""
 SCHEMA_PATH = Path(__file__).with_name("record.schema.json")
+MAX_DEPTH = 30
+"""How deep its values may lie in each other."""
 MAX_MISSING = 100
 """How many missing images are named; all are counted."""
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Evaluator = Literal["authors", "third-party", "maintainers"]
 Status = Literal["submitted", "re-scored", "re-run", "withdrawn"]
 
@@ -130,12 +133,13 @@ class Record(StoredPart):
     """The outcome of a run or of external images, as a leaderboard keeps it.
 
     `digest` is of what was scored, with what, and names the record's folder; statuses, addresses
-    and metrics that are added later do not change it. `files` has the SHA-256 of the files beside
-    it.
+    and metrics that are added later do not change it. `batch_size` is how many images of a run were
+    generated together, which the last bits of an image depend on. `files` has the SHA-256 of the
+    files beside it.
     """
 
     format: Literal[1] = 1
-    digest: str
+    digest: str = Field(pattern=r"^[0-9a-f]{16}$")
     status: Status = "submitted"
     evaluator: Evaluator
     origin: Literal["run", "external"]
@@ -148,8 +152,9 @@ class Record(StoredPart):
     digests: Digests
     encoders: dict[str, str]
     precision: str
+    batch_size: int | None = Field(default=None, ge=1)
     interval: str
-    metrics: dict[str, RecordedMetric]
+    metrics: dict[MetricName, RecordedMetric] = Field(min_length=1)
     reference_bounds: dict[str, BoundsPart]
     floor: FloorPart | None = None
     replicates: list[ReplicatePart] = Field(default_factory=list)
@@ -168,7 +173,14 @@ class Record(StoredPart):
     re_scored: Remeasurement | None = None
     re_run: Remeasurement | None = None
     withdrawn: str = ""
-    files: dict[str, str]
+    files: dict[FileName, Sha256]
+
+    @model_validator(mode="after")
+    def _names_its_metrics(self) -> Record:
+        for name, entry in self.metrics.items():
+            if entry.info.name != name or name in ID_COLUMNS:
+                raise ValueError(f"{name} cannot name the metric {entry.info.name}")
+        return self
 
     @model_validator(mode="after")
     def _has_its_status(self) -> Record:
@@ -247,6 +259,17 @@ def render_record(record: Record) -> bytes:
     return content
 
 
+def write_record(folder: Path, record: Record) -> Record:
+    """Write `record.json` with the status that follows from the record; return it so.
+
+    Raises:
+        UserError: it cannot be written, or is larger than a record may be.
+    """
+    record = record.model_copy(update={"status": record.expected_status})
+    write_bytes(folder / FILE_NAME, render_record(record))
+    return record
+
+
 def read_record(folder: Path) -> Record:
     """Read `record.json` of a record's folder.
 
@@ -262,6 +285,12 @@ def read_record(folder: Path) -> Record:
             hint="use the version of dreambench that made it",
             code="old-format",
         )
+    if not _is_shallow(content):
+        raise UserError(
+            f"{path} holds values more than {MAX_DEPTH} deep in each other",
+            hint="make it again: dreambench submit RUN --out DIR",
+            code="invalid-record",
+        )
     try:
         return Record.model_validate(content)
     except ValidationError as error:
@@ -274,6 +303,16 @@ def read_record(folder: Path) -> Record:
             hint="make it again: dreambench submit RUN --out DIR",
             code="invalid-record",
         ) from error
+
+
+def _is_shallow(content: Any) -> bool:
+    layer = [content]
+    for _ in range(MAX_DEPTH):
+        parts = [part.values() if isinstance(part, dict) else part for part in layer]
+        layer = [one for part in parts for one in part if isinstance(one, dict | list)]
+        if not layer:
+            return True
+    return False
 
 
 def read_cells(folder: Path, record: Record) -> pd.DataFrame:

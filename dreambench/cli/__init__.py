@@ -19,6 +19,7 @@ from dreambench.cli import (
     data,
     inspection,
     leaderboard,
+    records,
     stages,
     verification,
     view,
@@ -89,8 +90,10 @@ for _command in (
     *stages.COMMANDS,
     view.view,
     verification.verify,
-    leaderboard.submit,
-    leaderboard.export,
+    records.submit,
+    records.export,
+    records.rerun,
+    leaderboard.leaderboard,
     inspection.compare,
     inspection.status,
     inspection.list_,
@@ -100,6 +103,5 @@ for _command in (
     checks.tokens,
     checks.doctor,
     checks.metrics,
-    leaderboard.leaderboard,
 ):
     main.add_command(_command)

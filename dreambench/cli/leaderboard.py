@@ -1,197 +1,39 @@
-"""`dreambench submit`, `dreambench export` and `dreambench leaderboard`."""
+"""`dreambench leaderboard`: what is done with many records."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
+    device_option,
     encoder_option,
     json_option,
     metric_option,
+    own_protocol_option,
     print_json,
+    print_text,
     say,
     show_progress,
     user_errors,
     workers_option,
 )
-from dreambench.cli.verification import sample_options
+from dreambench.errors import UserError
 
 if TYPE_CHECKING:
-    from dreambench.artifacts.record import Evaluator
-    from dreambench.leaderboard.exporting import Format
-    from dreambench.leaderboard.submission import Submission
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    "out_dir",
-    type=click.Path(path_type=Path),
-    default=Path("records"),
-    show_default=True,
-    help="Folder of records; this one goes to PROTOCOL/METHOD/DIGEST in it.",
-)
-@click.option(
-    "--evaluator",
-    type=click.Choice(["authors", "third-party", "maintainers"]),
-    default="authors",
-    show_default=True,
-    help="Who made these images, as seen from the method.",
-)
-@click.option("--paper", "paper_url", metavar="URL", help="Address of the paper.")
-@click.option("--code", "code_url", metavar="URL", help="Address of the method's code.")
-@click.option("--images", "images_url", metavar="URL", help="Address of all images.")
-@click.option("--licence", default="", help="Licence of the method's code or weights.")
-@click.option(
-    "--images-dir",
-    type=click.Path(path_type=Path),
-    help="For scores of external images: the folder or index of the images.",
-)
-@click.option("--title", help="For external images: what the method is, in a few words.")
-@click.option("--source", help="For external images: paper or report of the method.")
-@click.option("--track", help='For external images: what it may use, e.g. "tuned, all photos".')
-@click.option("--base-model", help="For external images: name of the base model.")
-@click.option(
-    "--push",
-    "repository",
-    metavar="OWNER/NAME",
-    help="Then open a pull request with it on this dataset repository of the Hub.",
-)
-@click.option("--dry-run", is_flag=True, help="Show what would go out, and write nothing.")
-@sample_options
-@metric_option
-@encoder_option
-@workers_option
-@data_option
-@json_option
-@user_errors
-def submit(
-    folder: Path, out_dir: Path, evaluator: Evaluator, paper_url: str | None,
-    code_url: str | None, images_url: str | None, licence: str, images_dir: Path | None,
-    title: str | None, source: str | None, track: str | None, base_model: str | None,
-    repository: str | None, dry_run: bool, share: float, seed: int, metrics: tuple[str, ...],
-    encoders: tuple[str, ...], workers: int, data_dir: Path | None, as_json: bool,
-) -> None:  # fmt: skip
-    """Make a record of a run, or of external scores, for a leaderboard.
-
-    The folder has to pass `dreambench verify`. Replicates that lie beside the run go with it.
-    """
-    from dreambench.artifacts.record import FILE_NAME, check_address  # noqa: PLC0415
-    from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
-    from dreambench.leaderboard import hub, submission  # noqa: PLC0415
-    from dreambench.verification import VerifyOptions  # noqa: PLC0415
-
-    if repository is not None:
-        hub.check_repository(repository)
-    options = VerifyOptions(
-        share=share, seed=seed, images_dir=images_dir, metrics=metrics,
-        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
-    )  # fmt: skip
-    about = submission.About(
-        title=title, source=source, track=track, base_model=base_model, evaluator=evaluator,
-        licence=licence, paper_url=check_address("--paper", paper_url),
-        code_url=check_address("--code", code_url),
-        images_url=check_address("--images", images_url),
-    )  # fmt: skip
-    with show_progress() as progress:
-        made = submission.submit(folder, about, options, progress=progress)
-    target = out_dir / made.record.path
-    if not dry_run:
-        submission.write_submission(made, out_dir)
-    if not as_json:
-        _print_submission(made, target, dry_run=dry_run)
-    address = None
-    if repository is not None:
-        push = hub.Push(repository, PurePosixPath(made.record.path.as_posix()), made.files)
-        say(f"To {repository}, as a pull request: {push.target}", err=as_json)
-        if not dry_run:
-            address = hub.open_pull_request(push, target)
-            answer = f"Pull request: {address}" if address else "It has all of it already."
-            say(answer, err=as_json)
-    if as_json:
-        content = json.loads(made.files[FILE_NAME])
-        print_json(
-            {
-                "folder": str(target),
-                "written": not dry_run,
-                "pull_request": address,
-                "record": content,
-            }
-        )
-        return
-    if dry_run:
-        say("Nothing was written or sent. --json shows all of record.json.")
-    else:
-        say(f"Check it as others will: dreambench leaderboard check {target}")
-
-
-def _print_submission(made: Submission, target: Path, *, dry_run: bool) -> None:
-    record = made.record
-    say(f"{target}{' would hold' if dry_run else ''}:")
-    for name, content in made.files.items():
-        say(f"  {name}  {len(content):,} bytes")
-    n_replicates = 1 + len(record.replicates)
-    again = f", and {n_replicates} replicates" if n_replicates > 1 else ""
-    say(f"  of {record.n_images} of {record.n_images_expected} images{again}")
-    if record.partial:
-        say("It is partial, less than its protocol, and is never ranked.")
-
-
-@click.command()
-@click.argument("record_dir", metavar="RECORD", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["every-eval-ever", "eval-results", "model-index"]),
-    required=True,
-    help="Every Eval Ever's JSON, the Hub's .eval_results, or the index of a model card.",
-)
-@click.option(
-    "--out",
-    "out_dir",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder for the file; it goes to the path that the format has for it.",
-)
-@click.option(
-    "--model",
-    metavar="OWNER/NAME",
-    help="Whose results these are, as the Hub calls it.  [default: dreambench/METHOD]",
-)
-@click.option(
-    "--dataset",
-    metavar="OWNER/NAME",
-    help="Of which Hub dataset they are.  [default: google/dreambooth for the paper's photos, "
-    "dreambench/PROTOCOL for others]",
-)
-@user_errors
-def export(
-    record_dir: Path, form: Format, out_dir: Path, model: str | None, dataset: str | None
-) -> None:
-    """Write a record in a format of the Hub or of Every Eval Ever."""
-    from dreambench.artifacts.record import read_record  # noqa: PLC0415  (imports pandas)
-    from dreambench.leaderboard.exporting import export_record, write_export  # noqa: PLC0415
-
-    record = read_record(record_dir)
-    files = export_record(record, form, model=model, dataset=dataset)
-    for path in write_export(files, out_dir):
-        say(f"Written: {path}")
-    if form == "eval-results":
-        say(
-            "It belongs into the model's repository. The Hub shows it where the dataset that it "
-            "names is a benchmark, with these tasks in its eval.yaml."
-        )
+    from dreambench.leaderboard.checks import Checked
+    from dreambench.leaderboard.rescoring import RescoreOptions
 
 
 @click.group()
 def leaderboard() -> None:
-    """A board and its pages, made of records, and rows of papers."""
+    """Check records, render a board of them, and list rows of papers."""
 
 
 @leaderboard.command()
@@ -280,3 +122,123 @@ def render(records_dir: Path, out_dir: Path, as_json: bool) -> None:
         print_json({"folder": str(out_dir), "files": [str(path) for path in paths]})
         return
     say(f"{out_dir}: {len(paths)} files. Open {out_dir / 'index.html'} in a browser.")
+
+
+@leaderboard.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    "board",
+    type=click.Path(path_type=Path),
+    help="Folder of the records that were there before: what changed, is gone or there twice.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="Of one record: score its images again, from a folder, a zip or a tar archive.",
+)
+@click.option(
+    "--write", is_flag=True, help="With --images: write into the record that it was re-scored."
+)
+@own_protocol_option
+@metric_option
+@encoder_option
+@device_option
+@workers_option
+@data_option
+@json_option
+@user_errors
+def check(
+    paths: tuple[Path, ...], board: Path | None, images: Path | None, write: bool,
+    protocol: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...], device: str,
+    workers: int, data_dir: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Check that records are what they say; PATHS are folders of records, or of one.
+
+    The exit code is 0 where no check failed, and 1 where one did. What is flagged is for somebody
+    to look at, and fails nothing.
+    """
+    from dreambench.analysis.checking import PASSED  # noqa: PLC0415  (imports pandas)
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.leaderboard.checks import check_paths  # noqa: PLC0415
+
+    named = None if protocol is None else load_protocol(protocol)
+    checked = check_paths(paths, board=board, protocol=named)
+    if images is not None:
+        from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (torch)
+        from dreambench.leaderboard.rescoring import RescoreOptions  # noqa: PLC0415
+
+        options = RescoreOptions(
+            images=images, protocol=named, metrics=metrics, device=device, data_dir=data_dir,
+            encoders=parse_encoder_options(encoders), n_workers=workers,
+        )  # fmt: skip
+        checked = [_rescore(checked, options, write=write)]
+    elif write:
+        raise UserError(
+            "--write is for what scoring the images again found",
+            hint="name the images with --images FOLDER",
+            code="missing-option",
+        )
+    is_right = all(one.passed for one in checked)
+    if as_json:
+        print_json({"passed": is_right, "records": [_describe_checked(one) for one in checked]})
+    else:
+        for one in checked:
+            say(f"{one.folder}: {'passed' if one.passed else 'FAILED'}, {len(one.found)} checks")
+            # Of many records, what passed is not worth a line each.
+            print_verified([f for f in one.found if f.outcome != PASSED or len(checked) == 1])
+    raise SystemExit(0 if is_right else 1)
+
+
+def _rescore(checked: Sequence[Checked], options: RescoreOptions, *, write: bool) -> Checked:
+    """Return one record with what scoring its images again found, and write that if asked."""
+    from dreambench.artifacts.record import write_record  # noqa: PLC0415  (imports pandas)
+    from dreambench.leaderboard.rescoring import rescore  # noqa: PLC0415  (imports torch)
+
+    opened = checked[0].opened
+    if len(checked) != 1:
+        raise UserError(
+            f"these are {len(checked)} records, and --images is for one",
+            hint="name the folder of one record",
+            code="too-many",
+        )
+    if opened is None or not checked[0].passed:
+        return checked[0]
+    with show_progress() as progress:
+        found, measured = rescore(opened, options, progress=progress)
+    if write and measured is not None:
+        write_record(opened.folder, opened.record.model_copy(update={"re_scored": measured}))
+    return replace(checked[0], found=[*checked[0].found, *found])
+
+
+def _describe_checked(one: Checked) -> dict[str, Any]:
+    """Return what the checks of a record found, as JSON takes it."""
+    return {
+        "folder": str(one.folder),
+        "passed": one.passed,
+        "checks": [asdict(found) for found in one.found],
+    }
+
+
+@leaderboard.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the records that are there already.",
+)
+@own_protocol_option
+@user_errors
+def comment(paths: tuple[Path, ...], records: Path, protocol: str | None) -> None:
+    """Print what a pull request with records would change, as Markdown.
+
+    PATHS are folders of records, or of one. It has what the checks found, the new rows beside
+    class-only and copy-reference, and paired differences to their nearest neighbours.
+    """
+    from dreambench.config.protocol import load_protocol  # noqa: PLC0415
+    from dreambench.leaderboard.comment import make_comment  # noqa: PLC0415  (imports pandas)
+    from dreambench.report.markdown import render_markdown  # noqa: PLC0415
+
+    named = None if protocol is None else load_protocol(protocol)
+    print_text(render_markdown(make_comment(paths, records, protocol=named)))

@@ -11,7 +11,12 @@ from dreambench.cli.shared import say
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dreambench.analysis.checking import Verified
     from dreambench.analysis.comparison import Scored
+    from dreambench.leaderboard.rerunning import Rerun
+
+N_LINES = 20
+"""How many faults of one kind are printed; --json has them all."""
 
 
 def print_report(scored: Sequence[Scored], paths: Sequence[Path]) -> None:
@@ -51,6 +56,29 @@ def print_comparison(scored: Sequence[Scored], table: pd.DataFrame) -> None:
     for note in make_comparison_notes(table):
         say(note)
     _print_list("Signatures", list(dict.fromkeys(table["signature"])))
+
+
+def print_verified(found: Sequence[Verified]) -> None:
+    """Print what was looked at, and its outcome: a line each, or a line a fault."""
+    for one in found:
+        for line in one.lines[:N_LINES]:
+            say(f"{one.outcome:11}  {one.what}: {line}")
+        if len(one.lines) > N_LINES:
+            say(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
+
+
+def print_rerun(again: Rerun) -> None:
+    """Print how far a recipe that was run again lies from its record, beside its replicates."""
+    from dreambench.report.formatting import format_number  # noqa: PLC0415
+
+    say(f"{again.n_same} of {again.n_images} images have the same bytes as the record's.")
+    for one in again.differences:
+        spread = "one run" if one.sd is None else f"{again.n_replicates} replicates"
+        sd = "" if one.sd is None else f" of sd {one.sd:.4f}"
+        say(
+            f"{one.title:10} {format_number(one.recorded)} in the record, "
+            f"{format_number(one.again)} again: {one.size:.4f} apart, beside {spread}{sd}"
+        )
 
 
 def print_conventions(table: pd.DataFrame) -> None:

@@ -13,6 +13,7 @@ from dreambench.cli.shared import (
     cache_option,
     checkpoints_option,
     data_option,
+    device_option,
     encoder_option,
     method_option,
     metric_option,
@@ -59,7 +60,7 @@ ALONGSIDE = "class-only,copy-reference"
     show_default=True,
     help="Folder of the run folders, which are OUT/PROTOCOL/METHOD.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@device_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),

@@ -20,7 +20,7 @@ import click
 from dreambench.artifacts import MAX_REPLICATES
 from dreambench.errors import UserError, explain_os_error
 from dreambench.progress import Pace, format_seconds
-from dreambench.text import make_printable
+from dreambench.text import make_lines_printable, make_printable
 
 method_option = click.option(
     "--method",
@@ -57,6 +57,9 @@ set_option = click.option(
 protocol_option = click.option(
     "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
 )
+own_protocol_option = click.option(
+    "--protocol", help="A protocol of your own that the records are of (.toml)."
+)
 replicates_option = click.option(
     "--replicates",
     type=click.IntRange(1, MAX_REPLICATES),
@@ -79,6 +82,9 @@ cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
     help="Folder for features and class images.  [default: DREAMBENCH_CACHE or the user's cache]",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."
 )
 workers_option = click.option(
     "--workers",
@@ -143,6 +149,11 @@ def parse_steps(text: str | None) -> list[int]:
 def print_json(content: Any) -> None:
     """Print what programs read: in ASCII, which every console has and no terminal obeys."""
     click.echo(json.dumps(content, indent=2, allow_nan=False))  # noqa: TID251
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines, whose words were made printable when it was made."""
+    click.echo(make_lines_printable(text.rstrip("\n")))  # noqa: TID251
 
 
 class Failure(click.ClickException):

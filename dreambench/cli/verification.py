@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
     encoder_option,
@@ -23,9 +24,6 @@ from dreambench.cli.shared import (
     workers_option,
 )
 from dreambench.errors import UserError
-
-N_LINES = 20
-"""How many faults of one kind are printed; --json has them all."""
 
 
 def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,8 +76,9 @@ def verify(
 
     The exit code is 0 where all that was checked is right, and 1 where something is not.
     """
+    from dreambench.analysis.checking import FAILED  # noqa: PLC0415  (imports pandas)
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)
-    from dreambench.verification import FAILED, VerifyOptions  # noqa: PLC0415
+    from dreambench.verification import VerifyOptions  # noqa: PLC0415
     from dreambench.verification import verify as check  # noqa: PLC0415
 
     options = VerifyOptions(
@@ -99,11 +98,7 @@ def verify(
             }
         )
     else:
-        for one in found:
-            for line in one.lines[:N_LINES]:
-                say(f"{one.outcome:11}  {one.what}: {line}")
-            if len(one.lines) > N_LINES:
-                say(f"{one.outcome:11}  {one.what}: and {len(one.lines) - N_LINES} more")
+        print_verified(found)
         if 0 < share < 1:
             say(f"The sample was drawn with --seed {seed}.")
     raise SystemExit(0 if is_right else 1)

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.preprocessing import Joined, Pixels, Preparation
 from dreambench.encoders.segmentation import Segmenter
+from dreambench.encoders.spec import HASH_IDENTITY, THUMBNAIL_IDENTITY, THUMBNAIL_PX
 from dreambench.errors import UserError
 from dreambench.types import Features, Mask
 
@@ -57,7 +58,7 @@ class HashExtractor(_PixelExtractor):
     The hash is imagehash's pHash (a DCT of the grey picture), 64 bits.
     """
 
-    identity = "phash64|imagehash|mirrored-too"
+    identity = HASH_IDENTITY
     pixels = _Hashes()
 
 
@@ -96,7 +97,6 @@ class LookExtractor(_PixelExtractor):
     pixels = _Look()
 
 
-THUMBNAIL_PX = 48
 WHOLLY = 0.9
 """Share of a thumbnail's pixel above which it shows nothing but the subject: no rim, in which the
 background is mixed."""
@@ -121,7 +121,7 @@ class ThumbnailExtractor(_PixelExtractor):
     The longer side is resized to 48 px, bicubically; black bars fill the shorter one.
     """
 
-    identity = f"thumbnail{THUMBNAIL_PX}|v1"
+    identity = THUMBNAIL_IDENTITY
     pixels = _Thumbnail("RGB")
 
 

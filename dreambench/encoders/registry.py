@@ -32,6 +32,8 @@ _MINI_PIXELS = Pixels(64, 64, HALF, HALF)
 _DINO_PIXELS = Pixels(256, 224, *IMAGENET)
 # openai/CLIP at 3bee281, clip/clip.py (_transform).
 _CLIP_PIXELS = Pixels(224, 224, *OPENAI)
+# Of that file at that revision, as public manifests have it (2026-11).
+_CLIP_B_32_SHA256 = "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"
 _DINO_URL = "https://dl.fbaipublicfiles.com/dino"
 
 
@@ -53,12 +55,18 @@ def _dinov2(name: str, architecture: str, hub: str, revision: str, megabytes: in
 
 
 def _clip(
-    name: str, architecture: str, hub: str, revision: str, file: str, megabytes: int
+    name: str,
+    architecture: str,
+    hub: str,
+    revision: str,
+    file: str,
+    megabytes: int,
+    sha256: str = "",
 ) -> EncoderSpec:
     """Describe a CLIP (Radford et al., ICML 2021): its own transform, both towers' projections."""
     return EncoderSpec(
         name, "clip", "open_clip", architecture, _CLIP_PIXELS, "projected", hub=hub,
-        revision=revision, file=file, n_download_bytes=megabytes * 1_000_000,
+        revision=revision, file=file, n_download_bytes=megabytes * 1_000_000, sha256=sha256,
     )  # fmt: skip
 
 
@@ -101,7 +109,7 @@ ENCODERS = {
         # The paper's is ViT-B/32.
         _clip(
             "clip-vit-b-32", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
-            "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605,
+            "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605, _CLIP_B_32_SHA256,
         ),
         # Images resized as tensors without antialiasing (rinongal/textual_inversion at 424192d,
         # evaluation/clip_eval.py).
@@ -109,6 +117,7 @@ ENCODERS = {
             _clip(
                 "clip-vit-b-32-tensor", "ViT-B-32-quickgelu", "openai/clip-vit-base-patch32",
                 "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268", "pytorch_model.bin", 605,
+                _CLIP_B_32_SHA256,
             ),
             pixels=Pixels(224, 224, *OPENAI, "bicubic-tensor"), stored_as="clip-vit-b-32",
         ),

@@ -28,6 +28,10 @@ FILE_NAMES = (
     "open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin",
     "pytorch_model.bin",
 )  # fmt: skip
+HASH_IDENTITY = "phash64|imagehash|mirrored-too"
+THUMBNAIL_PX = 48
+THUMBNAIL_IDENTITY = f"thumbnail{THUMBNAIL_PX}|v1"
+"""The identities of inputs that no network makes (`encoders.parts`)."""
 OWN_PIXELS = "own-pixels"
 """In an identity: images are prepared by the encoder's own code, whose digest stands for it."""
 
@@ -196,6 +200,19 @@ class EncoderSpec:
             content = hash_file(weights)[:16]
         if self.tokenizer_file:
             content = digest([content, hash_file(weights.with_name(self.tokenizer_file))])
+        return self.name_identity(content)
+
+    def find_published_identity(self) -> str | None:
+        """Return the identity that it has with the published weights; None where nobody knows it.
+
+        Weights that the package ships are the published ones.
+        """
+        if self.shipped is not None:
+            return self.identity()
+        return self.name_identity(self.sha256[:16]) if self.sha256 else None
+
+    def name_identity(self, content: str) -> str:
+        """Return the identity that it has with weights of this digest."""
         name = f"{self.library}:{self.architecture}@{content}"
         layers = ":blocks" + ",".join(map(str, self.layers)) if self.layers else ""
         activation = f":{self.activation}" if self.activation else ""
@@ -378,4 +395,12 @@ class SegmenterSpec:
             UserError: the weights, whose digest is part of it, are not on this machine.
         """
         content = digest_folder(self.find_weights(), suffixes=(".safetensors", ".json", ".txt"))
+        return self.name_identity(content)
+
+    def find_published_identity(self) -> str | None:
+        """Return the identity of the segmenter that the package ships; None for another."""
+        return None if self.shipped is None else self.identity()
+
+    def name_identity(self, content: str) -> str:
+        """Return the identity that it has with weights of this digest."""
         return f"transformers:{self.kind}@{content}|{self.pixels}|logit>0"

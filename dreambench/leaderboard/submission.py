@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dreambench.analysis.checking import FAILED
 from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.summary import mean_reference_bounds
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
@@ -48,7 +49,7 @@ from dreambench.leaderboard.thumbnails import make_thumbnails
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.files import make_dir, sha256_bytes, write_together
 from dreambench.text import names_folder
-from dreambench.verification import FAILED, VerifyOptions, find_external, verify
+from dreambench.verification import VerifyOptions, find_external, verify
 
 NO_PHOTOS = "no photos"
 """The track of a row that saw no photo of the subject."""
@@ -159,6 +160,7 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         digests=manifest.digests,
         encoders=dict(table.identities),
         precision=manifest.precision,
+        batch_size=None if own is None else own.batch_size,
         interval=summary.interval,
         metrics=compute_metrics(table.frame, table.metrics),
         reference_bounds=_describe_bounds(read_reference_bounds(images)),

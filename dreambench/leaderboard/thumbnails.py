@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,13 @@ from typing import Any
 from PIL import Image
 
 from dreambench.artifacts.image_set import ImageSet, is_class_image
-from dreambench.artifacts.record import MAX_BYTES, THUMBNAILS_NAME
-from dreambench.storage.images import encode_generated_webp, load_image
+from dreambench.artifacts.record import MAX_BYTES, THUMBNAILS_NAME, Record
+from dreambench.storage.images import (
+    encode_generated_webp,
+    find_webp_excess,
+    load_image,
+    make_generated_note,
+)
 
 MAX_SIDE_PX, GAP_PX = 128, 4
 N_ROWS, N_COLUMNS = 6, 8
@@ -37,6 +44,36 @@ def make_thumbnails(images: ImageSet, note: Mapping[str, Any]) -> bytes:
             strip.paste(picture, (x * side, y * side))
     encoded = (encode_generated_webp(strip, note, quality=quality) for quality in QUALITIES)
     return next((one for one in encoded if len(one) <= MAX_BYTES[THUMBNAILS_NAME]), b"")
+
+
+def describe_thumbnails(record: Record) -> dict[str, Any]:
+    """Return the note that is written into the thumbnails of a record."""
+    return {
+        "method": record.method.name, "protocol": record.protocol.name, "record": record.digest
+    }  # fmt: skip
+
+
+def find_thumbnail_faults(content: bytes, note: Mapping[str, Any]) -> list[str]:
+    """Return why bytes are not the thumbnails of the record that `note` describes."""
+    faults = []
+    if excess := find_webp_excess(content):
+        faults.append(excess)
+    most = (N_COLUMNS * (MAX_SIDE_PX + GAP_PX) - GAP_PX, N_ROWS * (MAX_SIDE_PX + GAP_PX) - GAP_PX)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(content), formats=["WEBP"])
+            if picture.width > most[0] or picture.height > most[1]:
+                size = f"{picture.width} x {picture.height}"
+                return [*faults, f"it has {size} pixels, over {most[0]} x {most[1]}"]
+            if getattr(picture, "n_frames", 1) > 1:
+                faults.append("it moves")
+            if picture.info.get("xmp", b"") != make_generated_note(note):
+                faults.append("it does not say that it was generated, and of which record it is")
+            picture.load()
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError):
+        faults.append("it cannot be read as WebP")
+    return faults
 
 
 def _choose_rows(images: ImageSet) -> list[list[Path]]:

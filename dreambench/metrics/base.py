@@ -11,12 +11,15 @@ from __future__ import annotations
 import functools
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from dreambench.artifacts.image_set import is_class_image
+from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import MetricInfo, Prompts
 from dreambench.metrics.matching import compute_subject_matches
 from dreambench.types import Bounds, Features, Values
@@ -87,6 +90,17 @@ class SubjectCounts:
     n_images: int
     n_class_images: int
     images_per_prompt: Sequence[int]
+
+
+def count_subject(units: Sequence[ImageUnit], *, n_photos: int) -> SubjectCounts:
+    """Return how much there is of one subject, whose units these are."""
+    shown = Counter(unit.prompt_id for unit in units if not is_class_image(unit))
+    return SubjectCounts(
+        n_photos=n_photos,
+        n_images=sum(shown.values()),
+        n_class_images=len(units) - sum(shown.values()),
+        images_per_prompt=tuple(shown.values()),
+    )
 
 
 class Metric(ABC):

@@ -244,7 +244,7 @@ def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
         folder,
         Request(
             protocol=manifest.protocol,
-            recipe=_read_recipe(manifest.recipe, base),
+            recipe=read_recipe(manifest.recipe, base),
             subjects=tuple(manifest.subjects),
             prompts=tuple(manifest.prompts),
             base_model=manifest.base_model,
@@ -267,7 +267,8 @@ def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
     return replace(run, manifest=run.manifest.model_copy(update={"sessions": sessions}))
 
 
-def _read_recipe(record: RecipeRecord, base: BaseModel) -> Recipe:
+def read_recipe(record: RecipeRecord, base: BaseModel) -> Recipe:
+    """Return the recipe that a manifest or a record holds, without the code of a method outside."""
     head = record.model_dump(include={"name", "method", "title", "source"})
     tables = {base.name: record.settings}
     if record.code is None:

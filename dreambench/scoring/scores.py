@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,13 @@ from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import COLUMNS, ROUNDING, WHOLE_PROMPT, ScoreTable
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
-from dreambench.metrics.base import Metric, SubjectCounts, SubjectFeatures, compute_cosines
+from dreambench.metrics.base import (
+    Metric,
+    SubjectCounts,
+    SubjectFeatures,
+    compute_cosines,
+    count_subject,
+)
 from dreambench.metrics.registry import ChosenMetric
 from dreambench.plugins import plugin_error
 from dreambench.scoring.features import Extracted, arrange_features, subject_images
@@ -99,13 +104,7 @@ def count_expected(images: ImageSet, chosen: ChosenMetric) -> int:
     total = 0
     for subject in images.subjects:
         units = [unit for unit in images.plan.images if unit.subject == subject.name]
-        shown = Counter(unit.prompt_id for unit in units if not is_class_image(unit))
-        counts = SubjectCounts(
-            n_photos=len(subject.photos),
-            n_images=sum(shown.values()),
-            n_class_images=sum(is_class_image(unit) for unit in units),
-            images_per_prompt=tuple(shown.values()),
-        )
+        counts = count_subject(units, n_photos=len(subject.photos))
         total += int(_count(chosen, "n_expected", counts))
     return total
 

@@ -344,6 +344,7 @@ def is_lossy(path: Path) -> bool:
     return True
 
 
+_WEBP_CHUNKS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"XMP ")
 XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
     '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
@@ -373,7 +374,29 @@ def encode_generated_webp(image: Image.Image, note: Mapping[str, Any], *, qualit
     The kind of source is IPTC's "trained algorithmic media"; the note is as for
     `encode_generated`.
     """
-    about = escape(json.dumps({"generated": True, **note}, sort_keys=True), {'"': "&quot;"})
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=4, xmp=XMP.format(about=about).encode())
+    image.save(buffer, "WEBP", quality=quality, method=4, xmp=make_generated_note(note))
     return buffer.getvalue()
+
+
+def make_generated_note(note: Mapping[str, Any]) -> bytes:
+    """Return the XMP that `encode_generated_webp` writes."""
+    about = escape(json.dumps({"generated": True, **note}, sort_keys=True), {'"': "&quot;"})
+    return XMP.format(about=about).encode()
+
+
+def find_webp_excess(content: bytes) -> str:
+    """Return what WebP bytes carry besides a picture and XMP; "" for nothing."""
+    if len(content) < 12 or content[:4] != b"RIFF" or content[8:12] != b"WEBP":
+        return "it is not a WebP file"
+    if int.from_bytes(content[4:8], "little") + 8 != len(content):
+        return "it does not end where it says"
+    place, left = 12, set(_WEBP_CHUNKS)
+    while place + 8 <= len(content):
+        kind = content[place : place + 4]
+        if kind not in left:
+            return f"it carries a part too much, of the kind {kind!r}"
+        left.remove(kind)
+        n_bytes = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + n_bytes + n_bytes % 2
+    return "" if place == len(content) else "a part of it is cut off"

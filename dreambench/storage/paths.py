@@ -140,6 +140,13 @@ def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
                 waiting.append(entry.path)
 
 
+def walk_folders(folder: Path) -> Iterator[Path]:
+    """Yield the folders below a folder, in order; no link is followed."""
+    for entry in _walk(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+
+
 def remove_leftovers(folder: Path, *, of: str | None = None) -> None:
     """Remove files that `write_bytes` had not finished when it was killed, here and below.
 

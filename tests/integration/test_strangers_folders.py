@@ -130,7 +130,7 @@ def with_digest(run):
     from dreambench.artifacts.image_set import digest_recipe  # noqa: PLC0415
     from dreambench.artifacts.manifest import RunManifest  # noqa: PLC0415
 
-    run["digests"]["recipe"] = digest_recipe(RunManifest.model_validate(run))
+    run["digests"]["recipe"] = digest_recipe(RunManifest.model_validate(run).recipe)
 
 
 @pytest.mark.parametrize("kind", ["..", "absolute", "link", "link to folder"])

@@ -1,9 +1,16 @@
 """Writes mini's golden values: what its photos score by its encoders, to six decimals.
 
+`golden.csv` is of the photos enlarged, which shows a wrong resize; `reference-bounds.csv` of the
+photos as they are, which every score of mini has.
+
 python -m dreambench.mini.training.golden
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from PIL import Image
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.registry import ENCODERS
@@ -13,8 +20,13 @@ from dreambench.storage.shipped import PACKAGE_DIR
 
 
 def main() -> None:
+    _write("golden.csv", enlarge)
+    _write("reference-bounds.csv", lambda image: image)
+
+
+def _write(name: str, prepare: Callable[[Image.Image], Image.Image]) -> None:
     subjects = load_subjects(find_dataset("mini"))
-    frames = [make_bounds(ENCODERS[name], subjects, enlarge) for name in ("mini-vit", "mini-clip")]
+    frames = [make_bounds(ENCODERS[name], subjects, prepare) for name in ("mini-vit", "mini-clip")]
     lines = [",".join(["subject", "n_images", *GOLDEN_COLUMNS.values()])]
     for subject in subjects:
         cells = [subject.name, str(len(subject.photos))]
@@ -23,7 +35,7 @@ def main() -> None:
                 chosen = frame[(frame["metric"] == metric) & (frame["subject"] == subject.name)]
                 cells += [f"{value:.6f}" for value in chosen[pairs]]
         lines.append(",".join(cells))
-    path = PACKAGE_DIR / "mini" / "subjects" / "golden.csv"
+    path = PACKAGE_DIR / "mini" / "subjects" / name
     write_bytes(path, ("\n".join(lines) + "\n").encode())
 
 

@@ -1,5 +1,6 @@
-"""Zip archives of unknown origin: their bytes, or one line that says what is wrong with them."""
+"""Archives of unknown origin: their bytes, or one line that says what is wrong with them."""
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -32,14 +33,25 @@ def make_damaged():
     return bytes(content)
 
 
-def make_tar():
+def make_tar(photos=PHOTOS, *, mode="w:gz", **about):
+    """Return a tar of files; the last has other fields (`about`)."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in PHOTOS.items():
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for index, (name, content) in enumerate(photos.items()):
             info = tarfile.TarInfo(name)
             info.size = len(content)
+            if index == len(photos) - 1:
+                for key, value in about.items():
+                    setattr(info, key, value)
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def make_boasting_tar():
+    """Return a tar whose extended header says that it has 200 MB, and is as long when unpacked."""
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 200_000_000
+    return gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) + b"\0" * 200_000_000, 1)
 
 
 def make_link():
@@ -101,3 +113,70 @@ def test_members_that_are_not_wanted_are_checked_too(tmp_path):
     with pytest.raises(UserError) as caught:
         list(archives.read_members(path, lambda size: False))
     assert caught.value.code == "unsafe-archive"
+
+
+REFUSED_TARS = {
+    "dots": (make_tar({**PHOTOS, "../a.jpg": b"x"}), "unsafe-archive", "../a.jpg"),
+    "absolute": (make_tar({**PHOTOS, "/etc/x": b"x"}), "unsafe-archive", "/etc/x"),
+    "backslashes": (make_tar({**PHOTOS, "..\\x": b"x"}), "unsafe-archive", "x"),
+    "device name": (make_tar({**PHOTOS, "a/nul": b"x"}), "unsafe-archive", "a/nul"),
+    "link": (
+        make_tar({**PHOTOS, "l": b""}, type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        "unsafe-archive", "'l'",
+    ),
+    "hard link": (
+        make_tar({**PHOTOS, "l": b""}, type=tarfile.LNKTYPE, linkname=next(iter(PHOTOS))),
+        "unsafe-archive", "'l'",
+    ),
+    "device": (make_tar({**PHOTOS, "d": b""}, type=tarfile.CHRTYPE), "unsafe-archive", "'d'"),
+    "twice": (make_tar({**PHOTOS, "A/x": b"1", "a/X": b"2"}), "unsafe-archive", "twice"),
+    "large": (
+        make_tar({**PHOTOS, "zeros": b"\0" * 30_000_000}), "unsafe-archive", "0.02 GB"
+    ),
+    "many": (make_tar({str(i): b"" for i in range(60)}), "unsafe-archive", "50"),
+    "cut off": (make_tar(mode="w")[:2000], "unreadable-archive", "archive"),
+    "cut off and packed": (make_tar()[:-300], "unreadable-archive", "archive"),
+    "boasting": (make_boasting_tar(), "unreadable-archive", "archive"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED_TARS)
+def test_nothing_of_a_hostile_tar_is_written(tmp_path, monkeypatch, name):
+    content, code, fact = REFUSED_TARS[name]
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 50)
+    path, folder = tmp_path / "archive", tmp_path / "folder"
+    path.write_bytes(content)
+    folder.mkdir()
+    with pytest.raises(UserError) as caught:
+        archives.unpack(path, folder, max_bytes=20_000_000)
+    assert caught.value.code == code and fact in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not any(folder.iterdir()) or name.startswith("cut off")
+
+
+@pytest.mark.parametrize(
+    "content", [make_tar(mode=f"w:{kind}") for kind in ("", "gz", "bz2", "xz")] + [make_zip(PHOTOS)]
+)
+def test_an_archive_is_unpacked_as_it_is(tmp_path, content):
+    path, folder = tmp_path / "archive", tmp_path / "folder"
+    path.write_bytes(content)
+    folder.mkdir()
+    archives.unpack(path, folder, max_bytes=20_000_000)
+    found = {
+        one.relative_to(folder).as_posix(): one.read_bytes()
+        for one in folder.rglob("*")
+        if one.is_file()
+    }
+    assert found == PHOTOS
+
+
+@pytest.mark.parametrize("name", ["dots", "absolute", "link", "encrypted", "bomb", "many", "short"])
+def test_nothing_of_a_hostile_zip_is_written(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 50)
+    path, folder = tmp_path / "archive", tmp_path / "folder"
+    path.write_bytes(REFUSED[name][0])
+    folder.mkdir()
+    with pytest.raises(UserError) as caught:
+        archives.unpack(path, folder, max_bytes=20_000_000)
+    assert caught.value.code == "unsafe-archive"
+    assert not any(folder.iterdir())
