@@ -153,10 +153,10 @@ def check(
     protocol: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...], device: str,
     workers: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Check that records are what they say; PATHS are folders of records, or of one.
+    """Check that records are what they say.
 
-    The exit code is 0 where no check failed, and 1 where one did. What is flagged is for somebody
-    to look at, and fails nothing.
+    PATHS are folders of records, or of one. The exit code is 0 where no check failed, and 1 where
+    one did. What is flagged is for somebody to look at, and fails nothing.
     """
     from dreambench.analysis.checking import PASSED  # noqa: PLC0415  (imports pandas)
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415

@@ -224,7 +224,7 @@ def rerun(
     unit_timeout: float | None, workers: int, data_dir: Path | None, cache: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Run the recipe of a record again, and say how far its numbers lie apart.
+    """Run the recipe of a record again, and compare the numbers.
 
     No code is taken from the record: a method from outside is named with --method.
     """
