@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # For tests that ask for tw
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 import dreambench  # noqa: F401  (before torch: it limits instruction sets)
 
@@ -168,25 +169,42 @@ def decoded(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory):
-    """One cache for the tests that do not test the cache."""
-    return tmp_path_factory.mktemp("cache")
+def common(tmp_path_factory, worker_id):
+    """A folder that all workers have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory, shared_cache):
-    """A whole tiny run with both methods alongside: (folder of runs, words, finished command).
+def shared_cache(common):
+    """One cache for the tests that do not test the cache."""
+    return common / "cache"
 
-    It is shared by all tests: copy what a test changes.
+
+@pytest.fixture(scope="session")
+def finished(common, shared_cache, tmp_path_factory):
+    """A whole tiny run with both methods alongside: (folder of runs, words, what was printed).
+
+    One worker makes it for all, and each has a copy, which its tests share: copy what one changes.
     """
+    made, printed = common / "finished", common / "finished.txt"
     root = tmp_path_factory.mktemp("finished")
-    (root / "tiny.toml").write_text(TINY_PROTOCOL)
-    (root / "quick.toml").write_text(TINY_RECIPE)
-    words = (
-        "run", "--protocol", root / "tiny.toml", "--method", root / "quick.toml",
-        "--out", root / "runs", "--cache", shared_cache, "--batch-size", 4,
-    )  # fmt: skip
-    return root / "runs" / "tiny", words, invoke(*words)
+
+    def words(folder):
+        return (
+            "run", "--protocol", folder / "tiny.toml", "--method", folder / "quick.toml",
+            "--out", folder / "runs", "--cache", shared_cache, "--batch-size", 4,
+        )  # fmt: skip
+
+    with FileLock(common / "finished.lock"):
+        if not printed.exists():
+            made.mkdir()
+            (made / "tiny.toml").write_text(TINY_PROTOCOL)
+            (made / "quick.toml").write_text(TINY_RECIPE)
+            printed.write_text(invoke(*words(made)).stdout)
+    shutil.copytree(made, root, dirs_exist_ok=True)
+    own = printed.read_text().replace(str(made), str(root))
+    return root / "runs" / "tiny", words(root), own
 
 
 @pytest.fixture(scope="session")

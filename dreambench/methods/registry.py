@@ -50,10 +50,10 @@ def find_method(name: str) -> type[Method]:
     Raises:
         UserError: no shipped method has this name.
     """
-    known = list_shipped()
-    if name not in known:
-        raise unknown_name("method", name, known)
     if name not in METHODS:
+        known = list_shipped()
+        if name not in known:
+            raise unknown_name("method", name, known)
         found: type[Method] = find_entry_point(GROUP, name, kind="method").load().value
         return found
     module, _, attribute = METHODS[name].partition(":")

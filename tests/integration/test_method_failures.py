@@ -1,10 +1,8 @@
 """What a method from outside fails at or may not do: counted, said, tried again, and exit codes."""
 
 import json
+import os
 import shutil
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from conftest import invoke, refused
 from own_method import N_IMAGES, OWN, images_of, run_own
 from PIL import Image
+from processes import call
 
 from dreambench.artifacts.results import Summary
 from dreambench.storage.files import read_json
@@ -227,17 +226,9 @@ def test_writes_of_other_programs_into_the_run_folder_are_found(own, tmp_path, m
         assert image.size == (64, 64)
 
 
-def test_the_command_line_ends_with_one_when_something_failed(own, tmp_path):
+def test_the_command_line_ends_with_one_when_something_failed(own):
     words = ["run", "--method", f"{own[0]}:Colours", *own[1], "--alongside", ""]
-    code = textwrap.dedent("""
-        import os, sys
-        os.environ["FAULT"] = "fit raise"
-        from dreambench.cli import main
-        main(sys.argv[1:])
-    """)
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False
-    )
+    done = call(*words, env={**os.environ, "FAULT": "fit raise"})
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("dreambench: 6 images of 1 of 1 methods")

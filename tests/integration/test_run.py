@@ -25,26 +25,26 @@ OTHERS = [name for name in MEASURED if name not in PAPER]
 
 
 def test_run_prints_the_table_with_intervals_signatures_and_paths(finished):
-    folder, _, done = finished
+    folder, _, printed = finished
     for name in ("quick", "class-only", "copy-reference"):
-        assert name in done.stdout
+        assert name in printed
         # A mean stands over its interval in the column of its metric.
         for metric in PAPER:
             part = read_json(folder / name / "summary.json")["metrics"][metric]["whole"]
             mean, low, high = (format_number(part[key]) for key in ("mean", "low", "high"))
-            assert re.search(rf"│ {re.escape(mean)} ", done.stdout), (name, metric)
-            assert f"[{low}, {high}]" in done.stdout, (name, metric)
+            assert re.search(rf"│ {re.escape(mean)} ", printed), (name, metric)
+            assert f"[{low}, {high}]" in printed, (name, metric)
     for name in PAPER:
         metric = load_own_metrics()[name]
-        assert metric.title in done.stdout
-        assert f"{metric.title}|v{metric.version}|" in done.stdout
+        assert metric.title in printed
+        assert f"{metric.title}|v{metric.version}|" in printed
     report = folder / "quick" / "report"
     for name in (
         "index.html", "table.csv", "report.md", "differences.csv", "families.csv", "subjects.csv",
         "metrics.csv", "reference-bounds.csv", "intervals.png", "families.png", "fidelity.png",
         "grid.png", "side-by-side.png", "grids/class-only.png",
     ):  # fmt: skip
-        assert str(report / name) in done.stdout
+        assert str(report / name) in printed
         assert (report / name).stat().st_size > 100
     for name in ("intervals", "families", "fidelity"):
         assert all((report / f"{name}.{form}").is_file() for form in ("pdf", "svg"))
@@ -186,14 +186,14 @@ def test_images_say_that_they_were_generated_and_not_by_whom(finished, shared_ca
 
 
 def test_second_start_does_nothing_again(finished):
-    folder, words, first = finished
+    folder, words, printed = finished
     kept = {n: b for n, b in tree(folder).items() if "run.json" not in n}
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/images/*/*/*.png")}
     assert len(times) == 3 * 12
     again = invoke(*words)
     assert {n: b for n, b in tree(folder).items() if "run.json" not in n} == kept
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert again.stdout == first.stdout
+    assert again.stdout == printed
 
 
 def test_each_stage_alone_gives_the_run_of_one_command(copied, shared_cache):

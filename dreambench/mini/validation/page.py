@@ -44,7 +44,9 @@ def write_trial(
     out_dir: Path, *, n_subjects: int, progress: Progress
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[Path]]:
     """Runs the trial; writes its tables, plots and page; correlations and dominance come back."""
-    frame = run_trial(n_subjects, progress=progress)
+    draw = load_draw()
+    subjects = [make_true_subject(index, draw) for index in range(n_subjects)]
+    frame = run_trial(subjects, progress=progress)
     correlations, dominance = compute_correlations(frame), compute_dominance(frame)
     responses = compute_responses(frame)
     signatures = sign_metrics(responses.index)
@@ -69,7 +71,7 @@ def write_trial(
         shown, changes.mul(signs, axis=0), agreement, [title_of(name) for name in shown.index],
         out_dir / "responses",
     )  # fmt: skip
-    paths.append(_plot_cases(make_true_subject(0, load_draw()), out_dir / "cases.png"))
+    paths.append(_plot_cases(subjects[0], out_dir / "cases.png"))
     document = make_document(
         correlations, dominance, n_subjects, list(signatures.values()),
         highest_tau=compute_highest_tau(frame),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,6 @@ from dreambench.mini.validation.truth import (
     PASTES,
     Draw,
     TrueSubject,
-    make_true_subject,
 )
 from dreambench.mini.world.renderer import SIZE_PX
 from dreambench.progress import Progress
@@ -53,8 +52,8 @@ def load_draw() -> Draw:
     return lambda texts, seeds: model.sample(list(texts), list(seeds))
 
 
-def run_trial(n_subjects: int, *, progress: Progress) -> pd.DataFrame:
-    """Every metric of every case; one row each.
+def run_trial(subjects: Sequence[TrueSubject], *, progress: Progress) -> pd.DataFrame:
+    """Every metric of every case of subjects; one row each.
 
     Columns: subject, cause, set_name, level, truth (see `Case`), metric, value. DIV and PRES are
     not among them, since they belong to sets of images and not to one, nor what needs photos that a
@@ -62,12 +61,11 @@ def run_trial(n_subjects: int, *, progress: Progress) -> pd.DataFrame:
     """
     dino, clip = load_encoder("mini-vit", "dino"), load_encoder("mini-clip", "clip")
     segmenter = load_segmenter("mini-segmenter")
-    draw = load_draw()
     frames = []
-    for index in range(n_subjects):
-        progress("subjects with a known truth", index, n_subjects)
-        frames.append(_score(make_true_subject(index, draw), dino, clip, segmenter))
-    progress("subjects with a known truth", n_subjects, n_subjects)
+    for index, subject in enumerate(subjects):
+        progress("subjects with a known truth", index, len(subjects))
+        frames.append(_score(subject, dino, clip, segmenter))
+    progress("subjects with a known truth", len(subjects), len(subjects))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -105,7 +105,6 @@ def test_a_kill_of_the_recovery_itself_loses_nothing(killed_at, tmp_path):
             continue
         folder.rename(left)
         for step in itertools.count(step=3):
-            # What is staged holds paths: each recovery has its folder where it was written.
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(left, folder)
             killed = killed_at(step, finish, staging)
