@@ -15,7 +15,7 @@ from dreambench.text import make_lines_printable, make_printable
 
 MAX_LINE = 2000
 """Characters of a problem or of a hint."""
-MAX_LINES = 20
+MAX_LINES = 100
 """How many problems are listed."""
 
 

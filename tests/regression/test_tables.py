@@ -103,8 +103,10 @@ def test_tables_of_stored_scores_are_those_that_were_printed(stored):
     after = [read_tables(render_markdown_table(table))[0] for table in document.tables()]
     assert len(after) == len(before) == 8
     n_numbers = 0
-    for old, new in zip(before, after, strict=True):
-        assert [RENAMED.get(old[0][0], old[0][0]), *old[0][1:]] == new[0]
+    for old in before:
+        heading = [RENAMED.get(old[0][0], old[0][0]), *old[0][1:]]
+        # Sections may change places; tables of one heading keep their order.
+        new = after.pop(next(n for n, table in enumerate(after) if table[0] == heading))
         for old_row, new_row in zip(old[1:], new[1:], strict=True):
             if old[0][0] != "oracle":
                 assert old_row[0] == new_row[0]
