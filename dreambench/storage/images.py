@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ PIXELS_PER_ZERO = {b"VP8 ": 20, b"VP8L": 2}
 3.5 lossless)."""
 SAME_LEVELS = 16
 INFLATED_BYTES = 1_000_000
+MAX_PNG_PARTS = 100_000
+"""Far more than the pixels of the largest image take in the smallest pieces that encoders write."""
 PNG_HEADER_BYTES = 13
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 ADAM7 = (
@@ -184,32 +187,47 @@ def _count_png_bytes(header: bytes) -> int:
 
 
 def _find_png_damage(content: bytes) -> str:
-    """Look for wrong checksums, and for fewer bytes of pixels than the size of the image asks."""
-    packed = zlib.decompressobj()
-    start, n_bytes, n_found = len(b"\x89PNG\r\n\x1a\n"), 0, 0
-    while start < len(content):
-        length = int.from_bytes(content[start : start + 4], "big")
-        kind = content[start + 4 : start + 8]
-        end = start + 8 + length
+    """Look for wrong checksums, wrong order, and fewer bytes of pixels than the image's size asks.
+
+    The order is that of W3C PNG, section 5.6: one header, which comes first, and pixels in chunks
+    that nothing stands between.
+    """
+    parts: list[tuple[bytes, bytes]] = []
+    start = len(b"\x89PNG\r\n\x1a\n")
+    while not parts or parts[-1][0] != b"IEND":
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
         if end + 4 > len(content):
             return "it has no end"
         if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             return f"a checksum is wrong at byte {start}"
-        data = content[start + 8 : end]
-        if kind == b"IHDR":
-            if length != PNG_HEADER_BYTES:
-                return f"its header has {length} bytes"
-            n_bytes = _count_png_bytes(data)
-        if kind == b"IDAT":
-            # In pieces, so that a bomb takes no memory.
-            while data and n_found < n_bytes:
-                n_found += len(packed.decompress(data, INFLATED_BYTES))
-                data = packed.unconsumed_tail
-        if kind == b"IEND":
-            n_found += len(packed.flush()) if n_found < n_bytes else 0
-            return "" if n_found >= n_bytes else "it has fewer pixels than it says"
+        parts.append((content[start + 4 : start + 8], content[start + 8 : end]))
+        if len(parts) > MAX_PNG_PARTS:
+            return f"it has more than {MAX_PNG_PARTS:,} parts"
         start = end + 4
-    return "it has no end"
+    header = parts[0][1]
+    kinds = [kind for kind, _ in parts]
+    if kinds[0] != b"IHDR" or kinds.count(b"IHDR") > 1:
+        return "its header is not its first part, and its only one"
+    if len(header) != PNG_HEADER_BYTES:
+        return f"its header has {len(header)} bytes"
+    if [kind for kind, _ in itertools.groupby(kinds)].count(b"IDAT") > 1:
+        return "something stands between its pixels"
+    pixels = (data for kind, data in parts if kind == b"IDAT")
+    return (
+        ""
+        if _has_png_bytes(pixels, _count_png_bytes(header))
+        else "it has fewer pixels than it says"
+    )
+
+
+def _has_png_bytes(pixels: Iterable[bytes], n_bytes: int) -> bool:
+    """Return whether packed pixels are so many bytes; in pieces, so that a bomb takes no memory."""
+    packed, n_found = zlib.decompressobj(), 0
+    for data in pixels:
+        while data and n_found < n_bytes:
+            n_found += len(packed.decompress(data, INFLATED_BYTES))
+            data = packed.unconsumed_tail
+    return n_found >= n_bytes or n_found + len(packed.flush()) >= n_bytes
 
 
 def _find_webp_damage(content: bytes, image: Image.Image) -> str:

@@ -403,6 +403,28 @@ def test_a_png_that_says_more_rows_than_it_has_is_refused(tmp_path, mode, size):
     assert "fewer pixels than it says" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ((1, 0, 2), "first part"),
+        ((0, 0, 1, 2), "only one"),
+        ((0, 1, 3, 1, 2), "stands between its pixels"),
+    ],
+)
+def test_a_png_whose_parts_are_out_of_order_is_refused(tmp_path, order, reason):
+    path = save(tmp_path / "a.png", Image.new("RGB", (8, 8)))
+    content = path.read_bytes()
+    header, pixels, end = content[8:33], content[33:-12], content[-12:]
+    text = b"\0\0\0\0tEXt" + zlib.crc32(b"tEXt").to_bytes(4, "big")
+    parts = (header, pixels, end, text)
+    path.write_bytes(content[:8] + b"".join(parts[i] for i in (0, 3, 1, 3, 2)))
+    assert images.load_image(path).size == (8, 8)
+    path.write_bytes(content[:8] + b"".join(parts[i] for i in order))
+    with pytest.raises(images.ImageError) as caught:
+        images.load_image(path)
+    assert reason in str(caught.value)
+
+
 @pytest.mark.parametrize("more", [b"\0", b"\0\0", bytes(100)])
 def test_a_png_with_a_longer_header_is_refused(tmp_path, more):
     path = save(tmp_path / "a.png", Image.new("RGB", (8, 8)))
