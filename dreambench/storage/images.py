@@ -192,20 +192,11 @@ def _find_png_damage(content: bytes) -> str:
     The order is that of W3C PNG, section 5.6: one header, which comes first, and pixels in chunks
     that nothing stands between.
     """
-    parts: list[tuple[bytes, bytes]] = []
-    start = len(b"\x89PNG\r\n\x1a\n")
-    while not parts or parts[-1][0] != b"IEND":
-        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
-        if end + 4 > len(content):
-            return "it has no end"
-        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
-            return f"a checksum is wrong at byte {start}"
-        parts.append((content[start + 4 : start + 8], content[start + 8 : end]))
-        if len(parts) > MAX_PNG_PARTS:
-            return f"it has more than {MAX_PNG_PARTS:,} parts"
-        start = end + 4
-    header = parts[0][1]
+    parts, damage = _split_png(content)
+    if damage:
+        return damage
     kinds = [kind for kind, _ in parts]
+    header = parts[0][1]
     if kinds[0] != b"IHDR" or kinds.count(b"IHDR") > 1:
         return "its header is not its first part, and its only one"
     if len(header) != PNG_HEADER_BYTES:
@@ -213,20 +204,35 @@ def _find_png_damage(content: bytes) -> str:
     if [kind for kind, _ in itertools.groupby(kinds)].count(b"IDAT") > 1:
         return "something stands between its pixels"
     pixels = (data for kind, data in parts if kind == b"IDAT")
-    return (
-        ""
-        if _has_png_bytes(pixels, _count_png_bytes(header))
-        else "it has fewer pixels than it says"
-    )
+    is_whole = _has_png_bytes(pixels, _count_png_bytes(header))
+    return "" if is_whole else "it has fewer pixels than it says"
+
+
+def _split_png(content: bytes) -> tuple[list[tuple[bytes, bytes]], str]:
+    """Return the name and the data of each part of a PNG, and what is wrong with them."""
+    parts: list[tuple[bytes, bytes]] = []
+    start = len(b"\x89PNG\r\n\x1a\n")
+    while not parts or parts[-1][0] != b"IEND":
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        if end + 4 > len(content):
+            return parts, "it has no end"
+        if zlib.crc32(content[start + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            return parts, f"a checksum is wrong at byte {start}"
+        if len(parts) == MAX_PNG_PARTS:
+            return parts, f"it has more than {MAX_PNG_PARTS:,} parts"
+        parts.append((content[start + 4 : start + 8], content[start + 8 : end]))
+        start = end + 4
+    return parts, ""
 
 
 def _has_png_bytes(pixels: Iterable[bytes], n_bytes: int) -> bool:
     """Return whether packed pixels are so many bytes; in pieces, so that a bomb takes no memory."""
     packed, n_found = zlib.decompressobj(), 0
     for data in pixels:
-        while data and n_found < n_bytes:
-            n_found += len(packed.decompress(data, INFLATED_BYTES))
-            data = packed.unconsumed_tail
+        rest = data
+        while rest and n_found < n_bytes:
+            n_found += len(packed.decompress(rest, INFLATED_BYTES))
+            rest = packed.unconsumed_tail
     return n_found >= n_bytes or n_found + len(packed.flush()) >= n_bytes
 
 
