@@ -8,6 +8,7 @@ from conftest import TINY_PROTOCOL
 from PIL import Image
 from scored_runs import info_of
 
+from dreambench.analysis.summary import INTERVAL
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
 from dreambench.artifacts.cells import ID_COLUMNS, make_scores, render_cells
 from dreambench.artifacts.manifest import CodeState, Compute, Digests, RecipeRecord, Session
@@ -107,7 +108,7 @@ def make_record(
         "digest": digest, "evaluator": "authors", "origin": "run",
         "method": MethodPart(name=name, **about), "recipe": recipe, "protocol": protocol,
         "subjects": list(SUBJECTS), "prompts": prompts, "partial": bool(missing),
-        "digests": digests, "encoders": encoders, "precision": "fp32", "interval": "95 %",
+        "digests": digests, "encoders": encoders, "precision": "fp32", "interval": INTERVAL,
         "metrics": compute_metrics(scores, infos),
         "reference_bounds": {
             "dino": BoundsPart(

@@ -13,20 +13,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from dreambench.artifacts.cells import make_scores
 from dreambench.artifacts.record import (
     FILE_NAME,
     THUMBNAILS_NAME,
     Record,
-    find_digest,
-    read_cells,
-    read_record,
 )
 from dreambench.artifacts.results import MetricInfo
 from dreambench.errors import UserError
-from dreambench.leaderboard.numbers import compute_metrics
+from dreambench.leaderboard.checks import open_sound
 from dreambench.leaderboard.ranking import Ranking, rank_methods
-from dreambench.storage.files import digest, sha256_file
+from dreambench.storage.files import digest
 from dreambench.storage.paths import check_tree
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -37,7 +33,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """The metrics of a board side by side; a board is ranked by the first that it has."""
 SHOWN = tuple(name for names in GROUPS.values() for name in names)
-ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -125,9 +120,7 @@ def load_entries(records_dir: Path) -> list[Entry]:
     """Read all records of a folder, in the order of their digests.
 
     Raises:
-        UserError: there is none, or one is not what `submit` writes: it lies in another folder than
-            its own, its files are not those that it names, or its numbers do not follow from its
-            cells.
+        UserError: there is none, or one does not agree with itself (`checks.open_sound`).
     """
     check_tree(records_dir)
     paths = sorted(records_dir.glob(f"*/*/*/{FILE_NAME}"))
@@ -137,54 +130,15 @@ def load_entries(records_dir: Path) -> list[Entry]:
             hint="make one with: dreambench submit RUN --out " + str(records_dir),
             code="not-a-record",
         )
-    entries = [_load_entry(path.parent, records_dir) for path in paths]
+    entries = [_load_entry(path.parent) for path in paths]
     return sorted(entries, key=lambda entry: entry.digest)
 
 
-def _load_entry(folder: Path, records_dir: Path) -> Entry:
-    record = read_record(folder)
-    cells = read_cells(folder, record)
-    scores = make_scores(cells, list(record.metrics))
-    own = record.path
-    # By its own words a record may be of another protocol or method than its folder says.
-    faults = {
-        f"its own folder would be {own}": folder.relative_to(records_dir) != own,
-        "its protocol is not the one that its digest says": record.protocol.digest()
-        != record.digests.protocol,
-        "its digest is not that of its cells": find_digest(record, cells) != record.digest,
-        "its means do not follow from its cells": not _has_means(record, scores),
-    }
-    faults |= {
-        f"{name} is not the file that it names": not (folder / name).is_file()
-        or sha256_file(folder / name) != known
-        for name, known in record.files.items()
-    }
-    if fault := next((words for words, is_so in faults.items() if is_so), ""):
-        raise UserError(
-            f"the record in {folder} cannot be shown: {fault}",
-            hint=f"see all with: dreambench leaderboard check {folder}",
-            code="invalid-record",
-        )
-    has_thumbnails = THUMBNAILS_NAME in record.files
-    return Entry(record, scores, folder / THUMBNAILS_NAME if has_thumbnails else None)
-
-
-def _has_means(record: Record, scores: pd.DataFrame) -> bool:
-    """Return whether the means, intervals and parts of a record are those of its scores."""
-    infos = [metric.info for metric in record.metrics.values()]
-    found = compute_metrics(scores, infos)
-    return all(
-        _are_same(found[name].model_dump(), metric.model_dump())
-        for name, metric in record.metrics.items()
-    )
-
-
-def _are_same(first: object, second: object) -> bool:
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        return set(first) == set(second) and all(_are_same(first[k], second[k]) for k in first)
-    if isinstance(first, float) and isinstance(second, int | float):
-        return abs(first - second) <= ROUNDING
-    return first == second
+def _load_entry(folder: Path) -> Entry:
+    opened = open_sound(folder)
+    has_thumbnails = THUMBNAILS_NAME in opened.record.files
+    path = folder / THUMBNAILS_NAME if has_thumbnails else None
+    return Entry(opened.record, opened.table.frame, path)
 
 
 def make_boards(entries: Sequence[Entry]) -> list[Board]:

@@ -47,6 +47,9 @@ MAX_TEXT = 10_000
 """Characters of a text of a record."""
 
 
+Check = Callable[[Opened, Protocol | None], Iterator[Verified]]
+
+
 @dataclass(frozen=True)
 class Checked:
     """A record's folder with what its checks found; `opened` is None where it cannot be read."""
@@ -73,7 +76,7 @@ def check_paths(
     """
     groups = [(path, find_records(path)) for path in paths]
     older = history.Board(board) if board is not None else None
-    checked = [_check_folder(folder, protocol) for _, folders in groups for folder in folders]
+    checked = [_check_folder(one, protocol, CHECKS) for _, folders in groups for one in folders]
     opened = [one.opened for one in checked if one.opened is not None]
     found = []
     for one in checked:
@@ -94,14 +97,33 @@ def check_paths(
     return found
 
 
-def _check_folder(folder: Path, protocol: Protocol | None) -> Checked:
+def open_sound(folder: Path) -> Opened:
+    """Read a record that agrees with itself, whatever this version of dreambench knows of it.
+
+    Raises:
+        UserError: it is none, lies elsewhere than it belongs, or its files, digests or numbers do
+            not follow from one another.
+    """
+    found = _check_folder(folder, None, OWN_CHECKS)
+    fault = next((one for one in found.found if one.outcome == FAILED), None)
+    if found.opened is None or fault is not None:
+        about = "" if fault is None else f"{fault.what}: {name_some(fault.lines)}"
+        raise UserError(
+            f"the record in {folder} is not sound: {about}",
+            hint=f"see all with: dreambench leaderboard check {folder}",
+            code="invalid-record",
+        )
+    return found.opened
+
+
+def _check_folder(folder: Path, protocol: Protocol | None, checks: Sequence[Check]) -> Checked:
     found = [judge("files", _find_file_faults(folder), "no more and no larger than a record's")]
     try:
         opened = open_record(folder)
     except UserError as error:
         return Checked(folder, None, [*found, Verified("schema", FAILED, [str(error)])])
     found.append(Verified("schema", PASSED, [f"format {opened.record.format}"]))
-    for check in CHECKS:
+    for check in checks:
         found += check(opened, protocol)
     return Checked(folder, opened, found)
 
@@ -304,9 +326,11 @@ def _check_thumbnails(opened: Opened, _: Protocol | None) -> Iterator[Verified]:
     yield judge("thumbnails", faults, "a WebP picture and its provenance")
 
 
-Check = Callable[[Opened, Protocol | None], Iterator[Verified]]
+OWN_CHECKS: Sequence[Check] = (
+    _check_path, _check_hashes, _check_digest, _check_protocol, evidence.check_numbers,
+)  # fmt: skip
+"""Those that hold what a record says against what else it says, with whatever version."""
 CHECKS: Sequence[Check] = (
-    _check_path, _check_hashes, _check_texts, _check_digest, _check_protocol, _check_photos,
-    _check_encoders, _check_base_model, _check_recipe, _check_thumbnails, *evidence.CHECKS,
-    *plausibility.CHECKS,
+    *OWN_CHECKS, _check_texts, _check_photos, _check_encoders, _check_base_model, _check_recipe,
+    _check_thumbnails, evidence.check_plan, *plausibility.CHECKS,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -327,7 +327,3 @@ def _check_replicates(opened: Opened) -> Verified:
         if same:
             faults.append(f"replicate {part.replicate} has {same} images of the first")
     return judge("replicates", faults, f"{len(numbers)} more, whose means follow from the cells")
-
-
-Check = Callable[[Opened, Protocol | None], Iterator[Verified]]
-CHECKS: Sequence[Check] = (check_plan, check_numbers)

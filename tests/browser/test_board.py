@@ -146,7 +146,7 @@ def test_text_of_strangers_does_nothing(watched, tmp_path, find_violations):
     records, model = tmp_path / "records", BaseModelPart(name=HOSTILE, identity=HOSTILE)
     folder = make_record(
         records, "evil", 0.9, title=HOSTILE, source=HOSTILE, track=HOSTILE, licence=HOSTILE,
-        base_model=model, interval=HOSTILE,
+        base_model=model,
         paper_url="https://example.org/\"onmouseover=alert(3)'<b>",
     )  # fmt: skip
     make_record(

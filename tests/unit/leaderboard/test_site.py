@@ -173,12 +173,12 @@ def change(folder, **fields):
 
 
 FORGED = {
-    "mean": ({"metrics__dino__whole__mean": 0.9}, "means do not follow from its cells"),
-    "subject": ({"metrics__dino__by_subject__s0": 0.9}, "means do not follow from its cells"),
-    "digest": ({"digest": "0" * 16}, "its own folder would be"),
-    "protocol": ({"protocol__title": "mine"}, "its protocol is not the one"),
-    "method": ({"method__name": "other"}, "its own folder would be"),
-    "file": ({"files__cells.parquet": "0" * 64}, "cells.parquet is not the file that it names"),
+    "mean": ({"metrics__dino__whole__mean": 0.9}, "means: dino"),
+    "subject": ({"metrics__dino__by_subject__s0": 0.9}, "subjects: dino"),
+    "digest": ({"digest": "0" * 16}, "path: it lies in"),
+    "protocol": ({"protocol__title": "mine"}, "protocol: its protocol has the digest"),
+    "method": ({"method__name": "other"}, "path: it lies in"),
+    "file": ({"files__cells.parquet": "0" * 64}, "cells.parquet has another SHA-256"),
 }
 
 
