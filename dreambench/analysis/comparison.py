@@ -46,6 +46,11 @@ NOT_SHOWN = "no difference shown"
 TOO_FEW = "too few subjects to tell"
 
 
+def is_reference(method: str, track: str | None) -> bool:
+    """Return whether a row is no method that competes: a trivial baseline, an oracle."""
+    return method in TRIVIAL or track == "oracle"
+
+
 @dataclass(frozen=True)
 class Scored:
     """A scored image set as tables need it: the name of its row, its scores and its summary."""
@@ -66,8 +71,8 @@ class Scored:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is no method and shows an end of the scale: a trivial baseline, an oracle."""
-        return self.summary.method in TRIVIAL or self.summary.track == "oracle"
+        """Whether it shows an end of the scale and competes with nobody."""
+        return is_reference(self.summary.method, self.summary.track)
 
     @property
     def infos(self) -> dict[str, MetricInfo]:

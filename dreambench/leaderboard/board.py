@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dreambench.analysis.comparison import is_reference
 from dreambench.artifacts.record import (
     FILE_NAME,
     THUMBNAILS_NAME,
@@ -60,6 +61,11 @@ class Entry:
             )
         return ""
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it shows an end of the scale and competes with nobody."""
+        return is_reference(self.record.method.name, self.record.method.track)
+
     def mean(self, metric: str) -> float | None:
         """The mean of a metric; None where it has none."""
         found = self.record.metrics.get(metric)
@@ -68,10 +74,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """Records of one protocol, photos and signatures: ranked ones by digest, and those apart."""
+    """Records of one protocol, photos and signatures: whole ones by digest, and those apart."""
 
     entries: tuple[Entry, ...]
     apart: tuple[Entry, ...]
+
+    @property
+    def ranked(self) -> tuple[Entry, ...]:
+        """The entries that have a rank: all but references."""
+        return tuple(entry for entry in self.entries if not entry.is_reference)
 
     @property
     def first(self) -> Record:
@@ -80,7 +91,7 @@ class Board:
 
     @cached_property
     def infos(self) -> dict[str, MetricInfo]:
-        """What its metrics are, in the order of SHOWN: those that a ranked record has a mean in."""
+        """What its metrics are, in the order of SHOWN: those that an entry has a mean in."""
         return {
             name: entry.record.metrics[name].info
             for name in SHOWN
@@ -99,12 +110,12 @@ class Board:
     def rankings(self) -> dict[str, Ranking]:
         """The ranking in each of its metrics; the names in them are digests."""
         return {
-            name: rank_methods({entry.digest: entry.scores for entry in self.entries}, info)
+            name: rank_methods({entry.digest: entry.scores for entry in self.ranked}, info)
             for name, info in self.infos.items()
         }
 
     def sort(self, metric: str) -> list[Entry]:
-        """Return the ranked entries by rank in a metric, then by mean; those without one last."""
+        """Return the entries by rank in a metric, then by mean; those without a rank last."""
         info, ranks = self.infos[metric], self.rankings[metric].ranks
 
         def place(entry: Entry) -> tuple[float, float, str, str]:

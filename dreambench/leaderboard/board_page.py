@@ -48,7 +48,7 @@ def make_board_values(board: Board, others: Sequence[tuple[Board, str]]) -> dict
             for entry in board.apart
         ],
         "others": [
-            {"heading": f"{name_board(other)}: {count(len(other.entries), 'method')}",
+            {"heading": f"{name_board(other)}: {count(len(other.ranked), 'method')}",
              "file": file, "why": _explain_difference(board.first, other.first)}
             for other, file in others
         ],
@@ -73,7 +73,8 @@ READING = (
     "of a third one. Each two are compared by a paired t-test over the subjects, with Holm's "
     f"adjustment over all pairs in that metric, at {format_number(ALPHA)}. So methods that share "
     "a rank are not equal: no test shows which of them is better. Within a rank the higher mean "
-    "comes first, and a method may stand above one with a higher mean that varies more."
+    "comes first, and a method may stand above one with a higher mean that varies more. References "
+    "(real images, copied photos, the class alone) show the ends of the scale, and have no rank."
 )
 
 
@@ -96,7 +97,8 @@ def _describe_ranking(board: Board, name: str) -> dict[str, str]:
     info, ranking = board.infos[name], board.rankings[name]
     n_pairs = len(ranking.pairs)
     if n_pairs == 0:
-        shown, meaning = "There is one method, and nothing to compare it with.", ""
+        n_methods = "one method" if ranking.ranks else "no method yet"
+        shown, meaning = f"There is {n_methods}, and nothing to compare it with.", ""
     else:
         shown = f"{ranking.n_shown} of {n_pairs} pairs of methods are shown to differ."
         meaning = "Where methods share a rank, no test shows which of them is better."
@@ -230,11 +232,11 @@ def _find_point(entry: Entry, name: str) -> Point | None:
     x, y = (entry.record.metrics.get(metric) for metric in PLANE)
     if x is None or y is None or x.whole.mean is None or y.whole.mean is None:
         return None
-    ends = [
+    x_ends, y_ends = (
         None if part.low is None or part.high is None else (part.low, part.high)
         for part in (x.whole, y.whole)
-    ]
-    return Point(name, x.whole.mean, y.whole.mean, *ends)
+    )
+    return Point(name, x.whole.mean, y.whole.mean, x_ends, y_ends, entry.is_reference)
 
 
 def _describe_plane(plane: Plane) -> str:

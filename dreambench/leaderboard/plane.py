@@ -29,6 +29,7 @@ class Point:
     y: float
     x_ends: tuple[float, float] | None = None
     y_ends: tuple[float, float] | None = None
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def make_plane(
     y_axis = _Axis([*y_values, *(value for _, value in lines)], height - BOTTOM, TOP)
     placed = {id(p): (x_axis.place(p.x), y_axis.place(p.y)) for p in points}
     shown_lines = _place_lines([(text, y_axis.place(value)) for text, value in lines])
-    front = find_front(points)
+    front = find_front([point for point in points if not point.is_reference])
     taken = [_around(*where, MARK_PX + 1) for where in placed.values()]
     taken += [
         _box(LEFT + 6, line.text_y, _measure(line.text), is_above=True) for line in shown_lines

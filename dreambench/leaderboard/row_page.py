@@ -81,6 +81,8 @@ def _summarise(entry: Entry, board: Board) -> str:
     name, info = next(iter(board.infos.items()))
     ranking = board.rankings[name]
     rank = ranking.ranks.get(entry.digest)
+    if entry.is_reference:
+        return "A reference, which has no rank: it shows an end of the scale."
     if rank is None:
         return f"{info.title} was not measured, so that it has no rank in it."
     ours = [pair for pair in ranking.pairs if entry.digest in (pair.first, pair.second)]

@@ -54,6 +54,9 @@ def test_the_front_are_those_that_no_other_beats_in_both():
         Point("best in x", 0.9, 0.1), Point("equal in x, lower", 0.9, 0.05),
     ]  # fmt: skip
     assert [p.name for p in find_front(points)] == ["best in y", "between", "best in x"]
+    oracle = Point("oracle", 0.95, 0.95, is_reference=True)
+    plane = make_plane([Point("a", 0.9, 0.1), oracle], [], width=400, height=400)
+    assert [mark.name for mark in plane.marks if mark.is_front] == ["a"]
     twins = [Point("a", 0.5, 0.5), Point("b", 0.5, 0.5)]
     assert find_front(twins) == twins
 

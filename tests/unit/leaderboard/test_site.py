@@ -83,6 +83,21 @@ def test_a_record_without_some_metrics_joins_those_that_have_them(records):
     assert board.sort("joint")[-1].record.method.name == "paper-only"
 
 
+def test_references_are_shown_below_and_have_no_rank(records):
+    make_record(records, "real-images", 0.99, track="oracle")
+    make_record(records, "copy-reference", 0.98)
+    (board,) = boards_of(records)
+    site = make_site([board], [])
+    methods = [entry.record.method.name for entry in board.sort("dino")]
+    assert methods[-2:] == ["real-images", "copy-reference"]
+    assert set(ranks_of(board, "dino")) == {"good", "fair", "fair-too", "poor"}
+    rows = {row["method"]: row for row in csv.DictReader(io.StringIO(site["index.csv"].decode()))}
+    assert rows["real-images"]["dino rank"] == "" and float(rows["real-images"]["dino"]) > 0.9
+    (oracle,) = [entry for entry in board.entries if entry.record.method.name == "real-images"]
+    page = site[f"rows/{oracle.digest}.html"].decode()
+    assert "A reference, which has no rank" in page and "Compared in" not in page
+
+
 def test_one_record_is_first_and_no_number_is_made_up(tmp_path):
     make_record(tmp_path / "records", "alone", 0.5, metrics=("clip-t",))
     boards = boards_of(tmp_path / "records")
