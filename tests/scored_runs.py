@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
-from dreambench.analysis.summary import make_part
+from dreambench.analysis.summary import make_part, split_means
 from dreambench.artifacts.manifest import CodeState, Digests
 from dreambench.artifacts.results import COLUMNS, MetricInfo, MetricSummary, ScoreTable, Summary
 from dreambench.metrics.registry import load_own_metrics
@@ -54,10 +55,16 @@ def summarise_metric(info, scores):
     apart = rows["family"] == "property"
     whole = rows if info.prompts == "all" else rows[~apart]
     return MetricSummary(
-        info=info, whole=make_part(whole, info),
-        property=make_part(rows[apart], info) if apart.any() and not apart.all() else None,
+        info=info, whole=make_part_of(whole, info),
+        property=make_part_of(rows[apart], info) if apart.any() and not apart.all() else None,
         n_scored=len(rows), n_expected=info.n_expected or len(rows),
     )  # fmt: skip
+
+
+def make_part_of(rows, info):
+    """The mean over subjects of some rows of one metric."""
+    means = split_means(rows)
+    return make_part(means[(info.name,)] if means else np.empty(0), info)
 
 
 def by_subject(name, *, partial=False, **values):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dreambench.analysis.stats import estimate_mean, mean_by_subject, why_no_interval
 from dreambench.artifacts.failures import group_failures, read_failures
@@ -23,6 +26,7 @@ from dreambench.config.protocol import PROPERTY
 from dreambench.errors import UserError
 
 INTERVAL = "95 %, Student t over subjects, within the range of the metric"
+NO_MEANS = np.empty(0)
 
 
 def summarise(images: ImageSet, *, allow_incomplete: bool = True) -> Summary:
@@ -87,29 +91,42 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
 
 def summarise_metrics(table: ScoreTable) -> dict[str, MetricSummary]:
     """Return means, intervals and counts of every metric of some scores, by its name."""
-    return {info.name: _summarise_metric(info, table.frame) for info in table.metrics}
-
-
-def _summarise_metric(info: MetricInfo, scores: pd.DataFrame) -> MetricSummary:
-    rows = scores[scores["metric"] == info.name]
-    is_property = rows["family"] == PROPERTY
-    if info.prompts == "all":
-        whole, apart = rows, rows[is_property] if not is_property.all() else rows[:0]
-    else:
-        whole, apart = rows[~is_property], rows[is_property]
-    return MetricSummary(
-        info=info,
-        whole=make_part(whole, info),
-        property=make_part(apart, info) if len(apart) else None,
-        n_scored=int(rows["n_pairs"].sum()),
-        n_expected=info.n_expected,
+    scores = table.frame
+    is_property = scores["family"] == PROPERTY
+    every, others, apart = (
+        split_means(rows) for rows in (scores, scores[~is_property], scores[is_property])
     )
+    n_scored = scores.groupby("metric", sort=False)["n_pairs"].sum()
+    found = {}
+    for info in table.metrics:
+        key = (info.name,)
+        is_over_all = info.prompts == "all"
+        # Where all prompts are property prompts, their part would be the whole again.
+        has_part = key in apart and not (is_over_all and key not in others)
+        found[info.name] = MetricSummary(
+            info=info,
+            whole=make_part((every if is_over_all else others).get(key, NO_MEANS), info),
+            property=make_part(apart[key], info) if has_part else None,
+            n_scored=int(n_scored.get(info.name, 0)),
+            n_expected=info.n_expected,
+        )
+    return found
 
 
-def make_part(rows: pd.DataFrame, info: MetricInfo) -> Part:
-    """Return the mean over subjects of some rows of one metric, with its interval."""
-    values = mean_by_subject(rows)["value"].to_numpy()
-    found = estimate_mean(values, bounds=info.bounds)
+def split_means(
+    scores: pd.DataFrame, *, by: Sequence[str] = ()
+) -> dict[tuple[str, ...], NDArray[np.float64]]:
+    """Return the means of all subjects, (n,), of each (metric, by...).
+
+    One grouping of all rows takes a fraction of the time of one for each metric.
+    """
+    means = mean_by_subject(scores, by=by).groupby(["metric", *by], sort=False)["value"]
+    return {tuple(map(str, key)): values.to_numpy(np.float64) for key, values in means}
+
+
+def make_part(means: NDArray[np.float64], info: MetricInfo) -> Part:
+    """Return the mean of the means of subjects, (n,), in one metric, with its interval."""
+    found = estimate_mean(means, bounds=info.bounds)
     return Part(
         mean=_number(found.mean),
         low=_number(found.low),

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from scored_runs import frame, info_of
+from scored_runs import frame, info_of, make_part_of
 
 from dreambench.analysis.stats import why_no_interval
-from dreambench.analysis.summary import make_part, make_summary, mean_reference_bounds
+from dreambench.analysis.summary import make_summary, mean_reference_bounds
 from dreambench.artifacts.failures import Failure, write_failures
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.results import (
@@ -94,24 +94,24 @@ def test_where_nothing_was_scored_there_is_no_number(images):
 def test_subjects_count_alike_and_pairs_within_one_by_their_number():
     scores = frame(*rows_of("dino", [0.2, 0.8, 0.5])).assign(subject=["a", "a", "b"])
     scores["n_pairs"] = [1, 3, 1]
-    part = make_part(scores, info_of("dino"))
+    part = make_part_of(scores, info_of("dino"))
     assert part.mean == pytest.approx((0.65 + 0.5) / 2)
     assert part.n_subjects == 2
 
 
 def test_an_interval_ends_at_the_range_of_its_metric():
-    part = make_part(frame(*rows_of("joint", [0.01, 0.02, 0.9])), info_of("joint"))
+    part = make_part_of(frame(*rows_of("joint", [0.01, 0.02, 0.9])), info_of("joint"))
     assert part.low == 0
     assert part.mean == pytest.approx(0.31)
     assert part.high == 1
-    free = make_part(frame(*rows_of("prompt-lift", [0.01, 0.02, 0.9])), info_of("prompt-lift"))
+    free = make_part_of(frame(*rows_of("prompt-lift", [0.01, 0.02, 0.9])), info_of("prompt-lift"))
     assert free.low < 0
 
 
 @pytest.mark.parametrize(("values", "n"), [([0.4], 1), ([0.4, 0.4], 2)])
 def test_no_interval_is_said_why(values, n):
     rows = [(f"s{i}", "art", "p", "dino", value) for i, value in enumerate(values)]
-    part = make_part(frame(*rows), info_of("dino"))
+    part = make_part_of(frame(*rows), info_of("dino"))
     assert (part.mean, part.low, part.high, part.n_subjects) == (0.4, None, None, n)
     assert part.no_interval == why_no_interval(n, None)
 

@@ -271,10 +271,9 @@ def invert_and_sample(model, subject, n_corrections):
     return photos, coded, drawn, noise
 
 
-@pytest.mark.parametrize("n_steps", [14, 30])
-def test_inverted_photos_are_drawn_again(n_steps, shared_cache):
+def test_inverted_photos_are_drawn_again(shared_cache):
     (dog,) = subjects("dog")
-    sampler = SAMPLER.model_copy(update={"n_steps": n_steps, "guidance_scale": 4.0})
+    sampler = SAMPLER.model_copy(update={"n_steps": 14, "guidance_scale": 4.0})
     plain = Context(**vars(context(shared_cache)) | {"sampler": sampler})
     model = plain.load_base_model()
     gaps = {}
