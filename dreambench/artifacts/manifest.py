@@ -34,7 +34,7 @@ FILE_NAME = "run.json"
 class StoredPart(BaseModel):
     """A part of a file of this package: fields that are not its own are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CodeState(StoredPart):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -108,11 +109,20 @@ def _encode(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
+def _parse_number(text: str) -> float:
+    """Return a number; ValueError for what Python takes for one, and JSON has not: NaN, 1e999."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a number in JSON")
+    return number
+
+
 def read_json(path: Path) -> Any:
     """Return parsed JSON; UserError (`missing-file`, `unreadable-file`) when there is none."""
     try:
         with disk_errors(path, reads=True):
-            return json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            return json.loads(text, parse_constant=_parse_number, parse_float=_parse_number)
     # Numbers of thousands of digits are a ValueError too, and nesting as deep a RecursionError.
     except (ValueError, RecursionError) as error:
         raise UserError(

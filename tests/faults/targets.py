@@ -1,4 +1,4 @@
-"""What is fuzzed: images, archives, TOML, CSV, run.json, tables of scores, and names."""
+"""What is fuzzed: images, archives, TOML, CSV, run.json, tables of scores, records, and names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import shutil
 import tomllib
 import zlib
 from collections.abc import Callable
@@ -337,10 +338,11 @@ def _edit_parquet(rng: Random, content: bytes) -> bytes:
     name = table.column_names[at]
     way = rng.randrange(6)
     if way <= 1:
-        values = table.column("value").to_pylist()
+        field = rng.choice([f for f in table.schema if pa.types.is_floating(f.type)])
+        values = table.column(field.name).to_pylist()
         values[rng.randrange(len(values))] = rng.choice((7.5, 0.25, -1.0, float("nan"), None))
-        place = table.column_names.index("value")
-        table = table.set_column(place, "value", pa.array(values, pa.float64()))
+        place = table.column_names.index(field.name)
+        table = table.set_column(place, field.name, pa.array(values, pa.float64()))
     elif way == 2:
         table = table.drop_columns([name])
     elif way == 3:
@@ -349,7 +351,7 @@ def _edit_parquet(rng: Random, content: bytes) -> bytes:
         values = [rng.choice(("x", "\x1b[2J", "\u202e", None))] * table.num_rows
         table = table.set_column(at, name, pa.array(values, pa.string()))
     else:
-        about = dict(table.schema.metadata or {})
+        about = dict(table.schema.metadata or {b"x": b'{"y": 1}'})
         key = rng.choice(list(about))
         about[key] = rng.choice((b"{}", mutate_json(rng, about[key]), b""))
         table = table.replace_schema_metadata(about)
@@ -366,6 +368,65 @@ def _run_target(name: str, file: str, mutate: Callable, *, writes: bool = False)
         lambda folder: ((folder / _RUN / file).read_bytes(),), judge=_judge_results,
         prepare=_run_and_drop if writes else _prepare_results,
         outputs=tuple(f"{_RUN}/{name}" for name in outputs),
+    )  # fmt: skip
+
+
+# Records.
+
+
+def _record_path(folder: Path, name: str) -> Path:
+    (path,) = (folder / "records").rglob(name)
+    return path
+
+
+def _place_in_record(folder: Path, name: str, content: bytes) -> None:
+    _record_path(folder, name).write_bytes(content)
+    (folder / "one" / name).write_bytes(content)
+
+
+def _read_board(folder: Path) -> dict[str, set[str]]:
+    """Return the numbers of a board's rows in each metric, as its table has them."""
+    rows = list(csv.DictReader(io.StringIO((folder / "out" / "index.csv").read_text())))
+    metrics = {name.removesuffix(" rank") for name in rows[0] if name.endswith(" rank")}
+    return {name: {row[name] for row in rows if row[name]} for name in metrics}
+
+
+def _prepare_record(server: Server, folder: Path) -> None:
+    _run_and_score(server, folder)
+    for words in (("submit", _RUN, "--out", "records"), _RENDER):
+        done = server.call(words, cwd=folder)
+        assert done.status == 0, done
+    shutil.copytree(_record_path(folder, "record.json").parent, folder / "one")
+    numbers = {name: sorted(values) for name, values in _read_board(folder).items()}
+    _numbers_path(folder, _RENDER).write_text(json.dumps(numbers))
+    shutil.rmtree(folder / "out")
+
+
+def _judge_record(case: Case) -> list[Fault]:
+    """Look whether a board shows a number that the untouched record does not have."""
+    if not case.is_read or case.words != _RENDER:
+        return []
+    known = json.loads(_numbers_path(case.folder, _RENDER).read_text())
+    return [
+        ("silently wrong", f"a board shows {name} {strange}")
+        for name, values in _read_board(case.folder).items()
+        if (strange := values - set(known.get(name, ())))
+    ]
+
+
+_RENDER = ("leaderboard", "render", "--records", "records", "--out", "out")
+_EXPORTS = tuple(
+    ("export", "one", "--format", name, "--out", "out")
+    for name in ("every-eval-ever", "model-index")
+)
+
+
+def _record_target(name: str, mutate: Callable) -> Target:
+    return Target(
+        name, lambda folder, content: _place_in_record(folder, name, content),
+        (_RENDER, *_EXPORTS, _RENDER), mutate,
+        lambda folder: (_record_path(folder, name).read_bytes(),), judge=_judge_record,
+        prepare=_prepare_record,
     )  # fmt: skip
 
 
@@ -459,6 +520,8 @@ TARGETS = (
     _run_target("scores.parquet", "scores.parquet", _edit_parquet),
     _run_target("summary.json", "summary.json", mutate_json),
     _run_target("reference-bounds.csv", "reference-bounds.csv", mutate_csv),
+    _record_target("record.json", mutate_json),
+    _record_target("cells.parquet", _edit_parquet),
     Target(
         "names of subjects", _place_subject, (_MAKE,), _make_name, _good_names,
         prepare=_write_dataset,

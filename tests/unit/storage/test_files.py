@@ -21,8 +21,28 @@ def test_nan_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", b"{", b"\xff", b"[" * 100_000, b"9" * 6_000],
-    ids=["none", "empty", "cut", "not UTF-8", "deep", "long number"],
+    [
+        None,
+        b"",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b"9" * 6_000,
+        b"[NaN]",
+        b"-Infinity",
+        b'{"x": 1e999}',
+    ],
+    ids=[
+        "none",
+        "empty",
+        "cut",
+        "not UTF-8",
+        "deep",
+        "long number",
+        "NaN",
+        "infinity",
+        "too large",
+    ],
 )
 def test_what_is_not_json_is_one_line(tmp_path, content):
     path = tmp_path / "x.json"
