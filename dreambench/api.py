@@ -180,7 +180,7 @@ def run(
     place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
     the method's recipe, as `{"n_steps": 200}`. `replicates` run each method that trains so many
     times, with other training seeds. `unit_timeout` is how many seconds a method may train on a
-    subject or make a batch of images. Without `protocol` it is mini where there is no GPU.
+    subject or make a batch of images. Without `protocol` it is mini.
 
     Examples:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP

@@ -102,7 +102,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     """
     named, optional = _check_names(options)
     device = pick_device(options.device)
-    protocol = choose_protocol(options, device)
+    protocol = choose_protocol(options)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
     base_name = base_model.partition("=")[0]
@@ -254,19 +254,17 @@ def _check_names(options: RunOptions) -> tuple[list[str], Sequence[str]]:
     return named, optional
 
 
-def choose_protocol(options: RunOptions, device: str) -> Protocol:
-    """Return the protocol that a run takes; where none is asked for, mini where there is no GPU.
+def choose_protocol(options: RunOptions) -> Protocol:
+    """Return the protocol that a run takes: where none is asked for, mini on every machine.
 
     Raises:
         UserError: there is no such protocol.
     """
     if options.protocol is not None:
         protocol = load_protocol(options.protocol)
-    elif device.startswith("cuda"):
-        protocol = load_protocol("dreambench")
     else:
         logger.warning(
-            "No CUDA device: taking the embedded benchmark 'mini'. The paper's benchmark: %s",
+            "No --protocol: taking the embedded benchmark 'mini'. The paper's benchmark: %s",
             PAPER_COMMAND.format(method=",".join(options.methods) or "METHOD"),
         )
         protocol = load_protocol("mini")

@@ -73,7 +73,7 @@ def plan(
     )  # fmt: skip
     # Another machine's device may be asked for: its speed is then not known here.
     device = pick_device(device) if device == "auto" else device
-    loaded = choose_protocol(options, device)
+    loaded = choose_protocol(options)
     base = find_base_model(base_model or loaded.base_model)
     found = plan_work(options, loaded, base)
     subjects = list_subjects(
@@ -230,7 +230,7 @@ def doctor(golden: bool, protocol: str | None, as_json: bool, data_dir: Path | N
     from dreambench.machine.devices import pick_device  # noqa: PLC0415
 
     device = pick_device("auto")
-    chosen = choose_protocol(RunOptions(methods=(), protocol=protocol), device)
+    chosen = choose_protocol(RunOptions(methods=(), protocol=protocol))
     if golden:
         _print_golden(chosen, data_dir, as_json=as_json)
         return

@@ -55,7 +55,7 @@ set_option = click.option(
     "called METHOD+KEY=VALUE.",
 )
 protocol_option = click.option(
-    "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini without a GPU]"
+    "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini]"
 )
 own_protocol_option = click.option(
     "--protocol", help="A protocol of your own that the records are of (.toml)."
