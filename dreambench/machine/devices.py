@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,15 @@ def pick_device(device: str) -> str:
             f"there is no device '{device}' here", hint="use --device cpu", code="no-device"
         ) from error
     return device
+
+
+def free_memory(device: str) -> None:
+    """Give back what nothing refers to any more: networks hold each other in circles."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch  # noqa: PLC0415  (slow import)
+
+        torch.cuda.empty_cache()
 
 
 def name_device(device: str) -> str:

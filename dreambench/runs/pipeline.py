@@ -14,7 +14,7 @@ from dreambench.artifacts.image_set import is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError, read_message
-from dreambench.machine.devices import fixed_threads, name_device
+from dreambench.machine.devices import fixed_threads, free_memory, name_device
 from dreambench.machine.throughput import Setting, Speed, note_speed, tidy_speeds
 from dreambench.methods.base import Context, Method
 from dreambench.methods.calls import Calls
@@ -106,9 +106,13 @@ class Pipeline:
         )
 
     def make_images(self) -> None:
-        """Train and generate."""
-        self.train()
-        self.generate()
+        """Train and generate, and let go of the method's networks: the next one has its own."""
+        try:
+            self.train()
+            self.generate()
+        finally:
+            vars(self).pop("_method", None)
+            free_memory(self.run.device)
 
     def train(self) -> None:
         """Train on the subjects that are left."""

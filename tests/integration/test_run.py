@@ -1,5 +1,6 @@
 """A run as its user meets it: the whole path, each stage alone, and what its folder holds."""
 
+import gc
 import getpass
 import json
 import re
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from conftest import REPOSITORY, TINY_PROTOCOL, invoke, refused, tree
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from dreambench import benchmark, cli
@@ -269,6 +271,24 @@ def test_mini_is_taken_on_every_machine_and_said_so(monkeypatch):
         first = done.stderr.splitlines()[0]
         assert "'mini'" in first
         assert "dreambench run --method dreambooth --protocol dreambench" in first
+
+
+def test_a_method_leaves_no_network_behind_for_the_next(tiny, tmp_path, shared_cache):
+    held = []
+
+    def count(*_):
+        gc.collect()
+        kinds = [type(one) for one in gc.get_objects()]
+        held.append(kinds.count(UNet2DConditionModel))
+
+    options = benchmark.RunOptions(
+        methods=(str(tiny[1]), "inpainting"), alongside=(), protocol=str(tiny[0]),
+        out=tmp_path / "runs", cache_dir=shared_cache,
+    )  # fmt: skip
+    count()
+    benchmark.execute_runs(benchmark.plan_runs(options), options, begin=count)
+    count()
+    assert held == [held[0]] * 4
 
 
 def test_list_names_everything():
