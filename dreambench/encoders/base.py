@@ -33,6 +33,23 @@ GPU_BATCH_SIZE = 64
 TEXT_BATCH_SIZE = 8
 
 
+@contextmanager
+def exact_inference() -> Iterator[None]:
+    """Compute in what fp32 says, whatever the process has set.
+
+    Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16; where somebody asked
+    for fast matrix products, they are in TF32 on a GPU and in bf16 on a CPU.
+    """
+    wanted = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+    try:
+        with torch.inference_mode(), flags:
+            yield
+    finally:
+        torch.set_float32_matmul_precision(wanted)
+
+
 class Extractor(Protocol):
     """What feature extraction needs of whatever turns images into rows; an `Encoder` has it."""
 
@@ -165,9 +182,7 @@ class Encoder(ABC):
         """Return `encode_images` of images that `pixels` has prepared, in one pass."""
         _ = self.model  # Built outside of the guards below.
         batch = torch.from_numpy(pixels).to(self.device, self.dtype)
-        # Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16.
-        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact:
+        with exact_inference():
             with self._explain("forward"):
                 rows = self.forward(batch)
             return self._finish(rows, len(batch), hook="forward")
@@ -180,7 +195,7 @@ class Encoder(ABC):
                 # Batches of one size: another size is added up in another order.
                 batch = list(group[start : start + TEXT_BATCH_SIZE])
                 filled = batch + batch[-1:] * (TEXT_BATCH_SIZE - len(batch))
-                with torch.inference_mode():
+                with exact_inference():
                     with self._explain("forward_texts"):
                         rows = self.forward_texts([texts[index] for index in filled])
                     made = self._finish(rows, len(filled), hook="forward_texts")

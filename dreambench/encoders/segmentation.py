@@ -13,6 +13,7 @@ from PIL import Image
 
 from dreambench.base_models.base import only_errors
 from dreambench.base_models.weights import check_loading
+from dreambench.encoders.base import exact_inference
 from dreambench.encoders.registry import find_segmenter
 from dreambench.encoders.spec import SegmenterSpec
 from dreambench.errors import UserError
@@ -64,7 +65,7 @@ class Segmenter:
 
     def find_logits(self, pixels: NDArray[np.float32], class_name: str) -> NDArray[np.float32]:
         """Return maps (n, h', w') of prepared images (n, 3, h, w); above 0 where the subject is."""
-        with torch.inference_mode():
+        with exact_inference():
             batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
             return self._forward(batch, class_name).float().cpu().numpy()
 

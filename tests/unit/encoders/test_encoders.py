@@ -26,6 +26,7 @@ from dreambench.encoders.registry import (
     load_encoder,
     make_encoder,
 )
+from dreambench.encoders.segmentation import load_segmenter
 from dreambench.encoders.weights import read_weights
 from dreambench.errors import UserError
 from dreambench.storage.images import load_image
@@ -55,6 +56,36 @@ def test_embeddings_depend_on_no_batch_size_or_neighbour(role, photos):
         assert np.abs(encoder.encode_images(images, batch_size=size) - whole).max() < 1e-6
     assert np.abs(encoder.encode_images(images[::-1])[::-1] - whole).max() < 1e-6
     assert whole.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["mini-vit", "mini-clip", "mini-segmenter"])
+def test_networks_are_exact_whatever_the_process_has_set(name, photos):
+    images, seen = [load_image(photos[0])], []
+    if name == "mini-segmenter":
+        network = load_segmenter(name)
+    else:
+        network = load_encoder(name, "dino" if name == "mini-vit" else "clip")
+
+    def look(*_):
+        precision = torch.get_float32_matmul_precision()
+        seen.append((precision, torch.backends.cudnn.allow_tf32, torch.is_inference_mode_enabled()))
+
+    modules = network.model.modules()
+    handles = [module.register_forward_pre_hook(look) for module in modules]
+    torch.set_float32_matmul_precision("medium")
+    try:
+        if name == "mini-segmenter":
+            network.find_subjects(images, "dog")
+        else:
+            network.encode_images(images)
+        if name == "mini-clip":
+            network.encode_texts(["a dog"])
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for handle in handles:
+            handle.remove()
+    assert set(seen) == {("highest", False, True)}
 
 
 @pytest.mark.parametrize("role", ["dino", "clip"])
