@@ -27,11 +27,10 @@ from dreambench.methods.finetuning.identifier import Identifier, choose_identifi
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
-    Keep,
+    Checkpoints,
     TrainingSettings,
     check_prior,
     freeze,
-    keep_checkpoints,
     load_photos,
     pick_rows,
     train,
@@ -167,9 +166,9 @@ class CustomDiffusion(Method):
         """Train on the subject's photos; write what it learned and `losses.json`."""
         self._put(self._initial)
         self.word.put(self.word.find_vectors(self.identifier))
-        keep = keep_checkpoints(out_dir, self.context.checkpoints, self._save)
+        checkpoints = Checkpoints(out_dir, self.context.checkpoints, self._save)
         with self.word.learning() as vocabulary, self._learning_layers():
-            losses = self._train(subject, vocabulary, seed=seed, keep=keep)
+            losses = self._train(subject, vocabulary, seed=seed, checkpoints=checkpoints)
         self._save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
@@ -225,7 +224,12 @@ class CustomDiffusion(Method):
         ]
 
     def _train(
-        self, subject: Subject, vocabulary: Sequence[nn.Module], *, seed: int, keep: Keep
+        self,
+        subject: Subject,
+        vocabulary: Sequence[nn.Module],
+        *,
+        seed: int,
+        checkpoints: Checkpoints,
     ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         size, device = settings.batch_size, model.device
@@ -254,7 +258,7 @@ class CustomDiffusion(Method):
         return train(
             model, settings, modules=[*self.layers.values(), *vocabulary], make_batch=make_batch,
             prior_weight=settings.prior_weight, subject_name=subject.name, seed=seed,
-            progress=self.context.progress, keep=keep,
+            progress=self.context.progress, checkpoints=checkpoints,
         )  # fmt: skip
 
 

@@ -20,11 +20,10 @@ from dreambench.methods.finetuning.class_images import ClassImages
 from dreambench.methods.finetuning.identifier import Identifier, choose_identifier
 from dreambench.methods.finetuning.training import (
     Batch,
-    Keep,
+    Checkpoints,
     TrainingSettings,
     check_prior,
     freeze,
-    keep_checkpoints,
     keep_weights,
     load_photos,
     pick_rows,
@@ -99,8 +98,8 @@ class DreamBooth(Method):
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Train on the subject's photos; write the weights and `losses.json`."""
         self._reset(seed)
-        keep = keep_checkpoints(out_dir, self.context.checkpoints, self._save)
-        losses = self._train(subject, seed=seed, keep=keep)
+        checkpoints = Checkpoints(out_dir, self.context.checkpoints, self._save)
+        losses = self._train(subject, seed=seed, checkpoints=checkpoints)
         self._save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
@@ -112,7 +111,9 @@ class DreamBooth(Method):
     def _phrase(self, subject: Subject) -> str:
         return f"{self.identifier} {choose_noun(subject, self.settings.class_noun)}".strip()
 
-    def _train(self, subject: Subject, *, seed: int, keep: Keep) -> list[dict[str, float]]:
+    def _train(
+        self, subject: Subject, *, seed: int, checkpoints: Checkpoints
+    ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         photos = model.encode_images(load_photos(subject.photos, settings))
         noun, prior = choose_noun(subject, settings.class_noun), None
@@ -136,7 +137,7 @@ class DreamBooth(Method):
         return train(
             model, settings, modules=list(self.trained.values()), make_batch=make_batch,
             prior_weight=settings.prior_weight, subject_name=subject.name, seed=seed,
-            progress=self.context.progress, keep=keep,
+            progress=self.context.progress, checkpoints=checkpoints,
         )  # fmt: skip
 
     # What a variant on other weights (LoRA) does in its own way.

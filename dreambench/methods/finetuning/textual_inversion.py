@@ -16,10 +16,9 @@ from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
-    Keep,
+    Checkpoints,
     TrainingSettings,
     freeze,
-    keep_checkpoints,
     load_photos,
     pick_rows,
     train,
@@ -74,9 +73,9 @@ class TextualInversion(Method):
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Learn the word from the subject's photos; write its vectors and `losses.json`."""
         self.word.put(self.word.find_vectors(subject.class_name))
-        keep = keep_checkpoints(out_dir, self.context.checkpoints, self.word.save)
+        checkpoints = Checkpoints(out_dir, self.context.checkpoints, self.word.save)
         with self.word.learning() as modules:
-            losses = self._train(subject, modules, seed=seed, keep=keep)
+            losses = self._train(subject, modules, seed=seed, checkpoints=checkpoints)
         self.word.save(out_dir)
         write_json(out_dir / "losses.json", losses)
 
@@ -86,7 +85,7 @@ class TextualInversion(Method):
         return TextGenerator(self.model, subject_phrase=WORD)
 
     def _train(
-        self, subject: Subject, modules: list[nn.Module], *, seed: int, keep: Keep
+        self, subject: Subject, modules: list[nn.Module], *, seed: int, checkpoints: Checkpoints
     ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         size = settings.batch_size
@@ -101,5 +100,6 @@ class TextualInversion(Method):
 
         return train(
             model, settings, modules=modules, make_batch=make_batch, prior_weight=0.0,
-            subject_name=subject.name, seed=seed, progress=self.context.progress, keep=keep,
+            subject_name=subject.name, seed=seed, progress=self.context.progress,
+            checkpoints=checkpoints,
         )  # fmt: skip

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field
@@ -22,6 +22,9 @@ from dreambench.methods.generators import is_out_of_memory
 from dreambench.progress import Progress
 from dreambench.storage.files import make_dir, write_json
 from dreambench.storage.images import load_image
+
+STEPS_PER_CHECK = 10
+"""Losses of so many steps are read at once."""
 
 
 class TrainingSettings(Settings):
@@ -107,6 +110,21 @@ def make_optimizer(
     return AdamW8bit(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """Steps after which a training's weights are kept, written by `save` into a folder."""
+
+    out_dir: Path
+    steps: Collection[int]
+    save: Callable[[Path], None]
+
+    def keep(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write the present weights beside the losses of the steps so far."""
+        folder = make_dir(checkpoint_dir(self.out_dir, len(history)))
+        self.save(folder)
+        write_json(folder / "losses.json", list(history))
+
+
 def train(
     model: LoadedModel,
     settings: TrainingSettings,
@@ -117,12 +135,13 @@ def train(
     subject_name: str,
     seed: int,
     progress: Progress,
-    keep: Keep,
+    checkpoints: Checkpoints,
 ) -> list[dict[str, float]]:
     """Train the parameters of `modules` that want gradients; return the losses of each step.
 
     `make_batch` makes a step's batch with the generator that it is handed, which all of a subject's
-    randomness comes from. `keep` is told of the losses after each step.
+    randomness comes from. Losses stay on the device, and are read and checked every so many steps,
+    since a GPU has nothing to do while the next step waits for a number.
 
     Raises:
         UserError: memory runs out, or the loss becomes infinite.
@@ -132,19 +151,23 @@ def train(
     noise = torch.Generator("cpu").manual_seed(seed)
     for module in modules:
         module.train()
-    history = []
+    history: list[dict[str, float]] = []
+    unread: list[dict[str, Tensor]] = []
     try:
-        for step in range(settings.n_steps):
+        for step in range(1, settings.n_steps + 1):
             losses = compute_losses(model, make_batch, noise)
             (losses["subject"] + prior_weight * losses["prior"]).backward()
             nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            history.append({name: float(loss.detach()) for name, loss in losses.items()})
-            if not np.isfinite(history[-1]["subject"]):
-                raise _diverged(subject_name, step=step + 1)
-            keep(history)
-            progress(f"training on {subject_name}", step + 1, settings.n_steps)
+            unread.append({name: loss.detach() for name, loss in losses.items()})
+            is_kept = step in checkpoints.steps
+            if is_kept or step % STEPS_PER_CHECK == 0 or step == settings.n_steps:
+                history += _read_losses(unread, subject_name, n_before=len(history))
+                unread.clear()
+            if is_kept:
+                checkpoints.keep(history)
+            progress(f"training on {subject_name}", step, settings.n_steps)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -158,6 +181,19 @@ def train(
         for module in modules:
             module.eval()
     return history
+
+
+def _read_losses(
+    unread: Sequence[Mapping[str, Tensor]], subject_name: str, *, n_before: int
+) -> list[dict[str, float]]:
+    """Return the losses of some steps as numbers; UserError for the first that is not finite."""
+    names = list(unread[0])
+    rows = torch.stack([torch.stack([losses[name] for name in names]) for losses in unread])
+    found = [dict(zip(names, row, strict=True)) for row in rows.tolist()]
+    for index, losses in enumerate(found):
+        if not math.isfinite(losses["subject"]):
+            raise _diverged(subject_name, step=n_before + index + 1)
+    return found
 
 
 def _diverged(subject_name: str, *, step: int) -> UserError:
@@ -174,21 +210,6 @@ def _diverged(subject_name: str, *, step: int) -> UserError:
         hint="lower the learning rate",
         code="infinite-loss",
     )
-
-
-Keep = Callable[[Sequence[Mapping[str, float]]], None]
-
-
-def keep_checkpoints(out_dir: Path, steps: Sequence[int], save: Callable[[Path], None]) -> Keep:
-    """Return what writes the weights (`save`) and the losses after each of `steps`."""
-
-    def keep(history: Sequence[Mapping[str, float]]) -> None:
-        if len(history) in steps:
-            folder = make_dir(checkpoint_dir(out_dir, len(history)))
-            save(folder)
-            write_json(folder / "losses.json", list(history))
-
-    return keep
 
 
 def compute_losses(

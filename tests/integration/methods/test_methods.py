@@ -129,6 +129,26 @@ def test_training_ends_with_the_same_bits_each_time(name, shared_cache, tmp_path
     assert found[0] == found[1]
 
 
+def test_the_step_in_which_a_loss_became_infinite_is_named(shared_cache, tmp_path, monkeypatch):
+    recipe = load_recipe("dreambooth-no-prior")
+    recipe.tables["mini"]["n_steps"] = 2 * training.STEPS_PER_CHECK + 5
+    (dog,) = subjects("dog")
+    method = make_method(recipe, context(shared_cache))
+    steps = []
+
+    def compute(*args):
+        steps.append(len(steps) + 1)
+        losses = compute_losses(*args)
+        return losses if len(steps) < 13 else losses | {"subject": losses["subject"] / 0}
+
+    compute_losses = training.compute_losses
+    monkeypatch.setattr(training, "compute_losses", compute)
+    with pytest.raises(UserError, match="became infinite in step 13"):
+        method.fit(dog, tmp_path, seed=5)
+    # It ends where losses are read next, and nothing is left that could be taken for weights.
+    assert len(steps) == 20 and not list(tmp_path.iterdir())
+
+
 WORD_NUMBERS = {
     key: value for key, value in NUMBERS.items() if key in TextualInversionSettings.model_fields
 } | {"initial": "class-noun", "learning_rate": 1e-2}  # fmt: skip
