@@ -170,6 +170,9 @@ class LoadedModel(ABC):
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
     """What `from_pretrained` is given, besides where and in which precision."""
 
+    most_images: int | None = None
+    """Images that memory holds at once, where it did not hold more."""
+
     def __init__(
         self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
     ) -> None:

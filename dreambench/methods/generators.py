@@ -33,9 +33,15 @@ class TextGenerator:
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """See `methods.Generator`. Halves the batch when memory runs out, down to one image.
 
+        The base model remembers what fitted, so that no later batch runs out again.
+
         Raises:
             UserError: there is no memory for one image.
         """
+        most = self.model.most_images or len(prompts)
+        if len(prompts) > most:
+            parts = [slice(start, start + most) for start in range(0, len(prompts), most)]
+            return [image for part in parts for image in self.generate(prompts[part], seeds[part])]
         try:
             return self._generate(prompts, seeds)
         except (RuntimeError, MemoryError) as error:
@@ -50,9 +56,8 @@ class TextGenerator:
                 hint="free memory, use --precision bf16 or another --device",
                 code="out-of-memory",
             )
-        half = len(prompts) // 2
-        first = self.generate(prompts[:half], seeds[:half])
-        return first + self.generate(prompts[half:], seeds[half:])
+        self.model.most_images = len(prompts) // 2
+        return self.generate(prompts, seeds)
 
     @torch.inference_mode()
     def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:

@@ -100,7 +100,7 @@ def test_out_of_memory_halves_the_batch(name, shared_cache, tmp_path, monkeypatc
 
     monkeypatch.setattr(generator, "_generate_subject", crowded)
     assert np.abs(pixels(generator.generate(PROMPTS, SEEDS)) - whole).max() <= 2
-    assert sizes == [3, 1, 2, 1, 1]
+    assert sizes == [3, 1, 1, 1]
 
 
 def test_a_strength_below_one_step_is_one_line(shared_cache):

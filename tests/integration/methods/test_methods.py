@@ -359,7 +359,12 @@ def test_out_of_memory_halves_the_batch_and_then_says_so(shared_cache, tmp_path)
     whole = pixels(generator.generate(prompts, seeds)).astype(int)
     generator.model.pipeline = crowded = Crowded(pipeline, 2)
     assert np.abs(pixels(generator.generate(prompts, seeds)) - whole).max() <= 2
-    assert crowded.sizes == [5, 2, 3, 1, 2]
+    assert crowded.sizes == [5, 2, 2, 1]
+    # Another generator on the same base model knows what fits.
+    crowded.sizes.clear()
+    other = TextGenerator(generator.model, subject_phrase="dog")
+    assert len(other.generate(prompts, seeds)) == 5
+    assert crowded.sizes == [2, 2, 1]
     generator.model.pipeline = Crowded(pipeline, 0)
     with pytest.raises(UserError, match="64 px") as caught:
         generator.generate(prompts, seeds)
