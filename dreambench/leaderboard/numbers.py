@@ -20,7 +20,8 @@ def compute_metrics(scores: pd.DataFrame, infos: Sequence[MetricInfo]) -> dict[s
     for (name, family), means in split_means(scores, by=["family"]).items():
         categories[name][family] = make_part(means, named[name])
     subjects: dict[str, dict[str, float]] = {name: {} for name in named}
-    for row in mean_by_subject(scores).itertuples():
+    # A subject of which nothing was made or measured has no mean.
+    for row in mean_by_subject(scores).dropna().itertuples():
         subjects[row.metric][row.subject] = float(row.value)
     return {
         name: RecordedMetric(**dict(entry), by_category=categories[name], by_subject=subjects[name])

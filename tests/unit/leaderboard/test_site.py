@@ -98,6 +98,18 @@ def test_references_are_shown_below_and_have_no_rank(records):
     assert "A reference, which has no rank" in page and "Compared in" not in page
 
 
+def test_a_subject_of_which_no_image_was_made_has_no_number(records):
+    missing = [("s1", prompt, index) for prompt in ("beach", "red") for index in (0, 1)]
+    folder = make_record(records, "lost", 0.9, missing=missing)
+    (board,) = boards_of(records)
+    (lost,) = [entry for entry in board.apart if entry.record.method.name == "lost"]
+    dino = lost.record.metrics["dino"]
+    assert set(dino.by_subject) == {"s0", "s2", "s3", "s4", "s5"} and dino.whole.n_subjects == 5
+    page = make_site([board], [])[f"rows/{folder.name}.html"].decode()
+    shown = page[page.index("<main") : page.index("</main>")]
+    assert "s1" in shown and "nan" not in shown.lower()
+
+
 def test_one_record_is_first_and_no_number_is_made_up(tmp_path):
     make_record(tmp_path / "records", "alone", 0.5, metrics=("clip-t",))
     boards = boards_of(tmp_path / "records")
