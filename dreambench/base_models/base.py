@@ -399,6 +399,16 @@ class LoadedModel(ABC):
         return make_images(pipeline.image_processor, found.images)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception says that CUDA or the CPU allocator had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )
+
+
 class NotNumbersError(ArithmeticError):
     """What a network made has NaN in it."""
 

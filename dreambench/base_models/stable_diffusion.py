@@ -6,6 +6,7 @@ times, and noise, velocity or the clean latents as the target, as the model's co
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,6 +26,7 @@ from dreambench.base_models.base import (
     EncodedImages,
     LoadedModel,
     TextEncoder,
+    is_out_of_memory,
     make_images,
     not_here,
     only_errors,
@@ -74,6 +76,27 @@ def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _decode_one_by_one_without_memory(autoencoder: Any) -> None:
+    """Let an autoencoder decode single images as soon as there was no memory for a batch.
+
+    Its last layers take more memory than all steps before them, whose work would be lost.
+    """
+    decode = autoencoder.decode
+
+    def decode_in_memory(latents: Tensor, *args: Any, **options: Any) -> Any:
+        try:
+            return decode(latents, *args, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(latents) == 1:
+                raise
+        # Outside of the handler, since the exception's frames hold on to the failed tensors.
+        gc.collect()
+        autoencoder.enable_slicing()
+        return decode(latents, *args, **options)
+
+    autoencoder.decode = decode_in_memory
+
+
 class StableDiffusion(LoadedModel):
     """Stable Diffusion 1 and 2, and mini's own base model."""
 
@@ -90,6 +113,7 @@ class StableDiffusion(LoadedModel):
         # Convolutions are fastest this way on the CPU and on recent GPUs.
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.pipeline.vae.to(memory_format=torch.channels_last)
+        _decode_one_by_one_without_memory(self.pipeline.vae)
 
     @classmethod
     def load_tokenizer(cls, model: BaseModel) -> CLIPTokenizer:

@@ -8,19 +8,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.base import LoadedModel, is_out_of_memory
 from dreambench.config.slots import fill_slot, has_slot
 from dreambench.errors import UserError
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that CUDA or the CPU allocator had no memory left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
 
 
 class TextGenerator:

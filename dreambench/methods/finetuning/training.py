@@ -15,10 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dreambench.base_models.base import Conditioning, LoadedModel
+from dreambench.base_models.base import Conditioning, LoadedModel, is_out_of_memory
 from dreambench.errors import UserError
 from dreambench.methods.base import Settings, checkpoint_dir
-from dreambench.methods.generators import is_out_of_memory
 from dreambench.progress import Progress
 from dreambench.storage.files import make_dir, write_json
 from dreambench.storage.images import load_image

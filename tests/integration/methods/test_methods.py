@@ -372,6 +372,34 @@ def test_out_of_memory_halves_the_batch_and_then_says_so(shared_cache, tmp_path)
     assert "--precision bf16" in caught.value.hint
 
 
+@pytest.mark.parametrize("where", ["mini", "xl"])
+def test_no_memory_to_decode_a_batch_loses_no_step(
+    where, base_of, shared_cache, tmp_path, monkeypatch
+):
+    (dog,) = subjects("dog")
+    generator = ClassOnly(None, context(shared_cache, base_model=base_of[where])).load(
+        dog, tmp_path
+    )
+    pipeline = generator.model.pipeline
+    whole = pixels(generator.generate(PROMPTS, [1, 2, 3])).astype(int)
+    decode, sizes, steps = pipeline.vae._decode, [], []
+
+    def crowded(latents, *args, **options):
+        sizes.append(len(latents))
+        if len(latents) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return decode(latents, *args, **options)
+
+    monkeypatch.setattr(pipeline.vae, "_decode", crowded)
+    pipeline.unet.register_forward_pre_hook(lambda *_: steps.append(1))
+    for wanted in ([3, 1, 1, 1], [1, 1, 1]):
+        sizes.clear()
+        steps.clear()
+        again = pixels(generator.generate(PROMPTS, [1, 2, 3])).astype(int)
+        assert np.abs(again - whole).max() <= 2
+        assert (sizes, len(steps)) == (wanted, SAMPLER.n_steps)
+
+
 def test_copies_are_the_photos(shared_cache, tmp_path):
     (mug,) = subjects("mug")
     method = find_method("copy-reference")(None, context(shared_cache))
