@@ -142,7 +142,7 @@ def make_page(
     lines = [
         "# Faults and hostile inputs", "",
         f"Made by `{command}` in {seconds:,.0f} s. How to run it, and what is tried: "
-        "[Contributing](../../CONTRIBUTING.md).", "",
+        "`CONTRIBUTING.md`.", "",
         describe_bar([*faults, *inputs], len(faults), len(inputs)), "",
         "## Faults", "",
         "One call spoiled at a time: the process is killed before it, after it or half way "
