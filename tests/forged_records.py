@@ -627,7 +627,7 @@ def _address(one):
     one.write_record()
 
 
-@forgery("a number that is none", "means")
+@forgery("a number that is none", "schema")
 def _nan(one):
     one.metrics["dino"]["whole"]["mean"] = float("nan")
     one.write_record()

@@ -55,7 +55,8 @@ def choose(page, **options):
 
 
 def texts(page, selector):
-    return page.locator(selector).all_inner_texts()
+    """Texts as they are in the page: what is out of sight need not be drawn yet."""
+    return page.locator(selector).all_text_contents()
 
 
 def read_data(path):
@@ -159,7 +160,7 @@ def test_methods_stand_side_by_side_cell_by_cell(watched, page_path):
     choose(page, layout="side by side", sort="DINO ↑", subject="dog")
     assert page.locator("#image-count").inner_text() == "6 cells, by DINO of good"
     row = page.locator("#shots > li").first
-    assert row.locator(".about b").all_inner_texts() == ["a photo", "good", "poor one"]
+    expect(row.locator(".about b")).to_have_text(["a photo", "good", "poor one"])
     row.get_by_role("button", name="poor one").click()
     assert page.get_by_role("dialog").locator("figcaption").inner_text().startswith("poor one")
 
@@ -221,7 +222,7 @@ def test_what_strangers_wrote_does_nothing(watched, page_path, shown):
     spelled = HOSTILE.replace("\u202e", "\\u202e")
     assert page.locator("h1:visible").inner_text().startswith(spelled)
     page.get_by_role("link", name="Images").click()
-    assert spelled in page.locator("#shots .about b").first.inner_text()
+    expect(page.locator("#shots .about b").first).to_contain_text(spelled)
     choose(page, layout="side by side", sort=f"{spelled}0 ↑")
     page.locator(".shot").first.click()
     assert spelled in page.locator("#viewer-title").inner_text()
