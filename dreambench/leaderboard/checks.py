@@ -106,13 +106,13 @@ def open_sound(folder: Path) -> Opened:
     """
     found = _check_folder(folder, None, OWN_CHECKS)
     fault = next((one for one in found.found if one.outcome == FAILED), None)
-    if found.opened is None or fault is not None:
-        about = "" if fault is None else f"{fault.what}: {name_some(fault.lines)}"
+    if fault is not None:
         raise UserError(
-            f"the record in {folder} is not sound: {about}",
+            f"the record in {folder} is not sound: {fault.what}: {name_some(fault.lines)}",
             hint=f"see all with: dreambench leaderboard check {folder}",
             code="invalid-record",
         )
+    assert found.opened is not None  # What cannot be read failed its schema.
     return found.opened
 
 
