@@ -166,6 +166,7 @@ def run(
     device: str = "auto",
     precision: str = "fp32",
     batch_size: int = 16,
+    workers: int | None = None,
     unit_timeout: float | None = None,
     data_dir: Path | None = None,
     cache: Path | None = None,
@@ -179,8 +180,9 @@ def run(
     protocol and mark the result partial. `metrics` are beside those of the protocol, `encoders` in
     place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
     the method's recipe, as `{"n_steps": 200}`. `replicates` run each method that trains so many
-    times, with other training seeds. `unit_timeout` is how many seconds a method may train on a
-    subject or make a batch of images. Without `protocol` it is mini.
+    times, with other training seeds. `workers` processes train and generate at once, by default as
+    many as devices, or a CPU's cores, have room for. `unit_timeout` is how many seconds a method
+    may train on a subject or make a batch of images. Without `protocol` it is mini.
 
     Examples:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP
@@ -197,8 +199,8 @@ def run(
         protocol=protocol, subjects=subjects, families=families, prompts=prompts, metrics=metrics,
         encoders=encoders, settings=settings, base_model=base_model, replicates=replicates,
         out=Path(out), device=device,
-        precision=precision, batch_size=batch_size, unit_timeout=unit_timeout,
-        data_dir=data_dir, cache_dir=cache,
+        precision=precision, batch_size=batch_size, workers=workers,
+        unit_timeout=unit_timeout, data_dir=data_dir, cache_dir=cache,
     )  # fmt: skip
     planned = benchmark.plan_runs(options, progress=progress)
     outcome = benchmark.execute_runs(planned, options, progress=progress)
@@ -207,7 +209,7 @@ def run(
     first = [one for one in outcome.pipelines if one.run.manifest.replicate == 1]
     made = [one for one in first if has_summary(one.run)]
     results = [
-        Result(one.run.name, one.run.folder, scored, one.run.manifest, failures=one.failures.found)
+        Result(one.run.name, one.run.folder, scored, one.run.manifest, failures=one.failures)
         for one, scored in zip(made, outcome.scored, strict=True)
     ]
     own = results[0]

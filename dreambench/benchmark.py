@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -23,18 +24,29 @@ from dreambench.datasets.subjects import list_subjects
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
-from dreambench.machine.devices import pick_device
+from dreambench.machine.devices import pick_device, pick_devices
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
 from dreambench.methods.registry import find_class
 from dreambench.methods.words import note_identifier
 from dreambench.metrics.conventions import find_convention
 from dreambench.preflight.cost_estimate import Estimate, make_estimate
+from dreambench.preflight.workers import choose_workers
 from dreambench.progress import Progress, no_progress
 from dreambench.report.writing import write_report
-from dreambench.runs.pipeline import Pipeline
+from dreambench.runs.executors.base import Executor
+from dreambench.runs.executors.local import Here, LocalPlace
+from dreambench.runs.executors.pool import Pool
+from dreambench.runs.pipeline import Pipeline, work_through
 from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run
+from dreambench.runs.units import Terms
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
-from dreambench.scoring.process import ScoreRequest, score_apart, score_here, start_scoring
+from dreambench.scoring.process import (
+    ScoreRequest,
+    score_apart,
+    score_here,
+    start_scoring,
+    stop_scoring,
+)
 from dreambench.scoring.tools import prepare_encoders
 from dreambench.storage.files import digest
 from dreambench.storage.shipped import cache_dir as default_cache_dir
@@ -57,6 +69,9 @@ class RunOptions:
     with training seeds of its own. With `checkpoints` each of `methods` has a run for each of these
     numbers of steps, all of one training, and one photo of each subject is held out.
     `unit_timeout` is how many seconds a method may train on a subject or make a batch of images.
+    `device` may name several, comma-separated; `workers` are the processes that train and generate
+    at once (None: as `choose_workers` finds); `keep_weights` says whether what was trained stays
+    when its images are made (None: where it is small). No image depends on these.
     """
 
     methods: Sequence[str]
@@ -77,7 +92,8 @@ class RunOptions:
     batch_size: int = 16
     data_dir: Path | None = None
     cache_dir: Path | None = None
-    workers: int = 0
+    workers: int | None = None
+    keep_weights: bool | None = None
     unit_timeout: float | None = None
 
 
@@ -101,7 +117,9 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         UserError: a name is unknown, or a folder holds another run.
     """
     named, optional = _check_names(options)
-    device = pick_device(options.device)
+    devices = pick_devices(options.device)
+    # Which of several of a kind makes an image is chance.
+    device = devices[0] if len(devices) == 1 else devices[0].partition(":")[0]
     protocol = choose_protocol(options)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
@@ -293,25 +311,85 @@ def execute_runs(
 
     `begin` is told of each method before it starts: name, its index from 0, number of methods.
     """
-    pipelines = []
-    start_scoring()
-    if options.checkpoints:
-        _train_with_checkpoints(planned, options, progress)
-    for index, run in enumerate(planned):
-        begin(run.name, index, len(planned))
-        with hold_folder(run.folder):
-            pipelines.append(execute_run(open_run(run), options, progress))
+    pipelines = complete_runs(planned, options, progress=progress, begin=begin)
     # Replicates join the report of their first by themselves.
     first = [one.run for one in pipelines if one.run.manifest.replicate == 1]
     runs = [run for run in first if has_summary(run)]
     if not runs:
         return Outcome(pipelines, [], [])
-    with hold_folder(runs[0].folder):
+    with hold_folder(runs[0].folder, joins=True):
         return Outcome(pipelines, *write_report(runs[0], runs[1:]))
 
 
+def complete_runs(
+    planned: Sequence[Run],
+    options: RunOptions,
+    *,
+    progress: Progress = no_progress,
+    begin: Callable[[str, int, int], None] = no_progress,
+) -> list[Pipeline]:
+    """Run every stage up to the summary, see `execute_runs`; without an image there is none.
+
+    Of the options only those of how the work is done count.
+    """
+    pipelines = [_make_pipeline(run, options, progress) for run in planned]
+
+    def open_folder(pipeline: Pipeline) -> None:
+        begin(pipeline.run.name, pipelines.index(pipeline), len(pipelines))
+        with hold_folder(pipeline.run.folder, joins=True):
+            pipeline.run = open_run(pipeline.run)
+        pipeline.plan_images()
+
+    def score(pipeline: Pipeline) -> None:
+        run = pipeline.run
+        if not run.has_images():
+            return
+        asked = ScoreRequest(
+            metrics=options.metrics, encoders=options.encoders,
+            cache_dir=pipeline.terms.cache_dir, data_dir=options.data_dir,
+        )  # fmt: skip
+        with hold_folder(run.folder, joins=True):
+            score_apart(run, asked, progress=progress)
+            summarise(run, allow_incomplete=bool(pipeline.failures))
+
+    start_scoring()
+    with _start_workers(planned, options) as executor:
+        if options.checkpoints:
+            _train_with_checkpoints(planned, options, executor, progress)
+        work_through(pipelines, executor, begin=open_folder, finish=score)
+    return pipelines
+
+
+@contextmanager
+def _start_workers(planned: Sequence[Run], options: RunOptions) -> Iterator[Executor]:
+    """Start what makes images; end it, and what scores, where something else ends the command."""
+    workers = choose_workers(planned, pick_devices(options.device), options.workers)
+    is_here = len(workers) == 1 and workers[0] == planned[0].device
+    executor: Executor = Here() if is_here else Pool([LocalPlace(device) for device in workers])
+    try:
+        yield executor
+    except BaseException:
+        stop_scoring()
+        raise
+    finally:
+        executor.close()
+
+
+def _make_pipeline(
+    run: Run,
+    options: RunOptions,
+    progress: Progress,
+    checkpoints: Mapping[int, Run] = MappingProxyType({}),
+) -> Pipeline:
+    terms = Terms(
+        cache_dir=options.cache_dir or default_cache_dir(), data_dir=options.data_dir,
+        unit_timeout=options.unit_timeout, keep_weights=options.keep_weights,
+    )  # fmt: skip
+    return Pipeline(run, terms=terms, progress=progress, checkpoints=checkpoints)
+
+
 def _train_with_checkpoints(
-    planned: Sequence[Run], options: RunOptions, progress: Progress
+    planned: Sequence[Run], options: RunOptions, executor: Executor, progress: Progress
 ) -> None:
     """Train each recipe to its last checkpoint, which leaves the others in their runs' folders.
 
@@ -327,34 +405,12 @@ def _train_with_checkpoints(
     for group in groups.values():
         if not group[max(group)].missing_training():
             continue
-        with ExitStack() as held:
-            for run in group.values():
-                held.enter_context(hold_folder(run.folder))
-            opened = {step: open_run(run) for step, run in group.items()}
-            last = opened.pop(max(opened))
-            cache = options.cache_dir or default_cache_dir()
-            Pipeline(
-                last, cache_dir=cache, progress=progress, checkpoints=opened,
-                unit_timeout=options.unit_timeout,
-            ).train()  # fmt: skip
-
-
-def execute_run(run: Run, options: RunOptions, progress: Progress) -> Pipeline:
-    """Run every stage up to the summary; where no image was made there is none.
-
-    Of the options only those of how the work is done count. Whoever calls it holds the folder.
-    """
-    cache = options.cache_dir or default_cache_dir()
-    pipeline = Pipeline(run, cache_dir=cache, progress=progress, unit_timeout=options.unit_timeout)
-    pipeline.make_images()
-    if run.has_images():
-        asked = ScoreRequest(
-            metrics=options.metrics, encoders=options.encoders, cache_dir=cache,
-            data_dir=options.data_dir, pace=Pace(n_workers=options.workers),
-        )  # fmt: skip
-        score_apart(run, asked, progress=progress)
-        summarise(run, allow_incomplete=bool(pipeline.failures.found))
-    return pipeline
+        opened = {}
+        for step, run in group.items():
+            with hold_folder(run.folder, joins=True):
+                opened[step] = open_run(run)
+        last = opened.pop(max(opened))
+        _make_pipeline(last, options, progress, checkpoints=opened).train(executor)
 
 
 @dataclass(frozen=True)

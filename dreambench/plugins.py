@@ -43,6 +43,11 @@ class LoadedClass:
     where: str
     code: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def reference(self) -> str | None:
+        """What finds a file's class again, `FILE.py:Class`; None for a package's."""
+        return self.where if "file" in self.code else None
+
 
 def is_reference(name: str) -> bool:
     """Return whether a name has the form `FILE.py:Class`, or forgets the class."""

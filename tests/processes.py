@@ -51,11 +51,11 @@ def _enter(words, outputs, environment, folder, max_file_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
     sys.argv = ["dreambench", *words]
     # Both are imported in the process forked from.
-    from forked_scorer import fork_scorer  # noqa: PLC0415
+    from forked_children import fork_children  # noqa: PLC0415
 
     from dreambench.cli import main  # noqa: PLC0415
 
-    fork_scorer()
+    fork_children()
     main(words)
 
 

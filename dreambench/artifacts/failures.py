@@ -1,16 +1,20 @@
-"""Failures of a method, as they lie in a run folder: `failures/index.json` and tracebacks."""
+"""Failures of a method, as they lie in a run folder's `failures/`.
+
+Each stage of a subject that failed has a file of its own, `STAGE-SUBJECT.json`, and one with the
+tracebacks beside it, so that several processes can write theirs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from dreambench.artifacts.manifest import StoredPart
 from dreambench.errors import UserError, name_some
-from dreambench.storage.files import read_json, write_json
+from dreambench.storage.files import make_dir, read_json, write_json
 
 Stage = Literal["constructor", "fit", "load", "generate"]
 USER_ERROR = UserError.__name__
@@ -65,21 +69,34 @@ def failures_dir(folder: Path) -> Path:
     return folder / "failures"
 
 
+def failures_path(folder: Path, stage: Stage, subject: str) -> Path:
+    """Return the file of what failed in a stage of a subject; "" for all of them."""
+    return failures_dir(folder) / f"{'-'.join(part for part in (stage, subject) if part)}.json"
+
+
 def read_failures(folder: Path) -> list[Failure]:
-    """Read what failed in a run folder the last time that it was tried; empty for most."""
-    path = failures_dir(folder) / "index.json"
-    if not path.is_file():
-        return []
-    try:
-        return _FAILURES.validate_python(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path} is damaged", hint="delete it", code="damaged-file") from error
+    """Read what failed in a run folder the last time that it was tried; empty for most.
+
+    In the order of the stages, and of subjects by their names.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    found = []
+    for path in sorted(failures_dir(folder).glob("*.json")):
+        try:
+            found += _FAILURES.validate_python(read_json(path))
+        except ValidationError as error:
+            raise UserError(f"{path} is damaged", hint="delete it", code="damaged-file") from error
+    return sorted(found, key=lambda failure: get_args(Stage).index(failure.stage))
 
 
 def write_failures(folder: Path, failures: Sequence[Failure]) -> None:
-    """Write what failed in a run folder."""
+    """Write what failed in one stage of a subject."""
     content = [failure.model_dump(mode="json") for failure in failures]
-    write_json(failures_dir(folder) / "index.json", content)
+    path = failures_path(folder, failures[0].stage, failures[0].subject)
+    make_dir(path.parent)
+    write_json(path, content)
 
 
 def group_failures(failures: Sequence[Failure]) -> dict[str, list[FailureGroup]]:

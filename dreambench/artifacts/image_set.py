@@ -21,11 +21,11 @@ from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import Subject, digest_subjects, load_subjects
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest, finish_together, make_dir, sha256_file
-from dreambench.storage.locks import locked
-from dreambench.storage.paths import check_tree, remove_leftovers
+from dreambench.storage.locks import locked, try_lock
+from dreambench.storage.paths import check_inside, check_tree, remove_leftovers
 from dreambench.storage.sums import read_sums
 
-STAGING = ".staging"
+STAGING, CLAIMS, LOCK = ".staging", ".claims", ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,8 @@ class ImageSet:
     def find_changed_images(self, found: Mapping[str, str] | None = None) -> list[ImageUnit]:
         """Return the units whose image is there, and is not what the run made.
 
-        `found` is what `hash_images` gives, where it is at hand: that reads them all.
+        `found` is what `hash_images` gives, where it is at hand: that reads them all. Of a part of
+        them, only those are looked at.
         """
         if self.files is not None:
             return []
@@ -135,9 +136,13 @@ class ImageSet:
         found = [(unit, self.find_image(unit)) for unit in units]
         return [(unit, path) for unit, path in found if path is not None]
 
-    def hash_images(self) -> dict[str, str]:
-        """Return the SHA-256 of each image that is there, by its path in a run folder."""
-        found = {unit.relative_path: self.find_image(unit) for unit in self.plan.images}
+    def hash_images(self, subject: str | None = None) -> dict[str, str]:
+        """Return the SHA-256 of each image that is there, by its path in a run folder.
+
+        With `subject` only of its images.
+        """
+        units = [unit for unit in self.plan.images if subject in (None, unit.subject)]
+        found = {unit.relative_path: self.find_image(unit) for unit in units}
         return {name: sha256_file(path) for name, path in found.items() if path is not None}
 
     def has_images(self) -> bool:
@@ -241,22 +246,63 @@ def digest_recipe(recipe: RecipeRecord) -> str:
 
 
 @contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path, *, joins: bool = False) -> Iterator[None]:
     """Keep other processes off a folder, and finish what a kill interrupted in it.
 
-    The lock goes with the process, even when killed.
+    The lock goes with the process, even when killed. Who `joins` others that make images in the
+    folder waits for the lock, leaves their claims alone, and so what they are writing.
 
     Raises:
         UserError: `folder-in-use` when another process works on it, `no-lock` on a disk that
             refuses locks, `unsafe-path` when it holds a link.
     """
     make_dir(folder)
-    check_tree(folder)
-    with locked(folder / ".lock", timeout=0):
-        finish_together(folder / STAGING)
-        # Where there is no manifest, nothing but one that was not finished is known to be ours.
-        remove_leftovers(folder, of=None if has_manifest(folder) else FILE_NAME)
+    with locked(check_inside(folder / LOCK, folder), timeout=-1 if joins else 0):
+        if not is_claimed(folder):
+            check_tree(folder)
+            for staging in (folder / STAGING, *sorted(folder.glob(f"images/*/{STAGING}"))):
+                finish_together(staging)
+            # Where there is no manifest, nothing but one that was not finished is known to be ours.
+            remove_leftovers(folder, of=None if has_manifest(folder) else FILE_NAME)
+        elif not joins:
+            raise UserError(
+                f"another dreambench is making images in {folder}",
+                hint="wait for it; `dreambench run` with the same options joins in",
+                code="folder-in-use",
+            )
         yield
+
+
+@contextmanager
+def claim_subject(folder: Path, subject: str) -> Iterator[bool]:
+    """Keep other processes off a subject of a run; say whether that is possible.
+
+    A claim is a lock on a file of its own. It goes with the process, so that what a killed one was
+    at is anybody's.
+
+    Raises:
+        UserError: `no-lock` on a disk that refuses locks.
+    """
+    path = check_inside(make_dir(folder / CLAIMS) / f"{subject}.lock", folder)
+    with locked(folder / LOCK):  # Nobody who holds the folder is joined unawares.
+        claim = try_lock(path)
+    if claim is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        claim.release()
+
+
+def is_claimed(folder: Path, subject: str = "*") -> bool:
+    """Return whether another process works on a subject of a run, or on any."""
+    for path in sorted((folder / CLAIMS).glob(f"{subject}.lock")):
+        claim = try_lock(path)
+        if claim is None:
+            return True
+        claim.release()
+    return False
 
 
 def replicate_folder(folder: Path, replicate: int) -> Path:

@@ -12,6 +12,7 @@ import click
 from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
+    decoding_option,
     device_option,
     encoder_option,
     json_option,
@@ -22,7 +23,6 @@ from dreambench.cli.shared import (
     say,
     show_progress,
     user_errors,
-    workers_option,
 )
 from dreambench.errors import UserError
 
@@ -144,14 +144,14 @@ def render(records_dir: Path, out_dir: Path, as_json: bool) -> None:
 @metric_option
 @encoder_option
 @device_option
-@workers_option
+@decoding_option
 @data_option
 @json_option
 @user_errors
 def check(
     paths: tuple[Path, ...], board: Path | None, images: Path | None, write: bool,
     protocol: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...], device: str,
-    workers: int, data_dir: Path | None, as_json: bool,
+    n_decoding: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that records are what they say.
 
@@ -170,7 +170,7 @@ def check(
 
         options = RescoreOptions(
             images=images, protocol=named, metrics=metrics, device=device, data_dir=data_dir,
-            encoders=parse_encoder_options(encoders), n_workers=workers,
+            encoders=parse_encoder_options(encoders), n_workers=n_decoding,
         )  # fmt: skip
         checked = [_rescore(checked, options, write=write)]
     elif write:

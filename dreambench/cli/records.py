@@ -14,6 +14,7 @@ from dreambench.cli.shared import (
     cache_option,
     code_option,
     data_option,
+    decoding_option,
     device_option,
     encoder_option,
     json_option,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 @sample_options
 @metric_option
 @encoder_option
-@workers_option
+@decoding_option
 @data_option
 @json_option
 @user_errors
@@ -83,7 +84,7 @@ def submit(
     code_url: str | None, images_url: str | None, licence: str, images_dir: Path | None,
     title: str | None, source: str | None, track: str | None, base_model: str | None,
     repository: str | None, dry_run: bool, share: float, seed: int, metrics: tuple[str, ...],
-    encoders: tuple[str, ...], workers: int, data_dir: Path | None, as_json: bool,
+    encoders: tuple[str, ...], n_decoding: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Make a record of a run, or of external scores, for a leaderboard.
 
@@ -98,7 +99,7 @@ def submit(
         hub.check_repository(repository)
     options = VerifyOptions(
         share=share, seed=seed, images_dir=images_dir, metrics=metrics,
-        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
+        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=n_decoding,
     )  # fmt: skip
     about = submission.About(
         title=title, source=source, track=track, base_model=base_model, evaluator=evaluator,
@@ -221,7 +222,7 @@ def export(
 def rerun(
     folder: Path, out: Path, write: bool, method: str | None, protocol: str | None,
     base_model: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...], device: str,
-    unit_timeout: float | None, workers: int, data_dir: Path | None, cache: Path | None,
+    unit_timeout: float | None, workers: int | None, data_dir: Path | None, cache: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Run the recipe of a record again, and compare the numbers.

@@ -13,7 +13,7 @@ from dreambench.cli.shared import (
     cache_option,
     checkpoints_option,
     data_option,
-    device_option,
+    devices_option,
     encoder_option,
     method_option,
     metric_option,
@@ -27,6 +27,7 @@ from dreambench.cli.shared import (
     split,
     timeout_option,
     user_errors,
+    weights_option,
     workers_option,
 )
 
@@ -60,7 +61,7 @@ ALONGSIDE = "class-only,copy-reference"
     show_default=True,
     help="Folder of the run folders, which are OUT/PROTOCOL/METHOD.",
 )
-@device_option
+@devices_option
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
@@ -79,6 +80,7 @@ ALONGSIDE = "class-only,copy-reference"
 )
 @timeout_option
 @workers_option
+@weights_option
 @cache_option
 @user_errors
 def run(
@@ -86,7 +88,7 @@ def run(
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
     device: str, precision: str, replicates: int, checkpoints: str | None, batch_size: int,
-    unit_timeout: float | None, workers: int, cache: Path | None,
+    unit_timeout: float | None, workers: int | None, keep_weights: bool | None, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
@@ -106,7 +108,7 @@ def run(
         metrics=metrics, encoders=overrides, settings=changed, base_model=base_model, out=out,
         device=device, replicates=replicates, checkpoints=parse_steps(checkpoints),
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
-        workers=workers, unit_timeout=unit_timeout,
+        workers=workers, keep_weights=keep_weights, unit_timeout=unit_timeout,
     )  # fmt: skip
     with show_progress() as progress:
         planned = plan_runs(options, progress=progress)
@@ -123,16 +125,17 @@ def end_with_failures(pipelines: Sequence[Pipeline]) -> None:
     """
     from dreambench.artifacts.failures import describe_failures, group_failures  # noqa: PLC0415
 
-    failed = [one for one in pipelines if one.failures.found]
+    found = {one: one.failures for one in pipelines}
+    failed = [one for one in pipelines if found[one]]
     if not failed:
         return
     if all(one.refusal is not None for one in pipelines):
         raise pipelines[0].explain_failure()
     for one in failed:
-        for line in describe_failures(group_failures(one.failures.found)):
+        for line in describe_failures(group_failures(found[one])):
             say(f"{one.run.name}: {line}", err=True)
-    n_failed = sum(f.n_images for one in failed for f in one.failures.found)
-    folders = ", ".join(str(one.failures.folder) for one in failed)
+    n_failed = sum(failure.n_images for one in failed for failure in found[one])
+    folders = ", ".join(str(one.failures_dir) for one in failed)
     say(
         f"dreambench: {n_failed} images of {len(failed)} of {len(pipelines)} methods could not be "
         f"made; the same command tries them again (tracebacks: {folders})",

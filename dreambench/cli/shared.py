@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -86,11 +87,31 @@ cache_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."
 )
-workers_option = click.option(
-    "--workers",
+devices_option = click.option(
+    "--device",
+    "--devices",
+    "device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda, cuda:1, ...; comma-separated for several, with a worker on each.",
+)
+decoding_option = click.option(
+    "--decoding-threads",
+    "n_decoding",
     type=click.IntRange(0, 256),
     default=0,
     help="Threads that decode images for scoring; no number depends on it.  [default: the cores]",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Processes that train and generate at once; no image depends on it.  [default: one for "
+    "each device; on a CPU as many as the protocol's threads leave room for]",
+)
+weights_option = click.option(
+    "--keep-weights/--drop-weights",
+    default=None,
+    help="Keep what was trained on a subject when its images are made.  [default: up to 500 MB]",
 )
 extract_batch_option = click.option(
     "--batch-size",
@@ -285,11 +306,16 @@ class Display:
         self.tasks: dict[str, Any] = {}
         self.paces: dict[str, Pace] = {}
         self.said = time.monotonic()
+        self.lock = threading.Lock()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """See `progress.Progress`."""
+        """See `progress.Progress`; several threads may call it."""
         if self.quiet:
             return
+        with self.lock:
+            self._show(what, done, total)
+
+    def _show(self, what: str, done: int, total: int) -> None:
         what = make_printable(what)
         pace = self.paces.setdefault(what, Pace(done))
         pace.update(done)

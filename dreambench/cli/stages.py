@@ -16,6 +16,7 @@ from dreambench.cli.shared import (
     cache_option,
     code_option,
     data_option,
+    decoding_option,
     encoder_option,
     extract_batch_option,
     metric_option,
@@ -25,7 +26,7 @@ from dreambench.cli.shared import (
     split,
     timeout_option,
     user_errors,
-    workers_option,
+    weights_option,
 )
 from dreambench.errors import UserError
 
@@ -42,21 +43,26 @@ def _opened_pipeline(
     data_dir: Path | None,
     method: str | None,
     unit_timeout: float | None,
+    keep_weights: bool | None = None,
 ) -> Iterator[Pipeline]:
     """Open a run for the stages that call its method's code."""
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
     from dreambench.methods.plugins import attach_code  # noqa: PLC0415
     from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415  (imports torch)
     from dreambench.runs.run_folder import open_run, read_run  # noqa: PLC0415
+    from dreambench.runs.units import Terms  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
-    found = read_run(run_dir, data_dir=data_dir)
-    found = replace(found, recipe=attach_code(found.recipe, method))
-    with hold_folder(run_dir), show_progress() as progress:
-        yield Pipeline(
-            open_run(found), cache_dir=cache or cache_dir(), progress=progress,
-            unit_timeout=unit_timeout,
-        )  # fmt: skip
+    run = read_run(run_dir, data_dir=data_dir)
+    run = replace(run, recipe=attach_code(run.recipe, method))
+    terms = Terms(
+        cache_dir=cache or cache_dir(), data_dir=data_dir, unit_timeout=unit_timeout,
+        keep_weights=keep_weights,
+    )  # fmt: skip
+    with hold_folder(run_dir, joins=True):
+        run = open_run(run)
+    with show_progress() as progress:
+        yield Pipeline(run, terms=terms, progress=progress)
 
 
 def _stage_of_code(stage: Callable[..., None]) -> click.Command:
@@ -74,23 +80,33 @@ def train(
     data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Stage: train on the subjects that are left."""
+    from dreambench.runs.executors.local import Here  # noqa: PLC0415  (imports torch)
+
     with _opened_pipeline(
         run_dir, cache=cache, data_dir=data_dir, method=method, unit_timeout=unit_timeout
     ) as pipeline:
-        pipeline.train()
+        pipeline.train(Here())
     end_with_failures([pipeline])
 
 
 @_stage_of_code
+@weights_option
 def generate(
-    run_dir: Path, method: str | None, unit_timeout: float | None, cache: Path | None,
-    data_dir: Path | None,
+    run_dir: Path, method: str | None, unit_timeout: float | None, keep_weights: bool | None,
+    cache: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Stage: generate the images that are left."""
+    from dreambench.runs.executors.local import Here  # noqa: PLC0415  (imports torch)
+
     with _opened_pipeline(
-        run_dir, cache=cache, data_dir=data_dir, method=method, unit_timeout=unit_timeout
+        run_dir,
+        cache=cache,
+        data_dir=data_dir,
+        method=method,
+        unit_timeout=unit_timeout,
+        keep_weights=keep_weights,
     ) as pipeline:
-        pipeline.generate()
+        pipeline.generate(Here())
     end_with_failures([pipeline])
 
 
@@ -100,7 +116,7 @@ def _opened_scorer(
     *,
     cache: Path | None,
     data_dir: Path | None,
-    workers: int,
+    n_decoding: int,
     batch_size: int,
     metrics: Sequence[str] = (),
     encoders: Mapping[str, str],
@@ -116,20 +132,20 @@ def _opened_scorer(
     with hold_folder(run_dir), show_progress() as progress:
         yield Scorer(
             open_run(found), metrics=metrics, encoders=encoders, cache_dir=cache or cache_dir(),
-            progress=progress, pace=Pace(n_workers=workers, batch_size=batch_size),
+            progress=progress, pace=Pace(n_workers=n_decoding, batch_size=batch_size),
         )  # fmt: skip
 
 
 @click.command()
 @run_dir_argument
-@workers_option
+@decoding_option
 @extract_batch_option
 @encoder_option
 @cache_option
 @data_option
 @user_errors
 def extract(
-    run_dir: Path, workers: int, batch_size: int, encoders: tuple[str, ...], cache: Path | None,
+    run_dir: Path, n_decoding: int, batch_size: int, encoders: tuple[str, ...], cache: Path | None,
     data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Stage: extract features of photos, images and texts."""
@@ -137,7 +153,7 @@ def extract(
 
     overrides = parse_encoder_options(encoders)
     with _opened_scorer(
-        run_dir, cache=cache, data_dir=data_dir, workers=workers, batch_size=batch_size,
+        run_dir, cache=cache, data_dir=data_dir, n_decoding=n_decoding, batch_size=batch_size,
         encoders=overrides,
     ) as scorer:  # fmt: skip
         scorer.extract()
@@ -151,7 +167,7 @@ def extract(
 )
 @metric_option
 @encoder_option
-@workers_option
+@decoding_option
 @extract_batch_option
 @cache_option
 @data_option
@@ -173,7 +189,7 @@ def extract(
 @user_errors
 def score(
     folder: Path, convention: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...],
-    workers: int, batch_size: int, cache: Path | None, data_dir: Path | None,
+    n_decoding: int, batch_size: int, cache: Path | None, data_dir: Path | None,
     protocol: str | None, name: str | None, index: Path | None, partial: bool,
     subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
     device: str | None,
@@ -194,7 +210,7 @@ def score(
     conventions = _choose_conventions(convention)
     if protocol is None:
         with _opened_scorer(
-            folder, cache=cache, data_dir=data_dir, workers=workers, batch_size=batch_size,
+            folder, cache=cache, data_dir=data_dir, n_decoding=n_decoding, batch_size=batch_size,
             metrics=metrics, encoders=overrides,
         ) as scorer:  # fmt: skip
             scorer.score()
@@ -216,7 +232,7 @@ def score(
     with show_progress() as progress:
         found = score_external(
             request, conventions=conventions, out=out or Path("scores"), device=device or "auto",
-            cache_dir=cache, pace=Pace(n_workers=workers, batch_size=batch_size), apart=False,
+            cache_dir=cache, pace=Pace(n_workers=n_decoding, batch_size=batch_size), apart=False,
             progress=progress,
         )  # fmt: skip
     if found.conventions is not None:

@@ -155,22 +155,31 @@ class PluginRecipe(Recipe):
     `code` says which code it is, without a path of this machine: for a file its name and SHA-256,
     for a package its distribution, version and the digest of its modules. `tunes` and
     `n_references` are the class's, for when the class itself (`method_class`) is not at hand.
+    `reference` is where a file's code was found on this machine (FILE.py:Class).
     """
 
     code: dict[str, str]
     tunes: bool
     n_references: int | None
     method_class: Any = Field(default=None, exclude=True, repr=False)
+    reference: str | None = Field(default=None, exclude=True)
 
     @classmethod
     def from_recipe(
-        cls, recipe: Recipe, *, method: str, code: dict[str, str], method_class: Any
+        cls,
+        recipe: Recipe,
+        *,
+        method: str,
+        code: dict[str, str],
+        method_class: Any,
+        reference: str | None,
     ) -> PluginRecipe:
         """Return a recipe with the class of its method, which results call `method`."""
         made = cls(
             name=recipe.name, method=method, title=recipe.title, source=recipe.source,
             tables=recipe.tables, code=code, tunes=method_class.tunes,
             n_references=method_class.n_references, method_class=method_class,
+            reference=reference,
         )  # fmt: skip
         made._origin = recipe._origin
         return made

@@ -29,6 +29,7 @@ from dreambench.encoders.feature_cache import (
 from dreambench.encoders.file_stat import Stat, read_stat
 from dreambench.encoders.preprocessing import Joined, Preparation
 from dreambench.errors import UserError
+from dreambench.machine.devices import count_cores
 from dreambench.progress import Progress
 from dreambench.storage.images import PixelBudget, load_image
 from dreambench.types import Features
@@ -51,11 +52,7 @@ class Pace:
         """Return how many threads decode and prepare images: one per core, up to 16."""
         if self.n_workers:
             return self.n_workers
-        try:
-            n_cores = len(os.sched_getaffinity(0))
-        except AttributeError:  # Not on every system.
-            n_cores = os.cpu_count() or 1
-        return min(n_cores, MAX_WORKERS)
+        return min(count_cores(), MAX_WORKERS)
 
 
 AUTO = Pace()

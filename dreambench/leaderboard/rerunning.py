@@ -12,7 +12,7 @@ from dreambench.artifacts.image_set import hold_folder
 from dreambench.artifacts.record import Record, Remeasurement
 from dreambench.artifacts.results import read_summary
 from dreambench.base_models.registry import find_base_model
-from dreambench.benchmark import RunOptions, execute_run
+from dreambench.benchmark import RunOptions, complete_runs
 from dreambench.config.protocol import Protocol
 from dreambench.errors import UserError
 from dreambench.leaderboard.records import Opened
@@ -21,8 +21,7 @@ from dreambench.machine.devices import pick_device
 from dreambench.methods.plugins import attach_code, check_recipe
 from dreambench.progress import Progress, no_progress
 from dreambench.runs.pipeline import Pipeline
-from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run, read_recipe
-from dreambench.scoring.process import start_scoring
+from dreambench.runs.run_folder import Request, Run, check_folder, plan_run, read_recipe
 from dreambench.scoring.tools import prepare_encoders
 
 
@@ -129,10 +128,9 @@ def rerun(
     Raises:
         UserError: as a run does.
     """
-    start_scoring()
-    with hold_folder(run.folder):
-        run = open_run(run)
-        pipeline = execute_run(run, options, progress=progress)
+    (pipeline,) = complete_runs([run], options, progress=progress)
+    run = pipeline.run
+    with hold_folder(run.folder, joins=True):
         made = run.hash_images()
         known = list_images(opened.cells)
         n_same = sum(known.get(name) == sha256 for name, sha256 in made.items())

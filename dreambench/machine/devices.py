@@ -31,6 +31,26 @@ def pick_device(device: str) -> str:
     return device
 
 
+def pick_devices(names: str) -> list[str]:
+    """Return the devices of a comma-separated list, see `pick_device`.
+
+    Raises:
+        UserError: there is no such device here, or none is named.
+    """
+    found = [pick_device(name.strip()) for name in names.split(",") if name.strip()]
+    if not found:
+        raise UserError("no device is named", hint="e.g. --device cpu", code="missing-option")
+    return found
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Not on every system.
+        return os.cpu_count() or 1
+
+
 def free_memory(device: str) -> None:
     """Give back what nothing refers to any more: networks hold each other in circles."""
     gc.collect()

@@ -7,10 +7,12 @@ after each call, and nowhere else.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dreambench.artifacts.image_set import CLAIMS, LOCK
+from dreambench.artifacts.manifest import FILE_NAME
 from dreambench.errors import name_some
 from dreambench.storage.files import write_bytes
 from dreambench.storage.paths import remove_tree
@@ -24,10 +26,20 @@ class WriteOutsideError(PermissionError):
 
 
 class Guard:
-    """Watches a run folder and the photos of its subjects while a method's code works."""
+    """Watches a run folder and the photos of its subjects while a method's code works.
 
-    def __init__(self, run_dir: Path, photos: Iterable[Path]) -> None:
+    `list_others` names the subjects that other processes work on, whose files are theirs to write.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        photos: Iterable[Path],
+        *,
+        list_others: Callable[[], Collection[str]] = tuple,
+    ) -> None:
         self.run_dir = run_dir.resolve()
+        self._list_others = list_others
         # A photo may be the user's only copy, so it can be put back.
         self._photos = {path.resolve(): path.read_bytes() for path in photos}
 
@@ -41,15 +53,16 @@ class Guard:
                 they do not pass for finished ones.
         """
         own = None if out_dir is None else out_dir.resolve()
+        others = set(self._list_others())
         before = self._look(own)
         try:
             yield
         except Exception as error:
-            changed = self._undo(before, own)
+            changed = self._undo(before, own, others)
             if changed:
                 error.add_note(f"It also wrote outside of its folder: {name_some(changed)}")
             raise
-        changed = self._undo(before, own)
+        changed = self._undo(before, own, others)
         if changed:
             raise WriteOutsideError(
                 f"wrote outside of its folder: {name_some(changed)}; fit() writes into out_dir, "
@@ -72,11 +85,19 @@ class Guard:
                 found[path] = (about.st_size, about.st_mtime_ns)
         return found
 
-    def _undo(self, before: Seen, own: Path | None) -> list[str]:
-        """Take back what changed since; return names, in the run folder relative to it."""
+    def _undo(self, before: Seen, own: Path | None, others: set[str]) -> list[str]:
+        """Take back what changed since; return names, in the run folder relative to it.
+
+        What belongs to `others`, who were at work before or are now, is left.
+        """
         after = self._look(own)
+        others = others | set(self._list_others())
         paths = sorted({*before, *after})
-        changed = [path for path in paths if before.get(path) != after.get(path)]
+        changed = [
+            path
+            for path in paths
+            if before.get(path) != after.get(path) and not self._is_of(others, path)
+        ]
         names = []
         for path in changed:
             if path in self._photos:
@@ -87,6 +108,19 @@ class Guard:
                 self._take_away(name, is_new=path not in before)
                 names.append(name.as_posix())
         return names
+
+    def _is_of(self, others: set[str], path: Path) -> bool:
+        if path in self._photos:
+            return False
+        top, *rest = path.relative_to(self.run_dir).parts
+        if top in (CLAIMS, LOCK):
+            return True
+        if top == "failures" and rest:
+            return any(f"-{name}." in rest[0] for name in others)
+        if top in ("images", "train") and rest:
+            return rest[0].removesuffix(".part") in others
+        # Who joins in notes a session.
+        return bool(others) and FILE_NAME in path.name
 
     def _take_away(self, name: Path, *, is_new: bool) -> None:
         """Remove images and trained weights that were touched: they have to be made again."""

@@ -196,7 +196,10 @@ def attach_code(recipe: Recipe, reference: str | None) -> Recipe:
             hint="restore that code, or start another run with --out",
             code="other-code",
         )
-    return recipe.model_copy(update={"method_class": _check_class(found.load())})
+    loaded = found.load()
+    return recipe.model_copy(
+        update={"method_class": _check_class(loaded), "reference": loaded.reference}
+    )
 
 
 def list_methods(base_model: BaseModel) -> list[dict[str, Any]]:
@@ -283,8 +286,9 @@ def _make_recipe(loaded: LoadedClass, *, recipe: Recipe | None = None) -> Plugin
         tables = dict.fromkeys(BASE_MODELS, _read_defaults(method_class, loaded.name))
         recipe = Recipe(**_describe_class(method_class, loaded), method=loaded.name, tables=tables)
     return PluginRecipe.from_recipe(
-        recipe, method=loaded.name, code=loaded.code, method_class=method_class
-    )
+        recipe, method=loaded.name, code=loaded.code, method_class=method_class,
+        reference=loaded.reference,
+    )  # fmt: skip
 
 
 def _describe_class(method_class: type[Method], loaded: LoadedClass) -> dict[str, str]:

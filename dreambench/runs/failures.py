@@ -1,17 +1,16 @@
-"""What a method fails at while it runs: a line at once, a record, and when to stop."""
+"""What a method fails at: a line at once, a record, and when to leave a subject."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import logging
+from collections.abc import Sequence
 
 from dreambench.artifacts.failures import (
     NOT_TRIED,
     USER_ERROR,
     Failure,
     Stage,
-    failures_dir,
+    failures_path,
     read_failures,
     write_failures,
 )
@@ -24,46 +23,45 @@ from dreambench.errors import (
     raise_if_full,
     read_message,
 )
-from dreambench.storage.files import make_dir, write_bytes
+from dreambench.runs.run_folder import Run
+from dreambench.storage.files import write_bytes
 from dreambench.storage.images import ImageError
 from dreambench.text import hide_folders, make_printable
 
 N_SAME_BATCHES = 3
 """So many batches of a subject in a row may fail with the same words; then it is left."""
-N_SAME_SUBJECTS = 2
-"""A UserError in the same words for so many subjects in a row is about none of them."""
 MAX_MESSAGE = 300
 
-
-def _say(line: str) -> None:
-    print(make_printable(line), file=sys.stderr)  # noqa: T201
+logger = logging.getLogger(__name__)
 
 
 class FailureLog:
-    """The failures of a run, kept in its folder; each is said when it happens."""
+    """The failures of a run at one subject, kept in its folder; each is said when it happens.
 
-    def __init__(self, folder: Path, name: str, *, say: Callable[[str], None] = _say) -> None:
-        self.folder = failures_dir(folder)
-        self.name = name
-        self.found = read_failures(folder)
+    `subject` is empty for what holds for all of them.
+    """
+
+    def __init__(self, run: Run, subject: str) -> None:
+        self.run = run
+        self.subject = subject
         # One may be written while a method has another working directory.
-        self._run_dir = folder.absolute()
-        self._say = say
-        self._in_a_row: list[tuple[Stage, str, str, bool]] = []
+        self._run_dir = run.folder.absolute()
+        self.found: list[Failure] = []
+        self._tracebacks: dict[Stage, str] = {}
+        self._in_a_row: list[str] = []
 
     def forget(self, *stages: Stage) -> None:
-        """Drop what failed in these stages, which are tried again now."""
-        self._in_a_row = []
-        kept = [failure for failure in self.found if failure.stage not in stages]
-        if len(kept) < len(self.found):
-            self.found = kept
-            self._write()
+        """Drop what failed in these stages earlier, which are tried again now."""
+        for stage in stages:
+            path = failures_path(self._run_dir, stage, self.subject)
+            for one in (path, path.with_suffix(".txt")):
+                one.unlink(missing_ok=True)
 
     def went_well(self) -> None:
         """Note that something worked, which ends a row of failures."""
         self._in_a_row = []
 
-    def record(self, stage: Stage, subject: str, error: Exception, *, n_images: int) -> None:
+    def record(self, stage: Stage, error: Exception, *, n_images: int) -> None:
         """Keep a failure with its traceback and say it in a line.
 
         Raises:
@@ -72,57 +70,48 @@ class FailureLog:
         raise_if_full(error, self._run_dir)
         kind = USER_ERROR if isinstance(error, UserError) else name_error(error)
         message = hide_folders(read_message(error))[:MAX_MESSAGE]
-        name = f"{'-'.join(part for part in (stage, subject) if part)}.txt"
-        path = failures_dir(self._run_dir) / name
-        before = [f for f in self.found if (f.stage, f.subject) == (stage, subject)]
-        old = path.read_text(encoding="utf-8") + "\n" if before and path.is_file() else ""
-        write_bytes(path, (old + format_traceback(error)).encode(), inside=self._run_dir)
+        path = failures_path(self._run_dir, stage, self.subject).with_suffix(".txt")
+        before = self._tracebacks.get(stage)
+        text = format_traceback(error) if before is None else f"{before}\n{format_traceback(error)}"
+        self._tracebacks[stage] = text
         failure = Failure(
-            stage=stage, subject=subject, error=kind, message=message, n_images=n_images,
+            stage=stage, subject=self.subject, error=kind, message=message, n_images=n_images,
             traceback=path.relative_to(self._run_dir).as_posix(),
         )  # fmt: skip
+        # Of a method that cannot be made, every worker says so.
+        is_known = not self.subject and failure in read_failures(self._run_dir)
+        write_bytes(path, text.encode(), inside=self._run_dir)
+        self._keep(failure)
+        self._in_a_row.append(f"{stage} {kind}: {message}")
+        where = f"{self.run.name}, {self.subject}" if self.subject else self.run.name
+        line = f"{where}: {stage} failed: {failure.reason} [{self.run.folder / failure.traceback}]"
+        if not is_known:
+            logger.error("dreambench: %s", make_printable(line))
+
+    def leave(self, stage: Stage, *, n_images: int, why: str) -> None:
+        """Count images that are not tried any more."""
+        self._keep(
+            Failure(
+                stage=stage, subject=self.subject, error=NOT_TRIED, message=why,
+                n_images=n_images, traceback="",
+            )
+        )  # fmt: skip
+
+    def _keep(self, failure: Failure) -> None:
         self.found.append(failure)
-        self._write()
-        self._in_a_row.append((stage, f"{kind}: {message}", subject, kind == USER_ERROR))
-        where = f"{self.name}, {subject}" if subject else self.name
-        self._say(f"dreambench: {where}: {stage} failed: {failure.reason} [{self.folder / name}]")
-
-    def leave(self, stage: Stage, n_images: Mapping[str, int], why: str) -> None:
-        """Count what is not tried any more: subject -> images that are missing for it."""
-        for subject, n in n_images.items():
-            self.found.append(
-                Failure(
-                    stage=stage, subject=subject, error=NOT_TRIED, message=why, n_images=n,
-                    traceback="",
-                )
-            )  # fmt: skip
-        self._write()
-        names = name_some(list(n_images))
-        self._say(f"dreambench: {self.name}: {stage} not tried for the rest of {names}: {why}")
-
-    @property
-    def is_stuck_on_subject(self) -> bool:
-        """Whether the last batches of a subject failed in the same words."""
-        last = self._in_a_row[-N_SAME_BATCHES:]
-        return len(last) == N_SAME_BATCHES and len(set(last)) == 1
+        write_failures(self._run_dir, [one for one in self.found if one.stage == failure.stage])
 
     @property
     def is_stuck(self) -> bool:
-        """Whether the last subjects failed with the same UserError, so that others will too."""
-        subjects: list[str] = []
-        for stage, words, subject, is_users in reversed(self._in_a_row):
-            if (stage, words) != self._in_a_row[-1][:2] or not is_users:
-                break
-            subjects.append(subject)
-        return len(set(subjects)) >= N_SAME_SUBJECTS
+        """Whether the last batches failed in the same words."""
+        last = self._in_a_row[-N_SAME_BATCHES:]
+        return len(last) == N_SAME_BATCHES and len(set(last)) == 1
 
-    def of(self, stage: Stage) -> set[str]:
-        """Return the subjects that failed in a stage."""
-        return {failure.subject for failure in self.found if failure.stage == stage}
 
-    def _write(self) -> None:
-        make_dir(failures_dir(self._run_dir))
-        write_failures(self._run_dir, self.found)
+def tell_of_left(run: Run, stage: Stage, subjects: Sequence[str], why: str) -> None:
+    """Say which subjects are not tried any more."""
+    line = f"{run.name}: {stage} not tried for the rest of {name_some(subjects)}: {why}"
+    logger.error("dreambench: %s", make_printable(line))
 
 
 def raise_if_photo(error: Exception, subject: Subject) -> None:

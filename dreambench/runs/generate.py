@@ -1,11 +1,9 @@
-"""Stage: generate the images. One unit is one image; units of one batch are made together."""
+"""Stage: generate the images of a subject; those of one batch are made together."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -14,8 +12,7 @@ from dreambench import __version__
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.methods.base import Generator, Method
 from dreambench.methods.calls import Calls
-from dreambench.progress import Progress
-from dreambench.runs.failures import FailureLog, raise_if_photo
+from dreambench.runs.failures import FailureLog, raise_if_photo, tell_of_left
 from dreambench.runs.run_folder import Run
 from dreambench.storage.images import encode_generated
 from dreambench.storage.sums import write_products
@@ -25,52 +22,34 @@ class ImagesError(Exception):
     """What a method's generate() gave back is not what a run needs."""
 
 
-def generate_images(
+def generate_subject(
     run: Run,
     method: Method,
+    name: str,
     *,
     failures: FailureLog,
     calls: Calls,
-    progress: Progress,
+    progress: Callable[[int], None],
 ) -> list[ImageUnit]:
-    """Generate every image that is left, in the plan's batches; return those that were made.
+    """Generate every image of a subject that is left, in the plan's batches; return those made.
 
     A batch is made whole and written whole: it is never half there, and no interruption changes
-    which images share a batch. A batch or a subject that raises is recorded, and the others go on;
-    subjects whose training failed are left out.
+    which images share a batch. One that raises is recorded, and the others go on. `progress` is
+    told how many images were made by each.
     """
-    staging = run.staging_dir
-    what, n_all = f"{run.name}: images", len(run.plan.images)
-    before = run.missing_images()
-    n_done = n_all - len(before)
-    left = {
-        subject: [unit for unit in group if not run.image_path(unit).is_file()]
-        for subject, group in itertools.groupby(run.plan.images, lambda unit: unit.subject)
-        if run.train_dir(subject).is_dir()
-    }
-    left = {subject: missing for subject, missing in left.items() if missing}
-    for index, (subject, missing) in enumerate(left.items()):
-        progress(what, n_done, n_all)
-        fail = partial(failures.record, "load", subject, n_images=len(missing))
-        try:
-            generator = calls.run(
-                partial(method.load, run.subject(subject), run.train_dir(subject)), on_hang=fail
-            )
-        except Exception as error:
-            raise_if_photo(error, run.subject(subject))
-            fail(error)
-        else:
-            for written in _make_batches(run, generator, missing, failures, calls, staging):
-                n_done += written
-                if n_done < n_all:
-                    progress(what, n_done, n_all)
-        if failures.is_stuck and len(left) > index + 1:
-            rest = {name: len(units) for name, units in list(left.items())[index + 1 :]}
-            failures.leave("generate", rest, failures.found[-1].message)
-            break
-    progress(what, n_done, n_all)
-    after = set(run.missing_images())
-    return [unit for unit in before if unit not in after]
+    missing = run.missing_of(name)
+    fail = partial(failures.record, "load", n_images=len(missing))
+    try:
+        generator = calls.run(
+            partial(method.load, run.subject(name), run.train_dir(name)), on_hang=fail
+        )
+    except Exception as error:
+        raise_if_photo(error, run.subject(name))
+        fail(error)
+        return []
+    _make_batches(run, generator, missing, failures, calls, progress)
+    left = set(run.missing_of(name))
+    return [unit for unit in missing if unit not in left]
 
 
 def _make_batches(
@@ -79,24 +58,26 @@ def _make_batches(
     missing: list[ImageUnit],
     failures: FailureLog,
     calls: Calls,
-    staging: Path,
-) -> Iterator[int]:
-    """Make what is left of a subject; yield how many images each batch added."""
+    progress: Callable[[int], None],
+) -> None:
     size_px = run.manifest.sampler.size_px
     batches = sorted({unit.batch for unit in missing})
     for index, batch in enumerate(batches):
         members = [unit for unit in run.plan.images if unit.batch == batch]
         wanted = [unit for unit in missing if unit.batch == batch]
-        fail = partial(failures.record, "generate", wanted[0].subject, n_images=len(wanted))
+        subject = wanted[0].subject
+        fail = partial(failures.record, "generate", n_images=len(wanted))
         try:
             images = calls.run(
                 partial(_generate, generator, members, size_px=size_px), on_hang=fail
             )
         except Exception as error:
             fail(error)
-            rest = sum(unit.batch in batches[index + 1 :] for unit in missing)
-            if failures.is_stuck_on_subject and rest:
-                failures.leave("generate", {wanted[0].subject: rest}, failures.found[-1].message)
+            n_rest = sum(unit.batch in batches[index + 1 :] for unit in missing)
+            if failures.is_stuck and n_rest:
+                why = failures.found[-1].message
+                failures.leave("generate", n_images=n_rest, why=why)
+                tell_of_left(run, "generate", [subject], why)
                 return
             continue
         failures.went_well()
@@ -105,8 +86,8 @@ def _make_batches(
             for unit, image in zip(members, images, strict=True)
             if unit in wanted
         }
-        write_products(staging, str(batch), run.images_dir(wanted[0].subject), contents)
-        yield len(contents)
+        write_products(run.staging_of(subject), str(batch), run.images_dir(subject), contents)
+        progress(len(contents))
 
 
 def _generate(

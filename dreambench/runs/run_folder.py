@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreambench.artifacts.image_set import ImageSet, load_chosen
+from dreambench.artifacts.image_set import STAGING, ImageSet, load_chosen
 from dreambench.artifacts.long_texts import CutText
 from dreambench.artifacts.manifest import (
     Digests,
@@ -28,6 +28,7 @@ from dreambench.errors import UserError, name_some
 from dreambench.machine.environment import describe_session
 from dreambench.methods.registry import describe_track
 from dreambench.methods.words import find_drawn_cuts
+from dreambench.runs.weights import has_weights
 from dreambench.storage.files import make_dir
 
 
@@ -85,9 +86,29 @@ class Run(ImageSet):
         """Return where a unit's image is, or will be."""
         return self.folder / unit.relative_path
 
+    def staging_of(self, subject: str) -> Path:
+        """Return where images of a subject wait until all that are written together are whole."""
+        return self.images_dir(subject) / STAGING
+
+    def is_trained(self, subject: str) -> bool:
+        """Return whether training on a subject is done, and what its images need is there."""
+        folder = self.train_dir(subject)
+        return folder.is_dir() and (has_weights(folder) or not self.missing_of(subject))
+
     def missing_training(self) -> list[TrainUnit]:
         """Return the subjects left to train on."""
-        return [unit for unit in self.plan.train if not self.train_dir(unit.subject).is_dir()]
+        return [unit for unit in self.plan.train if not self.is_trained(unit.subject)]
+
+    def missing_of(self, subject: str) -> list[ImageUnit]:
+        """Return the units of a subject that have no image."""
+        units = [unit for unit in self.plan.images if unit.subject == subject]
+        return [unit for unit in units if not self.image_path(unit).is_file()]
+
+    def list_left(self) -> list[str]:
+        """Return the subjects with anything to train, to generate, or to make again."""
+        left = {unit.subject for unit in self.missing_training()}
+        left |= {unit.subject for unit in [*self.missing_images(), *self.find_changed_images()]}
+        return [subject.name for subject in self.subjects if subject.name in left]
 
     def subject(self, name: str) -> Subject:
         """Return the subject of that name, with the photos that the protocol shows a method."""

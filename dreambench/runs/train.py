@@ -1,9 +1,8 @@
-"""Stage: train the method on each subject. One unit is one subject."""
+"""Stage: train the method on a subject."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,58 +12,46 @@ from dreambench.artifacts.plan import TrainUnit
 from dreambench.methods import Method
 from dreambench.methods.base import checkpoint_dir
 from dreambench.methods.calls import Calls
-from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog, raise_if_photo
 from dreambench.runs.run_folder import Run
+from dreambench.runs.weights import DONE
 from dreambench.storage.files import make_dir, move_dir, read_json, write_json
 from dreambench.storage.paths import check_inside, check_tree, remove_tree
 from dreambench.storage.sums import write_sums
 
 
-def train_subjects(
+def train_subject(
     run: Run,
     method: Method,
+    name: str,
     *,
     failures: FailureLog,
     calls: Calls,
     checkpoints: Mapping[int, Run] = MappingProxyType({}),
-    progress: Progress,
-) -> None:
-    """Train on every subject that is left; what raises is recorded, and the others go on.
+) -> bool:
+    """Train on a subject; return whether that worked. What a method raises is recorded.
 
     `checkpoints` are runs of the same recipe with fewer steps, by their number: each gets what the
-    method left of a subject after so many, and trains for itself where that is nothing.
+    method left of the subject after so many, and trains for itself where that is nothing.
     """
-    missing, n_all = run.missing_training(), len(run.plan.train)
-    n_images = Counter(unit.subject for unit in run.missing_images())
-    n_done = n_all - len(missing)
-    for index, unit in enumerate(missing):
-        progress(f"{run.name}: subjects", n_done, n_all)
-        part = _open_part(run, unit)
-        started = time.monotonic()
-        subject = run.subject(unit.subject)
-        fail = partial(failures.record, "fit", subject.name, n_images=n_images[subject.name])
-        try:
-            calls.run(
-                partial(method.fit, subject, part, seed=unit.seed), on_hang=fail, out_dir=part
-            )
-            check_tree(check_inside(part, run.folder))
-        except Exception as error:
-            remove_tree(part, inside=run.folder)
-            raise_if_photo(error, subject)
-            fail(error)
-            if failures.is_stuck and missing[index + 1 :]:
-                rest = {u.subject: n_images[u.subject] for u in missing[index + 1 :]}
-                failures.leave("fit", rest, str(failures.found[-1].message))
-                break
-            continue
-        failures.went_well()
-        seconds = time.monotonic() - started
-        for step, other in checkpoints.items():
-            _keep_checkpoint(other, unit, checkpoint_dir(part, step), seconds=seconds)
-        _keep_part(run, unit, part, seconds=seconds)
-        n_done += 1
-    progress(f"{run.name}: subjects", n_done, n_all)
+    unit = next(unit for unit in run.plan.train if unit.subject == name)
+    part = _open_part(run, unit)
+    started = time.monotonic()
+    subject = run.subject(name)
+    fail = partial(failures.record, "fit", n_images=len(run.missing_of(name)))
+    try:
+        calls.run(partial(method.fit, subject, part, seed=unit.seed), on_hang=fail, out_dir=part)
+        check_tree(check_inside(part, run.folder))
+    except Exception as error:
+        remove_tree(part, inside=run.folder)
+        raise_if_photo(error, subject)
+        fail(error)
+        return False
+    seconds = time.monotonic() - started
+    for step, other in checkpoints.items():
+        _keep_checkpoint(other, unit, checkpoint_dir(part, step), seconds=seconds)
+    _keep_part(run, unit, part, seconds=seconds)
+    return True
 
 
 def _open_part(run: Run, unit: TrainUnit) -> Path:
@@ -80,7 +67,7 @@ def _keep_part(run: Run, unit: TrainUnit, part: Path, *, seconds: float) -> None
 
     So no kill leaves one that looks done.
     """
-    write_json(part / "done.json", {"seed": unit.seed, "train_seconds": round(seconds, 3)})
+    write_json(part / DONE, {"seed": unit.seed, "train_seconds": round(seconds, 3)})
     write_sums(part)
     move_dir(part, check_inside(run.train_dir(unit.subject), run.folder))
 
@@ -104,5 +91,5 @@ def _keep_checkpoint(run: Run, unit: TrainUnit, found: Path, *, seconds: float) 
 def read_train_seconds(run: Run) -> list[float]:
     """Return how long training took on each subject that is done."""
     folders = [run.train_dir(unit.subject) for unit in run.plan.train]
-    notes = [folder / "done.json" for folder in folders if folder.is_dir()]
+    notes = [folder / DONE for folder in folders if folder.is_dir()]
     return [read_json(note)["train_seconds"] for note in notes]

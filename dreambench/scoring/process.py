@@ -7,23 +7,18 @@ this package ran: a child process, which reads one request a line and answers in
 
 from __future__ import annotations
 
-import atexit
-import json
-import logging
 import os
-import queue
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.encoders.extraction import AUTO, Pace
-from dreambench.errors import DiskError, UserError, explain_os_error, format_traceback
+from dreambench.errors import UserError
+from dreambench.machine import child_process
+from dreambench.machine.child_process import ChildEndedError, ChildProcess
 from dreambench.progress import Progress
 from dreambench.scoring.scorer import Scorer
 
@@ -31,74 +26,15 @@ from dreambench.scoring.scorer import Scorer
 _ENVIRONMENT = dict(os.environ)
 _SEARCH_PATH = list(sys.path)
 _OWN = "DREAMBENCH_"
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from dreambench.scoring.process import serve; serve()"
-)
 
-logger = logging.getLogger(__name__)
-
-
-class _Child:
-    """The process, from this side."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(_SEARCH_PATH)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT, encoding="utf-8",
-        )  # fmt: skip
-        atexit.register(self.close)
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it still runs."""
-        return self.process.poll() is None
-
-    def close(self) -> None:
-        """End it, whatever it does."""
-        atexit.unregister(self.close)
-        self.process.kill()
-        self.process.communicate()
-
-    def ask(self, request: Mapping[str, Any], progress: Progress) -> None:
-        """Send a request and wait until it is done.
-
-        Raises:
-            UserError: what was raised there; or the process ended.
-        """
-        requests, answers = self.process.stdin, self.process.stdout
-        if requests is None or answers is None:
-            raise ValueError("a process without pipes")
-        try:
-            requests.write(json.dumps(request) + "\n")
-            requests.flush()
-        except BrokenPipeError:
-            pass  # Its exit code says why.
-        for line in answers:
-            answer = json.loads(line)
-            if "progress" in answer:
-                progress(*answer["progress"])
-            elif "log" in answer:
-                logger.log(*answer["log"])
-            else:
-                _raise_as_there(answer)
-                return
-        code = self.process.wait()
-        raise UserError(
-            f"the process that scores ended with exit code {code}",
-            hint="run the same command again, on a machine with more free memory if it ran out",
-            code="scoring-ended",
-        )
-
-
-_child: _Child | None = None
+_child: ChildProcess | None = None
 
 
 def start_scoring() -> None:
     """Start the process, so that it is ready when images are."""
     global _child  # noqa: PLW0603  (one for all calls: it takes seconds to start)
     if _child is None or not _child.is_there:
-        _child = _Child()
+        _child = ChildProcess(__name__, "serve", environment=_ENVIRONMENT, search_path=_SEARCH_PATH)
 
 
 def stop_scoring() -> None:
@@ -153,6 +89,13 @@ def score_apart(images: ImageSet, request: ScoreRequest, *, progress: Progress) 
     try:
         if _child is not None:
             _child.ask(_pack(images, request), progress)
+    except ChildEndedError as error:
+        is_kept = False
+        raise UserError(
+            f"the process that scores ended with exit code {error.exit_code}",
+            hint="run the same command again, on a machine with more free memory if it ran out",
+            code="scoring-ended",
+        ) from error
     except BaseException as error:
         is_kept &= isinstance(error, UserError)
         raise
@@ -194,68 +137,9 @@ def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
     return images, request
 
 
-def _raise_as_there(answer: Mapping[str, Any]) -> None:
-    """Raise what a request was answered with; nothing where it was done."""
-    if "lines" in answer:
-        about = {key: answer[key] for key in ("hint", "code", "is_full") if key in answer}
-        error = (DiskError if "is_full" in answer else UserError)(answer["problem"], **about)
-        error.args = (answer["lines"],)
-        raise error
-    if "fault" in answer:
-        raise RuntimeError(f"in the process that scores:\n{answer['fault']}")
-
-
-def _describe(error: BaseException) -> dict[str, Any]:
-    """Return an answer that `_raise_as_there` raises again."""
-    if isinstance(error, OSError):
-        error = explain_os_error(error)
-    if not isinstance(error, UserError):
-        return {"fault": format_traceback(error)}
-    kind = {"is_full": error.is_full} if isinstance(error, DiskError) else {}
-    about = {"problem": error.problem, "hint": error.hint, "code": error.code, "lines": str(error)}
-    return {**about, **kind}
-
-
 def serve() -> None:
-    """Answer requests until nobody sends any; the other side's end is this one's, at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever started it ends it.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # What libraries print is no answer.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    requests: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    logging.getLogger("dreambench").addHandler(_Forward(answers))
-    logging.getLogger("dreambench").propagate = False
-    while True:
-        packed = json.loads(requests.get())
-        try:
-            _score(packed, lambda *words: _answer(answers, {"progress": words}))
-            answer: dict[str, Any] = {}
-        except BaseException as error:
-            answer = _describe(error)
-        _answer(answers, answer)
-
-
-def _listen(requests: queue.Queue[str]) -> None:
-    for line in sys.stdin:
-        requests.put(line)
-    os._exit(0)
-
-
-def _answer(answers: IO[str], answer: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
-
-
-class _Forward(logging.Handler):
-    """Sends what is logged to the other side, which knows what its user wants to see."""
-
-    def __init__(self, answers: IO[str]) -> None:
-        super().__init__()
-        self.answers = answers
-
-    def emit(self, record: logging.LogRecord) -> None:
-        _answer(self.answers, {"log": [record.levelno, "%s", record.getMessage()]})
+    """Answer requests to score, see `child_process.serve`."""
+    child_process.serve(_score)
 
 
 def _score(packed: Mapping[str, Any], progress: Progress) -> None:

@@ -59,6 +59,16 @@ def _refuse_busy(path: Path, lock: BaseFileLock) -> UserError:
     )
 
 
+def try_lock(path: Path) -> BaseFileLock | None:
+    """Acquire a lock as `acquire_lock` does; return None where another process has it."""
+    try:
+        return acquire_lock(path, timeout=0)
+    except UserError as error:
+        if error.code == "folder-in-use":
+            return None
+        raise
+
+
 @contextmanager
 def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
     """Hold a lock while this is open; see `acquire_lock`."""

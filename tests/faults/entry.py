@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import click
-from forked_scorer import fork_scorer
+from forked_children import fork_children
 
 from dreambench.cli import main
 from dreambench.cli.shared import user_errors
 
-fork_scorer()
+fork_children()
 
 
 @main.command("read-protocol", hidden=True)
@@ -79,13 +79,17 @@ def make_images(protocol: str) -> None:
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
     from dreambench.benchmark import RunOptions, plan_runs  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415
+    from dreambench.runs.executors.local import Here  # noqa: PLC0415
+    from dreambench.runs.pipeline import Pipeline, work_through  # noqa: PLC0415
     from dreambench.runs.run_folder import open_run  # noqa: PLC0415
+    from dreambench.runs.units import Terms  # noqa: PLC0415
 
     options = RunOptions(
         methods=["copy-reference"], alongside=(), protocol=protocol, out=Path("out"), batch_size=1
     )
     for run in plan_runs(options):
-        with hold_folder(run.folder):
-            pipeline = Pipeline(open_run(run), cache_dir=Path("cache"), progress=no_progress)
-            pipeline.make_images()
+        with hold_folder(run.folder, joins=True):
+            opened = open_run(run)
+        pipeline = Pipeline(opened, terms=Terms(cache_dir=Path("cache")), progress=no_progress)
+        pipeline.plan_images()
+        work_through([pipeline], Here())

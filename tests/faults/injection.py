@@ -100,8 +100,8 @@ class Workload:
     prepare: Callable[[Server, Path], None]
 
 
-_COMMON = ("--cache", "cache", "--workers", "1")
-_RUN = ("run", "--protocol", "tiny.toml", "--alongside", "", "--batch-size", "1", *_COMMON)
+_COMMON = ("--cache", "cache", "--decoding-threads", "1")
+_RUN = ("run", "--protocol", "tiny.toml", "--alongside", "", "--batch-size", "1", *_COMMON[:2])
 _COPY = (*_RUN, "--method", "copy-reference")
 _COPY_DIR = "runs/tiny/copy-reference"
 _EXTERNAL = ("score", "images", "--protocol", "tiny.toml", "--name", "mine", *_COMMON)

@@ -270,7 +270,7 @@ def _judge_placed(case: Case) -> list[Fault]:
 def _run_and_score(server: Server, folder: Path) -> None:
     _write_pictures(server, folder)
     (folder / "out").rmdir()
-    common = ("--cache", "cache", "--workers", "1", "--protocol", "tiny.toml")
+    common = ("--cache", "cache", "--protocol", "tiny.toml")
     run = ("run", "--alongside", "", "--batch-size", "1", "--method", "copy-reference", *common)
     score = ("score", "tree", "--partial", "--name", "other", *common)
     for words in (run, score):

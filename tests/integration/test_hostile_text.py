@@ -57,7 +57,7 @@ def test_a_strangers_run_folder(copied, tmp_path):
     record = {"stage": "fit", "subject": HOSTILE, "error": HOSTILE, "message": HOSTILE}
     (copied / "failures").mkdir(exist_ok=True)
     write_json(
-        copied / "failures" / "index.json", [{**record, "n_images": 1, "traceback": HOSTILE}]
+        copied / "failures" / "fit-dog.json", [{**record, "n_images": 1, "traceback": HOSTILE}]
     )
     for words in (
         ("summarise", copied), ("status", copied), ("report", copied),

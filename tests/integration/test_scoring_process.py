@@ -14,6 +14,7 @@ from conftest import invoke, tree
 
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.errors import DiskError, UserError
+from dreambench.machine import child_process
 from dreambench.progress import no_progress
 from dreambench.scoring import process
 from dreambench.scoring.process import ScoreRequest, score_apart, score_here, stop_scoring
@@ -143,7 +144,7 @@ def test_a_process_that_is_killed_is_one_line_and_the_next_call_has_another(copi
 )
 def test_what_the_system_refuses_there_is_one_line_here(error):
     with pytest.raises(DiskError) as caught:
-        process._raise_as_there(json.loads(json.dumps(process._describe(error))))
+        child_process._raise_as_there(json.loads(json.dumps(child_process._describe(error))))
     assert "x.png" in str(caught.value) and caught.value.is_full == (error.errno == 28)
 
 

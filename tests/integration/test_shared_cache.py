@@ -139,7 +139,7 @@ def scored(tmp_path_factory):
     # Parts of photos that have masks, as mini's do, are not kept.
     (root / "tiny.toml").write_text(TINY_PROTOCOL.replace('segmenter = "mini-segmenter"', ""))
     words = ["--protocol", root / "tiny.toml", "--method", "copy-reference", "--alongside", ""]
-    done = call("run", *words, "--out", root / "runs", "--cache", root / "cache", "--workers", 2)
+    done = call("run", *words, "--out", root / "runs", "--cache", root / "cache")
     assert done.returncode == 0, done.stderr
     return root, root / "runs" / "tiny" / "copy-reference"
 
@@ -187,7 +187,7 @@ def test_cache_command_shows_prunes_and_clears(scored):
     assert "; 0 rows" in done.stdout
     assert json.loads(call("cache", "show", *cache, "--json").stdout)["rows"] == []
     assert (root / "cache" / "class-images" / "x" / "0.png").exists()
-    done = call("score", run_dir, *cache, "--workers", 3, "--batch-size", 4)
+    done = call("score", run_dir, *cache, "--decoding-threads", 3, "--batch-size", 4)
     assert done.returncode == 0, done.stderr
     assert (run_dir / "scores.parquet").read_bytes() == before
 

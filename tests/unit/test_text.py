@@ -9,6 +9,7 @@ import re
 import sys
 import unicodedata
 import warnings
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import click
@@ -22,6 +23,7 @@ from PIL import Image
 from scored_runs import by_subject, info_of, make_scored
 
 from dreambench import api, cli
+from dreambench.artifacts.failures import read_failures
 from dreambench.artifacts.results import write_table
 from dreambench.cli.shared import Display, print_json, say, set_up_logging
 from dreambench.config.toml_files import read_toml
@@ -379,14 +381,14 @@ def test_plots(tmp_path):
 
 
 @hostile
-def test_failures_of_a_method(text, tmp_path, capsys):
-    log = FailureLog(tmp_path, "a")
-    log.record("generate", "dog", ValueError(text), n_images=1)
-    assert is_harmless(capsys.readouterr().err)
+def test_failures_of_a_method(text, tmp_path, caplog):
+    log = FailureLog(SimpleNamespace(folder=tmp_path, name="a"), "dog")
+    log.record("generate", ValueError(text), n_images=1)
+    assert is_harmless(caplog.text)
     trace = (tmp_path / "failures" / "generate-dog.txt").read_text(encoding="utf-8")
     assert is_harmless(trace)
     assert trace.startswith("ValueError: ")
-    assert FailureLog(tmp_path, "a").found[0].n_images == 1
+    assert read_failures(tmp_path)[0].n_images == 1
 
 
 @pytest.mark.parametrize("place", ["class_name", "credit", "names"])

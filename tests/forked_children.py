@@ -1,4 +1,4 @@
-"""The process that scores, forked from one that has imported what is slow to import.
+"""Child processes, forked from one that has imported what is slow to import.
 
 Commands that tests call in their own process have the real one.
 """
@@ -10,17 +10,18 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 
-from dreambench.scoring import process
+from dreambench.machine import child_process
 
 
-class ForkedScorer:
-    """The process that scores, as `subprocess.Popen` gives it, but forked and so there at once.
+class ForkedChild:
+    """A child process, as `subprocess.Popen` gives it, but forked and so there at once.
 
     A new interpreter takes seconds at each command. What runs in it is the same.
     """
 
-    def __init__(self, words: object, **options: object) -> None:
+    def __init__(self, words: list[str], **options: object) -> None:
         requests, answers = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -30,7 +31,8 @@ class ForkedScorer:
                 os.close(file)
             sys.stdin, sys.stdout = (os.fdopen(n, "rw"[n], encoding="utf-8") for n in (0, 1))
             logging.getLogger("dreambench").handlers.clear()
-            process.serve()
+            *_, module, function = words
+            getattr(import_module(module), function)()
         os.close(requests[0])
         os.close(answers[1])
         self.stdin = os.fdopen(requests[1], "w", encoding="utf-8")
@@ -63,9 +65,9 @@ class ForkedScorer:
 class _Forking:
     """Stands for the module `subprocess` in the one that starts it."""
 
-    Popen, PIPE = ForkedScorer, subprocess.PIPE
+    Popen, PIPE = ForkedChild, subprocess.PIPE
 
 
-def fork_scorer() -> None:
-    """Have the process that scores forked, in this process and those forked from it."""
-    process.subprocess = _Forking  # type: ignore[assignment]
+def fork_children() -> None:
+    """Have child processes forked, in this process and those forked from it."""
+    child_process.subprocess = _Forking  # type: ignore[assignment]

@@ -1,0 +1,80 @@
+"""Units on this machine: in this process, or in one process a worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from dreambench.machine import child_process
+from dreambench.machine.child_process import ChildEndedError, ChildProcess
+from dreambench.progress import Progress
+from dreambench.runs.executors.pool import PlaceLostError
+from dreambench.runs.units import Unit, UnitReader, UnitResult
+from dreambench.runs.worker import Worker
+
+
+class Here:
+    """Does units in this process, one after another."""
+
+    n_workers = 1
+    is_here = True
+
+    def __init__(self) -> None:
+        self._worker = Worker()
+
+    def submit(self, unit: Unit, progress: Progress) -> Future[UnitResult]:
+        """See `Executor`."""
+        future: Future[UnitResult] = Future()
+        future.set_result(self._worker.do(unit, progress))
+        return future
+
+    def close(self) -> None:
+        """Let go of the last method's networks."""
+        self._worker.release()
+
+
+class LocalPlace:
+    """A process of this machine that works on units."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._child: ChildProcess | None = None
+
+    def open(self) -> None:
+        """Start it, where it is not there."""
+        if self._child is None or not self._child.is_there:
+            self._child = ChildProcess(
+                __name__, "serve", environment=dict(os.environ), search_path=list(sys.path)
+            )
+
+    def do(self, unit: Unit, progress: Progress) -> UnitResult:
+        """See `Place`."""
+        assert self._child is not None
+        try:
+            packed = self._child.ask({"device": self._device, **unit.pack()}, progress)
+        except ChildEndedError as error:
+            raise PlaceLostError(
+                f"its process ended with exit code {error.exit_code} (-9 is what a system gives "
+                "that has no memory left)"
+            ) from error
+        return UnitResult.unpack(packed)
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        if self._child is not None:
+            self._child.close()
+
+
+def serve() -> None:
+    """Work on units that another process sends."""
+    worker, readers = Worker(), dict[str, UnitReader]()
+
+    def do(packed: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+        device = packed["device"]
+        reader = readers.setdefault(device, UnitReader(device=device))
+        return worker.do(reader.unpack(packed), progress).pack()
+
+    child_process.serve(do)

@@ -1,0 +1,181 @@
+"""Works on units one after another, with the networks of one method in memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack
+from functools import partial
+
+from dreambench.artifacts.image_set import claim_subject, is_claimed, is_class_image
+from dreambench.config.recipe import PluginRecipe
+from dreambench.errors import UserError, read_message
+from dreambench.machine.devices import fixed_threads, free_memory
+from dreambench.methods.base import Context, Method
+from dreambench.methods.calls import Calls
+from dreambench.methods.guard import Guard
+from dreambench.methods.registry import find_class, make_method
+from dreambench.progress import Progress, no_progress
+from dreambench.runs.failures import FailureLog
+from dreambench.runs.generate import generate_subject
+from dreambench.runs.products import tidy_subject
+from dreambench.runs.run_folder import Run
+from dreambench.runs.train import train_subject
+from dreambench.runs.units import IMAGES, TRAINED, Unit, UnitResult
+from dreambench.runs.weights import drop_weights, is_kept
+from dreambench.storage.files import make_dir
+
+logger = logging.getLogger(__name__)
+
+
+class _RefusedError(Exception):
+    """The method could not be made; the failure is recorded."""
+
+    def __init__(self, result: UnitResult) -> None:
+        super().__init__()
+        self.result = result
+
+
+class Worker:
+    """Works on units one after another.
+
+    A method is made for the first unit of a run, and let go of after its last or when a unit of
+    another run comes: the next one has networks of its own.
+    """
+
+    def __init__(self) -> None:
+        self._run: Run | None = None
+        self._method: Method | None = None
+        self._calls = Calls()
+        self._progress: Progress = no_progress
+        self._subject = ""
+
+    def do(self, unit: Unit, progress: Progress) -> UnitResult:
+        """Do what is left of a unit, unless another process works on it.
+
+        What a method fails at is in the result, and in the run's folder.
+
+        Raises:
+            DiskError: a disk is full.
+            KeyboardInterrupt: the user asked for a stop.
+            UserError: something is wrong with the run itself.
+        """
+        self._progress = progress
+        if self._run is not unit.run:
+            self.release()
+            self._run = unit.run
+            self._calls = self._make_calls(unit)
+        self._subject = unit.subject
+        with ExitStack() as claims:
+            for run in (unit.run, *unit.checkpoints.values()):
+                if not claims.enter_context(claim_subject(run.folder, unit.subject)):
+                    return UnitResult(is_busy=True)
+            try:
+                return self._do(unit)
+            except _RefusedError as refused:
+                return refused.result
+            finally:
+                if unit.is_last:
+                    self.release()
+
+    def release(self) -> None:
+        """Let go of the method's networks."""
+        device = self._run.device if self._run is not None else "cpu"
+        self._run = self._method = None
+        free_memory(device)
+
+    def _do(self, unit: Unit) -> UnitResult:
+        # A method may change the working directory while it works.
+        run, subject = unit.run.make_absolute(), unit.subject
+        tidy_subject(run, subject)
+        failures = FailureLog(unit.run, subject)
+        made, seconds = [], 0.0
+        if "train" in unit.stages:
+            failures.forget("fit")
+        if "generate" in unit.stages:
+            failures.forget("load", "generate")
+        with fixed_threads(run.protocol.n_threads):
+            if "train" in unit.stages:
+                if not run.is_trained(subject):
+                    checkpoints = {k: one.make_absolute() for k, one in unit.checkpoints.items()}
+                    train_subject(
+                        run, self._get_method(unit), subject, failures=failures,
+                        calls=self._calls, checkpoints=checkpoints,
+                    )  # fmt: skip
+                if not failures.found:
+                    self._progress(TRAINED, 1, 1)
+            if "generate" in unit.stages and not failures.found:
+                if missing := run.missing_of(subject):
+                    n_all = sum(one.subject == subject for one in run.plan.images)
+                    n_done = n_all - len(missing)
+                    started = time.monotonic()
+
+                    def tell(n_made: int) -> None:
+                        nonlocal n_done
+                        n_done += n_made
+                        self._progress(IMAGES, n_done, n_all)
+
+                    made = generate_subject(
+                        run, self._get_method(unit), subject, failures=failures,
+                        calls=self._calls, progress=tell,
+                    )  # fmt: skip
+                    seconds = time.monotonic() - started
+                self._drop_weights(unit)
+        return UnitResult(
+            failures=failures.found, n_made=len(made),
+            n_class=sum(is_class_image(one) for one in made), generating_seconds=seconds,
+        )  # fmt: skip
+
+    def _drop_weights(self, unit: Unit) -> None:
+        """Drop what was trained where it is large and all its images are made; say so."""
+        run, folder = unit.run, unit.run.train_dir(unit.subject)
+        if run.missing_of(unit.subject) or is_kept(folder, unit.terms.keep_weights):
+            return
+        if n_bytes := drop_weights(folder):
+            logger.warning(
+                "%s, %s: dropped %.1f GB of weights, now that the images are made (--keep-weights "
+                "keeps them)", run.name, unit.subject, n_bytes / 1e9,
+            )  # fmt: skip
+
+    def _get_method(self, unit: Unit) -> Method:
+        """Return the run's method; raise _RefusedError, and record why, where it cannot be had."""
+        if self._method is not None:
+            return self._method
+        run = unit.run.make_absolute()
+        context = Context(
+            base_model=run.base_model,
+            sampler=run.manifest.sampler,
+            device=run.device,
+            precision=run.manifest.precision,  # type: ignore[arg-type]
+            batch_size=run.manifest.batch_size,
+            cache_dir=make_dir(unit.terms.cache_dir).absolute(),
+            progress=self._tell,
+            checkpoints=tuple(unit.checkpoints),
+        )
+        find_class(run.recipe)  # Not to have its code is no failure of the method's.
+        failures = FailureLog(unit.run, "")
+        try:
+            self._method = self._calls.make(partial(make_method, run.recipe, context))
+        except Exception as error:
+            failures.record("constructor", error, n_images=len(run.missing_images()))
+            refusal = (read_message(error), error.code) if isinstance(error, UserError) else None
+            raise _RefusedError(UnitResult(failures=failures.found, refusal=refusal)) from error
+        return self._method
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Pass on what a method says of its work to whoever wants to know it now."""
+        self._progress(what, done, total)
+
+    def _make_calls(self, unit: Unit) -> Calls:
+        run = unit.run
+        photos = [path for subject in run.subjects for path in subject.photos]
+
+        def list_others() -> set[str]:
+            names = {subject.name for subject in run.subjects} - {self._subject}
+            return {name for name in names if is_claimed(run.folder, name)}
+
+        is_outside = isinstance(run.recipe, PluginRecipe)
+        return Calls(
+            files=Guard(run.folder, photos, list_others=list_others) if is_outside else None,
+            limit_seconds=unit.terms.unit_timeout,
+        )
