@@ -54,9 +54,11 @@ class Heard:
         self.calls.append((what, done, total))
 
 
-def context(cache_dir, *, base_model=BASE_MODELS["mini"], batch_size=4, progress=None):
+def context(
+    cache_dir, *, base_model=BASE_MODELS["mini"], batch_size=4, progress=None, device="cpu"
+):
     return Context(
-        base_model=base_model, sampler=SAMPLER, device="cpu", precision="fp32",
+        base_model=base_model, sampler=SAMPLER, device=device, precision="fp32",
         batch_size=batch_size, cache_dir=cache_dir, progress=progress or Heard(),
     )  # fmt: skip
 

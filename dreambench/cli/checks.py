@@ -171,9 +171,7 @@ def _find_hours(
     protocol: Protocol, base: BaseModel, *, device: str, precision: str, counts: dict[str, Any]
 ) -> dict[str, float | None]:
     """Hours of tuning and of drawing where this device's speed is known."""
-    import torch  # noqa: PLC0415  (slow import)
-
-    from dreambench.machine.devices import name_device  # noqa: PLC0415
+    from dreambench.machine.devices import is_device, name_device  # noqa: PLC0415
     from dreambench.machine.throughput import Setting, Speed, read_speed  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
@@ -181,7 +179,7 @@ def _find_hours(
         "training": ("training_image", counts["n_training_images"]),
         "generating": ("network_call", counts["n_network_calls"]),
     }
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if not is_device(device):
         return dict.fromkeys(parts)
     size_px = protocol.sampler.at_size(base.size_px).size_px
     setting = Setting(name_device(device), base.name, size_px, precision)

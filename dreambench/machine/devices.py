@@ -12,8 +12,20 @@ from dreambench.errors import UserError
 from dreambench.instructions import LIMITS
 
 
+def is_device(device: str) -> bool:
+    """Return whether torch can compute here on a device of this name."""
+    import torch  # noqa: PLC0415  (slow import)
+
+    try:
+        torch.zeros(1, device=device).item()  # "meta" takes tensors, and has no numbers.
+    # Names that torch knows and was not built for fail in each of these ways.
+    except (RuntimeError, AssertionError, ImportError):
+        return False
+    return True
+
+
 def pick_device(device: str) -> str:
-    """Return a device by torch's name; "auto" stands for a GPU if there is one.
+    """Return a device by torch's name; "auto" stands for a CUDA GPU if there is one, else the CPU.
 
     Raises:
         UserError: there is no such device here.
@@ -22,12 +34,10 @@ def pick_device(device: str) -> str:
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    if not is_device(device):
         raise UserError(
             f"there is no device '{device}' here", hint="use --device cpu", code="no-device"
-        ) from error
+        )
     return device
 
 
@@ -53,19 +63,21 @@ def count_cores() -> int:
 
 def free_memory(device: str) -> None:
     """Give back what nothing refers to any more: networks hold each other in circles."""
-    gc.collect()
-    if device.startswith("cuda"):
-        import torch  # noqa: PLC0415  (slow import)
+    import torch  # noqa: PLC0415  (slow import)
 
-        torch.cuda.empty_cache()
+    gc.collect()
+    module = torch.get_device_module(device)
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
 
 
 def name_device(device: str) -> str:
     """Return the kind of device: a GPU's name, or the number of cores."""
-    if device.startswith("cuda"):
-        import torch  # noqa: PLC0415  (slow import)
+    import torch  # noqa: PLC0415  (slow import)
 
-        return torch.cuda.get_device_name(torch.device(device))
+    module = torch.get_device_module(device)
+    if hasattr(module, "get_device_name"):
+        return str(module.get_device_name(torch.device(device)))
     return f"{device} with {os.cpu_count()} cores"
 
 

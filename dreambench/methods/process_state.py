@@ -83,6 +83,11 @@ def _hook_tables() -> list[dict[int, Any]]:
     return [table for table in tables if isinstance(table, dict)]
 
 
+def _list_device_types() -> list[str]:
+    accelerator = torch.accelerator.current_accelerator()
+    return sorted({"cpu", "cuda"} | ({accelerator.type} if accelerator else set()))
+
+
 def _autocast(device: str) -> list[Setting]:
     return [
         (
@@ -120,8 +125,7 @@ def _list_settings() -> list[Setting]:
         ),
         (_flushes_denormals, torch.set_flush_denormal),
         (lambda: [dict(table) for table in _hook_tables()], _set_hooks),
-        *_autocast("cpu"),
-        *_autocast("cuda"),
+        *(setting for device in _list_device_types() for setting in _autocast(device)),
         *map(_attention, ("flash", "mem_efficient", "math", "cudnn")),
         *(_attribute(sys, name) for name in ("stdin", "stdout", "stderr")),
         _attribute(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES"),

@@ -64,6 +64,9 @@ def test_unknown_names_suggest_and_leave_nothing(tmp_path):
         ((*mini, "--subjects", "dgo"), "dgo", "dog"),
         ((*mini, "--base-model", "sd99"), "sd99", "sd15"),
         ((*mini, "--device", "tpu9"), "tpu9", "cpu"),
+        # Torch knows these names; it is not built for one, and the other has no numbers.
+        ((*mini, "--device", "hpu"), "hpu", "cpu"),
+        ((*mini, "--device", "meta"), "meta", "cpu"),
         ((*mini, "--metric", "dinno"), "dinno", "dino"),
     ):
         line = refused(*command)

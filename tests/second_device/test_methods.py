@@ -1,0 +1,145 @@
+"""Every method trains and draws on the second device what it does on the CPU.
+
+The methods are those of the registry that mini has numbers for: a new one is run by being there.
+`pytest tests/second_device -k NAME` runs one. Autocast (`--precision bf16`) and `torch.compile` are
+not for such a device; benchmarks/full_size.py has them at real size, on tensors without numbers.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_pipelines import (
+    context,
+    pixels,
+    subjects,
+    write_adapter_snapshot,
+    write_unclip_folder,
+)
+
+from dreambench.base_models.registry import find_base_model
+from dreambench.config.recipe import load_recipe
+from dreambench.methods.process_state import kept_process
+from dreambench.methods.reference.class_only import ClassOnly
+from dreambench.methods.registry import find_class, list_shipped, read_settings
+from dreambench.storage.files import read_json
+from second_device.device import NAME
+
+PROMPTS, SEEDS = ["a {subject} on the beach", "a dog"], [1, 2]
+SMALL = {"n_steps": 2, "n_class_images": 1, "batch_size": 1}
+METHODS = [name for name in list_shipped() if "mini" in load_recipe(name).tables]
+
+
+def work(name, folder, *, device, base_model=None, cls=None, **changes):
+    """Train a method on a photo and draw with it: (images, losses, where its networks are)."""
+    base = base_model or find_base_model("mini")
+    settings = read_settings(load_recipe(name), base.name)
+    small = {key: SMALL[key] for key in SMALL.keys() & type(settings).model_fields.keys()}
+    settings = settings.model_copy(update=small | changes)
+    (dog,) = subjects("dog")
+    dog = replace(dog, photos=dog.photos[:1])
+    out_dir = folder / device
+    out_dir.mkdir()
+    found = cls or find_class(load_recipe(name))
+    method = found(settings, context(folder / f"cache-{device}", base_model=base, device=device))
+    method.fit(dog, out_dir, seed=1)
+    images = pixels(method.load(dog, out_dir).generate(PROMPTS, SEEDS)).astype(int)
+    losses = out_dir / "losses.json"
+    is_sampled = method.count_work(settings, base).samples
+    return (
+        images,
+        read_json(losses) if losses.is_file() else [],
+        method.model.device.type if is_sampled else None,
+    )
+
+
+def compare(*words, **options):
+    """Do the same on both devices, and check that it is the same but for rounding."""
+    on_cpu, losses, where = work(*words, device="cpu", **options)
+    on_second, second_losses, second_where = work(*words, device=NAME, **options)
+    assert (where, second_where) in (("cpu", NAME), (None, None))
+    assert np.abs(on_cpu - on_second).max() <= 2
+    for one, other in zip(losses, second_losses, strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    return on_cpu, on_second
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_does_there_what_it_does_here(name, tmp_path):
+    on_cpu, on_second = compare(name, tmp_path)
+    if not find_class(load_recipe(name)).tunes:
+        # The same kernels give the same bits where nothing is trained.
+        assert np.array_equal(on_cpu, on_second)
+
+
+def test_every_method_of_mini_is_among_them():
+    assert len(METHODS) > 10 and {"dreambooth", "textual-inversion", "inpainting"} < {*METHODS}
+
+
+def test_text_encoders_train_there_with_gradient_checkpointing(xl_folder, tmp_path):
+    compare(
+        "dreambooth", tmp_path, base_model=find_base_model(f"sdxl={xl_folder}"),
+        train_text_encoder=True, gradient_checkpointing=True, optimizer="adamw",
+    )  # fmt: skip
+
+
+def test_an_adapter_in_its_authors_layout_works_there(other_folder, tmp_path, monkeypatch):
+    write_adapter_snapshot(tmp_path / "weights" / "ip-adapter-sd15")
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "weights"))
+    compare(
+        "ip-adapter", tmp_path, base_model=find_base_model(f"sd15={other_folder}"),
+        adapter="ip-adapter-sd15",
+    )  # fmt: skip
+
+
+def test_unclip_works_there(tmp_path):
+    write_unclip_folder(tmp_path / "unclip")
+    base = find_base_model(f"sd21-unclip={tmp_path / 'unclip'}")
+    compare("image-variation", tmp_path, base_model=base)
+
+
+class Forgetful(ClassOnly):
+    """Begins from noise that nobody moved to the device."""
+
+    def load(self, subject, out_dir):
+        generator = super().load(subject, out_dir)
+        sample = self.model.sample
+
+        def sample_from_noise(prompts, seeds):
+            noise = torch.randn((len(seeds), 4, 16, 16), generator=torch.Generator())
+            return sample(prompts, seeds, after_step=lambda _, latents: latents + noise[:, :1])
+
+        self.model.sample = sample_from_noise
+        return generator
+
+
+class OnDevice(Forgetful):
+    """Begins from noise of the device's own, which another device draws otherwise."""
+
+    def load(self, subject, out_dir):
+        generator = super(Forgetful, self).load(subject, out_dir)
+        sample = self.model.sample
+        self.model.sample = lambda prompts, seeds: sample(
+            prompts, seeds, after_step=lambda _, latents: latents + torch.randn_like(latents)
+        )
+        return generator
+
+
+def test_a_tensor_that_is_left_on_the_cpu_is_found(tmp_path):
+    with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        compare("class-only", tmp_path, cls=Forgetful)
+    assert (tmp_path / NAME).is_dir(), "on the CPU it works"
+
+
+def test_noise_of_the_device_itself_is_found(tmp_path):
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError):
+        compare("class-only", tmp_path, cls=OnDevice)
+    assert (tmp_path / NAME).is_dir()
+
+
+def test_autocast_that_a_method_leaves_on_is_turned_off():
+    with kept_process():
+        torch.set_autocast_enabled(NAME, True)
+    assert not torch.is_autocast_enabled(NAME)

@@ -1,0 +1,96 @@
+"""Encoders, segmenters and metrics of mini give on the second device what they do on the CPU."""
+
+import numpy as np
+import pytest
+from conftest import TINY_PROTOCOL
+from external_images import draw_images
+
+from dreambench.config.protocol import load_protocol
+from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.encoders.outside import load_outside
+from dreambench.encoders.registry import ENCODERS, SEGMENTERS, load_encoder, load_spec
+from dreambench.encoders.segmentation import load_segmenter
+from dreambench.errors import UserError
+from dreambench.metrics.conventions import CONVENTIONS
+from dreambench.metrics.registry import list_metric_names
+from dreambench.progress import no_progress
+from dreambench.scoring.external import ExternalRequest, load_external, open_results
+from dreambench.scoring.scorer import Scorer
+from dreambench.storage.images import load_image
+from second_device.device import NAME
+
+OWN = [spec for spec in ENCODERS.values() if spec.shipped]
+OWN_SEGMENTERS = [spec for spec in SEGMENTERS.values() if spec.shipped]
+RULES = ["convention", "metric"]
+KEYS = ["subject", "prompt_id", "k", "metric"]
+# Forgets that its mean has to go where its images are.
+FORGETFUL = """
+import torch
+from dreambench import Encoder
+from dreambench.encoders.preprocessing import Pixels
+
+class Forgetful(Encoder):
+    roles = ("dino",)
+    pixels = Pixels(64, 64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+    def forward(self, batch):
+        return (batch - torch.ones(3, 1, 1)).flatten(1)
+"""
+
+
+@pytest.fixture(scope="module")
+def photos():
+    (dog,) = load_subjects(find_dataset("mini"), names=["dog"])
+    return [load_image(path) for path in dog.photos]
+
+
+@pytest.mark.parametrize("spec", OWN, ids=lambda spec: f"{spec.name}-{spec.role}")
+def test_features_are_those_of_the_cpu(spec, photos):
+    on_cpu, there = (load_encoder(spec.name, spec.role, device=name) for name in ("cpu", NAME))
+    assert next(there.model.parameters()).device.type == NAME
+    assert np.abs(on_cpu.encode_images(photos) - there.encode_images(photos)).max() < 1e-6
+    if spec.role == "clip":
+        texts = ["a dog", "a red dog on the beach"]
+        assert np.abs(on_cpu.encode_texts(texts) - there.encode_texts(texts)).max() < 1e-6
+
+
+@pytest.mark.parametrize("spec", OWN_SEGMENTERS, ids=lambda spec: spec.name)
+def test_masks_are_those_of_the_cpu(spec, photos):
+    on_cpu, there = (load_segmenter(spec.name, device=name) for name in ("cpu", NAME))
+    assert next(there.model.parameters()).device.type == NAME
+    masks = on_cpu.find_subjects(photos, "dog")
+    assert np.array_equal(masks, there.find_subjects(photos, "dog")) and np.any(masks)
+
+
+def test_an_encoder_that_leaves_a_tensor_on_the_cpu_is_found(photos, tmp_path):
+    (tmp_path / "own.py").write_text(FORGETFUL)
+    spec = load_outside(f"{tmp_path / 'own.py'}:Forgetful", "dino")
+    assert load_spec(spec).encode_images(photos).shape == (len(photos), 3 * 64 * 64)
+    with pytest.raises(UserError, match="Expected all tensors to be on the same device"):
+        load_spec(spec, device=NAME).encode_images(photos)
+
+
+def test_every_metric_and_convention_scores_as_on_the_cpu(tmp_path):
+    # A photo is held out for the metric of photos that no method was shown.
+    (tmp_path / "tiny.toml").write_text(f'references = "all-but-last"\n{TINY_PROTOCOL}')
+    request = ExternalRequest(
+        folder=draw_images(tmp_path / "images"), name="mine",
+        protocol=load_protocol(str(tmp_path / "tiny.toml")), metrics=list_metric_names(),
+    )  # fmt: skip
+    found = []
+    for device in ("cpu", NAME):
+        out, cache = tmp_path / f"scores-{device}", tmp_path / f"cache-{device}"
+        images = load_external(request, out, device=device, cache_dir=cache, progress=no_progress)
+        images.folder.mkdir(parents=True)
+        scorer = Scorer(
+            open_results(images), metrics=request.metrics, cache_dir=cache, progress=no_progress
+        )
+        scores = scorer.score().frame.set_index(KEYS)["value"].sort_index()
+        by_rules = scorer.score_conventions(list(CONVENTIONS)).set_index(RULES)["mean"]
+        found.append((scores, by_rules))
+    (on_cpu, by_rules), (there, by_rules_there) = found
+    assert {*on_cpu.index.unique("metric")} == {*list_metric_names()}
+    for one, other in ((on_cpu, there), (by_rules, by_rules_there)):
+        assert len(one) > 5 and one.index.equals(other.index)
+        # Some conventions count in percent.
+        assert np.allclose(one, other, rtol=1e-5, atol=1e-6)
