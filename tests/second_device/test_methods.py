@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from small_pipelines import (
+    SAMPLER,
     context,
     pixels,
     subjects,
@@ -20,6 +21,7 @@ from small_pipelines import (
 
 from dreambench.base_models.registry import find_base_model
 from dreambench.config.recipe import load_recipe
+from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
 from dreambench.methods.process_state import kept_process
 from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.methods.registry import find_class, list_shipped, read_settings
@@ -31,7 +33,7 @@ SMALL = {"n_steps": 2, "n_class_images": 1, "batch_size": 1}
 METHODS = [name for name in list_shipped() if "mini" in load_recipe(name).tables]
 
 
-def work(name, folder, *, device, base_model=None, cls=None, **changes):
+def work(name, folder, *, device, base_model=None, cls=None, sampler=SAMPLER, **changes):
     """Train a method on a photo and draw with it: (images, losses, where its networks are)."""
     base = base_model or find_base_model("mini")
     settings = read_settings(load_recipe(name), base.name)
@@ -42,7 +44,8 @@ def work(name, folder, *, device, base_model=None, cls=None, **changes):
     out_dir = folder / device
     out_dir.mkdir()
     found = cls or find_class(load_recipe(name))
-    method = found(settings, context(folder / f"cache-{device}", base_model=base, device=device))
+    where = context(folder / f"cache-{device}", base_model=base, device=device)
+    method = found(settings, replace(where, sampler=sampler))
     method.fit(dog, out_dir, seed=1)
     images = pixels(method.load(dog, out_dir).generate(PROMPTS, SEEDS)).astype(int)
     losses = out_dir / "losses.json"
@@ -75,6 +78,13 @@ def test_a_method_does_there_what_it_does_here(name, tmp_path):
 
 def test_every_method_of_mini_is_among_them():
     assert len(METHODS) > 10 and {"dreambooth", "textual-inversion", "inpainting"} < {*METHODS}
+
+
+@pytest.mark.parametrize("scheduler", sorted({*SCHEDULER_OPTIONS} - {SAMPLER.scheduler}))
+def test_every_scheduler_draws_there_what_it_does_here(scheduler, tmp_path):
+    sampler = Sampler(scheduler=scheduler, n_steps=2, guidance_scale=3.0, size_px=64)
+    on_cpu, on_second = compare("class-only", tmp_path, sampler=sampler)
+    assert np.array_equal(on_cpu, on_second)
 
 
 def test_text_encoders_train_there_with_gradient_checkpointing(xl_folder, tmp_path):
