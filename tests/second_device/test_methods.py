@@ -28,12 +28,13 @@ from dreambench.methods.registry import find_class, list_shipped, read_settings
 from dreambench.storage.files import read_json
 from second_device.device import NAME
 
+QUICK = SAMPLER.model_copy(update={"n_steps": 3})
 PROMPTS, SEEDS = ["a {subject} on the beach", "a dog"], [1, 2]
 SMALL = {"n_steps": 2, "n_class_images": 1, "batch_size": 1}
 METHODS = [name for name in list_shipped() if "mini" in load_recipe(name).tables]
 
 
-def work(name, folder, *, device, base_model=None, cls=None, sampler=SAMPLER, **changes):
+def work(name, folder, *, device, base_model=None, cls=None, sampler=QUICK, **changes):
     """Train a method on a photo and draw with it: (images, losses, where its networks are)."""
     base = base_model or find_base_model("mini")
     settings = read_settings(load_recipe(name), base.name)
