@@ -1,8 +1,8 @@
 """Every method trains and draws on the second device what it does on the CPU.
 
 The methods are those of the registry that mini has numbers for: a new one is run by being there.
-`pytest tests/second_device -k NAME` runs one. Autocast (`--precision bf16`) and `torch.compile` are
-not for such a device; benchmarks/full_size.py has them at real size, on tensors without numbers.
+`pytest tests/second_device -k NAME` runs one. Fused AdamW runs here. Autocast (`--precision bf16`)
+and `torch.compile` cannot: their dtypes and shapes are for FakeTensorMode at real size.
 """
 
 from dataclasses import replace
