@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -17,28 +17,32 @@ from dreambench.analysis.steps import STEPS
 from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import ImageSet, hold_folder, replicate_folder
 from dreambench.artifacts.results import has_summary, read_conventions
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.registry import BaseModel, find_family
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.config.recipe import Recipe
 from dreambench.datasets.subjects import list_subjects
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
+from dreambench.machine.child_process import prepare_children
 from dreambench.machine.devices import pick_device, pick_devices
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
 from dreambench.methods.registry import find_class
 from dreambench.methods.words import note_identifier
 from dreambench.metrics.conventions import find_convention
 from dreambench.preflight.cost_estimate import Estimate, make_estimate
-from dreambench.preflight.workers import choose_workers
+from dreambench.preflight.workers import choose_nodes, choose_workers, find_devices
 from dreambench.progress import Progress, no_progress
 from dreambench.report.writing import write_report
+from dreambench.runs.executors import local
 from dreambench.runs.executors.base import Executor
 from dreambench.runs.executors.local import Here, LocalPlace
 from dreambench.runs.executors.pool import Pool
+from dreambench.runs.executors.ray import RayPool, Storage
 from dreambench.runs.pipeline import Pipeline, work_through
 from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run
 from dreambench.runs.units import Terms
+from dreambench.scoring import process
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
 from dreambench.scoring.process import (
     ScoreRequest,
@@ -70,7 +74,8 @@ class RunOptions:
     numbers of steps, all of one training, and one photo of each subject is held out.
     `unit_timeout` is how many seconds a method may train on a subject or make a batch of images.
     `device` may name several, comma-separated; `workers` are the processes that train and generate
-    at once (None: as `choose_workers` finds); `keep_weights` says whether what was trained stays
+    at once (None: as `choose_workers` finds), on this machine or, by the executor `ray`, on the
+    cluster at `address`, whose nodes see the run folders or not (`storage`); `keep_weights` says whether what was trained stays
     when its images are made (None: where it is small). No image depends on these.
     """
 
@@ -93,6 +98,9 @@ class RunOptions:
     data_dir: Path | None = None
     cache_dir: Path | None = None
     workers: int | None = None
+    executor: Literal["local", "ray"] = "local"
+    address: str | None = None
+    storage: Storage = "shared"
     keep_weights: bool | None = None
     unit_timeout: float | None = None
 
@@ -116,8 +124,17 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     Raises:
         UserError: a name is unknown, or a folder holds another run.
     """
+    prepare_children([local.__name__, process.__name__, find_family("stable-diffusion").__module__])
+    if options.address is not None and options.executor != "ray":
+        raise UserError(
+            f"{options.address} is the address of a Ray cluster, and the executor is local",
+            hint="add --executor ray",
+            code="missing-option",
+        )
     named, optional = _check_names(options)
-    devices = pick_devices(options.device)
+    devices = find_devices(
+        options.device, is_remote=options.executor == "ray", address=options.address
+    )
     # Which of several of a kind makes an image is chance.
     device = devices[0] if len(devices) == 1 else devices[0].partition(":")[0]
     protocol = choose_protocol(options)
@@ -337,7 +354,7 @@ def complete_runs(
     def open_folder(pipeline: Pipeline) -> None:
         begin(pipeline.run.name, pipelines.index(pipeline), len(pipelines))
         with hold_folder(pipeline.run.folder, joins=True):
-            pipeline.run = open_run(pipeline.run)
+            pipeline.run = open_run(pipeline.run, session=executor.describe(pipeline.run))
         pipeline.plan_images()
 
     def score(pipeline: Pipeline) -> None:
@@ -346,13 +363,15 @@ def complete_runs(
             return
         asked = ScoreRequest(
             metrics=options.metrics, encoders=options.encoders,
-            cache_dir=pipeline.terms.cache_dir, data_dir=options.data_dir,
+            cache_dir=pipeline.terms.cache_dir, data_dir=options.data_dir, device=scoring_device,
         )  # fmt: skip
         with hold_folder(run.folder, joins=True):
             score_apart(run, asked, progress=progress)
             summarise(run, allow_incomplete=bool(pipeline.failures))
 
-    start_scoring()
+    # Other machines may have what this one has not.
+    scoring_device = pick_device("auto") if options.executor == "ray" else None
+    start_scoring(scoring_device or planned[0].device)
     with _start_workers(planned, options) as executor:
         if options.checkpoints:
             _train_with_checkpoints(planned, options, executor, progress)
@@ -363,9 +382,7 @@ def complete_runs(
 @contextmanager
 def _start_workers(planned: Sequence[Run], options: RunOptions) -> Iterator[Executor]:
     """Start what makes images; end it, and what scores, where something else ends the command."""
-    workers = choose_workers(planned, pick_devices(options.device), options.workers)
-    is_here = len(workers) == 1 and workers[0] == planned[0].device
-    executor: Executor = Here() if is_here else Pool([LocalPlace(device) for device in workers])
+    executor = _open_executor(planned, options)
     try:
         yield executor
     except BaseException:
@@ -373,6 +390,16 @@ def _start_workers(planned: Sequence[Run], options: RunOptions) -> Iterator[Exec
         raise
     finally:
         executor.close()
+
+
+def _open_executor(planned: Sequence[Run], options: RunOptions) -> Executor:
+    if options.executor == "ray":
+        n_workers, needs = choose_nodes(planned, options.address, options.workers)
+        return RayPool(n_workers, needs, device=planned[0].device, storage=options.storage)
+    workers = choose_workers(planned, pick_devices(options.device), options.workers)
+    if len(workers) == 1 and workers[0] == planned[0].device:
+        return Here()
+    return Pool([LocalPlace(device) for device in workers])
 
 
 def _make_pipeline(
@@ -408,7 +435,7 @@ def _train_with_checkpoints(
         opened = {}
         for step, run in group.items():
             with hold_folder(run.folder, joins=True):
-                opened[step] = open_run(run)
+                opened[step] = open_run(run, session=executor.describe(run))
         last = opened.pop(max(opened))
         _make_pipeline(last, options, progress, checkpoints=opened).train(executor)
 

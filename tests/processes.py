@@ -50,12 +50,11 @@ def _enter(words, outputs, environment, folder, max_file_bytes):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
     sys.argv = ["dreambench", *words]
-    # Both are imported in the process forked from.
-    from forked_children import fork_children  # noqa: PLC0415
-
+    # Both are imported in the process forked from; so are its own children, which start at once.
     from dreambench.cli import main  # noqa: PLC0415
+    from dreambench.machine import child_process  # noqa: PLC0415
 
-    fork_children()
+    child_process.START_METHODS = ("fork", "fork")
     main(words)
 
 

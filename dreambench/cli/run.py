@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from dreambench.cli.printing import print_report
 from dreambench.cli.shared import (
+    address_option,
     cache_option,
     checkpoints_option,
     data_option,
     devices_option,
     encoder_option,
+    executor_option,
     method_option,
     metric_option,
     narrowing_options,
@@ -25,6 +27,7 @@ from dreambench.cli.shared import (
     set_option,
     show_progress,
     split,
+    storage_option,
     timeout_option,
     user_errors,
     weights_option,
@@ -80,6 +83,9 @@ ALONGSIDE = "class-only,copy-reference"
 )
 @timeout_option
 @workers_option
+@executor_option
+@address_option
+@storage_option
 @weights_option
 @cache_option
 @user_errors
@@ -88,7 +94,9 @@ def run(
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
     device: str, precision: str, replicates: int, checkpoints: str | None, batch_size: int,
-    unit_timeout: float | None, workers: int | None, keep_weights: bool | None, cache: Path | None,
+    unit_timeout: float | None, workers: int | None, executor: Literal["local", "ray"],
+    address: str | None, storage: Literal["shared", "driver"], keep_weights: bool | None,
+    cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
@@ -108,7 +116,8 @@ def run(
         metrics=metrics, encoders=overrides, settings=changed, base_model=base_model, out=out,
         device=device, replicates=replicates, checkpoints=parse_steps(checkpoints),
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
-        workers=workers, keep_weights=keep_weights, unit_timeout=unit_timeout,
+        workers=workers, executor=executor, address=address, storage=storage,
+        keep_weights=keep_weights, unit_timeout=unit_timeout,
     )  # fmt: skip
     with show_progress() as progress:
         planned = plan_runs(options, progress=progress)

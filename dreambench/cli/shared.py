@@ -108,6 +108,25 @@ workers_option = click.option(
     help="Processes that train and generate at once; no image depends on it.  [default: one for "
     "each device; on a CPU as many as the protocol's threads leave room for]",
 )
+executor_option = click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Who the workers are: processes of this machine, or those of a Ray cluster.",
+)
+address_option = click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="The Ray cluster: auto, or ray://HOST:PORT.  [default: one that starts on this machine]",
+)
+storage_option = click.option(
+    "--storage",
+    type=click.Choice(["shared", "driver"]),
+    default="shared",
+    show_default=True,
+    help="Whether all nodes see --out and --cache on one disk, or send what they make to this one.",
+)
 weights_option = click.option(
     "--keep-weights/--drop-weights",
     default=None,

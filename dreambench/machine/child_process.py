@@ -1,33 +1,37 @@
-"""A process beside this one that answers requests: a line of JSON each, and lines of JSON back.
+"""Processes beside this one that do what they are asked for, and end with this one.
 
-It starts a new interpreter, so that nothing that ran in this one is in it, and ends with this one.
+They are forked from a process that has only imported this package, so that nothing that ran here is
+in them and each is there at once. Where a GPU is used, which no fork can, each is started anew.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import logging
+import multiprocessing
 import os
-import queue
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from types import ModuleType
+from typing import Any
 
 from dreambench.errors import DiskError, UserError, explain_os_error, format_traceback
 from dreambench.progress import Progress
 
-Handler = Callable[[Mapping[str, Any], Progress], Any]
-"""Does what a request asks for, and returns an answer that JSON can hold."""
+Handler = Callable[[Any, Progress], Any]
+"""Does what a request asks for, and returns an answer. Both can be pickled: they come from here."""
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from importlib import import_module;"
-    "getattr(import_module(sys.argv[2]), sys.argv[3])()"
-)
+START_METHODS = ("forkserver", "spawn")
+"""Of `multiprocessing`: for CPUs and other devices, in order of preference."""
+
+IDLE_SECONDS = 2.0
+"""How long a process that has nothing to do may take to end."""
+
+_main_lock = threading.Lock()
 
 logger = logging.getLogger(__name__)
 
@@ -35,40 +39,82 @@ logger = logging.getLogger(__name__)
 class ChildEndedError(Exception):
     """The process ended before it answered."""
 
-    def __init__(self, exit_code: int) -> None:
+    def __init__(self, exit_code: int | None) -> None:
         super().__init__(f"the process ended with exit code {exit_code}")
         self.exit_code = exit_code
 
 
+def prepare_children(modules: Sequence[str]) -> None:
+    """Start what processes are forked from, which imports these modules meanwhile.
+
+    Only the first call of a process counts.
+    """
+    if _choose_method("cpu") == "forkserver":
+        from multiprocessing import forkserver  # noqa: PLC0415  (not on every system)
+
+        multiprocessing.set_forkserver_preload(list(modules))
+        with _without_main():
+            forkserver.ensure_running()
+
+
+def _choose_method(device: str) -> str:
+    is_there = START_METHODS[0] in multiprocessing.get_all_start_methods()
+    return START_METHODS[0] if device == "cpu" and is_there else START_METHODS[1]
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep `multiprocessing` from running the user's script again in each process."""
+    with _main_lock:
+        kept = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = kept
+
+
 class ChildProcess:
-    """A process that runs `serve` in the function that is named, from this side."""
+    """A process that answers requests, from this side.
+
+    `make_handler` is called there, once. `environment` and `search_path` are what os.environ and
+    sys.path are there.
+    """
 
     def __init__(
         self,
-        module: str,
-        function: str,
+        make_handler: Callable[[], Handler],
         *,
+        device: str,
         environment: Mapping[str, str],
-        search_path: list[str],
+        search_path: Sequence[str],
     ) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(search_path), module, function],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8",
-        )  # fmt: skip
+        context: Any = multiprocessing.get_context(_choose_method(device))
+        self._pipe, theirs = context.Pipe()
+        state = (dict(environment), list(search_path))
+        self.process = context.Process(target=_serve, args=(theirs, make_handler, *state))
+        with _without_main():
+            self.process.start()
+        theirs.close()
+        self._is_asked = False
         atexit.register(self.close)
 
     @property
     def is_there(self) -> bool:
         """Whether it still runs."""
-        return self.process.poll() is None
+        return bool(self.process.is_alive())
 
     def close(self) -> None:
         """End it, whatever it does."""
         atexit.unregister(self.close)
+        self._pipe.close()
+        # One that has nothing to do ends by itself, and tidies up.
+        if not self._is_asked:
+            self.process.join(IDLE_SECONDS)
         self.process.kill()
-        self.process.communicate()
+        self.process.join()
 
-    def ask(self, request: Mapping[str, Any], progress: Progress) -> Any:
+    def ask(self, request: Any, progress: Progress) -> Any:
         """Send a request and return its answer when it is done.
 
         Raises:
@@ -76,38 +122,30 @@ class ChildProcess:
             UserError: it was raised there.
             RuntimeError: another error was raised there.
         """
-        requests, answers = self.process.stdin, self.process.stdout
-        if requests is None or answers is None:
-            raise ValueError("a process without pipes")
+        self._is_asked = True
         try:
-            requests.write(json.dumps(request) + "\n")
-            requests.flush()
-        except BrokenPipeError:
-            pass  # Its exit code says why.
-        for line in answers:
-            answer = json.loads(line)
-            if "progress" in answer:
-                progress(*answer["progress"])
-            elif "log" in answer:
-                logger.log(*answer["log"])
-            elif "done" in answer:
-                return answer["done"]
-            else:
-                _raise_as_there(answer)
-        raise ChildEndedError(self.process.wait())
+            self._pipe.send(request)
+            while True:
+                kind, content = self._pipe.recv()
+                if kind == "progress":
+                    progress(*content)
+                elif kind == "log":
+                    logger.log(*content)
+                elif kind == "done":
+                    return content
+                else:
+                    raise make_error(content)
+        except (EOFError, OSError) as error:
+            if isinstance(error, UserError):
+                raise
+            self.process.join()
+            raise ChildEndedError(self.process.exitcode) from error
+        finally:
+            self._is_asked = False
 
 
-def _raise_as_there(answer: Mapping[str, Any]) -> None:
-    if "lines" in answer:
-        about = {key: answer[key] for key in ("hint", "code", "is_full") if key in answer}
-        error = (DiskError if "is_full" in answer else UserError)(answer["problem"], **about)
-        error.args = (answer["lines"],)
-        raise error
-    raise RuntimeError(f"in another process:\n{answer['fault']}")
-
-
-def _describe(error: BaseException) -> dict[str, Any]:
-    """Return an answer that `_raise_as_there` raises again."""
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Return what `make_error` makes of an error; its own class may not be here to be pickled."""
     if isinstance(error, OSError):
         error = explain_os_error(error)
     if not isinstance(error, UserError):
@@ -117,46 +155,64 @@ def _describe(error: BaseException) -> dict[str, Any]:
     return {**about, **kind}
 
 
-def serve(handler: Handler) -> None:
-    """Answer requests until nobody sends any; the other side's end is this one's, at once."""
+def make_error(described: Mapping[str, Any]) -> Exception:
+    """Return what `describe_error` described, to be raised here."""
+    if "fault" in described:
+        return RuntimeError(f"in another process:\n{described['fault']}")
+    about = {key: described[key] for key in ("hint", "code", "is_full") if key in described}
+    error = (DiskError if "is_full" in described else UserError)(described["problem"], **about)
+    error.args = (described["lines"],)
+    return error
+
+
+def _serve(
+    pipe: Connection[Any, Any],
+    make_handler: Callable[[], Handler],
+    environment: dict[str, str],
+    search_path: list[str],
+) -> None:
+    """Answer requests until nobody sends any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever started it ends it.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    # What libraries print is no answer.
+    # For a method of its own that starts processes, as in any other program.
+    multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = search_path
+    # Standard output is for data, and what libraries print is none.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    requests: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    logging.getLogger("dreambench").addHandler(_Forward(answers))
-    logging.getLogger("dreambench").propagate = False
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    log = logging.getLogger("dreambench")
+    log.handlers, log.propagate = [_Forward(pipe)], False
 
     def tell(what: str, done: int, total: int) -> None:
-        _answer(answers, {"progress": [what, done, total]})
+        pipe.send(("progress", (what, done, total)))
 
+    handler = make_handler()
     while True:
-        request = json.loads(requests.get())
         try:
-            answer = {"done": handler(request, tell)}
+            request = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = ("done", handler(request, tell))
         except BaseException as error:
-            answer = _describe(error)
-        _answer(answers, answer)
+            answer = ("error", describe_error(error))
+        pipe.send(answer)
 
 
-def _listen(requests: queue.Queue[str]) -> None:
-    for line in sys.stdin:
-        requests.put(line)
-    os._exit(0)
-
-
-def _answer(answers: IO[str], answer: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(0)
 
 
 class _Forward(logging.Handler):
     """Sends what is logged to the other side, which knows what its user wants to see."""
 
-    def __init__(self, answers: IO[str]) -> None:
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
         super().__init__()
-        self.answers = answers
+        self._pipe = pipe
 
     def emit(self, record: logging.LogRecord) -> None:
-        _answer(self.answers, {"log": [record.levelno, "%s", record.getMessage()]})
+        self._pipe.send(("log", (record.levelno, "%s", record.getMessage())))

@@ -188,8 +188,6 @@ class Pipeline:
             self._leave_stuck(result.failures[-1])
         else:
             self._last = []
-        if self.is_done:
-            self._note_speeds()
 
     def _leave_stuck(self, last: Failure) -> None:
         """Leave the rest when the last subjects failed with the same UserError: others will too."""
@@ -208,8 +206,11 @@ class Pipeline:
         tell_of_left(self.run, stage, list(self._waiting), last.message)
         self._waiting.clear()
 
-    def _note_speeds(self) -> None:
-        """Note the median subject's, since the first of a class may make class images as well."""
+    def note_speeds(self) -> None:
+        """Note how fast this machine was at what this object did.
+
+        For training the median subject's, since the first of a class may make class images as well.
+        """
         work = check_recipe(self.run.recipe, self.run.base_model)
         n_images = work.optimizer_steps * work.images_per_step
         seconds = read_train_seconds(self.run)
@@ -249,8 +250,7 @@ def work_through(
     ahead = deque(pipelines)
     try:
         while ahead or opened or running:
-            for pipeline in [one for one in opened if one.is_done]:
-                opened.remove(pipeline)
+            for pipeline in _close_done(opened, executor):
                 if executor.is_here:
                     finish(pipeline)
                 else:
@@ -276,6 +276,16 @@ def work_through(
     finally:
         # Whoever is called next ends what the thread waits for.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _close_done(opened: list[Pipeline], executor: Executor) -> list[Pipeline]:
+    """Take the runs of which nothing is left out of those that are open, and return them."""
+    done = [pipeline for pipeline in opened if pipeline.is_done]
+    for pipeline in done:
+        opened.remove(pipeline)
+        if not executor.is_remote:
+            pipeline.note_speeds()
+    return done
 
 
 def _find_unit(opened: Sequence[Pipeline]) -> tuple[Pipeline, Unit] | None:

@@ -37,7 +37,8 @@ class Request:
     """What a run is asked to be. Everything that an image or a score depends on is in here.
 
     `encoders` maps each role to its encoder's identity; `data_dir` says where the photos lie: whose
-    bytes count is pinned, where they are is not. `cut_texts` are those that were found before,
+    bytes count is pinned, where they are is not; `near` is for a dataset at a relative path, see
+    `Protocol.find_dataset`. `cut_texts` are those that were found before,
     which takes the method's code; None to find them.
     """
 
@@ -52,6 +53,7 @@ class Request:
     subjects: tuple[str, ...] | None = None
     prompts: tuple[str, ...] | None = None
     data_dir: Path | None = None
+    near: Path | None = None
     cut_texts: Sequence[CutText] | None = None
 
 
@@ -124,12 +126,15 @@ def plan_run(folder: Path, request: Request) -> Run:
     """
     base = find_base_model(request.base_model)
     protocol = request.protocol
-    subjects = load_chosen(protocol, data_dir=request.data_dir, names=request.subjects)
+    subjects = load_chosen(
+        protocol, data_dir=request.data_dir, names=request.subjects, near=request.near
+    )
     plan = make_plan(
         protocol.narrow(request.prompts), subjects, batch_size=request.batch_size,
         replicate=request.replicate,
     )  # fmt: skip
-    known = read_index(protocol.find_dataset(), names=protocol.subjects or None).subjects
+    dataset = protocol.find_dataset(near=request.near)
+    known = read_index(dataset, names=protocol.subjects or None).subjects
     prompts = list(request.prompts or [prompt.id for prompt in protocol.prompts])
     sampler = protocol.sampler.at_size(base.size_px)
     manifest = RunManifest(
@@ -180,10 +185,11 @@ def _describe_recipe(recipe: Recipe, base: BaseModel) -> RecipeRecord:
     )
 
 
-def open_run(run: Run) -> Run:
+def open_run(run: Run, *, session: Session | None = None) -> Run:
     """Make a run's folder, or resume it.
 
-    A folder with fewer subjects or prompts of the same run grows: what is done stays.
+    A folder with fewer subjects or prompts of the same run grows: what is done stays. `session`
+    says what the images will be made with; None for this machine's.
 
     Raises:
         UserError: the folder holds a run of another protocol, recipe, data or setting; the line
@@ -201,7 +207,7 @@ def open_run(run: Run) -> Run:
                 hint="choose another folder with --out",
                 code="folder-not-empty",
             )
-    session = describe_session(run.device, n_threads=run.protocol.n_threads)
+    session = session or describe_session(run.device, n_threads=run.protocol.n_threads)
     manifest = run.manifest.model_copy(update={"sessions": [*sessions, session]})
     write_manifest(run.folder, manifest)
     return replace(run, manifest=manifest)
@@ -247,8 +253,10 @@ def _narrow_to(old: Manifest, run: Run) -> RunManifest:
     )
 
 
-def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
+def read_run(folder: Path, *, data_dir: Path | None = None, near: Path | None = None) -> Run:
     """Read an existing run by its manifest alone, to be opened and resumed.
+
+    A dataset that the protocol names by a relative path is looked for above `near` as well.
 
     Raises:
         UserError: the folder holds no run, or is not the run that its manifest says.
@@ -275,6 +283,7 @@ def read_run(folder: Path, *, data_dir: Path | None = None) -> Run:
             replicate=manifest.replicate,
             encoders=manifest.encoders,
             data_dir=data_dir,
+            near=near or folder,
             cut_texts=manifest.cut_texts,
         ),
     )

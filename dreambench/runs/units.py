@@ -68,6 +68,7 @@ class Unit:
             "checkpoints": {
                 step: str(run.folder.absolute()) for step, run in self.checkpoints.items()
             },
+            "near": str(self.run.protocol.path) if self.run.protocol.path else None,
             "code": recipe.reference if isinstance(recipe, PluginRecipe) else None,
         }
 
@@ -86,10 +87,12 @@ class UnitReader:
             UserError: as `read_run` and `attach_code` do.
         """
         data_dir = packed["data_dir"] and Path(packed["data_dir"])
+        near = packed["near"] and Path(packed["near"])
         folders = [packed["folder"], *packed["checkpoints"].values()]
         if packed["folder"] not in self._runs:
             self._runs = {
-                folder: self._read(Path(folder), data_dir, packed["code"]) for folder in folders
+                folder: self._read(Path(folder), data_dir, near, packed["code"])
+                for folder in folders
             }
         return Unit(
             run=self._runs[packed["folder"]],
@@ -107,8 +110,10 @@ class UnitReader:
             },
         )
 
-    def _read(self, folder: Path, data_dir: Path | None, code: str | None) -> Run:
-        run = read_run(folder, data_dir=data_dir)
+    def _read(
+        self, folder: Path, data_dir: Path | None, near: Path | None, code: str | None
+    ) -> Run:
+        run = read_run(folder, data_dir=data_dir, near=near)
         manifest = run.manifest
         if self._device is not None:
             manifest = manifest.model_copy(update={"device": self._device})

@@ -2,7 +2,7 @@
 
 A method may leave hooks, patches or settings behind that would change what encoders compute, for
 itself, for the methods after it, and in the cache for everybody. So images are scored where only
-this package ran: a child process, which reads one request a line and answers in lines of JSON.
+this package ran: a child process.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.encoders.extraction import AUTO, Pace
 from dreambench.errors import UserError
-from dreambench.machine import child_process
-from dreambench.machine.child_process import ChildEndedError, ChildProcess
+from dreambench.machine.child_process import ChildEndedError, ChildProcess, Handler
 from dreambench.progress import Progress
 from dreambench.scoring.scorer import Scorer
 
@@ -30,11 +29,13 @@ _OWN = "DREAMBENCH_"
 _child: ChildProcess | None = None
 
 
-def start_scoring() -> None:
+def start_scoring(device: str) -> None:
     """Start the process, so that it is ready when images are."""
     global _child  # noqa: PLW0603  (one for all calls: it takes seconds to start)
     if _child is None or not _child.is_there:
-        _child = ChildProcess(__name__, "serve", environment=_ENVIRONMENT, search_path=_SEARCH_PATH)
+        _child = ChildProcess(
+            make_handler, device=device, environment=_ENVIRONMENT, search_path=_SEARCH_PATH
+        )
 
 
 def stop_scoring() -> None:
@@ -49,7 +50,8 @@ def stop_scoring() -> None:
 class ScoreRequest:
     """What to score an image set with, see `Scorer`.
 
-    `data_dir` is where its photos were read from, see `read_image_set`.
+    `data_dir` is where its photos were read from, see `read_image_set`; `device` another one than
+    that of the image set, which may have been made on other machines.
     """
 
     metrics: Sequence[str] = ()
@@ -58,6 +60,7 @@ class ScoreRequest:
     cache_dir: Path
     data_dir: Path | None = None
     pace: Pace = AUTO
+    device: str | None = None
 
 
 def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -> None:
@@ -66,6 +69,9 @@ def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -
     Raises:
         UserError: as `Scorer` does.
     """
+    if request.device is not None:
+        manifest = images.manifest.model_copy(update={"device": request.device})
+        images = replace(images, manifest=manifest)
     scorer = Scorer(
         images, metrics=request.metrics, encoders=request.encoders, cache_dir=request.cache_dir,
         progress=progress, pace=request.pace,
@@ -81,11 +87,12 @@ def score_apart(images: ImageSet, request: ScoreRequest, *, progress: Progress) 
     Raises:
         UserError: as `Scorer` does; or the process ended.
     """
-    start_scoring()
+    device = request.device or images.device
+    start_scoring(device)
     # What metrics from outside left there reaches no other scores, and a GPU's memory is free for
     # the next method.
     outside = any(".py:" in name for name in [*request.metrics, *request.encoders.values()])
-    is_kept = images.device == "cpu" and not outside
+    is_kept = device == "cpu" and not outside
     try:
         if _child is not None:
             _child.ask(_pack(images, request), progress)
@@ -116,6 +123,7 @@ def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
         "cache_dir": str(request.cache_dir.absolute()),
         "data_dir": None if data_dir is None else str(data_dir.absolute()),
         "protocol_path": None if path is None else str(path),
+        "device": request.device,
         "pace": [request.pace.n_workers, request.pace.batch_size],
         "working_dir": str(Path.cwd()),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_OWN)},
@@ -133,13 +141,14 @@ def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
     request = ScoreRequest(
         metrics=packed["metrics"], encoders=packed["encoders"], conventions=packed["conventions"],
         cache_dir=Path(packed["cache_dir"]), data_dir=data_dir, pace=Pace(*packed["pace"]),
+        device=packed["device"],
     )  # fmt: skip
     return images, request
 
 
-def serve() -> None:
-    """Answer requests to score, see `child_process.serve`."""
-    child_process.serve(_score)
+def make_handler() -> Handler:
+    """Return what answers requests to score."""
+    return _score
 
 
 def _score(packed: Mapping[str, Any], progress: Progress) -> None:

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import click
-from forked_children import fork_children
 
 from dreambench.cli import main
 from dreambench.cli.shared import user_errors
+from dreambench.machine import child_process
 
-fork_children()
+# Children start at once.
+child_process.START_METHODS = ("fork", "fork")
 
 
 @main.command("read-protocol", hidden=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from dreambench.machine import child_process
-from dreambench.machine.child_process import ChildEndedError, ChildProcess
+from dreambench.artifacts.manifest import Session
+from dreambench.machine.child_process import ChildEndedError, ChildProcess, Handler
+from dreambench.machine.environment import describe_session
 from dreambench.progress import Progress
 from dreambench.runs.executors.pool import PlaceLostError
+from dreambench.runs.run_folder import Run
 from dreambench.runs.units import Unit, UnitReader, UnitResult
 from dreambench.runs.worker import Worker
 
@@ -21,9 +22,14 @@ class Here:
 
     n_workers = 1
     is_here = True
+    is_remote = False
 
     def __init__(self) -> None:
         self._worker = Worker()
+
+    def describe(self, run: Run) -> Session:
+        """See `Executor`."""
+        return describe_session(run.device, n_threads=run.protocol.n_threads)
 
     def submit(self, unit: Unit, progress: Progress) -> Future[UnitResult]:
         """See `Executor`."""
@@ -47,14 +53,15 @@ class LocalPlace:
         """Start it, where it is not there."""
         if self._child is None or not self._child.is_there:
             self._child = ChildProcess(
-                __name__, "serve", environment=dict(os.environ), search_path=list(sys.path)
-            )
+                make_handler, device=self._device, environment=dict(os.environ),
+                search_path=list(sys.path),
+            )  # fmt: skip
 
     def do(self, unit: Unit, progress: Progress) -> UnitResult:
         """See `Place`."""
         assert self._child is not None
         try:
-            packed = self._child.ask({"device": self._device, **unit.pack()}, progress)
+            packed = self._child.ask((self._device, unit.pack()), progress)
         except ChildEndedError as error:
             raise PlaceLostError(
                 f"its process ended with exit code {error.exit_code} (-9 is what a system gives "
@@ -68,13 +75,13 @@ class LocalPlace:
             self._child.close()
 
 
-def serve() -> None:
-    """Work on units that another process sends."""
+def make_handler() -> Handler:
+    """Return what works on the units that another process sends."""
     worker, readers = Worker(), dict[str, UnitReader]()
 
-    def do(packed: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-        device = packed["device"]
+    def do(request: tuple[str, dict[str, Any]], progress: Progress) -> dict[str, Any]:
+        device, packed = request
         reader = readers.setdefault(device, UnitReader(device=device))
         return worker.do(reader.unpack(packed), progress).pack()
 
-    child_process.serve(do)
+    return do

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dreambench.artifacts.failures import Stage, read_failures
+from dreambench.artifacts.manifest import Session
+from dreambench.machine.environment import describe_session
 from dreambench.progress import Progress
 from dreambench.runs.failures import FailureLog
+from dreambench.runs.run_folder import Run
 from dreambench.runs.units import Unit, UnitResult
 
 logger = logging.getLogger(__name__)
@@ -62,6 +65,7 @@ class Pool:
     """Does units at several places; see `Executor`."""
 
     is_here = False
+    is_remote = False
 
     def __init__(self, places: Sequence[Place]) -> None:
         self.n_workers = len(places)
@@ -71,6 +75,10 @@ class Pool:
         for number, place in enumerate(places):
             name = f"worker-{number}"
             threading.Thread(target=self._serve, args=(place,), name=name, daemon=True).start()
+
+    def describe(self, run: Run) -> Session:
+        """See `Executor`."""
+        return describe_session(run.device, n_threads=run.protocol.n_threads)
 
     def submit(self, unit: Unit, progress: Progress) -> Future[UnitResult]:
         """See `Executor`."""
