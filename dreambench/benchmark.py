@@ -75,8 +75,9 @@ class RunOptions:
     `unit_timeout` is how many seconds a method may train on a subject or make a batch of images.
     `device` may name several, comma-separated; `workers` are the processes that train and generate
     at once (None: as `choose_workers` finds), on this machine or, by the executor `ray`, on the
-    cluster at `address`, whose nodes see the run folders or not (`storage`); `keep_weights` says whether what was trained stays
-    when its images are made (None: where it is small). No image depends on these.
+    cluster at `address`, whose nodes see the run folders or not (`storage`); `keep_weights` says
+    whether what was trained stays when its images are made (None: where it is small). No image
+    depends on these.
     """
 
     methods: Sequence[str]

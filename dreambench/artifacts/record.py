@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, mod
 
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
 from dreambench.artifacts.cells import ID_COLUMNS, list_images, parse_cells
+from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.long_texts import CutText
 from dreambench.artifacts.manifest import (
@@ -167,6 +168,7 @@ class Record(StoredPart):
     cut_texts: list[CutText] = Field(default_factory=list)
     images: ImageInfo | None = None
     sessions: list[Session] = Field(min_length=1)
+    device_time: DeviceTime | None = None
     paper_url: Address | None = None
     code_url: Address | None = None
     images_url: Address | None = None

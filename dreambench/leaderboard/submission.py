@@ -182,6 +182,7 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         cut_texts=summary.cut_texts,
         images=manifest.images,
         sessions=_list_sessions(manifest.sessions),
+        device_time=summary.device_time,
         paper_url=about.paper_url,
         code_url=about.code_url,
         images_url=about.images_url,

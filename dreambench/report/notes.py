@@ -18,6 +18,7 @@ from dreambench.artifacts.failures import describe_failures
 from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup
 from dreambench.artifacts.results import Summary
 from dreambench.errors import name_some
+from dreambench.progress import format_seconds
 from dreambench.report.formatting import NO_INTERVAL, format_number, format_p
 
 INTERVALS: Mapping[Way, str] = {"student-t": "Student t", "bootstrap-t": "bootstrap-t"}
@@ -138,6 +139,11 @@ def list_versions(manifest: Manifest, summary: Summary) -> list[str]:
     if codes:
         lines.append(f"Earlier sessions had {name_some(list(codes))}")
     lines += [f"Computed on {compute}" for compute in computes]
+    if time := summary.device_time:
+        lines.append(
+            f"Device time (h:mm:ss): {format_seconds(time.training_seconds)} of training, "
+            f"{format_seconds(time.generating_seconds)} of generating"
+        )
     return [*lines, ", ".join(part for part in (f"Python {summary.python}", packages) if part)]
 
 

@@ -98,13 +98,7 @@ class Pipeline:
             UserError: subjects are not trained yet.
         """
         failed = {failure.subject for failure in self.failures if failure.stage == "fit"}
-        untrained = {unit.subject for unit in self.run.missing_training()} - failed
-        if untrained:
-            raise UserError(
-                f"{len(untrained)} subjects of {self.run.folder} are not trained",
-                hint=f"first: dreambench train {self.run.folder}",
-                code="not-trained",
-            )
+        self.run.refuse_untrained({subject.name for subject in self.run.subjects} - failed)
         self._plan(("generate",), set(self.run.list_left()) - failed)
         work_through([self], executor)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,6 +100,16 @@ class Run(ImageSet):
     def missing_training(self) -> list[TrainUnit]:
         """Return the subjects left to train on."""
         return [unit for unit in self.plan.train if not self.is_trained(unit.subject)]
+
+    def refuse_untrained(self, subjects: Collection[str]) -> None:
+        """Raise UserError where any of these subjects has no training to generate images from."""
+        untrained = [unit.subject for unit in self.missing_training() if unit.subject in subjects]
+        if untrained:
+            raise UserError(
+                f"{len(untrained)} subjects of {self.folder} are not trained",
+                hint=f"first: dreambench train {self.folder}",
+                code="not-trained",
+            )
 
     def missing_of(self, subject: str) -> list[ImageUnit]:
         """Return the units of a subject that have no image."""

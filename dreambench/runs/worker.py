@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from functools import partial
 
+from dreambench.artifacts.device_time import DeviceTime, add_device_time
 from dreambench.artifacts.image_set import claim_subject, is_claimed, is_class_image
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError, read_message
@@ -88,8 +89,10 @@ class Worker:
         # A method may change the working directory while it works.
         run, subject = unit.run.make_absolute(), unit.subject
         tidy_subject(run, subject)
+        if "train" not in unit.stages:
+            unit.run.refuse_untrained([subject])
         failures = FailureLog(unit.run, subject)
-        made, seconds = [], 0.0
+        made, trained, seconds = [], 0.0, 0.0
         if "train" in unit.stages:
             failures.forget("fit")
         if "generate" in unit.stages:
@@ -97,11 +100,13 @@ class Worker:
         with fixed_threads(run.protocol.n_threads):
             if "train" in unit.stages:
                 if not run.is_trained(subject):
+                    started = time.monotonic()
                     checkpoints = {k: one.make_absolute() for k, one in unit.checkpoints.items()}
                     train_subject(
                         run, self._get_method(unit), subject, failures=failures,
                         calls=self._calls, checkpoints=checkpoints,
                     )  # fmt: skip
+                    trained = time.monotonic() - started
                 if not failures.found:
                     self._progress(TRAINED, 1, 1)
             if "generate" in unit.stages and not failures.found:
@@ -121,6 +126,9 @@ class Worker:
                     )  # fmt: skip
                     seconds = time.monotonic() - started
                 self._drop_weights(unit)
+        if trained or seconds:
+            spent = DeviceTime(training_seconds=trained, generating_seconds=seconds)
+            add_device_time(run.folder, subject, spent)
         return UnitResult(
             failures=failures.found, n_made=len(made),
             n_class=sum(is_class_image(one) for one in made), generating_seconds=seconds,

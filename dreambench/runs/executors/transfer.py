@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from dreambench.artifacts.device_time import FOLDER, time_path
 from dreambench.artifacts.failures import failures_dir
 from dreambench.artifacts.manifest import FILE_NAME
 from dreambench.errors import UserError
@@ -35,9 +36,13 @@ def pack_subject(run: Run, subject: str) -> dict[str, bytes]:
         for part in ("images", "train")
         for name, content in _read_tree(run.folder, run.folder / part / subject)
     }
-    failures = failures_dir(run.folder)
-    for path in sorted(failures.glob("*")):
-        if path.stem.endswith(f"-{subject}") or path.stem == "constructor":
+    failed = [
+        path
+        for path in sorted(failures_dir(run.folder).glob("*"))
+        if path.stem.endswith(f"-{subject}") or path.stem == "constructor"
+    ]
+    for path in (*failed, time_path(run.folder, subject)):
+        if path.is_file():
             found[path.relative_to(run.folder).as_posix()] = path.read_bytes()
     return found
 
@@ -76,7 +81,8 @@ def take_subject(run: Run, subject: str, files: Files) -> None:
         UserError: `unsafe-path` for a file that is not the subject's.
     """
     images, trained = f"images/{subject}/", f"train/{subject}/"
-    parts: dict[str, dict[str, bytes]] = {images: {}, trained: {}, "failures/": {}}
+    others = ("failures/", f"{FOLDER}/")
+    parts: dict[str, dict[str, bytes]] = {part: {} for part in (images, trained, *others)}
     for name, content in files.items():
         part = next((part for part in parts if name.startswith(part)), None)
         if part is None:
@@ -88,8 +94,10 @@ def take_subject(run: Run, subject: str, files: Files) -> None:
         folder = make_dir(run.images_dir(subject), inside=run.folder)
         contents = {folder / name: content for name, content in parts[images].items()}
         write_together(run.staging_of(subject), "sent", contents)
-    for name, content in parts["failures/"].items():
-        write_bytes(failures_dir(run.folder) / name, content, inside=run.folder)
+        run.staging_of(subject).rmdir()
+    for part in others:
+        for name, content in parts[part].items():
+            write_bytes(run.folder / part / name, content, inside=run.folder)
 
 
 def _replace_tree(run: Run, subject: str, files: Files) -> None:
