@@ -279,8 +279,8 @@ def own(tiny, tmp_path, shared_cache, monkeypatch):
 
 
 def tree(folder):
-    """Every file of a folder with its bytes, but for the lock."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    """Every file of a folder with its bytes, but for locks."""
+    files = [path for path in folder.rglob("*") if path.is_file() and ".lock" not in path.name]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 
 PRELOADED = [
@@ -50,11 +51,11 @@ def _enter(words, outputs, environment, folder, max_file_bytes):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, resource.RLIM_INFINITY))
     sys.argv = ["dreambench", *words]
-    # Both are imported in the process forked from; so are its own children, which start at once.
+    # Its own children are forked from where it was itself, and so are there at once, too.
+    forkserver.ensure_running = forkserver._forkserver.ensure_running = lambda: None
+    # It is imported in the process forked from.
     from dreambench.cli import main  # noqa: PLC0415
-    from dreambench.machine import child_process  # noqa: PLC0415
 
-    child_process.START_METHODS = ("fork", "fork")
     main(words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -290,9 +291,16 @@ def claim_subject(folder: Path, subject: str) -> Iterator[bool]:
         yield False
         return
     try:
+        os.utime(path)  # Who looks later can see that there was a claim.
         yield True
     finally:
         claim.release()
+
+
+def list_claims(folder: Path) -> dict[str, int]:
+    """Return when each subject of a run was last claimed, in nanoseconds."""
+    paths = sorted((folder / CLAIMS).glob("*.lock"))
+    return {path.name.removesuffix(".lock"): path.stat().st_mtime_ns for path in paths}
 
 
 def is_claimed(folder: Path, subject: str = "*") -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dreambench.artifacts.failures import describe_failures, group_failures, read_failures
-from dreambench.artifacts.image_set import ImageSet, load_chosen, plan_images
+from dreambench.artifacts.image_set import ImageSet, is_claimed, load_chosen, plan_images
 from dreambench.artifacts.manifest import RunManifest, read_manifest
 from dreambench.storage.sums import read_sums
 
@@ -36,11 +36,13 @@ def read_status(folder: Path, *, data_dir: Path | None = None) -> dict[str, Any]
     )
     n_trained = sum((folder / "train" / unit.subject).is_dir() for unit in plan.train)
     n_images = len(plan.images) - len(found.missing_images())
+    working = [subject.name for subject in subjects if is_claimed(folder, subject.name)]
     failed = describe_failures(group_failures(read_failures(folder)))
     return {
         **head,
         "trained": f"{n_trained} of {len(plan.train)}",
         "images": f"{n_images} of {len(plan.images)}",
+        **({"working on": working} if working else {}),
         **({"failed": failed} if failed else {}),
         **tail,
     }

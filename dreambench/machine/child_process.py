@@ -6,7 +6,6 @@ in them and each is there at once. Where a GPU is used, which no fork can, each 
 
 from __future__ import annotations
 
-import atexit
 import logging
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
@@ -97,7 +97,8 @@ class ChildProcess:
             self.process.start()
         theirs.close()
         self._is_asked = False
-        atexit.register(self.close)
+        # Before `multiprocessing` waits at the end of this one for those that it started.
+        self._at_exit = util.Finalize(None, self.close, exitpriority=1)
 
     @property
     def is_there(self) -> bool:
@@ -106,7 +107,7 @@ class ChildProcess:
 
     def close(self) -> None:
         """End it, whatever it does."""
-        atexit.unregister(self.close)
+        self._at_exit.cancel()
         self._pipe.close()
         # One that has nothing to do ends by itself, and tidies up.
         if not self._is_asked:

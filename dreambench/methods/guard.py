@@ -7,11 +7,12 @@ after each call, and nowhere else.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreambench.artifacts.image_set import CLAIMS, LOCK
+from dreambench.artifacts.device_time import FOLDER
+from dreambench.artifacts.image_set import CLAIMS, LOCK, list_claims
 from dreambench.artifacts.manifest import FILE_NAME
 from dreambench.errors import name_some
 from dreambench.storage.files import write_bytes
@@ -54,15 +55,16 @@ class Guard:
         """
         own = None if out_dir is None else out_dir.resolve()
         others = set(self._list_others())
+        claims = list_claims(self.run_dir)
         before = self._look(own)
         try:
             yield
         except Exception as error:
-            changed = self._undo(before, own, others)
+            changed = self._undo(before, own, others, claims)
             if changed:
                 error.add_note(f"It also wrote outside of its folder: {name_some(changed)}")
             raise
-        changed = self._undo(before, own, others)
+        changed = self._undo(before, own, others, claims)
         if changed:
             raise WriteOutsideError(
                 f"wrote outside of its folder: {name_some(changed)}; fit() writes into out_dir, "
@@ -85,13 +87,16 @@ class Guard:
                 found[path] = (about.st_size, about.st_mtime_ns)
         return found
 
-    def _undo(self, before: Seen, own: Path | None, others: set[str]) -> list[str]:
+    def _undo(
+        self, before: Seen, own: Path | None, others: set[str], claims: Mapping[str, int]
+    ) -> list[str]:
         """Take back what changed since; return names, in the run folder relative to it.
 
-        What belongs to `others`, who were at work before or are now, is left.
+        What belongs to `others` is left: those at work before, since (by their `claims`), or now.
         """
         after = self._look(own)
-        others = others | set(self._list_others())
+        now = list_claims(self.run_dir)
+        others = others | {name for name in now if now[name] != claims.get(name)}
         paths = sorted({*before, *after})
         changed = [
             path
@@ -115,8 +120,8 @@ class Guard:
         top, *rest = path.relative_to(self.run_dir).parts
         if top in (CLAIMS, LOCK):
             return True
-        if top == "failures" and rest:
-            return any(f"-{name}." in rest[0] for name in others)
+        if top in ("failures", FOLDER) and rest:
+            return any(f"{name}." in rest[0] for name in others)
         if top in ("images", "train") and rest:
             return rest[0].removesuffix(".part") in others
         # Who joins in notes a session.

@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from functools import partial
 
 from dreambench.artifacts.device_time import DeviceTime, add_device_time
+from dreambench.artifacts.failures import Stage
 from dreambench.artifacts.image_set import claim_subject, is_claimed, is_class_image
+from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError, read_message
 from dreambench.machine.devices import fixed_threads, free_memory
@@ -22,9 +24,12 @@ from dreambench.runs.generate import generate_subject
 from dreambench.runs.products import tidy_subject
 from dreambench.runs.run_folder import Run
 from dreambench.runs.train import train_subject
-from dreambench.runs.units import IMAGES, TRAINED, Unit, UnitResult
+from dreambench.runs.units import IMAGES, TRAINED, Unit, UnitResult, UnitStage
 from dreambench.runs.weights import drop_weights, is_kept
 from dreambench.storage.files import make_dir
+
+FAILING: dict[UnitStage, tuple[Stage, ...]] = {"train": ("fit",), "generate": ("load", "generate")}
+"""What may fail in each stage of a unit."""
 
 logger = logging.getLogger(__name__)
 
@@ -92,46 +97,51 @@ class Worker:
         if "train" not in unit.stages:
             unit.run.refuse_untrained([subject])
         failures = FailureLog(unit.run, subject)
-        made, trained, seconds = [], 0.0, 0.0
-        if "train" in unit.stages:
-            failures.forget("fit")
-        if "generate" in unit.stages:
-            failures.forget("load", "generate")
+        for stage in unit.stages:
+            failures.forget(*FAILING[stage])
+        started = time.monotonic()
+        made: list[ImageUnit] = []
         with fixed_threads(run.protocol.n_threads):
             if "train" in unit.stages:
-                if not run.is_trained(subject):
-                    started = time.monotonic()
-                    checkpoints = {k: one.make_absolute() for k, one in unit.checkpoints.items()}
-                    train_subject(
-                        run, self._get_method(unit), subject, failures=failures,
-                        calls=self._calls, checkpoints=checkpoints,
-                    )  # fmt: skip
-                    trained = time.monotonic() - started
-                if not failures.found:
-                    self._progress(TRAINED, 1, 1)
+                self._train(unit, run, failures)
+            trained = time.monotonic()
             if "generate" in unit.stages and not failures.found:
-                if missing := run.missing_of(subject):
-                    n_all = sum(one.subject == subject for one in run.plan.images)
-                    n_done = n_all - len(missing)
-                    started = time.monotonic()
-
-                    def tell(n_made: int) -> None:
-                        nonlocal n_done
-                        n_done += n_made
-                        self._progress(IMAGES, n_done, n_all)
-
-                    made = generate_subject(
-                        run, self._get_method(unit), subject, failures=failures,
-                        calls=self._calls, progress=tell,
-                    )  # fmt: skip
-                    seconds = time.monotonic() - started
-                self._drop_weights(unit)
-        if trained or seconds:
-            spent = DeviceTime(training_seconds=trained, generating_seconds=seconds)
-            add_device_time(run.folder, subject, spent)
+                made = self._generate(unit, run, failures)
+        ended = time.monotonic()
+        spent = DeviceTime(training_seconds=trained - started, generating_seconds=ended - trained)
+        add_device_time(run.folder, subject, spent)
+        if "generate" in unit.stages:
+            self._drop_weights(unit)
         return UnitResult(
             failures=failures.found, n_made=len(made),
-            n_class=sum(is_class_image(one) for one in made), generating_seconds=seconds,
+            n_class=sum(is_class_image(one) for one in made), generating_seconds=ended - trained,
+        )  # fmt: skip
+
+    def _train(self, unit: Unit, run: Run, failures: FailureLog) -> None:
+        if not run.is_trained(unit.subject):
+            checkpoints = {step: one.make_absolute() for step, one in unit.checkpoints.items()}
+            train_subject(
+                run, self._get_method(unit), unit.subject, failures=failures, calls=self._calls,
+                checkpoints=checkpoints,
+            )  # fmt: skip
+        if not failures.found:
+            self._progress(TRAINED, 1, 1)
+
+    def _generate(self, unit: Unit, run: Run, failures: FailureLog) -> list[ImageUnit]:
+        missing = run.missing_of(unit.subject)
+        if not missing:
+            return []
+        n_all = sum(one.subject == unit.subject for one in run.plan.images)
+        n_done = n_all - len(missing)
+
+        def tell(n_made: int) -> None:
+            nonlocal n_done
+            n_done += n_made
+            self._progress(IMAGES, n_done, n_all)
+
+        return generate_subject(
+            run, self._get_method(unit), unit.subject, failures=failures, calls=self._calls,
+            progress=tell,
         )  # fmt: skip
 
     def _drop_weights(self, unit: Unit) -> None:
