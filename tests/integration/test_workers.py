@@ -100,9 +100,7 @@ def test_two_workers_make_the_bits_of_one(tmp_path):
         assert "quick: images: 24 of 24" in done.stderr
         assert "class images of dog: 4 of 4" in done.stderr
         kept = (".png", ".safetensors", "losses.json", "scores.parquet")
-        made.append(
-            {k: v for k, v in tree(root).items() if k.endswith(kept) and "report" not in k}
-        )
+        made.append({k: v for k, v in tree(root).items() if k.endswith(kept) and "report" not in k})
     assert made[0] == made[1]
     assert len([name for name in made[0] if "class-images" in name]) == 3 * 16
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from dreambench.runs.units import Unit, UnitResult
 Storage = Literal["shared", "driver"]
 """Whether all nodes see the run folder, or all that is made goes to the driver through Ray."""
 BOARD_SECONDS = 0.5
+CONNECT_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +109,12 @@ def connect(address: str | None) -> dict[str, float]:
     ray = import_ray()
     if not ray.is_initialized():
         try:
+            _require_listener(address)
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR,
                 include_dashboard=False if address is None else None, configure_logging=False,
             )  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"there is no Ray cluster at {address or 'this machine'}: {error}",
                 hint="start one with: ray start --head; then --address auto or ray://HOST:10001",
@@ -119,6 +122,13 @@ def connect(address: str | None) -> dict[str, float]:
             ) from error
     found: dict[str, float] = ray.cluster_resources()
     return found
+
+
+def _require_listener(address: str | None) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 class RayPool(Pool):
