@@ -24,12 +24,25 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    StableUnCLIPImg2ImgPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
+    StableUnCLIPImageNormalizer,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -106,26 +119,53 @@ PARTS = {
 LIMIT_GB = 20
 
 
-def make_snapshot(folder: Path) -> None:
-    """Stable Diffusion 1.5 with random weights and mini's tokenizer, in the hub's layout."""
-    torch.manual_seed(0)
+def make_networks(name: str) -> dict[str, torch.nn.Module]:
+    """A base model's networks with random weights, by the names of a pipeline's parts."""
+    networks: dict[str, torch.nn.Module] = {
+        "unet": UNet2DConditionModel.from_config(UNETS[name]),
+        "vae": AutoencoderKL(**VAE, scaling_factor=0.13025 if name == "sdxl" else 0.18215),
+    }
+    for suffix, config in zip(("", "_2"), TEXTS[name], strict=False):
+        kind = CLIPTextModelWithProjection if "projection_dim" in config else CLIPTextModel
+        networks[f"text_encoder{suffix}"] = kind(CLIPTextConfig(**config))
+    if UNETS[name].get("class_embed_type"):
+        networks["image_encoder"] = CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_H))
+        networks["image_normalizer"] = StableUnCLIPImageNormalizer(IMAGE_H["projection_dim"])
+    return networks
+
+
+def make_pipeline(name: str, networks: dict[str, torch.nn.Module]) -> Any:
+    """A pipeline of networks, with mini's tokenizer."""
     tokenizer = CLIPTokenizer.from_pretrained(
         BASE_MODELS["mini"].location, subfolder="tokenizer", model_max_length=77
     )
-    scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
-        steps_offset=1,
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+        clip_sample=False, set_alpha_to_one=False,
     )  # fmt: skip
-    StableDiffusionPipeline(
-        vae=AutoencoderKL(**VAE),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_S)),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_config(UNETS["sd15"]),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
+    parts: dict[str, Any] = {"tokenizer": tokenizer, "scheduler": scheduler}
+    if "image_encoder" in networks:
+        return StableUnCLIPImg2ImgPipeline(
+            **networks, **parts, feature_extractor=CLIPImageProcessor(),
+            image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        )  # fmt: skip
+    if "text_encoder_2" in networks:
+        return StableDiffusionXLPipeline(
+            **networks, **parts, tokenizer_2=tokenizer, add_watermarker=False
+        )
+    return StableDiffusionPipeline(
+        **networks, **parts, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)
+    )  # fmt: skip
+
+
+def make_snapshot(folder: Path, name: str = "sd15", *, device: str = "cpu") -> None:
+    """A base model with random weights in the hub's layout; they are drawn on `device`."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        networks = make_networks(name)
+    # In one file a network, as the hub has them.
+    make_pipeline(name, networks).save_pretrained(folder, max_shard_size="20GB")
 
 
 def run_part(recipe_name: str, base: BaseModel, work_dir: Path) -> dict[str, float]:
@@ -234,16 +274,14 @@ def make_page(found: dict[str, dict[str, float]]) -> str:
 def count(name: str) -> dict[str, int]:
     """Parameters, and bytes of activations of one image in a training step in fp32."""
     with FakeTensorMode():
-        unet = UNet2DConditionModel.from_config(UNETS[name])
-        texts = [
-            (CLIPTextModelWithProjection if "projection_dim" in config else CLIPTextModel)(
-                CLIPTextConfig(**config)
-            )
-            for config in TEXTS.get(name, [])
-        ]
-        others: list[torch.nn.Module] = [AutoencoderKL(**VAE), *texts] if texts else []
-        if UNETS[name].get("class_embed_type"):
-            others.append(CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_H)))
+        if name in TEXTS:
+            networks = make_networks(name)
+        else:
+            networks = {"unet": UNet2DConditionModel.from_config(UNETS[name])}
+    unet = networks.pop("unet")
+    networks.pop("image_normalizer", None)
+    texts = [network for part, network in networks.items() if part.startswith("text_encoder")]
+    others = list(networks.values())
     layers = [
         module
         for key, module in unet.named_modules()
@@ -302,12 +340,13 @@ def main() -> None:
     parser.add_argument("--count", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.count:
         for name in UNETS:
             print(name, json.dumps(count(name)), flush=True)
     elif args.part == "snapshot":
-        make_snapshot(args.base)
+        make_snapshot(args.base, args.base.name, device=args.device)
     elif args.part:
         base = BaseModel("sd15", str(args.base))
         print(json.dumps(run_part(args.part, base, args.base.parent)))
