@@ -164,6 +164,7 @@ BASE_MODELS = {
             size_px=768,
             n_denoiser_parameters=870_173_124,
             n_other_parameters=1_056_118_503,
+            n_text_parameters=340_387_840,
             n_lora_parameters_per_rank=207_488,
             n_cross_attention_parameters=25_559_040,
             text_width=1024,

@@ -89,8 +89,8 @@ def make_estimate(
     )
 
 
-# What autocast keeps: activations in half the bytes, and a copy of each weight of the UNet in two.
-AUTOCAST_SHARE, AUTOCAST_WEIGHT_BYTES = 0.5, 2
+# Of the activations in fp32, what autocast keeps.
+AUTOCAST_SHARE = 0.5
 # Libraries, CUDA's context, and what an allocator rounds up.
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
@@ -102,20 +102,23 @@ def estimate_memory(
 
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
-    whole of it for Stable Diffusion 1.5 as well).
+    whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of text encoders
+    are held in it, and what is trained in both.
     """
-    weights = 4 * (
+    n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )
+    weights, master = 4 * n_weights, 0
+    if precision == "bf16":
+        weights, master = 2 * (n_weights + base_model.n_text_parameters), 4
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8
-        state = work.trained_parameters * (4 + optimizer)
+        state = work.trained_parameters * (master + 4 + optimizer)
     per_image = base_model.activation_bytes
     if getattr(settings, "gradient_checkpointing", False):
         per_image = base_model.checkpointed_bytes
     activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
-        weights += AUTOCAST_WEIGHT_BYTES * base_model.n_denoiser_parameters
     return round((weights + state + activations) * SLACK + RUNTIME_BYTES)
