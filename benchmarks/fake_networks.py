@@ -1,27 +1,35 @@
 """Base models of real size on tensors without content, which have shapes, dtypes and bytes alone.
 
-dreambench's own loading, training step and drawing run on them, on a CPU or on a GPU that is not
-there. What leaves the tensors as numbers (pixels, losses, times, files of weights) is made up.
+dreambench's own methods load, train and draw with them, on a CPU or on a GPU that is not there.
+What would leave the tensors as numbers is made up: pixels, losses, times, files of weights. Autograd
+asks CUDA itself for its devices, so that a GPU that is not there trains forward passes alone.
 """
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
+from diffusers.image_processor import VaeImageProcessor
 from full_size import make_networks, make_pipeline
+from peft import LoraConfig
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
-from dreambench.methods.finetuning import custom_diffusion, dreambooth, new_word, training
+from dreambench.methods.finetuning import class_images, dreambooth, training
+from dreambench.machine.devices import describe_compute
+
+RANK = 4
 
 
 class Held(TorchDispatchMode):
@@ -33,7 +41,11 @@ class Held(TorchDispatchMode):
         self.peak: Counter[str] = Counter()
         self._sizes: dict[int, tuple[str, int]] = {}
 
-    def see(self, tensor: Tensor) -> None:
+    def reset_peak(self) -> None:
+        """Begin anew with what is held now."""
+        self.peak = Counter(self.now)
+
+    def _see(self, tensor: Tensor) -> None:
         """Count a tensor's memory, once for all its views."""
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -45,10 +57,6 @@ class Held(TorchDispatchMode):
         self.peak[device] = max(self.peak[device], self.now[device])
         weakref.finalize(storage, self._forget, key)
 
-    def reset_peak(self) -> None:
-        """Begin anew with what is held now."""
-        self.peak = Counter(self.now)
-
     def _forget(self, key: int) -> None:
         device, size = self._sizes.pop(key)
         self.now[device] -= size
@@ -56,51 +64,123 @@ class Held(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, _types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        found = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and function.namespace == "aten":
+            # Composite functions come whole in it, and a fake one would ask the device.
+            with self:
+                found = function.decompose(*args, **kwargs)
+            if found is not NotImplemented:
+                return found
+        found = function(*args, **kwargs)
         for value in tree_leaves(found):
             if isinstance(value, Tensor):
-                self.see(value)
+                self._see(value)
         return found
 
 
-def load_fake_networks(
-    _: type, model: BaseModel, *, names: Any = None
-) -> dict[str, nn.Module]:
-    """In the place of `LoadedModel.load_networks`."""
-    found = make_networks(model.name)
-    return {name: network for name, network in found.items() if names is None or name in names}
+def _apply(module: nn.Module, function: Any, recurse: bool = True) -> nn.Module:
+    """`Module._apply` with new parameters, since fake ones cannot change their dtype or device."""
+    for child in module.children() if recurse else ():
+        _apply(child, function)
+    for key, value in module._parameters.items():
+        if value is not None:
+            with torch.no_grad():
+                module._parameters[key] = nn.Parameter(function(value), value.requires_grad)
+    for key, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[key] = function(buffer)
+    return module
 
 
-def load_fake_pipeline(
-    cls: type[LoadedModel], model: BaseModel, *, device: torch.device, rounded: bool = False
-) -> Any:
-    """In the place of `LoadedModel.load_pipeline`."""
-    pipeline = make_pipeline(model.name, cls.load_networks(model))
-    pipeline.set_progress_bar_config(disable=True)
-    if rounded:
-        cls._round(pipeline)
-    # The scheduler's times and the pixels are numbers, which no tensor here has.
-    scheduler, processor = pipeline.scheduler, pipeline.image_processor
-    processor.postprocess = lambda image, **_: np.zeros(
-        (len(image), *image.shape[2:], image.shape[1]), np.float32
-    )
-    del scheduler
-    return pipeline.to(device)
+def _set_timesteps(scheduler: DDIMScheduler, n_steps: int, **_: Any) -> None:
+    """Times as Python's numbers."""
+    with unset_fake_temporarily():
+        _SET_TIMESTEPS(scheduler, n_steps)
+        scheduler.timesteps = scheduler.timesteps.tolist()
 
 
-def make_fake_scheduler(make: Any) -> Any:
-    """A family's scheduler whose times are Python's numbers."""
+def _postprocess(_: VaeImageProcessor, image: Tensor, **__: Any) -> np.ndarray:
+    """Pixels that nobody drew."""
+    return np.zeros((len(image), *image.shape[2:], image.shape[1]), np.float32)
 
-    def make_scheduler(pipeline: Any, sampler: Any) -> Any:
-        made = make(pipeline, sampler)
-        with no_fakes():
-            made.set_timesteps(sampler.n_steps)
-        times = made.timesteps.tolist()
 
-        def set_timesteps(*_: Any, **__: Any) -> None:
-            made.timesteps = times
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, **_: Any,
+) -> Tensor:  # fmt: skip
+    """Attention that keeps no maps, as a GPU has it; one that is not there would get the plain one."""
+    found: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale
+    )[0]
+    return found
 
-        made.set_timesteps = set_timesteps
-        return made
 
-    return make_scheduler
+def _read_losses(
+    unread: Sequence[Mapping[str, Tensor]], _: str, *, n_before: int
+) -> list[dict[str, float]]:
+    return [dict.fromkeys(losses, 0.0) for losses in unread]
+
+
+def _load_lora(_: LoadedModel, __: Path, networks: Mapping[str, nn.Module]) -> None:
+    for name, network in networks.items():
+        layers = _.adapted_layers(name)
+        network.add_adapter(  # type: ignore[operator]
+            LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers)
+        )
+
+
+_SET_TIMESTEPS = DDIMScheduler.set_timesteps
+
+
+@contextmanager
+def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
+    """Within it, base models have no content; yields what counts their bytes.
+
+    `name` is the base model whose networks are made, None for the one that is asked for.
+    """
+    held, stack = Held(), ExitStack()
+
+    def load_networks(
+        _: type[LoadedModel], model: BaseModel, *, names: Any = None
+    ) -> dict[str, nn.Module]:
+        with torch.device(device):
+            found = make_networks(name or model.name)
+        return {key: network for key, network in found.items() if names is None or key in names}
+
+    def load_pipeline(
+        cls: type[LoadedModel], model: BaseModel, *, device: torch.device, rounded: bool = False
+    ) -> Any:
+        pipeline = make_pipeline(name or model.name, cls.load_networks(model))
+        pipeline.set_progress_bar_config(disable=True)
+        if rounded:
+            cls._round(pipeline)
+        return pipeline
+
+    changes: list[tuple[Any, str, Any]] = [
+        (nn.Module, "_apply", _apply),
+        (DDIMScheduler, "set_timesteps", _set_timesteps),
+        (VaeImageProcessor, "postprocess", _postprocess),
+        (LoadedModel, "load_networks", classmethod(load_networks)),
+        (LoadedModel, "load_pipeline", classmethod(load_pipeline)),
+        (LoadedModel, "save_lora", lambda *_: None),
+        (LoadedModel, "load_lora", _load_lora),
+        (training, "_read_losses", _read_losses),
+        (dreambooth, "save", lambda *_, **__: b""),
+        (dreambooth, "load_trained", lambda _, own, **__: dict(own)),
+        (dreambooth, "keep_weights", lambda module, _: module.state_dict),
+    ]
+    if device != "cpu":
+        changes += [
+            (Tensor, "backward", lambda *_, **__: None),
+            (nn.functional, "scaled_dot_product_attention", _attend),
+            # Autocast is switched off where there is no GPU.
+            (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+            (torch.cuda, "is_bf16_supported", lambda: True),
+            (class_images, "describe_compute", lambda _: describe_compute("cpu")),
+        ]
+    with stack:
+        for owner, key, value in changes:
+            stack.enter_context(mock.patch.object(owner, key, value))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(held)
+        yield held

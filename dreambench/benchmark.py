@@ -220,6 +220,7 @@ def plan_work(
             # Checkpoints are left by the training to the last of them.
             estimate = make_estimate(
                 protocol, recipe, base_model, subjects, replicates=options.replicates,
+                precision=options.precision,  # type: ignore[arg-type]
                 is_checkpoint=index < len(every) - 1,
             )  # fmt: skip
             found.append((recipe, estimate))

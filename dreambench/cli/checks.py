@@ -69,7 +69,7 @@ def plan(
     options = RunOptions(
         methods=split(method), alongside=(), protocol=protocol, settings=parse_changes(changes),
         base_model=base_model, replicates=replicates, checkpoints=parse_steps(checkpoints),
-        data_dir=data_dir,
+        precision=precision, data_dir=data_dir,
     )  # fmt: skip
     # Another machine's device may be asked for: its speed is then not known here.
     device = pick_device(device) if device == "auto" else device
@@ -98,7 +98,7 @@ def plan(
         print_json(contents[0] if len(contents) == 1 else contents)
         return
     for (recipe, estimate), row in zip(found, contents, strict=True):
-        _print_estimate(recipe, loaded, base, estimate, row["downloads"], row["hours"])
+        _print_estimate(recipe, loaded, base, estimate, row["downloads"], row["hours"], precision)
         for line in [*map(str, cuts[recipe.name]), *notes[recipe.name]]:
             say(f"  {'note':16} {line}")
 
@@ -124,7 +124,7 @@ def _read_words(
 
 def _print_estimate(
     recipe: Recipe, loaded: Protocol, base: BaseModel, found: Estimate,
-    downloads: dict[str, int], hours: dict[str, float | None],
+    downloads: dict[str, int], hours: dict[str, float | None], precision: str,
 ) -> None:  # fmt: skip
     say(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
     say(
@@ -137,6 +137,7 @@ def _print_estimate(
         ("denoising", f"{found.n_network_calls:,} network calls on one image"),
         ("disk", f"{found.n_bytes / 1e9:.1f} GB: images {found.image_bytes / 1e9:.1f}, "
                  f"tuned weights {found.weight_bytes / 1e9:.1f}"),
+        ("memory", f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"),
     ]  # fmt: skip
     for name, text in lines:
         say(f"  {name:16} {text}")

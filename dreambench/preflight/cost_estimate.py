@@ -22,7 +22,8 @@ PNG_BYTES_PER_PIXEL = 1.8
 class Estimate:
     """Counts for one baseline on one protocol.
 
-    `downloads` are weights of the method's own that are not on this machine, with their bytes.
+    `memory_bytes` are those of the device at the peak (`estimate_memory`); `downloads` are weights
+    of the method's own that are not on this machine, with their bytes.
     """
 
     n_subjects: int
@@ -35,6 +36,7 @@ class Estimate:
     n_network_calls: int
     image_bytes: int
     weight_bytes: int
+    memory_bytes: int
     downloads: dict[str, int]
 
     @property
@@ -49,6 +51,7 @@ def make_estimate(
     base_model: BaseModel,
     subjects: Sequence[Subject],
     *,
+    precision: Precision = "fp32",
     replicates: int = 1,
     is_checkpoint: bool = False,
 ) -> Estimate:
@@ -61,6 +64,10 @@ def make_estimate(
     """
     settings = read_settings(recipe, base_model.name)
     work = find_class(recipe).count_work(settings, base_model)
+    memory = 0
+    if work.samples or work.trained_parameters:
+        size_px = protocol.sampler.at_size(base_model.size_px).size_px
+        memory = estimate_memory(settings, work, base_model, size_px=size_px, precision=precision)
     n_runs = replicates if find_class(recipe).tunes else 1
     if is_checkpoint:
         work = replace(work, optimizer_steps=0, class_images=0)
@@ -85,12 +92,14 @@ def make_estimate(
             (len(units) * n_runs + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL
         ),
         weight_bytes=work.saved_bytes * len(subjects) * n_runs,
+        memory_bytes=memory,
         downloads=dict(work.missing),
     )
 
 
-# Of the activations in fp32, what autocast keeps.
-AUTOCAST_SHARE = 0.5
+# Of the activations in fp32, what autocast keeps: norms compute in fp32 (up to .67 of them, by
+# `benchmarks/full_size.py --fake`).
+AUTOCAST_SHARE = 0.7
 # Libraries, CUDA's context, and what an allocator rounds up.
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
