@@ -1,10 +1,12 @@
 """Base models of real size on tensors without content, which have shapes, dtypes and bytes alone.
 
 dreambench's own methods load, train and draw with them, on a CPU or on a GPU that is not there.
-What would leave the tensors as numbers is made up: pixels, losses, times, files of weights. Autograd
-asks CUDA itself for its devices, so that a GPU that is not there trains forward passes alone.
+What would leave the tensors as numbers is made up: pixels, losses, times, files of weights. A
+backward pass asks CUDA itself for its devices, so that a GPU that is not there does forward passes
+alone.
 """
 
+import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +27,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
-from dreambench.methods.finetuning import class_images, dreambooth, training
+from dreambench.base_models.registry import BASE_MODELS, BaseModel
+from dreambench.config.protocol import load_protocol
+from dreambench.config.recipe import load_recipe
+from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.machine.devices import describe_compute
+from dreambench.methods.base import Context
+from dreambench.methods.finetuning import class_images, dreambooth, training
+from dreambench.methods.registry import find_method, read_settings
+from dreambench.preflight.cost_estimate import estimate_memory
+from dreambench.progress import no_progress
+from dreambench.runs.pipeline import Pipeline
+from dreambench.runs.run_folder import Request, open_run, plan_run
 
 RANK = 4
+# Ten ways to hold a base model, of the methods that work without numbers.
+TEN = (
+    "class-only", "dreambooth", "dreambooth-lora", "dreambooth-no-prior", "dreambooth-3-photos",
+    "dreambooth-no-noun", "dreambooth-wrong-noun", "dreambooth-text-encoder", "dreambooth-1-photo",
+    "dreambooth-2-photos",
+)  # fmt: skip
 
 
 class Held(TorchDispatchMode):
@@ -108,7 +125,7 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, **_: Any,
 ) -> Tensor:  # fmt: skip
-    """Attention that keeps no maps, as a GPU has it; one that is not there would get the plain one."""
+    """Attention as GPUs have it, without maps; one that is not there would get the plain kind."""
     found: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale
     )[0]
@@ -121,9 +138,9 @@ def _read_losses(
     return [dict.fromkeys(losses, 0.0) for losses in unread]
 
 
-def _load_lora(_: LoadedModel, __: Path, networks: Mapping[str, nn.Module]) -> None:
+def _load_lora(model: LoadedModel, _: Path, networks: Mapping[str, nn.Module]) -> None:
     for name, network in networks.items():
-        layers = _.adapted_layers(name)
+        layers = model.adapted_layers(name)
         network.add_adapter(  # type: ignore[operator]
             LoraConfig(r=RANK, lora_alpha=RANK, target_modules=layers)
         )
@@ -184,3 +201,106 @@ def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(held)
         yield held
+
+
+# ------------------------------------------------------------------------------------- measurements
+
+
+def list_dtypes(model: LoadedModel) -> dict[str, list[str]]:
+    """The dtypes of weights that train and of those that do not, by network."""
+    found: dict[str, set[str]] = {}
+    for name, part in model.pipeline.components.items():
+        if isinstance(part, nn.Module):
+            for weight in part.parameters():
+                key = f"{name}, {'trained' if weight.requires_grad else 'frozen'}"
+                found.setdefault(key, set()).add(str(weight.dtype).removeprefix("torch."))
+    return {key: sorted(dtypes) for key, dtypes in found.items()}
+
+
+def measure_method(
+    base_name: str, recipe_name: str, *, precision: Any, device: str, n_steps: int = 2
+) -> dict[str, Any]:
+    """Bytes that a device holds while a method trains on a subject, and while it draws an image.
+
+    A recipe of a method that does not train is drawn with alone. On a GPU that is not there a step
+    ends before its backward pass.
+    """
+    base, recipe = BASE_MODELS[base_name], load_recipe(recipe_name)
+    method_class = find_method(recipe.method)
+    sampler = load_protocol("dreambench").sampler.at_size(base.size_px)
+    settings = read_settings(recipe, base.name)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, fake_networks(device) as held:
+        context = Context(
+            base_model=base, sampler=sampler.model_copy(update={"n_steps": 1}), device=device,
+            precision=precision, batch_size=1, cache_dir=Path(folder) / "cache",
+            progress=no_progress,
+        )  # fmt: skip
+        used = settings
+        if method_class.tunes:
+            n_steps = n_steps if device == "cpu" else 1
+            used = settings.model_copy(update={"n_steps": n_steps, "n_class_images": 1})
+        method: Any = method_class(used, context)
+        found["held_bytes"] = held.now[device]
+        (subject,) = load_subjects(find_dataset("mini"), names=["dog"])
+
+        def compute_losses(*words: Any) -> dict[str, Tensor]:
+            held.reset_peak()
+            losses = _COMPUTE_LOSSES(*words)
+            found["forward_bytes"] = held.peak[device]
+            found["dtypes"] = list_dtypes(method.model)
+            return losses
+
+        if method_class.tunes:
+            with mock.patch.object(training, "compute_losses", compute_losses):
+                method.fit(subject, Path(folder), seed=0)
+            found["step_bytes"] = held.peak[device]
+        generator = method.load(subject, Path(folder))
+        held.reset_peak()
+        (image,) = generator.generate(["a {subject}"], [0])
+        found |= {"draw_bytes": held.peak[device], "size_px": image.width}
+    work = method_class.count_work(settings, base)
+    found["estimated_bytes"] = estimate_memory(
+        settings, work, base, size_px=sampler.size_px, precision=precision
+    )
+    return found
+
+
+_COMPUTE_LOSSES = training.compute_losses
+
+
+def hold_ten(folder: Path) -> list[dict[str, int]]:
+    """Bytes held and peak of one method after another, each through a run's whole pipeline.
+
+    Runs are mini's, cut to one image and one step, with the networks of Stable Diffusion 1.5.
+    """
+    whole = load_protocol("mini")
+    protocol = whole.narrow([whole.prompts[0].id]).model_copy(
+        update={
+            "sampler": whole.sampler.model_copy(update={"n_steps": 1}),
+            "prior": whole.prior.model_copy(update={"n_images": 1}),
+            "n_images_per_prompt": 1,
+        }
+    )
+    recipes = [load_recipe(name) for name in TEN]
+    for recipe in recipes:
+        table = recipe.tables["mini"]
+        short = {"n_steps": 1, "batch_size": 1, "n_class_images": 1}
+        recipe.tables["mini"] = table | {key: n for key, n in short.items() if table.get(key)}
+    rows = []
+    with fake_networks("cpu", name="sd15") as held:
+        for recipe in recipes:
+            request = Request(
+                protocol=protocol, recipe=recipe, subjects=("dog",), base_model="mini",
+                device="cpu", precision="fp32", batch_size=2, encoders={},
+            )  # fmt: skip
+            held.reset_peak()
+            pipeline = Pipeline(
+                open_run(plan_run(folder / recipe.name, request)), cache_dir=folder / "cache",
+                progress=no_progress,
+            )  # fmt: skip
+            pipeline.make_images()
+            if pipeline.failures.found or pipeline.run.missing_images():
+                raise SystemExit(f"{recipe.name}: {pipeline.failures.found}")
+            rows.append({"held_bytes": held.now["cpu"], "peak_bytes": held.peak["cpu"]})
+    return rows

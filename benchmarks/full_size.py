@@ -9,6 +9,11 @@ two denoising steps. Prints peak memory and seconds, and from them and the step 
 `dreambench plan --method dreambooth --protocol dreambench` expects. Random weights take the time
 and the memory of real ones.
 
+    python benchmarks/full_size.py --fake [--out reports/benchmarks/full-size-memory]
+
+Runs the methods on tensors without content, which take no memory: what a step of training and an
+image hold on each base model, beside the estimate, and what ten methods leave behind.
+
     python benchmarks/full_size.py --count
 
 Counts, on tensors without content, the parameters and the activations of a training step for each
@@ -334,10 +339,70 @@ def _trace_step(name: str, *, checkpointing: bool) -> int:
     return int(sum(size for kind, size in peak.items() if str(kind).endswith(("ACT", "TEMP"))))
 
 
+FAKES = [
+    *((base, recipe, precision) for base in ("sd15", "sd21", "sdxl")
+      for recipe in ("dreambooth", "dreambooth-lora") for precision in ("fp32", "bf16")),
+    *(("sd21-unclip", "image-variation", precision) for precision in ("fp32", "bf16")),
+]  # fmt: skip
+FAKE_HEADS = (
+    "base model, method, precision", "loaded, GB", "peak of a step, GB",
+    "its forward pass on a GPU, GB", "peak of an image, GB", "on a GPU, GB",
+    "`dreambench plan` says, GB",
+)  # fmt: skip
+FAKE_PAGE = """# What full size holds, counted without it
+
+Made by `python benchmarks/full_size.py --fake --out reports/benchmarks/full-size-memory` on tensors
+without content (torch's FakeTensorMode): dreambench's own methods with their recipes, a subject's
+training and an image of the base model's size. A step on a GPU ends before its backward pass, which
+asks for a real GPU; none has run it. dtypes of weights are in
+[full-size-memory.json](full-size-memory.json).
+
+{rows}
+
+Ten methods one after another through `Pipeline.make_images`, with the networks of Stable Diffusion
+1.5 at mini's 64 px:
+
+| method | peak, GB | held afterwards, GB |
+|:--|--:|--:|
+{ten}
+"""
+
+
+def measure_fakes(out: Path) -> None:
+    """Bytes on tensors without content."""
+    import fake_networks  # noqa: PLC0415  (imports this file)
+
+    found, rows = {}, [f"| {' | '.join(FAKE_HEADS)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    for base, recipe, precision in FAKES:
+        name = f"{base}, {recipe}, {precision}"
+        one = found[name] = {
+            device: fake_networks.measure_method(base, recipe, precision=precision, device=device)
+            for device in ("cpu", "cuda")
+        }
+        print(name, one, flush=True)
+        values = [
+            one["cpu"]["held_bytes"], one["cpu"].get("step_bytes"),
+            one["cuda"].get("forward_bytes"), one["cpu"]["draw_bytes"], one["cuda"]["draw_bytes"],
+            one["cpu"]["estimated_bytes"],
+        ]  # fmt: skip
+        cells = ["-" if value is None else f"{value / 1e9:.1f}" for value in values]
+        rows.append(f"| {' | '.join([name, *cells])} |")
+    with tempfile.TemporaryDirectory() as folder:
+        held = fake_networks.hold_ten(Path(folder))
+    ten = [
+        f"| {name} | {row['peak_bytes'] / 1e9:.1f} | {row['held_bytes'] / 1e9:.1f} |"
+        for name, row in zip(fake_networks.TEN, held, strict=True)
+    ]
+    write_json(out.with_suffix(".json"), {"methods": found, "ten": held})
+    page = FAKE_PAGE.format(rows="\n".join(rows), ten="\n".join(ten))
+    write_bytes(out.with_suffix(".md"), page.encode())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("reports/benchmarks/full-size"))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--count", action="store_true")
+    parser.add_argument("--fake", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
@@ -345,13 +410,15 @@ def main() -> None:
     if args.count:
         for name in UNETS:
             print(name, json.dumps(count(name)), flush=True)
+    elif args.fake:
+        measure_fakes(args.out or Path("reports/benchmarks/full-size-memory"))
     elif args.part == "snapshot":
         make_snapshot(args.base, args.base.name, device=args.device)
     elif args.part:
         base = BaseModel("sd15", str(args.base))
         print(json.dumps(run_part(args.part, base, args.base.parent)))
     else:
-        measure(args.out)
+        measure(args.out or Path("reports/benchmarks/full-size"))
 
 
 if __name__ == "__main__":

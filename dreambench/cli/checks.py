@@ -137,7 +137,8 @@ def _print_estimate(
         ("denoising", f"{found.n_network_calls:,} network calls on one image"),
         ("disk", f"{found.n_bytes / 1e9:.1f} GB: images {found.image_bytes / 1e9:.1f}, "
                  f"tuned weights {found.weight_bytes / 1e9:.1f}"),
-        ("memory", f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"),
+        ("memory", f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"
+                   if found.memory_bytes else "no network"),
     ]  # fmt: skip
     for name, text in lines:
         say(f"  {name:16} {text}")

@@ -18,7 +18,7 @@ STEPS = 3
 CASES = [
     ("other", "dreambooth"), ("xl", "dreambooth-text-encoder"), ("other", "dreambooth-lora"),
     ("xl", "textual-inversion"), ("other", "custom-diffusion"), ("xl", "sdedit"),
-    ("other", "inpainting"), ("other", "ddim-inversion"),
+    ("other", "ddim-inversion"),
 ]  # fmt: skip
 
 
