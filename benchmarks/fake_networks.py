@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, StableUnCLIPImg2ImgPipeline
 from diffusers.image_processor import VaeImageProcessor
 from full_size import make_networks, make_pipeline
 from peft import LoraConfig
@@ -132,6 +132,13 @@ def _attend(
     return found
 
 
+def _keep_embeddings(
+    _: StableUnCLIPImg2ImgPipeline, image_embeds: Tensor, *__: Any, **___: Any
+) -> Tensor:
+    """An image's embedding without noise, whose level is a number, and in place of the level."""
+    return torch.cat([image_embeds, image_embeds], 1)
+
+
 def _read_losses(
     unread: Sequence[Mapping[str, Tensor]], _: str, *, n_before: int
 ) -> list[dict[str, float]]:
@@ -177,6 +184,7 @@ def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
         (nn.Module, "_apply", _apply),
         (DDIMScheduler, "set_timesteps", _set_timesteps),
         (VaeImageProcessor, "postprocess", _postprocess),
+        (StableUnCLIPImg2ImgPipeline, "noise_image_embeddings", _keep_embeddings),
         (LoadedModel, "load_networks", classmethod(load_networks)),
         (LoadedModel, "load_pipeline", classmethod(load_pipeline)),
         (LoadedModel, "save_lora", lambda *_: None),

@@ -454,7 +454,7 @@ Counted in the real networks, a subject:
 | latents and texts once | always | encoded before the first step (texts unless they are tuned) |
 | class images once | always | for each noun, base model and sampler, in the cache, for all runs |
 | one load | always | for all subjects; weights are put back between them |
-| `--precision bf16` | command | autocast: activations take half; weights and sums stay fp32 |
+| `--precision bf16` | command, protocol | frozen networks and drawing; what trains stays fp32 |
 | `--batch-size` | command | images drawn together; halved by itself when memory runs out |
 | `gradient_checkpointing = true` | recipe | SD 1.5's activations: {activations} GB an image |
 | `optimizer = "adamw-8bit"` | recipe | a quarter of the optimizer's memory; needs bitsandbytes |

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dreambench.base_models.folder import check_folder
-from dreambench.base_models.registry import PARTS, BaseModel, Precision
+from dreambench.base_models.registry import PARTS, BaseModel
 from dreambench.base_models.weights import check_loading, check_state, read_trained
-from dreambench.config.sampler import Sampler
+from dreambench.config.sampler import Precision, Sampler
 from dreambench.errors import UserError, raise_if_disk
 
 LORA_FILE = "pytorch_lora_weights.safetensors"

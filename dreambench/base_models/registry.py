@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
 from dreambench.base_models.folder import check_folder
-from dreambench.config.sampler import Sampler
+from dreambench.config.sampler import Precision, Sampler
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
@@ -24,7 +24,6 @@ from dreambench.storage.shipped import PACKAGE_DIR
 if TYPE_CHECKING:
     from dreambench.base_models.base import LoadedModel
 
-Precision = Literal["fp32", "bf16"]
 Family = Literal["stable-diffusion", "sdxl", "unclip"]
 
 FAMILIES: dict[Family, str] = {

@@ -31,9 +31,9 @@ from dreambench.base_models.base import (
     not_here,
     only_errors,
 )
-from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
-from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
+from dreambench.config.sampler import SCHEDULER_OPTIONS, Precision, Sampler
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:

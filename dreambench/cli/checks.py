@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dreambench.base_models.registry import BaseModel
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
+    from dreambench.config.sampler import Precision
     from dreambench.datasets.subjects import Subject
     from dreambench.encoders.spec import AnyEncoderSpec, SegmenterSpec
     from dreambench.preflight.cost_estimate import Estimate
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", show_default=True, help="Whose speed to look up: auto, cpu, cuda."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), help="By default what a run would take."
+)
 @replicates_option
 @checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -52,8 +55,8 @@ if TYPE_CHECKING:
 @user_errors
 def plan(
     method: str, changes: tuple[str, ...], protocol: str | None, base_model: str | None,
-    device: str, precision: str, replicates: int, checkpoints: str | None, as_json: bool,
-    data_dir: Path | None,
+    device: str, precision: Precision | None, replicates: int, checkpoints: str | None,
+    as_json: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will take, before anything starts."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
@@ -64,16 +67,18 @@ def plan(
     )
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
-    from dreambench.machine.devices import pick_device  # noqa: PLC0415
+    from dreambench.machine.devices import pick_device, pick_precision  # noqa: PLC0415
 
     options = RunOptions(
         methods=split(method), alongside=(), protocol=protocol, settings=parse_changes(changes),
         base_model=base_model, replicates=replicates, checkpoints=parse_steps(checkpoints),
-        precision=precision, data_dir=data_dir,
+        data_dir=data_dir,
     )  # fmt: skip
     # Another machine's device may be asked for: its speed is then not known here.
     device = pick_device(device) if device == "auto" else device
     loaded = choose_protocol(options)
+    precision = pick_precision(precision, protocols=loaded.precision, device=device)
+    options = replace(options, precision=precision)
     base = find_base_model(base_model or loaded.base_model)
     found = plan_work(options, loaded, base)
     subjects = list_subjects(

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dreambench.artifacts.plan import make_plan
-from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.base_models.registry import BaseModel
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.config.recipe import Recipe
+from dreambench.config.sampler import Precision
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Settings, Work
 from dreambench.methods.registry import find_class, read_settings
@@ -100,6 +101,8 @@ def make_estimate(
 # Of the activations in fp32, what autocast keeps: norms compute in fp32 (up to .67 of them, by
 # `benchmarks/full_size.py --fake`).
 AUTOCAST_SHARE = 0.7
+# The autoencoder's last layers, which take the most memory of all drawing; by the same count.
+DECODING_BYTES_PER_PIXEL = 3_100
 # Libraries, CUDA's context, and what an allocator rounds up.
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
@@ -107,7 +110,7 @@ RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 def estimate_memory(
     settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
 ) -> int:
-    """Bytes of memory that tuning needs at its peak, or drawing where nothing is tuned.
+    """Bytes of memory that tuning needs at its peak, or drawing an image where that is more.
 
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
@@ -130,4 +133,6 @@ def estimate_memory(
     activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
-    return round((weights + state + activations) * SLACK + RUNTIME_BYTES)
+    tuning = state + activations
+    drawing = DECODING_BYTES_PER_PIXEL * size_px**2 if work.samples else 0
+    return round((weights + max(tuning, drawing)) * SLACK + RUNTIME_BYTES)
