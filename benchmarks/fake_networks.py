@@ -37,8 +37,10 @@ from dreambench.methods.finetuning import class_images, dreambooth, training
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.preflight.cost_estimate import estimate_memory
 from dreambench.progress import no_progress
-from dreambench.runs.pipeline import Pipeline
+from dreambench.runs.executors.local import Here
+from dreambench.runs.pipeline import Pipeline, work_through
 from dreambench.runs.run_folder import Request, open_run, plan_run
+from dreambench.runs.units import Terms
 
 RANK = 4
 # Ten ways to hold a base model, of the methods that work without numbers.
@@ -278,7 +280,7 @@ _COMPUTE_LOSSES = training.compute_losses
 
 
 def hold_ten(folder: Path) -> list[dict[str, int]]:
-    """Bytes held and peak of one method after another, each through a run's whole pipeline.
+    """Bytes held and peak of one method after another, as a worker of a run does them.
 
     Runs are mini's, cut to one image and one step, with the networks of Stable Diffusion 1.5.
     """
@@ -296,6 +298,7 @@ def hold_ten(folder: Path) -> list[dict[str, int]]:
         short = {"n_steps": 1, "batch_size": 1, "n_class_images": 1}
         recipe.tables["mini"] = table | {key: n for key, n in short.items() if table.get(key)}
     rows = []
+    executor = Here()
     with fake_networks("cpu", name="sd15") as held:
         for recipe in recipes:
             request = Request(
@@ -304,11 +307,12 @@ def hold_ten(folder: Path) -> list[dict[str, int]]:
             )  # fmt: skip
             held.reset_peak()
             pipeline = Pipeline(
-                open_run(plan_run(folder / recipe.name, request)), cache_dir=folder / "cache",
-                progress=no_progress,
+                open_run(plan_run(folder / recipe.name, request)), progress=no_progress,
+                terms=Terms(cache_dir=folder / "cache"),
             )  # fmt: skip
-            pipeline.make_images()
-            if pipeline.failures.found or pipeline.run.missing_images():
-                raise SystemExit(f"{recipe.name}: {pipeline.failures.found}")
+            pipeline.plan_images()
+            work_through([pipeline], executor)
+            if pipeline.failures or pipeline.run.missing_images():
+                raise SystemExit(f"{recipe.name}: {pipeline.failures}")
             rows.append({"held_bytes": held.now["cpu"], "peak_bytes": held.peak["cpu"]})
     return rows

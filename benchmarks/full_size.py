@@ -359,8 +359,8 @@ asks for a real GPU; none has run it. dtypes of weights are in
 
 {rows}
 
-Ten methods one after another through `Pipeline.make_images`, with the networks of Stable Diffusion
-1.5 at mini's 64 px:
+Ten methods one after another in a worker of a run, with the networks of Stable Diffusion 1.5 at
+mini's 64 px:
 
 | method | peak, GB | held afterwards, GB |
 |:--|--:|--:|

@@ -4,9 +4,8 @@
 
 DreamBooth on `mini` with its recipe, on two threads, each part in a process of its own:
 
-- ours: `Pipeline.train` and `Pipeline.generate` over the whole protocol with an empty cache, as
-  `dreambench run --method dreambooth` calls them: loading, class images, latents, tuning, weights,
-  images, files;
+- ours: the whole protocol with an empty cache, in one worker of `dreambench run --method
+  dreambooth`: loading, class images, latents, tuning, weights, images, files;
 - the bare loop of the same subjects: optimizer steps on latents and text states that are ready, and
   denoising passes, scheduler steps and decodes in the same batches, and nothing else. That it does
   as many passes on as many images is counted in the UNet and the autoencoder themselves;
@@ -30,9 +29,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from scoring import Others, name_cpu
@@ -92,22 +92,37 @@ def make_run(root: Path, subjects: Sequence[str]) -> Any:
 
 
 def run_ours(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
-    """The two stages as they are; the clock starts when imports and the plan are through."""
+    """Units as a worker does them; the clock starts when imports and the plan are through."""
+    from dreambench.artifacts.device_time import read_device_time  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415
+    from dreambench.runs import worker  # noqa: PLC0415
+    from dreambench.runs.executors.local import Here  # noqa: PLC0415
+    from dreambench.runs.pipeline import Pipeline, work_through  # noqa: PLC0415
+    from dreambench.runs.units import Terms  # noqa: PLC0415
 
     run = make_run(root, subjects)
     load_libraries()
-    started = time.perf_counter()
-    pipeline = Pipeline(run, cache_dir=root / "cache", progress=no_progress)
-    with counted(pipeline._method.model.pipeline) as counts:  # type: ignore[attr-defined]
-        loaded = time.perf_counter()
-        pipeline.train()
-        tuned = time.perf_counter()
-        pipeline.generate()
-        drawn = time.perf_counter()
-    parts = {"load": loaded - started, "tune": tuned - loaded, "draw": drawn - tuned}
-    return {"seconds": drawn - started, "parts": parts, "counts": dict(counts)}
+    real, counts, loading = worker.make_method, Counter[str](), 0.0
+    with ExitStack() as stack:
+
+        def make_method(*words: Any) -> Any:
+            nonlocal loading, counts
+            began = time.perf_counter()
+            method: Any = real(*words)
+            loading += time.perf_counter() - began
+            counts = stack.enter_context(counted(method.model.pipeline))
+            return method
+
+        stack.enter_context(mock.patch.object(worker, "make_method", make_method))
+        started = time.perf_counter()
+        terms = Terms(cache_dir=root / "cache")
+        pipeline = Pipeline(run, terms=terms, progress=no_progress)
+        pipeline.plan_images()
+        work_through([pipeline], Here())
+        seconds = time.perf_counter() - started
+    tuning = read_device_time(run.folder).training_seconds - loading
+    parts = {"load": loading, "tune": tuning, "draw": seconds - loading - tuning}
+    return {"seconds": seconds, "parts": parts, "counts": dict(counts)}
 
 
 def load_libraries() -> None:

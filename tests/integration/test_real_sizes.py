@@ -17,8 +17,10 @@ from dreambench.encoders.registry import load_encoder
 from dreambench.methods.registry import find_method
 from dreambench.preflight.cost_estimate import make_estimate
 from dreambench.progress import no_progress
-from dreambench.runs.pipeline import Pipeline
+from dreambench.runs.executors.local import Here
+from dreambench.runs.pipeline import Pipeline, work_through
 from dreambench.runs.run_folder import Request, open_run, plan_run
+from dreambench.runs.units import Terms
 from dreambench.storage.files import read_json
 
 GPU_BYTES = 80e9
@@ -90,7 +92,8 @@ def test_memory_after_ten_methods_is_that_after_one(tmp_path, shared_cache):
     )
     # Encoders stay for the process; whoever asks first loads one.
     assert isinstance(load_encoder("mini-clip", "clip").model, torch.nn.Module)
-    live = []
+    # As a run has them: one worker, and the pipelines of all methods.
+    executor, pipelines, live = Here(), [], []
     for name in METHODS:
         recipe = load_recipe(name)
         table = recipe.tables["mini"]
@@ -101,13 +104,12 @@ def test_memory_after_ten_methods_is_that_after_one(tmp_path, shared_cache):
             device="cpu", precision="fp32", batch_size=1, encoders={},
         )  # fmt: skip
         run = open_run(plan_run(tmp_path / name, request))
-        pipeline = Pipeline(run, cache_dir=shared_cache, progress=no_progress)
-        pipeline.make_images()
-        assert not pipeline.failures.found and not pipeline.run.missing_images(), name
+        pipelines.append(Pipeline(run, terms=Terms(cache_dir=shared_cache), progress=no_progress))
+        pipelines[-1].plan_images()
+        work_through(pipelines[-1:], executor)
+        assert not pipelines[-1].failures and not run.missing_images(), name
         live.append(count_live())
-        if len(live) == 1:
-            held = pipeline  # What a caller keeps of a method holds none of its networks.
-    assert held is not None and len(live) == 10
+    assert len(live) == 10
     n_networks, n_bytes = live[0]
     # Caches of single numbers, as the libraries keep them, are no networks.
     assert all(found[0] == n_networks for found in live), live
