@@ -45,7 +45,6 @@ from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import 
     StableUnCLIPImageNormalizer,
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import (
     CLIPImageProcessor,
     CLIPTextConfig,
@@ -311,14 +310,17 @@ def count(name: str) -> dict[str, int]:
 
 def _trace_step(name: str, *, checkpointing: bool) -> int:
     """Peak of all that is neither weight nor gradient of a weight."""
+    from fake_networks import Held  # noqa: PLC0415  (imports this file)
+
     config = UNETS[name]
-    with FakeTensorMode():
+    held = Held()
+    with FakeTensorMode(), held:
         unet = UNet2DConditionModel.from_config(config)
         if checkpointing:
             unet.enable_gradient_checkpointing()
         unet.train()
-        tracker = MemTracker()
-        tracker.track_external(unet)
+        for weight in unet.parameters():
+            weight.register_post_accumulate_grad_hook(lambda it: setattr(it, "grad", None))
         side, width = config["sample_size"], config["cross_attention_dim"]
         extra = {}
         if config.get("addition_embed_type"):
@@ -327,16 +329,16 @@ def _trace_step(name: str, *, checkpointing: bool) -> int:
         if config.get("class_embed_type"):
             n_numbers = config["projection_class_embeddings_input_dim"]
             extra = {"class_labels": torch.randn(1, n_numbers)}
-        with tracker:
-            words = torch.randn(1, 77, width)
-            latents = torch.randn(1, config.get("in_channels", 4), side, side)
-            times = torch.zeros(1, dtype=torch.long)
-            loss = unet(latents, times, encoder_hidden_states=words, **extra).sample.pow(2).mean()
-            # Without checkpointing the forward pass is the peak; with it a block that is made anew.
-            if checkpointing:
-                loss.backward()
-        peak = next(iter(tracker.get_tracker_snapshot("peak").values()))
-    return int(sum(size for kind, size in peak.items() if str(kind).endswith(("ACT", "TEMP"))))
+        before = held.now["cpu"]
+        held.reset_peak()
+        words = torch.randn(1, 77, width)
+        latents = torch.randn(1, config.get("in_channels", 4), side, side)
+        times = torch.zeros(1, dtype=torch.long)
+        loss = unet(latents, times, encoder_hidden_states=words, **extra).sample.pow(2).mean()
+        # Without checkpointing the forward pass is the peak; with it a block that is made anew.
+        if checkpointing:
+            loss.backward()
+        return held.peak["cpu"] - before
 
 
 FAKES = [
@@ -372,14 +374,26 @@ def measure_fakes(out: Path) -> None:
     """Bytes on tensors without content."""
     import fake_networks  # noqa: PLC0415  (imports this file)
 
-    found, rows = {}, [f"| {' | '.join(FAKE_HEADS)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    found = {}
     for base, recipe, precision in FAKES:
-        name = f"{base}, {recipe}, {precision}"
-        one = found[name] = {
+        found[f"{base}, {recipe}, {precision}"] = one = {
             device: fake_networks.measure_method(base, recipe, precision=precision, device=device)
             for device in ("cpu", "cuda")
         }
-        print(name, one, flush=True)
+        print(base, recipe, precision, one, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        held = fake_networks.hold_ten(Path(folder))
+    ten = dict(zip(fake_networks.TEN, held, strict=True))
+    write_json(out.with_suffix(".json"), {"methods": found, "ten": ten})
+    write_bytes(out.with_suffix(".md"), make_fake_page(found, ten).encode())
+
+
+def make_fake_page(
+    found: dict[str, dict[str, dict[str, Any]]], ten: dict[str, dict[str, int]]
+) -> str:
+    """The bytes as tables."""
+    rows = [f"| {' | '.join(FAKE_HEADS)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    for name, one in found.items():
         values = [
             one["cpu"]["held_bytes"], one["cpu"].get("step_bytes"),
             one["cuda"].get("forward_bytes"), one["cpu"]["draw_bytes"], one["cuda"]["draw_bytes"],
@@ -387,15 +401,11 @@ def measure_fakes(out: Path) -> None:
         ]  # fmt: skip
         cells = ["-" if value is None else f"{value / 1e9:.1f}" for value in values]
         rows.append(f"| {' | '.join([name, *cells])} |")
-    with tempfile.TemporaryDirectory() as folder:
-        held = fake_networks.hold_ten(Path(folder))
-    ten = [
+    lines = [
         f"| {name} | {row['peak_bytes'] / 1e9:.1f} | {row['held_bytes'] / 1e9:.1f} |"
-        for name, row in zip(fake_networks.TEN, held, strict=True)
+        for name, row in ten.items()
     ]
-    write_json(out.with_suffix(".json"), {"methods": found, "ten": held})
-    page = FAKE_PAGE.format(rows="\n".join(rows), ten="\n".join(ten))
-    write_bytes(out.with_suffix(".md"), page.encode())
+    return FAKE_PAGE.format(rows="\n".join(rows), ten="\n".join(lines))
 
 
 def main() -> None:

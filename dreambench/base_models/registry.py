@@ -119,7 +119,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=516_096,
             text_width=192,
             activation_bytes=10_404_872,
-            checkpointed_bytes=1_260_688,
+            checkpointed_bytes=2_825_616,
         ),
         BaseModel(
             "sd15",
@@ -134,7 +134,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=19_169_280,
             text_width=768,
             activation_bytes=1_881_558_280,
-            checkpointed_bytes=312_177_936,
+            checkpointed_bytes=482_903_312,
         ),
         BaseModel(
             "sd21",
@@ -150,7 +150,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_071_112,
-            checkpointed_bytes=701_688_080,
+            checkpointed_bytes=1_085_815_056,
         ),
         # Tuned from sd21 to be told of an image by its CLIP embedding; its encoder counts as other.
         BaseModel(
@@ -168,7 +168,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_086_472,
-            checkpointed_bytes=701_698_320,
+            checkpointed_bytes=1_085_825_296,
         ),
         BaseModel(
             "sdxl",
@@ -184,8 +184,8 @@ BASE_MODELS = {
             n_lora_parameters_per_rank=1_451_520,
             n_cross_attention_parameters=340_787_200,
             text_width=768 + 1280,
-            activation_bytes=13_825_169_184,
-            checkpointed_bytes=751_488_552,
+            activation_bytes=13_825_169_160,
+            checkpointed_bytes=1_448_799_760,
         ),
     )
 }
