@@ -471,7 +471,8 @@ NO_GPU = """**No GPU has run this.** There was none, and these are figures of mi
 model at {size_px} px on a CPU: they show that the command works, and nothing about a GPU. Not
 measured: Stable Diffusion 1.5 and SDXL at their sizes, memory on a device, the device's images
 beside the CPU's, and the goals. Whoever has a GPU runs the command above, which replaces this page;
-what the real sizes hold and take is counted without one in [full-size.md](full-size.md)."""
+what the real sizes take and hold without one is in [full-size.md](full-size.md) and
+[full-size-memory.md](full-size-memory.md)."""
 ON_GPU = """Run on a GPU, at real size, with random weights. In fp32, cuDNN's convolutions {tf32}
 TF32, as torch has it by default; matrix products do not."""
 
@@ -510,7 +511,7 @@ def make_page(result: Mapping[str, Any]) -> str:
             bounds.setdefault(precision, part["bound_flops_per_second"] / 1e12)
     lines = []
     for precision, sums in result["whole"].items():
-        if sums:
+        if sums and (is_gpu or precision == "fp32"):  # A CPU keeps fp32.
             lines.append(
                 f"| {precision} | {show(sums['ours_hours'])} | {show(sums['peers_hours'])} "
                 f"| {show(sums['ratio'])} |"
