@@ -9,6 +9,11 @@ two denoising steps. Prints peak memory and seconds, and from them and the step 
 `dreambench plan --method dreambooth --protocol dreambench` expects. Random weights take the time
 and the memory of real ones.
 
+    python benchmarks/full_size.py --fake [--out reports/benchmarks/full-size-memory]
+
+Runs the methods on tensors without content, which take no memory: what a step of training and an
+image hold on each base model, beside the estimate, and what ten methods leave behind.
+
     python benchmarks/full_size.py --count
 
 Counts, on tensors without content, the parameters and the activations of a training step for each
@@ -24,12 +29,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    StableUnCLIPImg2ImgPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
+    StableUnCLIPImageNormalizer,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import (
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -106,26 +123,53 @@ PARTS = {
 LIMIT_GB = 20
 
 
-def make_snapshot(folder: Path) -> None:
-    """Stable Diffusion 1.5 with random weights and mini's tokenizer, in the hub's layout."""
-    torch.manual_seed(0)
+def make_networks(name: str) -> dict[str, torch.nn.Module]:
+    """A base model's networks with random weights, by the names of a pipeline's parts."""
+    networks: dict[str, torch.nn.Module] = {
+        "unet": UNet2DConditionModel.from_config(UNETS[name]),
+        "vae": AutoencoderKL(**VAE, scaling_factor=0.13025 if name == "sdxl" else 0.18215),
+    }
+    for suffix, config in zip(("", "_2"), TEXTS[name], strict=False):
+        kind = CLIPTextModelWithProjection if "projection_dim" in config else CLIPTextModel
+        networks[f"text_encoder{suffix}"] = kind(CLIPTextConfig(**config))
+    if UNETS[name].get("class_embed_type"):
+        networks["image_encoder"] = CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_H))
+        networks["image_normalizer"] = StableUnCLIPImageNormalizer(IMAGE_H["projection_dim"])
+    return networks
+
+
+def make_pipeline(name: str, networks: dict[str, torch.nn.Module]) -> Any:
+    """A pipeline of networks, with mini's tokenizer."""
     tokenizer = CLIPTokenizer.from_pretrained(
         BASE_MODELS["mini"].location, subfolder="tokenizer", model_max_length=77
     )
-    scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True,
-        steps_offset=1,
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+        clip_sample=False, set_alpha_to_one=False,
     )  # fmt: skip
-    StableDiffusionPipeline(
-        vae=AutoencoderKL(**VAE),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**TEXT_S)),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel.from_config(UNETS["sd15"]),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
+    parts: dict[str, Any] = {"tokenizer": tokenizer, "scheduler": scheduler}
+    if "image_encoder" in networks:
+        return StableUnCLIPImg2ImgPipeline(
+            **networks, **parts, feature_extractor=CLIPImageProcessor(),
+            image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+        )  # fmt: skip
+    if "text_encoder_2" in networks:
+        return StableDiffusionXLPipeline(
+            **networks, **parts, tokenizer_2=tokenizer, add_watermarker=False
+        )
+    return StableDiffusionPipeline(
+        **networks, **parts, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)
+    )  # fmt: skip
+
+
+def make_snapshot(folder: Path, name: str = "sd15", *, device: str = "cpu") -> None:
+    """A base model with random weights in the hub's layout; they are drawn on `device`."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        networks = make_networks(name)
+    # In one file a network, as the hub has them.
+    make_pipeline(name, networks).save_pretrained(folder, max_shard_size="20GB")
 
 
 def run_part(recipe_name: str, base: BaseModel, work_dir: Path) -> dict[str, float]:
@@ -234,16 +278,14 @@ def make_page(found: dict[str, dict[str, float]]) -> str:
 def count(name: str) -> dict[str, int]:
     """Parameters, and bytes of activations of one image in a training step in fp32."""
     with FakeTensorMode():
-        unet = UNet2DConditionModel.from_config(UNETS[name])
-        texts = [
-            (CLIPTextModelWithProjection if "projection_dim" in config else CLIPTextModel)(
-                CLIPTextConfig(**config)
-            )
-            for config in TEXTS.get(name, [])
-        ]
-        others: list[torch.nn.Module] = [AutoencoderKL(**VAE), *texts] if texts else []
-        if UNETS[name].get("class_embed_type"):
-            others.append(CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_H)))
+        if name in TEXTS:
+            networks = make_networks(name)
+        else:
+            networks = {"unet": UNet2DConditionModel.from_config(UNETS[name])}
+    unet = networks.pop("unet")
+    networks.pop("image_normalizer", None)
+    texts = [network for part, network in networks.items() if part.startswith("text_encoder")]
+    others = list(networks.values())
     layers = [
         module
         for key, module in unet.named_modules()
@@ -268,14 +310,17 @@ def count(name: str) -> dict[str, int]:
 
 def _trace_step(name: str, *, checkpointing: bool) -> int:
     """Peak of all that is neither weight nor gradient of a weight."""
+    from fake_networks import Held  # noqa: PLC0415  (imports this file)
+
     config = UNETS[name]
-    with FakeTensorMode():
+    held = Held()
+    with FakeTensorMode(), held:
         unet = UNet2DConditionModel.from_config(config)
         if checkpointing:
             unet.enable_gradient_checkpointing()
         unet.train()
-        tracker = MemTracker()
-        tracker.track_external(unet)
+        for weight in unet.parameters():
+            weight.register_post_accumulate_grad_hook(lambda it: setattr(it, "grad", None))
         side, width = config["sample_size"], config["cross_attention_dim"]
         extra = {}
         if config.get("addition_embed_type"):
@@ -284,35 +329,106 @@ def _trace_step(name: str, *, checkpointing: bool) -> int:
         if config.get("class_embed_type"):
             n_numbers = config["projection_class_embeddings_input_dim"]
             extra = {"class_labels": torch.randn(1, n_numbers)}
-        with tracker:
-            words = torch.randn(1, 77, width)
-            latents = torch.randn(1, config.get("in_channels", 4), side, side)
-            times = torch.zeros(1, dtype=torch.long)
-            loss = unet(latents, times, encoder_hidden_states=words, **extra).sample.pow(2).mean()
-            # Without checkpointing the forward pass is the peak; with it a block that is made anew.
-            if checkpointing:
-                loss.backward()
-        peak = next(iter(tracker.get_tracker_snapshot("peak").values()))
-    return int(sum(size for kind, size in peak.items() if str(kind).endswith(("ACT", "TEMP"))))
+        before = held.now["cpu"]
+        held.reset_peak()
+        words = torch.randn(1, 77, width)
+        latents = torch.randn(1, config.get("in_channels", 4), side, side)
+        times = torch.zeros(1, dtype=torch.long)
+        loss = unet(latents, times, encoder_hidden_states=words, **extra).sample.pow(2).mean()
+        # Without checkpointing the forward pass is the peak; with it a block that is made anew.
+        if checkpointing:
+            loss.backward()
+        return held.peak["cpu"] - before
+
+
+FAKES = [
+    *((base, recipe, precision) for base in ("sd15", "sd21", "sdxl")
+      for recipe in ("dreambooth", "dreambooth-lora") for precision in ("fp32", "bf16")),
+    *(("sd21-unclip", "image-variation", precision) for precision in ("fp32", "bf16")),
+]  # fmt: skip
+FAKE_HEADS = (
+    "base model, method, precision", "loaded, GB", "peak of a step, GB",
+    "its forward pass on a GPU, GB", "peak of an image, GB", "on a GPU, GB",
+    "`dreambench plan` says, GB",
+)  # fmt: skip
+FAKE_PAGE = """# What full size holds, counted without it
+
+Made by `python benchmarks/full_size.py --fake --out reports/benchmarks/full-size-memory` on tensors
+without content (torch's FakeTensorMode): dreambench's own methods with their recipes, a subject's
+training and an image of the base model's size. A step on a GPU ends before its backward pass, which
+asks for a real GPU; none has run it. dtypes of weights are in
+[full-size-memory.json](full-size-memory.json).
+
+{rows}
+
+Ten methods one after another in a worker of a run, with the networks of Stable Diffusion 1.5 at
+mini's 64 px:
+
+| method | peak, GB | held afterwards, GB |
+|:--|--:|--:|
+{ten}
+"""
+
+
+def measure_fakes(out: Path) -> None:
+    """Bytes on tensors without content."""
+    import fake_networks  # noqa: PLC0415  (imports this file)
+
+    found = {}
+    for base, recipe, precision in FAKES:
+        found[f"{base}, {recipe}, {precision}"] = one = {
+            device: fake_networks.measure_method(base, recipe, precision=precision, device=device)
+            for device in ("cpu", "cuda")
+        }
+        print(base, recipe, precision, one, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        held = fake_networks.hold_ten(Path(folder))
+    ten = dict(zip(fake_networks.TEN, held, strict=True))
+    write_json(out.with_suffix(".json"), {"methods": found, "ten": ten})
+    write_bytes(out.with_suffix(".md"), make_fake_page(found, ten).encode())
+
+
+def make_fake_page(
+    found: dict[str, dict[str, dict[str, Any]]], ten: dict[str, dict[str, int]]
+) -> str:
+    """The bytes as tables."""
+    rows = [f"| {' | '.join(FAKE_HEADS)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    for name, one in found.items():
+        values = [
+            one["cpu"]["held_bytes"], one["cpu"].get("step_bytes"),
+            one["cuda"].get("forward_bytes"), one["cpu"]["draw_bytes"], one["cuda"]["draw_bytes"],
+            one["cpu"]["estimated_bytes"],
+        ]  # fmt: skip
+        cells = ["-" if value is None else f"{value / 1e9:.1f}" for value in values]
+        rows.append(f"| {' | '.join([name, *cells])} |")
+    lines = [
+        f"| {name} | {row['peak_bytes'] / 1e9:.1f} | {row['held_bytes'] / 1e9:.1f} |"
+        for name, row in ten.items()
+    ]
+    return FAKE_PAGE.format(rows="\n".join(rows), ten="\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("reports/benchmarks/full-size"))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--count", action="store_true")
+    parser.add_argument("--fake", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.count:
         for name in UNETS:
             print(name, json.dumps(count(name)), flush=True)
+    elif args.fake:
+        measure_fakes(args.out or Path("reports/benchmarks/full-size-memory"))
     elif args.part == "snapshot":
-        make_snapshot(args.base)
+        make_snapshot(args.base, args.base.name, device=args.device)
     elif args.part:
         base = BaseModel("sd15", str(args.base))
         print(json.dumps(run_part(args.part, base, args.base.parent)))
     else:
-        measure(args.out)
+        measure(args.out or Path("reports/benchmarks/full-size"))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@
 
 DreamBooth on `mini` with its recipe, on two threads, each part in a process of its own:
 
-- ours: `Pipeline.train` and `Pipeline.generate` over the whole protocol with an empty cache, as
-  `dreambench run --method dreambooth` calls them: loading, class images, latents, tuning, weights,
-  images, files;
+- ours: the whole protocol with an empty cache, in one worker of `dreambench run --method
+  dreambooth`: loading, class images, latents, tuning, weights, images, files;
 - the bare loop of the same subjects: optimizer steps on latents and text states that are ready, and
   denoising passes, scheduler steps and decodes in the same batches, and nothing else. That it does
   as many passes on as many images is counted in the UNet and the autoencoder themselves;
@@ -29,10 +28,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from scoring import Others, name_cpu
@@ -92,22 +92,37 @@ def make_run(root: Path, subjects: Sequence[str]) -> Any:
 
 
 def run_ours(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
-    """The two stages as they are; the clock starts when imports and the plan are through."""
+    """Units as a worker does them; the clock starts when imports and the plan are through."""
+    from dreambench.artifacts.device_time import read_device_time  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
-    from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415
+    from dreambench.runs import worker  # noqa: PLC0415
+    from dreambench.runs.executors.local import Here  # noqa: PLC0415
+    from dreambench.runs.pipeline import Pipeline, work_through  # noqa: PLC0415
+    from dreambench.runs.units import Terms  # noqa: PLC0415
 
     run = make_run(root, subjects)
     load_libraries()
-    started = time.perf_counter()
-    pipeline = Pipeline(run, cache_dir=root / "cache", progress=no_progress)
-    with counted(pipeline._method.model.pipeline) as counts:  # type: ignore[attr-defined]
-        loaded = time.perf_counter()
-        pipeline.train()
-        tuned = time.perf_counter()
-        pipeline.generate()
-        drawn = time.perf_counter()
-    parts = {"load": loaded - started, "tune": tuned - loaded, "draw": drawn - tuned}
-    return {"seconds": drawn - started, "parts": parts, "counts": dict(counts)}
+    real, counts, loading = worker.make_method, Counter[str](), 0.0
+    with ExitStack() as stack:
+
+        def make_method(*words: Any) -> Any:
+            nonlocal loading, counts
+            began = time.perf_counter()
+            method: Any = real(*words)
+            loading += time.perf_counter() - began
+            counts = stack.enter_context(counted(method.model.pipeline))
+            return method
+
+        stack.enter_context(mock.patch.object(worker, "make_method", make_method))
+        started = time.perf_counter()
+        terms = Terms(cache_dir=root / "cache")
+        pipeline = Pipeline(run, terms=terms, progress=no_progress)
+        pipeline.plan_images()
+        work_through([pipeline], Here())
+        seconds = time.perf_counter() - started
+    tuning = read_device_time(run.folder).training_seconds - loading
+    parts = {"load": loading, "tune": tuning, "draw": seconds - loading - tuning}
+    return {"seconds": seconds, "parts": parts, "counts": dict(counts)}
 
 
 def load_libraries() -> None:
@@ -223,77 +238,100 @@ def run_bare(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
     return {"seconds": seconds, "parts": parts, "counts": dict(counts)}
 
 
-def run_peers(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
-    """One subject as a public script does it."""
+def draw_like_peers(pipeline: Any, sampler: Any, texts: list[str]) -> list[Any]:
+    """Images of prompts as a public script draws them."""
+    import torch  # noqa: PLC0415
+
+    with torch.no_grad():
+        return pipeline(
+            texts, num_inference_steps=sampler.n_steps, guidance_scale=sampler.guidance_scale,
+            height=sampler.size_px, width=sampler.size_px,
+        ).images  # fmt: skip
+
+
+def tune_like_peers(
+    pipeline: Any, settings: Any, size_px: int, *, phrase: str, noun: str,
+    photo_paths: Sequence[Path], class_paths: Sequence[Path],
+) -> Iterator[None]:  # fmt: skip
+    """Full fine-tuning as a public script does it: all is read and encoded in each step.
+
+    Yields after each step.
+    """
     import torch  # noqa: PLC0415
     import torch.nn.functional as F  # noqa: PLC0415
     from diffusers import DDPMScheduler  # noqa: PLC0415
 
     from dreambench.storage.images import load_image  # noqa: PLC0415
 
+    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
+    device = pipeline.device
+
+    def read(paths: Sequence[Path]) -> Any:
+        images = [load_image(path).resize((size_px,) * 2) for path in paths]
+        pixels = np.stack([np.asarray(image, np.float32) / 127.5 - 1 for image in images])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+
+    for part in (vae, encoder):
+        part.requires_grad_(False)
+    unet.train()
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
+    size = settings.batch_size
+    rng = np.random.default_rng(0)
+    texts = [f"a {phrase}"] * size + [f"a {noun}"] * size
+    for _ in range(settings.n_steps):
+        photos = [photo_paths[i % len(photo_paths)] for i in rng.permutation(size)]
+        priors = [class_paths[i] for i in rng.permutation(len(class_paths))[:size]]
+        with torch.no_grad():
+            latents = vae.encode(read([*photos, *priors])).latent_dist.sample()
+            ids = pipeline.tokenizer(
+                texts, padding="max_length", truncation=True, return_tensors="pt"
+            ).input_ids
+            words = encoder(ids.to(device))[0]
+        latents = latents * vae.config.scaling_factor
+        eps = torch.randn_like(latents)
+        times = torch.randint(schedule.config.num_train_timesteps, (2 * size,), device=device)
+        noisy = schedule.add_noise(latents, eps, times)
+        found = unet(noisy, times, encoder_hidden_states=words).sample
+        target = eps
+        if schedule.config.prediction_type == "v_prediction":
+            target = schedule.get_velocity(latents, eps, times)
+        loss = F.mse_loss(found[:size], target[:size])
+        loss = loss + settings.prior_weight * F.mse_loss(found[size:], target[size:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        yield
+    unet.eval()
+
+
+def run_peers(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
+    """One subject as a public script does it."""
     shop = Workshop(root, subjects)
     pipeline, settings, sampler = shop.pipeline, shop.settings, shop.sampler
-    unet, vae, encoder = pipeline.unet, pipeline.vae, pipeline.text_encoder
     (unit,) = shop.run.plan.train
     subject = shop.run.subject(unit.subject)
     noun = subject.class_name
-
-    def draw(texts: list[str]) -> list[Any]:
-        with torch.no_grad():
-            return pipeline(
-                texts, num_inference_steps=sampler.n_steps, guidance_scale=sampler.guidance_scale,
-                height=sampler.size_px, width=sampler.size_px,
-            ).images  # fmt: skip
-
-    def read(paths: Sequence[Path]) -> Any:
-        images = [load_image(path).resize((sampler.size_px,) * 2) for path in paths]
-        pixels = np.stack([np.asarray(image, np.float32) / 127.5 - 1 for image in images])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
     started = time.perf_counter()
     with counted(pipeline) as counts:
         class_paths: list[Path] = []
         while len(class_paths) < settings.n_class_images:
-            for image in draw([f"a {noun}"] * PEERS_CLASS_BATCH):
+            for image in draw_like_peers(pipeline, sampler, [f"a {noun}"] * PEERS_CLASS_BATCH):
                 class_paths.append(root / f"class-{len(class_paths)}.png")
                 image.save(class_paths[-1])
-        for part in (vae, encoder):
-            part.requires_grad_(False)
-        unet.train()
-        optimizer = torch.optim.AdamW(
-            unet.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
-        size = settings.batch_size
-        rng = np.random.default_rng(0)
-        texts = [f"a {shop.identifier} {noun}"] * size + [f"a {noun}"] * size
-        for _ in range(settings.n_steps):
-            photos = [subject.photos[i % len(subject.photos)] for i in rng.permutation(size)]
-            priors = [class_paths[i] for i in rng.permutation(len(class_paths))[:size]]
-            with torch.no_grad():
-                latents = vae.encode(read([*photos, *priors])).latent_dist.sample()
-                ids = pipeline.tokenizer(
-                    texts, padding="max_length", truncation=True, return_tensors="pt"
-                ).input_ids
-                words = encoder(ids)[0]
-            latents = latents * vae.config.scaling_factor
-            eps = torch.randn_like(latents)
-            times = torch.randint(schedule.config.num_train_timesteps, (2 * size,))
-            noisy = schedule.add_noise(latents, eps, times)
-            found = unet(noisy, times, encoder_hidden_states=words).sample
-            target = schedule.get_velocity(latents, eps, times)
-            loss = F.mse_loss(found[:size], target[:size])
-            loss = loss + settings.prior_weight * F.mse_loss(found[size:], target[size:])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(unet.parameters(), settings.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        unet.eval()
+        for _ in tune_like_peers(
+            pipeline, settings, sampler.size_px, phrase=f"{shop.identifier} {noun}", noun=noun,
+            photo_paths=subject.photos, class_paths=class_paths,
+        ):  # fmt: skip
+            pass
         tuned = time.perf_counter()
         pipeline.save_pretrained(root / "tuned")
         prompts = [text for batch in shop.batches(subject.name) for text in batch]
         for index, prompt in enumerate(prompts):
-            (image,) = draw([prompt])
+            (image,) = draw_like_peers(pipeline, sampler, [prompt])
             image.save(root / f"image-{index}.png")
     ended = time.perf_counter()
     parts = {"tune": tuned - started, "draw": ended - tuned}
@@ -431,7 +469,7 @@ Counted in the real networks, a subject:
 | latents and texts once | always | encoded before the first step (texts unless they are tuned) |
 | class images once | always | for each noun, base model and sampler, in the cache, for all runs |
 | one load | always | for all subjects; weights are put back between them |
-| `--precision bf16` | command | autocast: activations take half; weights and sums stay fp32 |
+| `--precision bf16` | command, protocol | frozen networks and drawing; what trains stays fp32 |
 | `--batch-size` | command | images drawn together; halved by itself when memory runs out |
 | `gradient_checkpointing = true` | recipe | SD 1.5's activations: {activations} GB an image |
 | `optimizer = "adamw-8bit"` | recipe | a quarter of the optimizer's memory; needs bitsandbytes |

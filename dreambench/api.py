@@ -22,6 +22,7 @@ from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.artifacts.manifest import ExternalManifest, Manifest
 from dreambench.artifacts.results import MetricSummary, Part, Summary, has_summary
 from dreambench.config.protocol import load_protocol
+from dreambench.config.sampler import Precision
 from dreambench.datasets import subjects as datasets
 from dreambench.progress import Progress, no_progress
 from dreambench.report.formatting import format_headings, format_rows
@@ -164,7 +165,7 @@ def run(
     replicates: int = 1,
     out: str | Path = "runs",
     device: str = "auto",
-    precision: str = "fp32",
+    precision: Precision | None = None,
     batch_size: int = 16,
     workers: int | None = None,
     unit_timeout: float | None = None,
@@ -180,9 +181,10 @@ def run(
     protocol and mark the result partial. `metrics` are beside those of the protocol, `encoders` in
     place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
     the method's recipe, as `{"n_steps": 200}`. `replicates` run each method that trains so many
-    times, with other training seeds. `workers` processes train and generate at once, by default as
-    many as devices, or a CPU's cores, have room for. `unit_timeout` is how many seconds a method
-    may train on a subject or make a batch of images. Without `protocol` it is mini.
+    times, with other training seeds. `precision` is the protocol's on a GPU and fp32 on a CPU,
+    unless it is named. `workers` processes train and generate at once, by default as many as
+    devices, or a CPU's cores, have room for. `unit_timeout` is how many seconds a method may train
+    on a subject or make a batch of images. Without `protocol` it is mini.
 
     Examples:
         >>> found = dreambench.run("dreambooth", protocol="mini")  # doctest: +SKIP

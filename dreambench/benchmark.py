@@ -20,12 +20,13 @@ from dreambench.artifacts.results import has_summary, read_conventions
 from dreambench.base_models.registry import BaseModel, find_family
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.config.recipe import Recipe
+from dreambench.config.sampler import Precision
 from dreambench.datasets.subjects import list_subjects
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
 from dreambench.machine.child_process import prepare_children
-from dreambench.machine.devices import pick_device, pick_devices
+from dreambench.machine.devices import pick_device, pick_devices, pick_precision
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
 from dreambench.methods.registry import find_class
 from dreambench.methods.words import note_identifier
@@ -94,7 +95,7 @@ class RunOptions:
     checkpoints: Sequence[int] = ()
     out: Path = Path("runs")
     device: str = "auto"
-    precision: str = "fp32"
+    precision: Precision | None = None
     batch_size: int = 16
     data_dir: Path | None = None
     cache_dir: Path | None = None
@@ -139,6 +140,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     # Which of several of a kind makes an image is chance.
     device = devices[0] if len(devices) == 1 else devices[0].partition(":")[0]
     protocol = choose_protocol(options)
+    precision = pick_precision(options.precision, protocols=protocol.precision, device=device)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
     base_name = base_model.partition("=")[0]
@@ -174,7 +176,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
                 prompts=prompts,
                 base_model=base_model,
                 device=device,
-                precision=options.precision,
+                precision=precision,
                 batch_size=options.batch_size,
                 replicate=replicate,
                 encoders=encoders,
@@ -220,6 +222,7 @@ def plan_work(
             # Checkpoints are left by the training to the last of them.
             estimate = make_estimate(
                 protocol, recipe, base_model, subjects, replicates=options.replicates,
+                precision=options.precision or protocol.precision,
                 is_checkpoint=index < len(every) - 1,
             )  # fmt: skip
             found.append((recipe, estimate))

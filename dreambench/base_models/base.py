@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dreambench.base_models.folder import check_folder
-from dreambench.base_models.registry import PARTS, BaseModel, Precision
+from dreambench.base_models.registry import PARTS, BaseModel
 from dreambench.base_models.weights import check_loading, check_state, read_trained
-from dreambench.config.sampler import Sampler
+from dreambench.config.sampler import Precision, Sampler
 from dreambench.errors import UserError, raise_if_disk
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -106,8 +107,12 @@ class TextEncoder:
     network: Any
 
 
-def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn.Module]:
+def _load_networks(
+    model: BaseModel, options: Mapping[str, Any], *, names: Collection[str] | None = None
+) -> dict[str, nn.Module]:
     """Load the networks that a pipeline's index names, but for those that `options` leave out.
+
+    In fp32; `names` are those that are wanted, None for all.
 
     Each by itself, since a pipeline does not tell what its files lack: a network without some of
     its weights would run on random ones.
@@ -127,6 +132,8 @@ def _load_networks(model: BaseModel, options: Mapping[str, Any]) -> dict[str, nn
     networks: dict[str, nn.Module] = {}
     for name, entry in index.items():
         if name.startswith("_") or name in options or not isinstance(entry, list | tuple):
+            continue
+        if names is not None and name not in names:
             continue
         library, class_name = entry
         # Small networks of one pipeline stand under its name.
@@ -162,13 +169,17 @@ class LoadedModel(ABC):
     """A base model in memory: on one device, in one precision, under one protocol's sampler.
 
     `pipeline` is the diffusers pipeline, for a method that wants to do in its own way what is not
-    in this interface. Weights are fp32; `autocast()` is the run's precision.
+    in this interface. In bf16 the networks of `rounded_networks` are held in it and compute in it,
+    with fp32 going in and coming out; what a method trains it asks for in fp32 (`hold_masters`).
     """
 
     pipeline_class: ClassVar[str]
     """Name of the class in diffusers."""
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
     """What `from_pretrained` is given, besides where and in which precision."""
+    rounded_networks: ClassVar[Sequence[str]] = ()
+    """What bf16 applies to. Text encoders are not among them: pipelines draw noise and keep latents
+    in the precision of these, and both need fp32."""
 
     most_images: int | None = None
     """Images that memory holds at once, where it did not hold more."""
@@ -179,7 +190,9 @@ class LoadedModel(ABC):
         self.model = model
         self.sampler = sampler
         self.precision = precision
-        self.pipeline = self.load_pipeline(model, device=torch.device(device))
+        self.pipeline = self.load_pipeline(
+            model, device=torch.device(device), rounded=precision == "bf16"
+        )
         self.pipeline.scheduler = self.make_scheduler(self.pipeline, sampler)
 
     @property
@@ -189,16 +202,73 @@ class LoadedModel(ABC):
         return device
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Return the run's precision as a context; weights stay fp32 and sums are kept in fp32."""
+        """Return the run's precision as a context, for training on weights in fp32."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Hold what was trained in the run's precision, too, as long as images are drawn."""
+        held = []
+        if self.precision == "bf16":
+            held = [
+                (weight, weight.data)
+                for name in self.rounded_networks
+                for weight in getattr(self.pipeline, name).parameters()
+                if weight.dtype == torch.float32
+            ]
+        # Weights that inference mode made could not be trained on.
+        with torch.inference_mode(mode=False):
+            for weight, value in held:
+                weight.data = value.to(torch.bfloat16)
+        try:
+            yield
+        finally:
+            for weight, value in held:
+                weight.data = value
+
+    def hold_masters(self, modules: Iterable[nn.Module]) -> None:
+        """Hold modules that are to be trained in fp32, with the weights that the files have."""
+        if self.precision == "fp32":
+            return
+        wanted = set(modules)
+        for name in self.rounded_networks:
+            network = getattr(self.pipeline, name)
+            paths = [path for path, module in network.named_modules() if module in wanted]
+            if not paths:
+                continue
+            loaded = self.load_networks(self.model, names=[name])[name]
+            for path in paths:
+                module = _cast(network.get_submodule(path), torch.float32)
+                module.load_state_dict(loaded.get_submodule(path).state_dict())
+
     # Loading
 
     @classmethod
-    def load_pipeline(cls, model: BaseModel, *, device: torch.device) -> Any:
-        """Load the pipeline from safetensors in fp32, without safety checker and progress bars.
+    def load_networks(
+        cls, model: BaseModel, *, names: Collection[str] | None = None
+    ) -> dict[str, nn.Module]:
+        """Load all networks, or those of some names, in fp32 and on the CPU.
+
+        Raises:
+            OSError, ValueError: files cannot be had, or are not valid.
+            UserError: a network's files lack weights, or have others than its own.
+        """
+        return _load_networks(model, cls._options(model), names=names)
+
+    @classmethod
+    def _options(cls, model: BaseModel) -> dict[str, Any]:
+        options = {"dtype": torch.float32, "use_safetensors": True, **cls.pipeline_options}
+        if not model.is_local:
+            options["revision"] = model.revision
+        return options
+
+    @classmethod
+    def load_pipeline(cls, model: BaseModel, *, device: torch.device, rounded: bool = False) -> Any:
+        """Load the pipeline from safetensors, without safety checker and progress bars.
+
+        In fp32, or with the weights of `rounded_networks` rounded to bf16.
 
         Raises:
             UserError: its folder lacks files or holds damaged ones, or there is none and the hub
@@ -212,11 +282,9 @@ class LoadedModel(ABC):
 
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
-        options = {"dtype": torch.float32, "use_safetensors": True, **cls.pipeline_options}
-        if not model.is_local:
-            options["revision"] = model.revision
+        options = cls._options(model)
         try:
-            networks = _load_networks(model, options)
+            networks = cls.load_networks(model)
             pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
                 model.location, **options, **networks
             )
@@ -228,7 +296,23 @@ class LoadedModel(ABC):
                 raise
             raise not_here(model, "base model", error) from error
         pipeline.set_progress_bar_config(disable=True)
+        if rounded:
+            cls._round(pipeline)
         return pipeline.to(device)
+
+    @classmethod
+    def _round(cls, pipeline: Any) -> None:
+        for name in cls.rounded_networks:
+            if (network := getattr(pipeline, name, None)) is not None:
+                _cast(network, torch.bfloat16)
+                for part in cls.find_borders(network):
+                    part.register_forward_pre_hook(_round_inputs, with_kwargs=True)
+                    part.register_forward_hook(_widen_outputs)
+
+    @classmethod
+    def find_borders(cls, network: nn.Module) -> list[nn.Module]:
+        """Return the modules of a rounded network that tensors come into and go out of."""
+        return [network]
 
     @classmethod
     @abstractmethod
@@ -387,7 +471,7 @@ class LoadedModel(ABC):
     ) -> list[Image.Image]:
         """Return what a pipeline makes of prompts under the protocol's sampler."""
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with self.autocast():
+        with self.drawing():
             found = pipeline(
                 prompt=list(prompts),
                 num_inference_steps=self.sampler.n_steps,
@@ -397,6 +481,34 @@ class LoadedModel(ABC):
                 **options,
             )
         return make_images(pipeline.image_processor, found.images)
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    # Diffusers warns of layers that want fp32, also where a network has none.
+    with only_errors():
+        return module.to(dtype)
+
+
+def _round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Round what a network is given to its weights' precision; times (n,) stay as they are."""
+    dtype = next(module.parameters()).dtype
+
+    def round_one(value: Any) -> Any:
+        is_wide = isinstance(value, Tensor) and value.dtype == torch.float32 and value.ndim > 1
+        return value.to(dtype) if is_wide else value
+
+    found: tuple[Any, Any] = tree_map(round_one, (args, kwargs))
+    return found
+
+
+def _widen_outputs(_module: nn.Module, _args: Any, found: Any) -> Any:
+    """Return what a network found in fp32, in which its latents are added up."""
+
+    def widen(value: Any) -> Any:
+        is_rounded = isinstance(value, Tensor) and value.dtype == torch.bfloat16
+        return value.float() if is_rounded else value
+
+    return tree_map(widen, found)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

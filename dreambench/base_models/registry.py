@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
 from dreambench.base_models.folder import check_folder
-from dreambench.config.sampler import Sampler
+from dreambench.config.sampler import Precision, Sampler
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
@@ -24,7 +24,6 @@ from dreambench.storage.shipped import PACKAGE_DIR
 if TYPE_CHECKING:
     from dreambench.base_models.base import LoadedModel
 
-Precision = Literal["fp32", "bf16"]
 Family = Literal["stable-diffusion", "sdxl", "unclip"]
 
 FAMILIES: dict[Family, str] = {
@@ -120,7 +119,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=516_096,
             text_width=192,
             activation_bytes=10_404_872,
-            checkpointed_bytes=1_260_688,
+            checkpointed_bytes=2_825_616,
         ),
         BaseModel(
             "sd15",
@@ -135,7 +134,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=19_169_280,
             text_width=768,
             activation_bytes=1_881_558_280,
-            checkpointed_bytes=312_177_936,
+            checkpointed_bytes=482_903_312,
         ),
         BaseModel(
             "sd21",
@@ -151,7 +150,7 @@ BASE_MODELS = {
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_071_112,
-            checkpointed_bytes=701_688_080,
+            checkpointed_bytes=1_085_815_056,
         ),
         # Tuned from sd21 to be told of an image by its CLIP embedding; its encoder counts as other.
         BaseModel(
@@ -164,11 +163,12 @@ BASE_MODELS = {
             size_px=768,
             n_denoiser_parameters=870_173_124,
             n_other_parameters=1_056_118_503,
+            n_text_parameters=340_387_840,
             n_lora_parameters_per_rank=207_488,
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_086_472,
-            checkpointed_bytes=701_698_320,
+            checkpointed_bytes=1_085_825_296,
         ),
         BaseModel(
             "sdxl",
@@ -184,8 +184,8 @@ BASE_MODELS = {
             n_lora_parameters_per_rank=1_451_520,
             n_cross_attention_parameters=340_787_200,
             text_width=768 + 1280,
-            activation_bytes=13_825_169_184,
-            checkpointed_bytes=751_488_552,
+            activation_bytes=13_825_169_160,
+            checkpointed_bytes=1_448_799_760,
         ),
     )
 }

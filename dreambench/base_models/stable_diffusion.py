@@ -31,9 +31,9 @@ from dreambench.base_models.base import (
     not_here,
     only_errors,
 )
-from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
-from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
+from dreambench.config.sampler import SCHEDULER_OPTIONS, Precision, Sampler
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class StableDiffusion(LoadedModel):
         "feature_extractor": None, "image_encoder": None, "safety_checker": None,
         "requires_safety_checker": False,
     }  # fmt: skip
+    rounded_networks: ClassVar[Sequence[str]] = ("unet", "vae")
 
     def __init__(
         self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
@@ -114,6 +115,16 @@ class StableDiffusion(LoadedModel):
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.pipeline.vae.to(memory_format=torch.channels_last)
         _decode_one_by_one_without_memory(self.pipeline.vae)
+        if precision == "bf16":
+            # Some autoencoders want fp32 in place of fp16, whose range is smaller than bf16's.
+            self.pipeline.vae.register_to_config(force_upcast=False)
+
+    @classmethod
+    def find_borders(cls, network: nn.Module) -> list[nn.Module]:
+        """See `LoadedModel`; an autoencoder is called by its halves."""
+        ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
+        parts = [getattr(network, end, None) for end in ends]
+        return [part for part in parts if part is not None] or [network]
 
     @classmethod
     def load_tokenizer(cls, model: BaseModel) -> CLIPTokenizer:
@@ -196,10 +207,7 @@ class StableDiffusion(LoadedModel):
         Raises:
             NotNumbersError: pixels are NaN.
         """
-        with self.autocast():
-            images = self.pipeline.vae.decode(
-                latents / self.pipeline.vae.config.scaling_factor
-            ).sample
+        images = self.pipeline.vae.decode(latents / self.pipeline.vae.config.scaling_factor).sample
         processor = self.pipeline.image_processor
         return make_images(processor, processor.postprocess(images.float(), output_type="np"))
 

@@ -22,6 +22,7 @@ class StableUnCLIP(StableDiffusion):
 
     pipeline_class = "StableUnCLIPImg2ImgPipeline"
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
+    rounded_networks = ("unet", "vae", "image_encoder")
 
     def _extra_conditions(self, noisy: Tensor, text: Conditioning) -> dict[str, Any]:
         raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dreambench.base_models.registry import BaseModel
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
+    from dreambench.config.sampler import Precision
     from dreambench.datasets.subjects import Subject
     from dreambench.encoders.spec import AnyEncoderSpec, SegmenterSpec
     from dreambench.preflight.cost_estimate import Estimate
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--device", default="auto", show_default=True, help="Whose speed to look up: auto, cpu, cuda."
 )
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16"]), help="By default what a run would take."
+)
 @replicates_option
 @checkpoints_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -52,8 +55,8 @@ if TYPE_CHECKING:
 @user_errors
 def plan(
     method: str, changes: tuple[str, ...], protocol: str | None, base_model: str | None,
-    device: str, precision: str, replicates: int, checkpoints: str | None, as_json: bool,
-    data_dir: Path | None,
+    device: str, precision: Precision | None, replicates: int, checkpoints: str | None,
+    as_json: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Say what a run will take, before anything starts."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
@@ -64,7 +67,7 @@ def plan(
     )
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
-    from dreambench.machine.devices import pick_device  # noqa: PLC0415
+    from dreambench.machine.devices import pick_device, pick_precision  # noqa: PLC0415
 
     options = RunOptions(
         methods=split(method), alongside=(), protocol=protocol, settings=parse_changes(changes),
@@ -74,6 +77,8 @@ def plan(
     # Another machine's device may be asked for: its speed is then not known here.
     device = pick_device(device) if device == "auto" else device
     loaded = choose_protocol(options)
+    precision = pick_precision(precision, protocols=loaded.precision, device=device)
+    options = replace(options, precision=precision)
     base = find_base_model(base_model or loaded.base_model)
     found = plan_work(options, loaded, base)
     subjects = list_subjects(
@@ -98,7 +103,7 @@ def plan(
         print_json(contents[0] if len(contents) == 1 else contents)
         return
     for (recipe, estimate), row in zip(found, contents, strict=True):
-        _print_estimate(recipe, loaded, base, estimate, row["downloads"], row["hours"])
+        _print_estimate(recipe, loaded, base, estimate, row["downloads"], row["hours"], precision)
         for line in [*map(str, cuts[recipe.name]), *notes[recipe.name]]:
             say(f"  {'note':16} {line}")
 
@@ -124,7 +129,7 @@ def _read_words(
 
 def _print_estimate(
     recipe: Recipe, loaded: Protocol, base: BaseModel, found: Estimate,
-    downloads: dict[str, int], hours: dict[str, float | None],
+    downloads: dict[str, int], hours: dict[str, float | None], precision: str,
 ) -> None:  # fmt: skip
     say(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
     say(
@@ -137,6 +142,8 @@ def _print_estimate(
         ("denoising", f"{found.n_network_calls:,} network calls on one image"),
         ("disk", f"{found.n_bytes / 1e9:.1f} GB: images {found.image_bytes / 1e9:.1f}, "
                  f"tuned weights {found.weight_bytes / 1e9:.1f}"),
+        ("memory", f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"
+                   if found.memory_bytes else "no network"),
     ]  # fmt: skip
     for name, text in lines:
         say(f"  {name:16} {text}")

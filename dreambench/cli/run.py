@@ -35,6 +35,7 @@ from dreambench.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from dreambench.config.sampler import Precision
     from dreambench.runs.pipeline import Pipeline
 
 ALONGSIDE = "class-only,copy-reference"
@@ -68,9 +69,8 @@ ALONGSIDE = "class-only,copy-reference"
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of training and generating; scores are always fp32.",
+    help="Arithmetic of training and generating; by default the protocol's on a GPU, and fp32 on a "
+    "CPU. Scores are always fp32.",
 )
 @replicates_option
 @checkpoints_option
@@ -93,10 +93,10 @@ def run(
     method: str, changes: tuple[str, ...], protocol: str | None, subjects: str | None,
     family: str | None, prompts: str | None, data_dir: Path | None, alongside: str,
     metrics: tuple[str, ...], encoders: tuple[str, ...], base_model: str | None, out: Path,
-    device: str, precision: str, replicates: int, checkpoints: str | None, batch_size: int,
-    unit_timeout: float | None, workers: int | None, executor: Literal["local", "ray"],
-    address: str | None, storage: Literal["shared", "driver"], keep_weights: bool | None,
-    cache: Path | None,
+    device: str, precision: Precision | None, replicates: int, checkpoints: str | None,
+    batch_size: int, unit_timeout: float | None, workers: int | None,
+    executor: Literal["local", "ray"], address: str | None, storage: Literal["shared", "driver"],
+    keep_weights: bool | None, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from dreambench.config.sampler import SamplerSettings
+from dreambench.config.sampler import Precision, SamplerSettings
 from dreambench.config.slots import check_slot
 from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
 from dreambench.datasets.subjects import Dataset, Kind, References, find_dataset, read_index
@@ -80,7 +80,8 @@ class Protocol(_Frozen):
 
     `references` says whether methods are shown all photos of a subject, one, or all but the last;
     scores are over all of them either way. `n_threads` fixes the threads of training and drawing on
-    a CPU, since sums depend on how they are split; None takes the machine's.
+    a CPU, since sums depend on how they are split; None takes the machine's. `precision` is that of
+    training and drawing on a GPU; a CPU keeps fp32.
     """
 
     name: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -93,6 +94,8 @@ class Protocol(_Frozen):
     base_model: str
     n_images_per_prompt: int = Field(ge=1, le=1000)
     n_threads: int | None = Field(default=None, ge=1, le=64)
+    # Left out where it is the default, so that digests from before it are those of now.
+    precision: Precision = Field(default="fp32", exclude_if=lambda value: value == "fp32")
     base_seed: int = 0
     sampler: SamplerSettings
     prior: Prior

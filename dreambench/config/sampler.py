@@ -18,6 +18,8 @@ from dreambench.errors import unknown_name
 from dreambench.storage.files import digest
 
 Option = bool | int | str
+Precision = Literal["fp32", "bf16"]
+"""Of training and drawing."""
 
 SIZE_STEP_PX = 8
 """All pipelines of diffusers here want a side of whole squares of so many pixels."""

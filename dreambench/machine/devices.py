@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dreambench.artifacts.manifest import Compute
+from dreambench.config.sampler import Precision
 from dreambench.errors import UserError
 from dreambench.instructions import LIMITS
 
@@ -59,6 +60,11 @@ def count_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # Not on every system.
         return os.cpu_count() or 1
+
+
+def pick_precision(asked: Precision | None, *, protocols: Precision, device: str) -> Precision:
+    """Return what was asked for, else the protocol's precision on a GPU and fp32 on a CPU."""
+    return asked or ("fp32" if device.startswith("cpu") else protocols)
 
 
 def free_memory(device: str) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 import pydantic
 from PIL import Image
 
-from dreambench.base_models.registry import BaseModel, Precision, find_family, load_base_model
-from dreambench.config.sampler import Sampler
+from dreambench.base_models.registry import BaseModel, find_family, load_base_model
+from dreambench.config.sampler import Precision, Sampler
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.progress import Progress

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dreambench.artifacts.plan import make_plan
-from dreambench.base_models.registry import BaseModel, Precision
+from dreambench.base_models.registry import BaseModel
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.config.recipe import Recipe
+from dreambench.config.sampler import Precision
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Settings, Work
 from dreambench.methods.registry import find_class, read_settings
@@ -22,7 +23,8 @@ PNG_BYTES_PER_PIXEL = 1.8
 class Estimate:
     """Counts for one baseline on one protocol.
 
-    `downloads` are weights of the method's own that are not on this machine, with their bytes.
+    `memory_bytes` are those of the device at the peak (`estimate_memory`); `downloads` are weights
+    of the method's own that are not on this machine, with their bytes.
     """
 
     n_subjects: int
@@ -35,6 +37,7 @@ class Estimate:
     n_network_calls: int
     image_bytes: int
     weight_bytes: int
+    memory_bytes: int
     downloads: dict[str, int]
 
     @property
@@ -49,6 +52,7 @@ def make_estimate(
     base_model: BaseModel,
     subjects: Sequence[Subject],
     *,
+    precision: Precision = "fp32",
     replicates: int = 1,
     is_checkpoint: bool = False,
 ) -> Estimate:
@@ -61,6 +65,10 @@ def make_estimate(
     """
     settings = read_settings(recipe, base_model.name)
     work = find_class(recipe).count_work(settings, base_model)
+    memory = 0
+    if work.samples or work.trained_parameters:
+        size_px = protocol.sampler.at_size(base_model.size_px).size_px
+        memory = estimate_memory(settings, work, base_model, size_px=size_px, precision=precision)
     n_runs = replicates if find_class(recipe).tunes else 1
     if is_checkpoint:
         work = replace(work, optimizer_steps=0, class_images=0)
@@ -85,12 +93,16 @@ def make_estimate(
             (len(units) * n_runs + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL
         ),
         weight_bytes=work.saved_bytes * len(subjects) * n_runs,
+        memory_bytes=memory,
         downloads=dict(work.missing),
     )
 
 
-# What autocast keeps: activations in half the bytes, and a copy of each weight of the UNet in two.
-AUTOCAST_SHARE, AUTOCAST_WEIGHT_BYTES = 0.5, 2
+# Of the activations in fp32, what autocast keeps: norms compute in fp32 (up to .67 of them, by
+# `benchmarks/full_size.py --fake`).
+AUTOCAST_SHARE = 0.7
+# The autoencoder's last layers, which take the most memory of all drawing; by the same count.
+DECODING_BYTES_PER_PIXEL = 3_100
 # Libraries, CUDA's context, and what an allocator rounds up.
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
@@ -98,24 +110,29 @@ RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 def estimate_memory(
     settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
 ) -> int:
-    """Bytes of memory that tuning needs at its peak, or drawing where nothing is tuned.
+    """Bytes of memory that tuning needs at its peak, or drawing an image where that is more.
 
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
-    whole of it for Stable Diffusion 1.5 as well).
+    whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of text encoders
+    are held in it, and what is trained in both.
     """
-    weights = 4 * (
+    n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )
+    weights, master = 4 * n_weights, 0
+    if precision == "bf16":
+        weights, master = 2 * (n_weights + base_model.n_text_parameters), 4
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8
-        state = work.trained_parameters * (4 + optimizer)
+        state = work.trained_parameters * (master + 4 + optimizer)
     per_image = base_model.activation_bytes
     if getattr(settings, "gradient_checkpointing", False):
         per_image = base_model.checkpointed_bytes
     activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
-        weights += AUTOCAST_WEIGHT_BYTES * base_model.n_denoiser_parameters
-    return round((weights + state + activations) * SLACK + RUNTIME_BYTES)
+    tuning = state + activations
+    drawing = DECODING_BYTES_PER_PIXEL * size_px**2 if work.samples else 0
+    return round((weights + max(tuning, drawing)) * SLACK + RUNTIME_BYTES)

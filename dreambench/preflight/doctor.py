@@ -17,11 +17,11 @@ import torch
 from dreambench.base_models.registry import (
     BASE_MODELS,
     BaseModel,
-    Precision,
     find_base_model,
 )
 from dreambench.config.protocol import Protocol, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
+from dreambench.config.sampler import Precision
 from dreambench.datasets.subjects import check_files, find_dataset, read_index
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.encoders.spec import EncoderSpec, SegmenterSpec

@@ -19,9 +19,11 @@ pytestmark = [
 ]
 
 
-def test_training_and_generating_work_on_the_gpu(tiny, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_and_generating_work_on_the_gpu(precision, tiny, tmp_path):
     protocol, recipe = tiny
-    words = ("--device", "cuda", "--out", tmp_path / "runs", "--cache", tmp_path / "cache")
+    folders = ("--out", tmp_path / "runs", "--cache", tmp_path / "cache")
+    words = ("--device", "cuda", "--precision", precision, *folders)
     invoke("run", "--protocol", protocol, "--method", recipe, "--alongside", "class-only", *words)
     folder = tmp_path / "runs" / "tiny" / "quick"
     paths = sorted(folder.glob("images/*/*/*.png"))

@@ -42,7 +42,7 @@ RECIPES = {
         "mini": "fad4a7fb55dbf8a0",
         "sd15": "016e919130917e2a",
         "sd21": "016e919130917e2a",
-        "sdxl": "016e919130917e2a",
+        "sdxl": "5a1f18d2f3eb9c08",
     },
     "cut-and-paste": {
         "mini": "3cb8adf814b300ad",
@@ -60,7 +60,7 @@ RECIPES = {
         "mini": "25dfa54f48da8004",
         "sd15": "c81c385f1b3d46fc",
         "sd21": "c81c385f1b3d46fc",
-        "sdxl": "c81c385f1b3d46fc",
+        "sdxl": "77d7f7bfd8c4bf43",
     },
     "dreambooth-1-photo": {
         "mini": "fcd7d2f55466fc71",
@@ -82,7 +82,7 @@ RECIPES = {
         "mini": "812b486780e41a9c",
         "sd15": "196f54cbe1a1f526",
         "sd21": "196f54cbe1a1f526",
-        "sdxl": "b41cc2d622708b10",
+        "sdxl": "12f2311384ba12ad",
     },
     "dreambooth-no-noun": {
         "mini": "0d661a6af8704258",
@@ -92,13 +92,13 @@ RECIPES = {
         "mini": "374153f24a270fca",
         "sd15": "0449e2631d505a74",
         "sd21": "0449e2631d505a74",
-        "sdxl": "0449e2631d505a74",
+        "sdxl": "2bd13ca82e8620fc",
     },
     "dreambooth-text-encoder": {
         "mini": "d675ec7f29443a8d",
         "sd15": "1825a90adce64a89",
         "sd21": "1825a90adce64a89",
-        "sdxl": "1825a90adce64a89",
+        "sdxl": "dd0440fca837e8c0",
     },
     "dreambooth-wrong-noun": {
         "mini": "1f2e4c9219c13b7c",
@@ -141,7 +141,7 @@ RECIPES = {
         "mini": "c2e2c14ba14b290c",
         "sd15": "cb945629f6c96a7d",
         "sd21": "cb945629f6c96a7d",
-        "sdxl": "cb945629f6c96a7d",
+        "sdxl": "6e0bf0f84d14304a",
     },
 }
 BASE_MODEL = "mini:folder@ef0b3cb9094ed257"

@@ -140,6 +140,7 @@ class CustomDiffusion(Method):
         self.identifier = choose_identifier(self.model.tokenizer, settings.identifier)
         self.word = NewWord(self.model, WORD)
         self.layers = self.model.cross_attention_layers()
+        self.model.hold_masters(self.layers.values())
         self._initial = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
         self._class_images = ClassImages(self.model, context, n_images=settings.n_class_images)
 

@@ -151,6 +151,7 @@ class DreamBooth(Method):
 
     def _prepare(self) -> None:
         """Keep the initial weights: one load serves all subjects, each starts from these again."""
+        self.model.hold_masters(self.trained.values())
         self._initial = {
             name: keep_weights(module, self.model.find_weights(name))
             for name, module in self.trained.items()

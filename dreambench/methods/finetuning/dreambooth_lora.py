@@ -43,6 +43,8 @@ class DreamBoothLora(DreamBooth):
         """Keep nothing: the base model's weights stay as they are, and adapters come and go."""
 
     def _reset(self, seed: int) -> None:
+        from diffusers.training_utils import cast_training_params  # noqa: PLC0415  (slow import)
+
         self.model.unload_lora()
         # peft draws the first factor from torch's own generator.
         with torch.random.fork_rng(devices=[]):
@@ -50,6 +52,7 @@ class DreamBoothLora(DreamBooth):
             for name, module in self.trained.items():
                 config = self._config(self.model.adapted_layers(name))
                 module.add_adapter(config)  # type: ignore[operator]
+                cast_training_params(module)
 
     def _config(self, layers: list[str]) -> LoraConfig:
         from peft import LoraConfig  # noqa: PLC0415  (slow import)

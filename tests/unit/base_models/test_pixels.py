@@ -37,7 +37,7 @@ def test_images_are_those_of_the_pipeline_bit_for_bit(bases, name, precision):
         options |= {"image_embeds": found, "noise_level": 0}
     else:
         images = model.sample(prompts, seeds)
-    with model.autocast():
+    with model.drawing():
         theirs = model.pipeline(
             prompt=prompts, num_inference_steps=SAMPLER.n_steps,
             guidance_scale=SAMPLER.guidance_scale, output_type="pil",

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import REAL_PHOTOS, TINY_PROTOCOL
 
+from dreambench.benchmark import RunOptions, plan_runs
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.errors import UserError
+from dreambench.machine import devices
 from dreambench.storage.shipped import cache_dir, shipped_path
 
 MINI = load_protocol("mini")
@@ -325,3 +327,35 @@ def test_narrowing_by_prompt_category_and_id():
     assert narrowed.digest() != MINI.digest()
     with pytest.raises(UserError, match="'x'"):
         MINI.narrow(("x",))
+
+
+def test_precision_is_part_of_the_digest_where_it_is_not_the_default(tmp_path):
+    found = {}
+    for value in ("", "fp32", "bf16", "fp16"):
+        path = tmp_path / f"p{value}.toml"
+        line = f'precision = "{value}"\n' if value else ""
+        path.write_text(f'name = "p"\n{line}{TINY_PROTOCOL}')
+        if value == "fp16":
+            with pytest.raises(UserError, match="precision"):
+                load_protocol(str(path))
+            continue
+        found[value] = load_protocol(str(path))
+    assert found[""].digest() == found["fp32"].digest() != found["bf16"].digest()
+    assert "precision" not in found["fp32"].model_dump(mode="json")
+    assert found["bf16"].model_dump(mode="json")["precision"] == "bf16"
+    assert Protocol.model_validate(found["bf16"].model_dump(mode="json")) == found["bf16"]
+
+
+def test_a_run_takes_the_protocols_precision_on_a_gpu_and_fp32_on_a_cpu(tmp_path):
+    pick = devices.pick_precision
+    assert pick(None, protocols="bf16", device="cuda:1") == "bf16"
+    assert pick(None, protocols="fp32", device="cuda") == "fp32"
+    assert pick("fp32", protocols="bf16", device="cuda") == "fp32"
+    path = tmp_path / "p.toml"
+    path.write_text(f'precision = "bf16"\n{TINY_PROTOCOL}')
+    for asked, taken in ((None, "fp32"), ("bf16", "bf16")):
+        options = RunOptions(
+            methods=["class-only"], protocol=str(path), out=tmp_path / taken, device="cpu",
+            precision=asked,
+        )  # fmt: skip
+        assert {run.manifest.precision for run in plan_runs(options)} == {taken}
