@@ -6,6 +6,7 @@ in them and each is there at once. Where a GPU is used, which no fork can, each 
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -91,8 +92,10 @@ class ChildProcess:
     ) -> None:
         context: Any = multiprocessing.get_context(_choose_method(device))
         self._pipe, theirs = context.Pipe()
+        # By its name, so that nothing is imported there before the environment is as it should be.
+        named = (make_handler.__module__, make_handler.__name__)
         state = (dict(environment), list(search_path))
-        self.process = context.Process(target=_serve, args=(theirs, make_handler, *state))
+        self.process = context.Process(target=_serve, args=(theirs, named, *state))
         with _without_main():
             self.process.start()
         theirs.close()
@@ -168,7 +171,7 @@ def make_error(described: Mapping[str, Any]) -> Exception:
 
 def _serve(
     pipe: Connection[Any, Any],
-    make_handler: Callable[[], Handler],
+    named: tuple[str, str],
     environment: dict[str, str],
     search_path: list[str],
 ) -> None:
@@ -188,7 +191,8 @@ def _serve(
     def tell(what: str, done: int, total: int) -> None:
         pipe.send(("progress", (what, done, total)))
 
-    handler = make_handler()
+    module, function = named
+    handler: Handler = getattr(importlib.import_module(module), function)()
     while True:
         try:
             request = pipe.recv()

@@ -177,8 +177,9 @@ def test_a_recipe_of_a_custom_method_keeps_its_lines(tmp_path):
 
     recipe = load_recipe(write(tmp_path, "base", base=BASE))
     plugin = PluginRecipe.from_recipe(
-        recipe, method="own.py:M", code={"sha256": "0"}, method_class=Method
-    )
+        recipe, method="own.py:M", code={"sha256": "0"}, method_class=Method,
+        reference="own.py:M",
+    )  # fmt: skip
     assert plugin.locate("x", "b") == recipe.locate("x", "b")
     assert (plugin.method, plugin.tables) == ("own.py:M", recipe.tables)
     assert plugin.change("x", {"a": 2}).name == "base+a=2"
