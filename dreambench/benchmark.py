@@ -42,6 +42,7 @@ from dreambench.runs.executors.pool import Pool
 from dreambench.runs.executors.ray import RayPool, Storage
 from dreambench.runs.pipeline import Pipeline, work_through
 from dreambench.runs.run_folder import Request, Run, check_folder, open_run, plan_run
+from dreambench.runs.tracking import Tracking, open_tracker
 from dreambench.runs.units import Terms
 from dreambench.scoring import process
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
@@ -58,6 +59,8 @@ from dreambench.storage.shipped import cache_dir as default_cache_dir
 
 ALONGSIDE = ("class-only", "copy-reference")
 """The floor of every method, and what copying a photo earns."""
+TRACKED = "tracked"
+"""Where a tracker keeps its files, in the folder of the runs."""
 PAPER_COMMAND = "dreambench run --method {method} --protocol dreambench"
 
 logger = logging.getLogger(__name__)
@@ -77,8 +80,8 @@ class RunOptions:
     `device` may name several, comma-separated; `workers` are the processes that train and generate
     at once (None: as `choose_workers` finds), on this machine or, by the executor `ray`, on the
     cluster at `address`, whose nodes see the run folders or not (`storage`); `keep_weights` says
-    whether what was trained stays when its images are made (None: where it is small). No image
-    depends on these.
+    whether what was trained stays when its images are made (None: where it is small); `track` names
+    a tracker of experiments. No image depends on these.
     """
 
     methods: Sequence[str]
@@ -104,6 +107,7 @@ class RunOptions:
     address: str | None = None
     storage: Storage = "shared"
     keep_weights: bool | None = None
+    track: str | None = None
     unit_timeout: float | None = None
 
 
@@ -353,7 +357,9 @@ def complete_runs(
 
     Of the options only those of how the work is done count.
     """
-    pipelines = [_make_pipeline(run, options, progress) for run in planned]
+    tracker = None if options.track is None else open_tracker(options.track, options.out / TRACKED)
+    tracking = Tracking(tracker)
+    pipelines = [_make_pipeline(run, options, progress, tracking=tracking) for run in planned]
 
     def open_folder(pipeline: Pipeline) -> None:
         begin(pipeline.run.name, pipelines.index(pipeline), len(pipelines))
@@ -380,6 +386,7 @@ def complete_runs(
         if options.checkpoints:
             _train_with_checkpoints(planned, options, executor, progress)
         work_through(pipelines, executor, begin=open_folder, finish=score)
+    tracking.close()
     return pipelines
 
 
@@ -411,12 +418,14 @@ def _make_pipeline(
     options: RunOptions,
     progress: Progress,
     checkpoints: Mapping[int, Run] = MappingProxyType({}),
+    *,
+    tracking: Tracking | None = None,
 ) -> Pipeline:
     terms = Terms(
         cache_dir=options.cache_dir or default_cache_dir(), data_dir=options.data_dir,
         unit_timeout=options.unit_timeout, keep_weights=options.keep_weights,
     )  # fmt: skip
-    return Pipeline(run, terms=terms, progress=progress, checkpoints=checkpoints)
+    return Pipeline(run, terms=terms, progress=progress, checkpoints=checkpoints, tracking=tracking)
 
 
 def _train_with_checkpoints(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from dreambench.storage.files import digest, finish_together, make_dir, sha256_f
 from dreambench.storage.locks import locked, try_lock
 from dreambench.storage.paths import check_inside, check_tree, remove_leftovers
 from dreambench.storage.sums import read_sums
+
+logger = logging.getLogger(__name__)
 
 STAGING, CLAIMS, LOCK = ".staging", ".claims", ".lock"
 
@@ -257,8 +260,14 @@ def hold_folder(folder: Path, *, joins: bool = False) -> Iterator[None]:
         UserError: `folder-in-use` when another process works on it, `no-lock` on a disk that
             refuses locks, `unsafe-path` when it holds a link.
     """
-    make_dir(folder)
-    with locked(check_inside(folder / LOCK, folder), timeout=-1 if joins else 0):
+    path = check_inside(make_dir(folder) / LOCK, folder)
+    if joins:
+        lock = try_lock(path)
+        if lock is None:
+            logger.warning("Waiting for another dreambench that works on %s", folder)
+        else:
+            lock.release()
+    with locked(path, timeout=-1 if joins else 0):
         if not is_claimed(folder):
             check_tree(folder)
             for staging in (folder / STAGING, *sorted(folder.glob(f"images/*/{STAGING}"))):

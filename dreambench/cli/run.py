@@ -29,6 +29,7 @@ from dreambench.cli.shared import (
     split,
     storage_option,
     timeout_option,
+    track_option,
     user_errors,
     weights_option,
     workers_option,
@@ -87,6 +88,7 @@ ALONGSIDE = "class-only,copy-reference"
 @address_option
 @storage_option
 @weights_option
+@track_option
 @cache_option
 @user_errors
 def run(
@@ -96,7 +98,8 @@ def run(
     device: str, precision: Precision | None, replicates: int, checkpoints: str | None,
     batch_size: int, unit_timeout: float | None, workers: int | None,
     executor: Literal["local", "ray"], address: str | None, storage: Literal["shared", "driver"],
-    keep_weights: bool | None, cache: Path | None,
+    keep_weights: bool | None,
+    track: str | None, cache: Path | None,
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
@@ -117,7 +120,7 @@ def run(
         device=device, replicates=replicates, checkpoints=parse_steps(checkpoints),
         precision=precision, batch_size=batch_size, data_dir=data_dir, cache_dir=cache,
         workers=workers, executor=executor, address=address, storage=storage,
-        keep_weights=keep_weights, unit_timeout=unit_timeout,
+        keep_weights=keep_weights, track=track, unit_timeout=unit_timeout,
     )  # fmt: skip
     with show_progress() as progress:
         planned = plan_runs(options, progress=progress)

@@ -127,6 +127,12 @@ storage_option = click.option(
     show_default=True,
     help="Whether all nodes see --out and --cache on one disk, or send what they make to this one.",
 )
+track_option = click.option(
+    "--track",
+    metavar="TRACKER",
+    help="Send losses and images to a tracker as they come: tensorboard, or your own "
+    "FILE.py:Class.",
+)
 weights_option = click.option(
     "--keep-weights/--drop-weights",
     default=None,

@@ -28,6 +28,7 @@ from dreambench.progress import Progress
 from dreambench.runs.executors.base import Executor
 from dreambench.runs.failures import FailureLog, tell_of_left
 from dreambench.runs.run_folder import Run
+from dreambench.runs.tracking import Tracking
 from dreambench.runs.train import read_train_seconds
 from dreambench.runs.units import BOTH, IMAGES, TRAINED, Terms, Unit, UnitResult, UnitStage
 
@@ -43,7 +44,7 @@ class Pipeline:
     What a method fails at is in `failures`, and the rest goes on; a full disk, a stop by the user
     and what is wrong with the run itself are raised. `refusal` is the mistake of a user's for which
     the method could not be made at all. `checkpoints` are runs of the same recipe with fewer steps,
-    by their number, which are trained on the way.
+    by their number, which are trained on the way; `tracking` is told of each subject.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Pipeline:
         terms: Terms,
         progress: Progress,
         checkpoints: Mapping[int, Run] = MappingProxyType({}),
+        tracking: Tracking | None = None,
     ) -> None:
         self.run = run
+        self._tracking = tracking or Tracking()
         self.checkpoints = checkpoints
         self.terms = terms
         self.progress = progress
@@ -170,6 +173,7 @@ class Pipeline:
         if result.is_busy:
             self._waiting.append(unit.subject)
             return
+        self._tracking.tell(self.run, unit.subject)
         self._n_made += result.n_made
         self._n_class += result.n_class
         self._seconds += result.generating_seconds

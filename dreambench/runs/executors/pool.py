@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 N_TRIES = 3
 """A place that is lost may have been killed; a unit that loses so many is what kills them."""
 
+CLOSING_SECONDS = 5.0
+"""How long to wait for the end of a worker, at most."""
+
 
 class PlaceLostError(Exception):
     """Whoever worked on a unit is there no more."""
@@ -72,9 +75,12 @@ class Pool:
         self._places = places
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._is_closed = False
-        for number, place in enumerate(places):
-            name = f"worker-{number}"
-            threading.Thread(target=self._serve, args=(place,), name=name, daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(place,), name=f"worker-{n}", daemon=True)
+            for n, place in enumerate(places)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def describe(self, run: Run) -> Session:
         """See `Executor`."""
@@ -92,8 +98,16 @@ class Pool:
         for place in self._places:
             self._jobs.put(None)
             place.close()
+        for thread in self._threads:
+            thread.join(CLOSING_SECONDS)
 
     def _serve(self, place: Place) -> None:
+        try:
+            self._work(place)
+        finally:
+            place.close()  # It may have been opened since it was closed.
+
+    def _work(self, place: Place) -> None:
         job = None
         while not self._is_closed:
             try:
