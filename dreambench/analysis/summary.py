@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dreambench.analysis.stats import estimate_mean, mean_by_subject, why_no_interval
-from dreambench.artifacts.device_time import read_device_time
 from dreambench.artifacts.failures import group_failures, read_failures
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import RunManifest
@@ -87,7 +86,6 @@ def make_summary(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> S
         images=manifest.images,
         cut_texts=[*manifest.cut_texts, *table.cut_texts],
         problems=dict(table.problems),
-        device_time=None if recipe is None else read_device_time(images.folder),
     )
 
 

@@ -42,10 +42,16 @@ def add_device_time(folder: Path, subject: str, time: DeviceTime) -> None:
     write_json(path, _read(path).plus(time).model_dump(mode="json"), inside=folder)
 
 
-def read_device_time(folder: Path) -> DeviceTime:
-    """Return the time of all subjects of a run; a file that is damaged counts as none."""
+def read_device_time(folder: Path) -> DeviceTime | None:
+    """Return the time of all subjects of a run; a file that is damaged counts as none.
+
+    None where nothing was made here, as for external images.
+    """
     total = DeviceTime()
-    for path in sorted((folder / FOLDER).glob("*.json")):
+    paths = sorted((folder / FOLDER).glob("*.json"))
+    if not paths:
+        return None
+    for path in paths:
         total = total.plus(_read(path))
     return total
 

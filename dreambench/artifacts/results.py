@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.failures import FailureGroup
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.long_texts import CutText
@@ -161,7 +160,6 @@ class Summary(StoredPart):
     images: ImageInfo | None = None
     cut_texts: list[CutText] = Field(default_factory=list)
     problems: dict[str, ProblemGroup] = Field(default_factory=dict)
-    device_time: DeviceTime | None = None
 
 
 def write_scores(images: ImageSet, table: ScoreTable, bounds: pd.DataFrame) -> None:

@@ -18,6 +18,7 @@ from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.summary import mean_reference_bounds
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
 from dreambench.artifacts.cells import make_cells, render_cells
+from dreambench.artifacts.device_time import read_device_time
 from dreambench.artifacts.image_set import ImageSet, list_replicates, read_image_set
 from dreambench.artifacts.manifest import (
     ExternalManifest,
@@ -182,7 +183,7 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         cut_texts=summary.cut_texts,
         images=manifest.images,
         sessions=_list_sessions(manifest.sessions),
-        device_time=summary.device_time,
+        device_time=read_device_time(images.folder),
         paper_url=about.paper_url,
         code_url=about.code_url,
         images_url=about.images_url,

@@ -14,6 +14,7 @@ from dreambench.analysis.stats import (
     Way,
     smallest_p,
 )
+from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.failures import describe_failures
 from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup
 from dreambench.artifacts.results import Summary
@@ -125,8 +126,13 @@ def describe_seeds(manifest: Manifest) -> str:
     )
 
 
-def list_versions(manifest: Manifest, summary: Summary) -> list[str]:
-    """Return with which code, packages, device and threads a folder's numbers were made."""
+def list_versions(
+    manifest: Manifest, summary: Summary, device_time: DeviceTime | None = None
+) -> list[str]:
+    """Return with which code, packages, device and threads a folder's numbers were made.
+
+    And in what time, where images were made here.
+    """
     computes = dict.fromkeys(
         f"{one.device}, {one.threads} {'thread' if one.threads == 1 else 'threads'}, "
         f"instructions {one.cpu}, deterministic algorithms {'on' if one.deterministic else 'off'}"
@@ -139,10 +145,10 @@ def list_versions(manifest: Manifest, summary: Summary) -> list[str]:
     if codes:
         lines.append(f"Earlier sessions had {name_some(list(codes))}")
     lines += [f"Computed on {compute}" for compute in computes]
-    if time := summary.device_time:
+    if device_time is not None:
         lines.append(
-            f"Device time (h:mm:ss): {format_seconds(time.training_seconds)} of training, "
-            f"{format_seconds(time.generating_seconds)} of generating"
+            f"Device time (h:mm:ss): {format_seconds(device_time.training_seconds)} of training, "
+            f"{format_seconds(device_time.generating_seconds)} of generating"
         )
     return [*lines, ", ".join(part for part in (f"Python {summary.python}", packages) if part)]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
+from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.manifest import Manifest
 from dreambench.artifacts.results import Summary
 from dreambench.report.model import (
@@ -74,12 +75,13 @@ def make_run_document(
     replicates: Sequence[Scored] = (),
     *,
     manifest: Manifest | None = None,
+    device_time: DeviceTime | None = None,
     files: Collection[str] = (),
 ) -> Document:
     """Return the page of the first run alongside the others, with what is known of replicates.
 
-    `manifest` is that of the first run. Of `files`, which lie beside the page, it shows the
-    pictures and links to all.
+    `manifest` and `device_time` are those of the first run. Of `files`, which lie beside the page,
+    it shows the pictures and links to all.
     """
     summary = runs[0].summary
     blocks: list[Block] = [
@@ -121,7 +123,7 @@ def make_run_document(
         Paragraph("Signatures:"),
         Bullets(list_signatures(runs[0]), is_code=True),
         Paragraph(f"{describe_digests(summary.digests)}, {summary.code}."),
-        *_made_with(manifest, summary),
+        *_made_with(manifest, summary, device_time),
         Heading("Files and explanations"),
         Links(_list_links(runs, files)),
     ]
@@ -134,10 +136,13 @@ def _notes(runs: Sequence[Scored]) -> list[Block]:
     return [*blocks, Paragraph("Notes:"), Bullets(notes)] if notes else blocks
 
 
-def _made_with(manifest: Manifest | None, summary: Summary) -> list[Block]:
+def _made_with(
+    manifest: Manifest | None, summary: Summary, device_time: DeviceTime | None
+) -> list[Block]:
     if manifest is None:
         return []
-    return [Paragraph(describe_seeds(manifest)), Bullets(list_versions(manifest, summary))]
+    versions = list_versions(manifest, summary, device_time)
+    return [Paragraph(describe_seeds(manifest)), Bullets(versions)]
 
 
 def _show(files: Collection[str], *names: str, heading: str = "") -> list[Block]:

@@ -11,6 +11,7 @@ from dreambench.analysis.comparison import Scored
 from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.stats import estimate_table
 from dreambench.analysis.steps import estimate_steps
+from dreambench.artifacts.device_time import read_device_time
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo, write_table
 from dreambench.errors import UserError, disk_errors
@@ -49,7 +50,10 @@ def write_report(
     shown = list(zip(runs, sets, strict=True))
     paths += _write_grids(shown, out_dir)
     names = [path.relative_to(out_dir).as_posix() for path in paths]
-    document = make_run_document(runs, replicates, manifest=images.manifest, files=names)
+    document = make_run_document(
+        runs, replicates, manifest=images.manifest, device_time=read_device_time(images.folder),
+        files=names,
+    )  # fmt: skip
     text = out_dir / "report.md"
     write_bytes(text, render_markdown(document).encode(), inside=out_dir)
     page, thumbnails = write_run_page(document, shown, out_dir)

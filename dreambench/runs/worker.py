@@ -99,6 +99,7 @@ class Worker:
         failures = FailureLog(unit.run, subject)
         for stage in unit.stages:
             failures.forget(*FAILING[stage])
+        is_left = bool(run.missing_of(subject)) or not run.is_trained(subject)
         started = time.monotonic()
         made: list[ImageUnit] = []
         with fixed_threads(run.protocol.n_threads):
@@ -108,8 +109,11 @@ class Worker:
             if "generate" in unit.stages and not failures.found:
                 made = self._generate(unit, run, failures)
         ended = time.monotonic()
-        spent = DeviceTime(training_seconds=trained - started, generating_seconds=ended - trained)
-        add_device_time(run.folder, subject, spent)
+        if is_left:
+            spent = DeviceTime(
+                training_seconds=trained - started, generating_seconds=ended - trained
+            )
+            add_device_time(run.folder, subject, spent)
         if "generate" in unit.stages:
             self._drop_weights(unit)
         return UnitResult(

@@ -361,7 +361,10 @@ def _edit_parquet(rng: Random, content: bytes) -> bytes:
 
 
 def _run_target(name: str, file: str, mutate: Callable, *, writes: bool = False) -> Target:
-    written = ("images", "failures", "train", "run.json", "summary.json", ".lock")
+    written = (
+        "images", "failures", "train", "device-time", "run.json", "summary.json", ".lock",
+        ".claims",
+    )  # fmt: skip
     outputs = written if writes else ("report",)
     return Target(
         name, _put(f"{_RUN}/{file}"), _WRITERS if writes else _READERS, mutate,

@@ -76,6 +76,7 @@ def test_a_worker_and_a_node_that_are_killed_change_no_bit(cluster, slow, tmp_pa
     assert images_in(run_dir) == images_in(tmp_path / "alone" / "four" / "slow")
 
 
+@pytest.mark.campaign
 def test_a_driver_with_a_disk_of_its_own_dies_and_comes_back(cluster, slow, tmp_path):
     words, notes = slow
     run = (*words, tmp_path / "runs", *on(cluster, "--workers", 2, "--storage", "driver"))

@@ -45,9 +45,9 @@ def test_another_batch_size_under_an_old_folder_is_refused(finished):
 
 
 def test_second_process_on_a_folder_is_refused(finished):
-    folder, words, _ = finished
+    folder, *_ = finished
     with hold_folder(folder / "quick"):
-        done = call(*words)
+        done = call("score", folder / "quick")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("dreambench:")]
     assert str(folder / "quick") in line

@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY_PROTOCOL, TINY_RECIPE
 from processes import call, start
 
-N_KILLS = 7
+N_KILLS = 5
 
 
 def words(tiny, root):
