@@ -47,6 +47,7 @@ def on(cluster, *more):
     return ("--executor", "ray", "--address", cluster.address, *more)
 
 
+@pytest.mark.campaign
 def test_a_worker_and_a_node_that_are_killed_change_no_bit(cluster, slow, tmp_path):
     words, notes = slow
     node = cluster.add_node(num_cpus=1)

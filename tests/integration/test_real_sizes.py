@@ -3,6 +3,7 @@
 import gc
 import sys
 
+import pytest
 import torch
 from conftest import REPOSITORY
 from processes import FORKS
@@ -85,6 +86,7 @@ METHODS = (
 )  # fmt: skip
 
 
+@pytest.mark.campaign
 def test_memory_after_ten_methods_is_that_after_one(tmp_path, shared_cache):
     whole = load_protocol("mini")
     protocol = whole.narrow([whole.prompts[0].id]).model_copy(
