@@ -96,7 +96,7 @@ def test_a_driver_with_a_disk_of_its_own_dies_and_comes_back(cluster, slow, tmp_
     assert call("verify", run_dir).returncode == 0
 
 
-def test_what_has_no_room_is_refused(cluster, slow, tmp_path):
+def test_a_cluster_that_is_not_there_is_refused(slow, tmp_path):
     words, _ = slow
     line = refused(*words, tmp_path / "runs", "--executor", "ray", "--address", "127.0.0.1:1")
     assert "there is no Ray cluster at 127.0.0.1:1" in line
