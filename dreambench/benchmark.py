@@ -130,7 +130,12 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     Raises:
         UserError: a name is unknown, or a folder holds another run.
     """
-    prepare_children([local.__name__, process.__name__, find_family("stable-diffusion").__module__])
+    # Before any code from outside runs here; a cluster's devices are not those of this machine.
+    here = "auto" if options.executor == "ray" else options.device
+    prepare_children(
+        [local.__name__, process.__name__, find_family("stable-diffusion").__module__],
+        device=pick_devices(here)[0],
+    )
     if options.address is not None and options.executor != "ray":
         raise UserError(
             f"{options.address} is the address of a Ray cluster, and the executor is local",

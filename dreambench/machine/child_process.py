@@ -45,12 +45,12 @@ class ChildEndedError(Exception):
         self.exit_code = exit_code
 
 
-def prepare_children(modules: Sequence[str]) -> None:
-    """Start what processes are forked from, which imports these modules meanwhile.
+def prepare_children(modules: Sequence[str], *, device: str) -> None:
+    """Start what processes for a device are forked from, which imports these modules meanwhile.
 
-    Only the first call of a process counts.
+    Only the first call of a process counts; nothing is started where each is started anew.
     """
-    if _choose_method("cpu") == "forkserver":
+    if _choose_method(device) == "forkserver":
         from multiprocessing import forkserver  # noqa: PLC0415  (not on every system)
 
         multiprocessing.set_forkserver_preload(list(modules))
