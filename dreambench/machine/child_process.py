@@ -99,53 +99,76 @@ class ChildProcess:
         with _without_main():
             self.process.start()
         theirs.close()
-        self._is_asked = False
+        # One thread may ask or close at a time, and another may close what is asked.
+        self._lock = threading.RLock()
+        self._is_asked = self._is_closed = False
         # Before `multiprocessing` waits at the end of this one for those that it started.
         self._at_exit = util.Finalize(None, self.close, exitpriority=1)
 
     @property
     def is_there(self) -> bool:
         """Whether it still runs."""
-        return bool(self.process.is_alive())
+        with self._lock:
+            return not self._is_closed and bool(self.process.is_alive())
 
     def close(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does; what it was asked for ends with `ChildEndedError`."""
         self._at_exit.cancel()
-        self._pipe.close()
-        # One that has nothing to do ends by itself, and tidies up.
-        if not self._is_asked:
+        self._is_closed = True
+        if self._is_asked:
+            self.process.kill()  # So that whoever waits for its answer lets go of the lock.
+        with self._lock:
+            if self._pipe.closed:
+                return
+            self._pipe.close()
+            # It has nothing to do, so it ends by itself, and tidies up.
             self.process.join(IDLE_SECONDS)
-        self.process.kill()
-        self.process.join()
+            self.process.kill()
+            self.process.join()
 
     def ask(self, request: Any, progress: Progress) -> Any:
         """Send a request and return its answer when it is done.
 
         Raises:
-            ChildEndedError: the process ended.
+            ChildEndedError: the process ended, or was closed.
             UserError: it was raised there.
             RuntimeError: another error was raised there.
         """
-        self._is_asked = True
-        try:
-            self._pipe.send(request)
-            while True:
-                kind, content = self._pipe.recv()
-                if kind == "progress":
-                    progress(*content)
-                elif kind == "log":
-                    logger.log(*content)
-                elif kind == "done":
-                    return content
-                else:
-                    raise make_error(content)
-        except (EOFError, OSError) as error:
-            if isinstance(error, UserError):
+        with self._lock:
+            self._is_asked = True
+            try:
+                kind, content = self._wait_for_answer(request, progress)
+            except BaseException:
+                self.process.kill()  # Its answer would be taken for that of the next request.
+                self.process.join()
                 raise
+            finally:
+                self._is_asked = False
+        if kind == "done":
+            return content
+        raise make_error(content)
+
+    def _wait_for_answer(self, request: Any, progress: Progress) -> tuple[str, Any]:
+        self._talk(self._pipe.send, request)
+        while True:
+            kind, content = self._talk(self._pipe.recv)
+            if kind == "progress":
+                progress(*content)
+            elif kind == "log":
+                logger.log(*content)
+            else:
+                return kind, content
+
+    def _talk(self, do: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            if self._is_closed:
+                raise EOFError
+            return do(*arguments)
+        except (EOFError, OSError) as error:
+            self.process.join(IDLE_SECONDS)
+            self.process.kill()
             self.process.join()
             raise ChildEndedError(self.process.exitcode) from error
-        finally:
-            self._is_asked = False
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
