@@ -28,6 +28,7 @@ from dreambench.base_models.registry import PARTS, BaseModel
 from dreambench.base_models.weights import check_loading, check_state, read_trained
 from dreambench.config.sampler import Precision, Sampler
 from dreambench.errors import UserError, raise_if_disk
+from dreambench.machine.devices import send
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -87,8 +88,8 @@ class EncodedImages:
     def sample(self, rows: Tensor, noise: torch.Generator) -> Tensor:
         """Return latents (len(rows), c, h, w) of these rows' images, drawn from the posterior."""
         mean, std = self.mean, self.std
-        spread = torch.randn((len(rows), *mean.shape[1:]), generator=noise).to(mean.device)
-        rows = rows.to(mean.device)
+        spread = send(torch.randn((len(rows), *mean.shape[1:]), generator=noise), mean.device)
+        rows = send(rows, mean.device)
         return self._scaled(mean[rows] + std[rows] * spread)
 
     def means(self) -> Tensor:

@@ -35,6 +35,7 @@ from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
 from dreambench.config.sampler import SCHEDULER_OPTIONS, Precision, Sampler
 from dreambench.errors import UserError
+from dreambench.machine.devices import send
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
@@ -237,9 +238,9 @@ class StableDiffusion(LoadedModel):
     ) -> Tensor:
         """See `LoadedModel`; the DreamBooth paper's equation 2 for one time and noise a row."""
         schedule = self._training_schedule
-        eps = torch.randn(latents.shape, generator=noise).to(latents.device)
+        eps = send(torch.randn(latents.shape, generator=noise), latents.device)
         n_times = schedule.config.num_train_timesteps
-        times = torch.randint(n_times, (len(latents),), generator=noise).to(latents.device)
+        times = send(torch.randint(n_times, (len(latents),), generator=noise), latents.device)
         found = self.predict(schedule.add_noise(latents, eps, times), times, text)
         targets: dict[str, Callable[[], Tensor]] = {
             "epsilon": lambda: eps,

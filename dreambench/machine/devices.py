@@ -6,11 +6,16 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from dreambench.artifacts.manifest import Compute
 from dreambench.config.sampler import Precision
 from dreambench.errors import UserError
 from dreambench.instructions import LIMITS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def is_device(device: str) -> bool:
@@ -75,6 +80,16 @@ def free_memory(device: str) -> None:
     module = torch.get_device_module(device)
     if hasattr(module, "empty_cache"):
         module.empty_cache()
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Return values that were made on the CPU, on a device; a GPU fetches them by itself.
+
+    From memory that the system may move it could not, and the CPU would wait for it in each step.
+    """
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def name_device(device: str) -> str:

@@ -49,6 +49,11 @@ class Calls:
         self._files = files
         self._limit_seconds = limit_seconds
 
+    @property
+    def watches_files(self) -> bool:
+        """Whether what else is written during a call is taken for the method's."""
+        return self._files is not None
+
     def make(self, function: Callable[[], T]) -> T:
         """Call what loads a method, which has no time limit; see `run`."""
         return self._watch(function, _Clock(None, _ignore), own=None)

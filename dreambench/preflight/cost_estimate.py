@@ -130,7 +130,8 @@ def estimate_memory(
     per_image = base_model.activation_bytes
     if getattr(settings, "gradient_checkpointing", False):
         per_image = base_model.checkpointed_bytes
-    activations = work.images_per_step * per_image * (size_px / base_model.size_px) ** 2
+    n_images = work.images_per_step / getattr(settings, "gradient_accumulation_steps", 1)
+    activations = n_images * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
     tuning = state + activations

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from PIL import Image
 
@@ -35,7 +37,7 @@ def generate_subject(
 
     A batch is made whole and written whole: it is never half there, and no interruption changes
     which images share a batch. One that raises is recorded, and the others go on. `progress` is
-    told how many images were made by each.
+    told how many images were made by each, once they are written.
     """
     missing = run.missing_of(name)
     fail = partial(failures.record, "load", n_images=len(missing))
@@ -47,9 +49,51 @@ def generate_subject(
         raise_if_photo(error, run.subject(name))
         fail(error)
         return []
-    _make_batches(run, generator, missing, failures, calls, progress)
+    with _Writer(progress, is_beside=not calls.watches_files) as writer:
+        _make_batches(run, generator, missing, failures, calls, writer)
     left = set(run.missing_of(name))
     return [unit for unit in missing if unit not in left]
+
+
+class _Writer:
+    """Writes one batch of images after another, in a thread beside the method's next batch.
+
+    So a GPU need not wait for PNG files. `progress` is told of what is written, by the thread that
+    hands it over. Not beside it (`is_beside`) where the method's own files are watched, among which
+    those of another thread would be found.
+    """
+
+    def __init__(self, progress: Callable[[int], None], *, is_beside: bool) -> None:
+        self._progress = progress
+        self._is_beside = is_beside
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-images")
+        self._pending: Future[int] | None = None
+
+    def write(self, write_batch: Callable[[], int]) -> None:
+        """Have a batch written, and its images counted, when the last one is."""
+        self.finish()
+        self._pending = self._pool.submit(write_batch)
+        if not self._is_beside:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until all is written; raise what went wrong."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._progress(pending.result())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.finish()
 
 
 def _make_batches(
@@ -58,7 +102,7 @@ def _make_batches(
     missing: list[ImageUnit],
     failures: FailureLog,
     calls: Calls,
-    progress: Callable[[int], None],
+    writer: _Writer,
 ) -> None:
     size_px = run.manifest.sampler.size_px
     batches = sorted({unit.batch for unit in missing})
@@ -81,13 +125,16 @@ def _make_batches(
                 return
             continue
         failures.went_well()
-        contents = {
-            unit.path_of_subject: _encode(image, unit, run)
-            for unit, image in zip(members, images, strict=True)
-            if unit in wanted
-        }
-        write_products(run.staging_of(subject), str(batch), run.images_dir(subject), contents)
-        progress(len(contents))
+        made = {unit: image for unit, image in zip(members, images, strict=True) if unit in wanted}
+        writer.write(partial(_write, run, made))
+
+
+def _write(run: Run, made: Mapping[ImageUnit, Image.Image]) -> int:
+    """Write the images of a batch; return how many they are."""
+    (subject,), (batch,) = {unit.subject for unit in made}, {unit.batch for unit in made}
+    contents = {unit.path_of_subject: _encode(image, unit, run) for unit, image in made.items()}
+    write_products(run.staging_of(subject), str(batch), run.images_dir(subject), contents)
+    return len(contents)
 
 
 def _generate(

@@ -21,6 +21,7 @@ from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
+from dreambench.machine.devices import send
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.class_images import ClassImages
 from dreambench.methods.finetuning.identifier import Identifier, choose_identifier
@@ -151,7 +152,7 @@ class CustomDiffusion(Method):
         n_trained = base_model.n_cross_attention_parameters + base_model.text_width
         return Work(
             optimizer_steps=settings.n_steps,
-            images_per_step=settings.batch_size * (2 if with_prior else 1),
+            images_per_step=settings.photos_per_step * (2 if with_prior else 1),
             class_images=settings.n_class_images if with_prior else 0,
             trained_parameters=n_trained,
             saved_bytes=4 * n_trained,
@@ -248,7 +249,7 @@ class CustomDiffusion(Method):
 
         def make_batch(noise: torch.Generator) -> Batch:
             rows = pick_rows(len(views), size, noise)
-            latents, weights = photos.sample(rows, noise), valid[rows.to(device)]
+            latents, weights = photos.sample(rows, noise), valid[send(rows, device)]
             words = model.encode_prompts(texts).take([text_of[row] for row in rows.tolist()])
             if prior is not None:
                 of_class = prior.sample(pick_rows(len(prior), size, noise), noise)

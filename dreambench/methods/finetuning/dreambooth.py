@@ -82,7 +82,7 @@ class DreamBooth(Method):
         n_trained = cls._count_trained(settings, base_model)
         return Work(
             optimizer_steps=settings.n_steps,
-            images_per_step=settings.batch_size * (2 if with_prior else 1),
+            images_per_step=settings.photos_per_step * (2 if with_prior else 1),
             class_images=settings.n_class_images if with_prior else 0,
             trained_parameters=n_trained,
             saved_bytes=cls._saved_bytes_per_parameter * n_trained,

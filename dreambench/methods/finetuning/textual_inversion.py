@@ -59,7 +59,7 @@ class TextualInversion(Method):
         n_trained = settings.n_vectors * base_model.text_width
         return Work(
             optimizer_steps=settings.n_steps,
-            images_per_step=settings.batch_size,
+            images_per_step=settings.photos_per_step,
             trained_parameters=n_trained,
             saved_bytes=4 * n_trained,
             samples=True,

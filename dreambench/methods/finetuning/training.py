@@ -37,8 +37,22 @@ class TrainingSettings(Settings):
     optimizer: Literal["adamw", "adamw-8bit"] = Field(
         description="8 bits take a quarter of the memory of its state; needs bitsandbytes"
     )
+    lr_scheduler: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="linear and cosine end at a learning rate of 0"
+    )
+    lr_warmup_steps: int = Field(
+        default=0, ge=0, description="steps in which the learning rate rises from 0"
+    )
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, description="batches of a step, one after another: memory is that of one"
+    )
     n_photos: int = Field(ge=0, description="the first so many photos, the paper's table 5; 0: all")
     gradient_checkpointing: bool = Field(description="less memory for more time")
+
+    @property
+    def photos_per_step(self) -> int:
+        """Photos that one step of the optimizer learns from."""
+        return self.batch_size * self.gradient_accumulation_steps
 
 
 def check_prior(prior_weight: float, n_class_images: int) -> None:
@@ -109,6 +123,23 @@ def make_optimizer(
     return AdamW8bit(parameters, settings.learning_rate, weight_decay=settings.weight_decay)
 
 
+def make_lr_scheduler(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the recipe's schedule of the learning rate: diffusers', which its scripts use."""
+    from diffusers.optimization import get_scheduler  # noqa: PLC0415  (slow import)
+
+    name: str = settings.lr_scheduler
+    if name == "constant" and settings.lr_warmup_steps:
+        name += "_with_warmup"
+    return get_scheduler(
+        name,
+        optimizer,
+        num_warmup_steps=settings.lr_warmup_steps,
+        num_training_steps=settings.n_steps,
+    )
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """Steps after which a training's weights are kept, written by `save` into a folder."""
@@ -147,6 +178,7 @@ def train(
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = make_optimizer(parameters, settings)
+    lr_scheduler = make_lr_scheduler(optimizer, settings)
     noise = torch.Generator("cpu").manual_seed(seed)
     for module in modules:
         module.train()
@@ -154,15 +186,20 @@ def train(
     unread: list[dict[str, Tensor]] = []
     try:
         for step in range(1, settings.n_steps + 1):
-            losses = compute_losses(model, make_batch, noise)
-            (losses["subject"] + prior_weight * losses["prior"]).backward()
+            n_batches = settings.gradient_accumulation_steps
+            for _ in range(n_batches):
+                losses = compute_losses(model, make_batch, noise)
+                ((losses["subject"] + prior_weight * losses["prior"]) / n_batches).backward()
+                unread.append({name: loss.detach() for name, loss in losses.items()})
             nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
+            lr_scheduler.step()
             optimizer.zero_grad(set_to_none=True)
-            unread.append({name: loss.detach() for name, loss in losses.items()})
             is_kept = step in checkpoints.steps
             if is_kept or step % STEPS_PER_CHECK == 0 or step == settings.n_steps:
-                history += _read_losses(unread, subject_name, n_before=len(history))
+                history += _read_losses(
+                    unread, subject_name, n_before=len(history), n_batches=n_batches
+                )
                 unread.clear()
             if is_kept:
                 checkpoints.keep(history)
@@ -173,7 +210,8 @@ def train(
         raise UserError(
             f"no memory for a training step of batch {settings.batch_size}",
             hint="in a copy of the recipe: gradient_checkpointing = true, optimizer = 'adamw-8bit',"
-            " a lower batch_size; or use --precision bf16",
+            " a lower batch_size with more gradient_accumulation_steps; or use"
+            " --precision bf16",
             code="out-of-memory",
         ) from error
     finally:
@@ -183,11 +221,15 @@ def train(
 
 
 def _read_losses(
-    unread: Sequence[Mapping[str, Tensor]], subject_name: str, *, n_before: int
+    unread: Sequence[Mapping[str, Tensor]], subject_name: str, *, n_before: int, n_batches: int
 ) -> list[dict[str, float]]:
-    """Return the losses of some steps as numbers; UserError for the first that is not finite."""
+    """Return the mean losses of some steps; UserError for the first that is not finite.
+
+    `unread` are those of each batch, of which a step has `n_batches`.
+    """
     names = list(unread[0])
     rows = torch.stack([torch.stack([losses[name] for name in names]) for losses in unread])
+    rows = rows.unflatten(0, (-1, n_batches)).mean(1)
     found = [dict(zip(names, row, strict=True)) for row in rows.tolist()]
     for index, losses in enumerate(found):
         if not math.isfinite(losses["subject"]):

@@ -11,7 +11,7 @@ import pytest
 from dreambench.machine.child_process import ChildEndedError, ChildProcess
 from dreambench.progress import no_progress
 
-HANDLER = '''
+HANDLER = """
 import os, time
 
 def make_handler():
@@ -25,7 +25,7 @@ def make_handler():
         return content
 
     return handle
-'''
+"""
 
 
 @pytest.fixture
