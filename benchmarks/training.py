@@ -473,9 +473,12 @@ Counted in the real networks, a subject:
 | `--batch-size` | command | images drawn together; halved by itself when memory runs out |
 | `gradient_checkpointing = true` | recipe | SD 1.5's activations: {activations} GB an image |
 | `optimizer = "adamw-8bit"` | recipe | a quarter of the optimizer's memory; needs bitsandbytes |
+| `gradient_accumulation_steps = 4` | recipe | a batch four times as large in the memory of one |
 | `--method dreambooth-lora` | command | trains {lora_m} million of SD 1.5's {unet_m} million |
 
 Of these, `mini` on a CPU measures the ones marked "always"; none was run on a GPU here.
+`torch.compile` is not among them: on `mini`'s UNet (batch 8, torch 2.15, the machine above) a
+training step took .175 s with it and .181 s without, after 128 s of compiling.
 """
 
 
