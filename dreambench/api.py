@@ -236,6 +236,7 @@ def score(
     conventions: Sequence[str] = (),
     out: str | Path = "scores",
     device: str = "auto",
+    workers: int = 1,
     data_dir: Path | None = None,
     cache: Path | None = None,
     progress: Progress = no_progress,
@@ -245,6 +246,7 @@ def score(
     `folder` is in one of the layouts of `scoring.layouts.LAYOUTS`, or an index itself; `index` is a
     CSV that says which of its files is which image. `subjects`, `families` and `prompts` narrow,
     and mark the result partial. `conventions` are other scorers' rules to score by as well.
+    `workers` processes extract features at once.
 
     Examples:
         >>> found = dreambench.score("images", protocol="mini", name="mine")  # doctest: +SKIP
@@ -267,7 +269,7 @@ def score(
     )  # fmt: skip
     found = benchmark.score_external(
         request, conventions=conventions, out=Path(out), device=device, cache_dir=cache,
-        progress=progress,
+        n_workers=workers, progress=progress,
     )  # fmt: skip
     return Result(
         found.scored.name, found.images.folder, found.scored, found.images.manifest,

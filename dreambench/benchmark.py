@@ -48,6 +48,7 @@ from dreambench.scoring import process
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
 from dreambench.scoring.process import (
     ScoreRequest,
+    extract_on_all,
     score_apart,
     score_here,
     start_scoring,
@@ -476,13 +477,15 @@ def score_external(
     device: str = "auto",
     cache_dir: Path | None = None,
     pace: Pace | None = None,
+    n_workers: int = 1,
     apart: bool = True,
     progress: Progress = no_progress,
 ) -> ExternalOutcome:
     """Score external images by a protocol, and write OUT/PROTOCOL/NAME as a run's results are.
 
-    `conventions` are other scorers' rules to score by as well. Not `apart` saves the seconds that
-    another process takes to start, where no method's code ever ran in this one.
+    `conventions` are other scorers' rules to score by as well. `n_workers` processes extract
+    features. Not `apart` saves the seconds that another process takes to start, where no method's
+    code ever ran in this one.
 
     Raises:
         ImageSetError: the images are not exactly the protocol's set.
@@ -500,6 +503,8 @@ def score_external(
             metrics=request.metrics, encoders=request.encoders, conventions=conventions,
             cache_dir=cache, data_dir=request.data_dir, pace=pace or Pace(),
         )  # fmt: skip
+        if n_workers > 1:
+            extract_on_all(images, asked, n_workers=n_workers, progress=progress)
         score = score_apart if apart else score_here
         score(images, asked, progress=progress)
         table = read_conventions(images) if conventions else None

@@ -65,7 +65,7 @@ class VerifyOptions:
     metrics: Sequence[str] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
     data_dir: Path | None = None
-    n_workers: int = 0
+    n_decoding: int = 0
 
 
 def verify(
@@ -190,7 +190,7 @@ def _verify_pixels(
         try:
             scorer = Scorer(
                 part, metrics=options.metrics, encoders=options.encoders, cache_dir=Path(cache),
-                progress=progress, pace=Pace(n_workers=options.n_workers),
+                progress=progress, pace=Pace(n_threads=options.n_decoding),
             )  # fmt: skip
             again, _ = scorer.compute()
         except UserError as error:

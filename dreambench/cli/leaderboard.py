@@ -170,7 +170,7 @@ def check(
 
         options = RescoreOptions(
             images=images, protocol=named, metrics=metrics, device=device, data_dir=data_dir,
-            encoders=parse_encoder_options(encoders), n_workers=n_decoding,
+            encoders=parse_encoder_options(encoders), n_decoding=n_decoding,
         )  # fmt: skip
         checked = [_rescore(checked, options, write=write)]
     elif write:

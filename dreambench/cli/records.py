@@ -99,7 +99,7 @@ def submit(
         hub.check_repository(repository)
     options = VerifyOptions(
         share=share, seed=seed, images_dir=images_dir, metrics=metrics,
-        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=n_decoding,
+        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_decoding=n_decoding,
     )  # fmt: skip
     about = submission.About(
         title=title, source=source, track=track, base_model=base_model, evaluator=evaluator,

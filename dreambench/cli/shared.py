@@ -102,6 +102,13 @@ decoding_option = click.option(
     default=0,
     help="Threads that decode images for scoring; no number depends on it.  [default: the cores]",
 )
+extract_workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that extract features at once, each on a GPU or its share of the cores.",
+)
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1, 256),

@@ -19,6 +19,7 @@ from dreambench.cli.shared import (
     decoding_option,
     encoder_option,
     extract_batch_option,
+    extract_workers_option,
     metric_option,
     narrowing_options,
     run_dir_argument,
@@ -31,6 +32,7 @@ from dreambench.cli.shared import (
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
+    from dreambench.encoders.extraction import Pace
     from dreambench.runs.pipeline import Pipeline
     from dreambench.scoring.scorer import Scorer
 
@@ -116,28 +118,36 @@ def _opened_scorer(
     *,
     cache: Path | None,
     data_dir: Path | None,
-    n_decoding: int,
-    batch_size: int,
+    n_workers: int,
+    pace: Pace,
     metrics: Sequence[str] = (),
     encoders: Mapping[str, str],
 ) -> Iterator[Scorer]:
     """Open a run for the stages that see its images."""
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
-    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
-    from dreambench.runs.run_folder import open_run, read_run  # noqa: PLC0415
+    from dreambench.runs.run_folder import open_run, read_run  # noqa: PLC0415  (imports torch)
+    from dreambench.scoring.process import ScoreRequest, extract_on_all  # noqa: PLC0415
     from dreambench.scoring.scorer import Scorer  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     found = read_run(run_dir, data_dir=data_dir)
+    asked = ScoreRequest(
+        metrics=metrics, encoders=encoders, cache_dir=cache or cache_dir(), data_dir=data_dir,
+        pace=pace,
+    )  # fmt: skip
     with hold_folder(run_dir), show_progress() as progress:
+        run = open_run(found)
+        if n_workers > 1:
+            extract_on_all(run, asked, n_workers=n_workers, progress=progress)
         yield Scorer(
-            open_run(found), metrics=metrics, encoders=encoders, cache_dir=cache or cache_dir(),
-            progress=progress, pace=Pace(n_workers=n_decoding, batch_size=batch_size),
+            run, metrics=metrics, encoders=encoders, cache_dir=asked.cache_dir, progress=progress,
+            pace=pace,
         )  # fmt: skip
 
 
 @click.command()
 @run_dir_argument
+@extract_workers_option
 @decoding_option
 @extract_batch_option
 @encoder_option
@@ -145,16 +155,17 @@ def _opened_scorer(
 @data_option
 @user_errors
 def extract(
-    run_dir: Path, n_decoding: int, batch_size: int, encoders: tuple[str, ...], cache: Path | None,
-    data_dir: Path | None,
+    run_dir: Path, workers: int, n_decoding: int, batch_size: int, encoders: tuple[str, ...],
+    cache: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Stage: extract features of photos, images and texts."""
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
 
-    overrides = parse_encoder_options(encoders)
+    pace = Pace(n_threads=n_decoding, batch_size=batch_size)
     with _opened_scorer(
-        run_dir, cache=cache, data_dir=data_dir, n_decoding=n_decoding, batch_size=batch_size,
-        encoders=overrides,
+        run_dir, cache=cache, data_dir=data_dir, n_workers=workers, pace=pace,
+        encoders=parse_encoder_options(encoders),
     ) as scorer:  # fmt: skip
         scorer.extract()
 
@@ -167,6 +178,7 @@ def extract(
 )
 @metric_option
 @encoder_option
+@extract_workers_option
 @decoding_option
 @extract_batch_option
 @cache_option
@@ -189,7 +201,7 @@ def extract(
 @user_errors
 def score(
     folder: Path, convention: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...],
-    n_decoding: int, batch_size: int, cache: Path | None, data_dir: Path | None,
+    workers: int, n_decoding: int, batch_size: int, cache: Path | None, data_dir: Path | None,
     protocol: str | None, name: str | None, index: Path | None, partial: bool,
     subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
     device: str | None,
@@ -204,14 +216,16 @@ def score(
         "--family": family, "--prompts": prompts, "--out": out, "--device": device,
     }  # fmt: skip
     _check_use(folder, protocol, name, [option for option, value in given.items() if value])
+    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
 
     overrides = parse_encoder_options(encoders)
+    pace = Pace(n_threads=n_decoding, batch_size=batch_size)
     conventions = _choose_conventions(convention)
     if protocol is None:
         with _opened_scorer(
-            folder, cache=cache, data_dir=data_dir, n_decoding=n_decoding, batch_size=batch_size,
-            metrics=metrics, encoders=overrides,
+            folder, cache=cache, data_dir=data_dir, n_workers=workers, pace=pace, metrics=metrics,
+            encoders=overrides,
         ) as scorer:  # fmt: skip
             scorer.score()
             table = scorer.score_conventions(conventions) if conventions else None
@@ -221,7 +235,6 @@ def score(
 
     from dreambench.benchmark import score_external  # noqa: PLC0415  (imports torch)
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
-    from dreambench.encoders.extraction import Pace  # noqa: PLC0415
     from dreambench.scoring.external import ExternalRequest  # noqa: PLC0415
 
     request = ExternalRequest(
@@ -232,8 +245,7 @@ def score(
     with show_progress() as progress:
         found = score_external(
             request, conventions=conventions, out=out or Path("scores"), device=device or "auto",
-            cache_dir=cache, pace=Pace(n_workers=n_decoding, batch_size=batch_size), apart=False,
-            progress=progress,
+            cache_dir=cache, pace=pace, n_workers=workers, apart=False, progress=progress,
         )  # fmt: skip
     if found.conventions is not None:
         print_conventions(found.conventions)

@@ -14,6 +14,7 @@ import click
 from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
+    decoding_option,
     encoder_option,
     json_option,
     metric_option,
@@ -21,7 +22,6 @@ from dreambench.cli.shared import (
     say,
     show_progress,
     user_errors,
-    workers_option,
 )
 from dreambench.errors import UserError
 
@@ -63,13 +63,13 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @metric_option
 @encoder_option
-@workers_option
+@decoding_option
 @data_option
 @json_option
 @user_errors
 def verify(
     folder: Path, share: float, seed: int, images_dir: Path | None,
-    metrics: tuple[str, ...], encoders: tuple[str, ...], workers: int, data_dir: Path | None,
+    metrics: tuple[str, ...], encoders: tuple[str, ...], n_decoding: int, data_dir: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Check that the numbers of a folder follow from its files.
@@ -83,7 +83,7 @@ def verify(
 
     options = VerifyOptions(
         share=share, seed=seed, images_dir=images_dir, metrics=metrics,
-        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_workers=workers,
+        encoders=parse_encoder_options(encoders), data_dir=data_dir, n_decoding=n_decoding,
     )  # fmt: skip
     with show_progress() as progress:
         found = check(folder, options, progress=progress)

@@ -34,7 +34,7 @@ from dreambench.progress import Progress
 from dreambench.storage.images import PixelBudget, load_image
 from dreambench.types import Features
 
-MAX_WORKERS = 16
+MAX_THREADS = 16
 COMMIT_SECONDS = 0.5
 # Often enough that 3,000 images take the memory of 300 (`benchmarks/scoring.py`), and seldom enough
 # that it costs under a hundredth.
@@ -45,17 +45,29 @@ TRIM_SECONDS = 2.0
 class Pace:
     """How fast extraction may go; changes no number. 0 is for what suits cores and device."""
 
-    n_workers: int = 0
+    n_threads: int = 0
     batch_size: int = 0
 
-    def count_workers(self) -> int:
+    def count_threads(self) -> int:
         """Return how many threads decode and prepare images: one per core, up to 16."""
-        if self.n_workers:
-            return self.n_workers
-        return min(count_cores(), MAX_WORKERS)
+        if self.n_threads:
+            return self.n_threads
+        return min(count_cores(), MAX_THREADS)
 
 
 AUTO = Pace()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `n_shards` equal runs of files, whose features one of several processes computes."""
+
+    index: int
+    n_shards: int
+
+    def has(self, position: int, n_files: int) -> bool:
+        """Return whether a file is in it, by its place among all."""
+        return position * self.n_shards // n_files == self.index
 
 
 @dataclass(frozen=True)
@@ -96,21 +108,64 @@ def extract(
     Raises:
         UserError: a file is missing, damaged, or changes meanwhile.
     """
+    lanes = _lay_out(rows, distances, cache, pace)
+    lanes.run(cache, pace, progress)
+    made = [
+        {path: lanes.of_rows[ask.extractor.identity].found[lanes.names[path]] for path in ask.paths}
+        for ask in rows
+    ]
+    gaps = [
+        {
+            (a, b): float(lane.found[key_of_pair(lanes.names[a], lanes.names[b])][0])
+            for group in ask.groups
+            for a, b in combinations(group, 2)
+        }
+        for ask, lane in zip(distances, lanes.of_distances, strict=True)
+    ]
+    return made, gaps
+
+
+def extract_shard(
+    rows: Sequence[Rows],
+    distances: Sequence[Distances],
+    shard: Shard,
+    *,
+    cache: FeatureCache,
+    progress: Progress,
+    pace: Pace = AUTO,
+) -> None:
+    """Compute what is asked of the files of a shard, for the cache alone; see `extract`.
+
+    Its batches are those of the whole work, and so are the bits. Distances between files of two
+    shards are left to `extract`.
+    """
+    lanes = _lay_out(rows, distances, cache, pace)
+    places = {name: place for place, name in enumerate(dict.fromkeys(lanes.names.values()))}
+    for lane in lanes.all:
+        lane.keep_shard(shard, places)
+    lanes.run(cache, pace, progress)
+
+
+def _lay_out(
+    rows: Sequence[Rows],
+    distances: Sequence[Distances],
+    cache: FeatureCache,
+    pace: Pace,
+) -> _Lanes:
     listed = [path for ask in rows for path in ask.paths]
     listed += [path for ask in distances for group in ask.groups for path in group]
-    n_workers = pace.count_workers()
-    hashed = cache.hash_files(listed, n_workers=n_workers)
+    hashed = cache.hash_files(listed, n_threads=pace.count_threads())
     names = {path: name for path, (name, _) in hashed.items()}
     contents = dict.fromkeys(names.values())
     wanted: dict[str, set[str]] = {}
     for ask in rows:
         wanted.setdefault(ask.extractor.identity, set()).update(names[path] for path in ask.paths)
     extractors = {ask.extractor.identity: ask.extractor for ask in reversed(rows)}
-    row_lanes = {
+    of_rows = {
         identity: _RowLane(extractors[identity], contents, some, cache, pace)
         for identity, some in wanted.items()
     }
-    distance_lanes = [
+    of_distances = [
         _DistanceLane(
             ask.extractor,
             contents,
@@ -120,20 +175,30 @@ def extract(
         )
         for ask in distances
     ]
-    _run_lanes([*row_lanes.values(), *distance_lanes], names, hashed, cache, n_workers, progress)
-    made = [
-        {path: row_lanes[ask.extractor.identity].found[names[path]] for path in ask.paths}
-        for ask in rows
-    ]
-    gaps = [
-        {
-            (a, b): float(lane.found[key_of_pair(names[a], names[b])][0])
-            for group in ask.groups
-            for a, b in combinations(group, 2)
-        }
-        for ask, lane in zip(distances, distance_lanes, strict=True)
-    ]
-    return made, gaps
+    return _Lanes(of_rows, of_distances, names, hashed)
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """All that is asked: lanes by extractor's identity, lanes of distances, and the files.
+
+    `names` are the SHA-256 of files, `hashed` these with the stat that they were hashed at.
+    """
+
+    of_rows: Mapping[str, _RowLane]
+    of_distances: Sequence[_DistanceLane]
+    names: Mapping[Path, str]
+    hashed: Mapping[Path, tuple[str, Stat]]
+
+    @property
+    def all(self) -> Sequence[_Lane]:
+        """Lanes of both kinds."""
+        return [*self.of_rows.values(), *self.of_distances]
+
+    def run(self, cache: FeatureCache, pace: Pace, progress: Progress) -> None:
+        """Compute what is to do."""
+        n_threads = pace.count_threads()
+        _run_lanes(self.all, self.names, self.hashed, cache, n_threads, progress)
 
 
 class _Lane:
@@ -153,7 +218,15 @@ class _Lane:
     def plan(self, order: Sequence[str], missing: Set[str]) -> None:
         """Lay out the batches of all files, and take those in which something is missing."""
         batches = [order[i : i + self.size] for i in range(0, len(order), self.size)]
-        self.todo = deque(batch for batch in batches if not missing.isdisjoint(batch))
+        self.set_todo(batch for batch in batches if not missing.isdisjoint(batch))
+
+    def keep_shard(self, shard: Shard, places: Mapping[str, int]) -> None:
+        """Leave batches to other shards; one belongs to that of its first file's place."""
+        self.set_todo(b for b in self.todo if shard.has(places[b[0]], len(places)))
+
+    def set_todo(self, batches: Iterable[Sequence[str]]) -> None:
+        """Set what is to do, in order."""
+        self.todo = deque(batches)
         self.needed = {name for batch in self.todo for name in batch}
 
     def take(self, name: str, pixels: NDArray[np.float32]) -> None:
@@ -244,7 +317,7 @@ def _run_lanes(
     names: Mapping[Path, str],
     hashed: Mapping[Path, tuple[str, Stat]],
     cache: FeatureCache,
-    n_workers: int,
+    n_threads: int,
     progress: Progress,
 ) -> None:
     """Decode what any lane needs, in order, and give it to all that need it."""
@@ -257,9 +330,9 @@ def _run_lanes(
     progress(what, 0, len(needed))
     saved = trimmed = time.monotonic()
     files = {name: (path, hashed[path][1]) for path, name in reversed(list(names.items()))}
-    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
     try:
-        decoded = _decode_files(needed, files, busy, pool, n_workers)
+        decoded = _decode_files(needed, files, busy, pool, n_threads)
         for n_done, (name, prepared) in enumerate(decoded, start=1):
             for lane in busy:
                 if name in lane.needed:
@@ -288,12 +361,12 @@ def _decode_files(
     files: Mapping[str, tuple[Path, Stat]],
     busy: Sequence[_Lane],
     pool: ThreadPoolExecutor,
-    n_workers: int,
+    n_threads: int,
 ) -> Iterator[tuple[str, Prepared]]:
     """Yield each file's arrays by preparation, in order, while the next ones are decoded."""
     # On a CPU a window is decoded by all cores, and then goes through the networks on all cores.
     in_turns = all(lane.extractor.on_cpu for lane in busy)
-    window = max(2 * max(lane.size for lane in busy), 4 * n_workers)
+    window = max(2 * max(lane.size for lane in busy), 4 * n_threads)
     left = iter(needed)
     futures: deque[tuple[str, Future[Prepared]]] = deque()
     budget = PixelBudget()

@@ -191,7 +191,7 @@ class FeatureCache:
         }
         self._run(lambda: self._write(identity, kind, contents))
 
-    def hash_files(self, paths: Sequence[Path], *, n_workers: int) -> dict[Path, tuple[str, Stat]]:
+    def hash_files(self, paths: Sequence[Path], *, n_threads: int) -> dict[Path, tuple[str, Stat]]:
         """Return the SHA-256 of each file, and the stat that it had just before.
 
         A file whose stat was seen before is not read again. As in git's index, that holds only for
@@ -209,7 +209,7 @@ class FeatureCache:
         left = [path for path in stats if path not in found]
         now_ns = time.time_ns()
         if left:
-            with ThreadPoolExecutor(n_workers) as pool:
+            with ThreadPoolExecutor(n_threads) as pool:
                 hashes = dict(zip(left, pool.map(sha256_file, left), strict=True))
             for path, name in hashes.items():
                 found[path] = (name, stats[path])
@@ -450,7 +450,7 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of one large file, remembered in the cache where there can be one."""
     try:
         with FeatureCache(cache_dir()) as cache:
-            return cache.hash_files([path], n_workers=1)[path][0]
+            return cache.hash_files([path], n_threads=1)[path][0]
     except UserError:
         return sha256_file(path)
 

@@ -46,7 +46,7 @@ class RescoreOptions:
     encoders: Mapping[str, str] = field(default_factory=dict)
     data_dir: Path | None = None
     device: str = "auto"
-    n_workers: int = 0
+    n_decoding: int = 0
 
 
 def rescore(
@@ -88,7 +88,7 @@ def rescore(
             images = open_results(images)
             asked = ScoreRequest(
                 metrics=options.metrics, encoders=options.encoders, cache_dir=work / "cache",
-                data_dir=options.data_dir, pace=Pace(n_workers=options.n_workers),
+                data_dir=options.data_dir, pace=Pace(n_threads=options.n_decoding),
             )  # fmt: skip
             score_apart(images, asked, progress=progress)
             return _compare_numbers(opened, images, read_scores(images), found)

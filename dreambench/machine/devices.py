@@ -59,6 +59,15 @@ def pick_devices(names: str) -> list[str]:
     return found
 
 
+def spread_devices(device: str, n: int) -> list[str]:
+    """Return the devices of n processes: each GPU in turn where "cuda" is not one of them."""
+    import torch  # noqa: PLC0415  (slow import)
+
+    if device != "cuda":
+        return [device] * n
+    return [f"cuda:{index % torch.cuda.device_count()}" for index in range(n)]
+
+
 def count_cores() -> int:
     """Return how many cores this process may use."""
     try:

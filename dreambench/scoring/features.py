@@ -20,7 +20,9 @@ from dreambench.encoders.extraction import (
     Distances,
     Pace,
     Rows,
+    Shard,
     extract,
+    extract_shard,
     extract_texts,
 )
 from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
@@ -65,9 +67,6 @@ def extract_features(
     """Extract what the metrics of an image set need, as far as the cache lacks it."""
     asked = _ask_for_images(images, tools)
     clip = tools.encoders.get("clip")
-    if images.files is None:  # A folder of external images was looked at before.
-        made = [path for s in images.subjects for _, path in images.made_images(s.name)]
-        asked[LOOK] = Rows(LookExtractor(), made)
     found = extract_asked(
         asked,
         groups=_group_paths(images),
@@ -79,6 +78,17 @@ def extract_features(
     )
     rows = dict(found.rows)
     return replace(found, looks=rows.pop(LOOK, {}), rows=rows)
+
+
+def extract_features_of_shard(
+    images: ImageSet, tools: Tools, shard: Shard, *, cache_dir: Path, pace: Pace, progress: Progress
+) -> None:
+    """Extract the features of a shard of the images and photos, for the cache alone."""
+    asked = list(_ask_for_images(images, tools).values())
+    perceptual = tools.encoders.get(PERCEPTUAL)
+    pairs = [Distances(perceptual, _group_paths(images))] if perceptual is not None else []
+    with FeatureCache(cache_dir) as cache:
+        extract_shard(asked, pairs, shard, cache=cache, pace=pace, progress=progress)
 
 
 def extract_asked(
@@ -138,6 +148,8 @@ def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
             asked[_parts_of(noun)] = Rows(_parts_extractor(tools, noun), files)
         for noun, files in unmasked.items():
             asked[_masks_of(noun)] = Rows(MaskExtractor(_segmenter(tools), class_name=noun), files)
+    if images.files is None:  # A folder of external images was looked at before.
+        asked[LOOK] = Rows(LookExtractor(), every)
     return asked
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dreambench.artifacts.image_set import ImageSet, read_image_set
-from dreambench.encoders.extraction import AUTO, Pace
+from dreambench.encoders.extraction import AUTO, Pace, Shard
 from dreambench.errors import UserError
 from dreambench.machine.child_process import ChildEndedError, ChildProcess, Handler
+from dreambench.machine.devices import count_cores, fixed_threads, spread_devices
 from dreambench.progress import Progress
 from dreambench.scoring.scorer import Scorer
 
@@ -51,7 +53,8 @@ class ScoreRequest:
     """What to score an image set with, see `Scorer`.
 
     `data_dir` is where its photos were read from, see `read_image_set`; `device` another one than
-    that of the image set, which may have been made on other machines.
+    that of the image set, which may have been made on other machines. With a `shard` nothing is
+    scored, and its features go into the cache.
     """
 
     metrics: Sequence[str] = ()
@@ -61,6 +64,7 @@ class ScoreRequest:
     data_dir: Path | None = None
     pace: Pace = AUTO
     device: str | None = None
+    shard: Shard | None = None
 
 
 def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -> None:
@@ -76,6 +80,12 @@ def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -
         images, metrics=request.metrics, encoders=request.encoders, cache_dir=request.cache_dir,
         progress=progress, pace=request.pace,
     )  # fmt: skip
+    if request.shard is not None:
+        n_cores = max(1, count_cores() // request.shard.n_shards)
+        scorer.pace = replace(request.pace, n_threads=request.pace.n_threads or n_cores)
+        with fixed_threads(n_cores):
+            scorer.extract_shard(request.shard)
+        return
     scorer.score()
     if request.conventions:
         scorer.score_conventions(request.conventions)
@@ -98,17 +108,62 @@ def score_apart(images: ImageSet, request: ScoreRequest, *, progress: Progress) 
             _child.ask(_pack(images, request), progress)
     except ChildEndedError as error:
         is_kept = False
-        raise UserError(
-            f"the process that scores ended with exit code {error.exit_code}",
-            hint="run the same command again, on a machine with more free memory if it ran out",
-            code="scoring-ended",
-        ) from error
+        raise _ended(error) from error
     except BaseException as error:
         is_kept &= isinstance(error, UserError)
         raise
     finally:
         if not is_kept:
             stop_scoring()
+
+
+def extract_on_all(
+    images: ImageSet, request: ScoreRequest, *, n_workers: int, progress: Progress
+) -> None:
+    """Fill the cache with an image set's features, by several processes; then scoring is quick.
+
+    On a machine with several GPUs each has one of them in turn; on a CPU they share the cores.
+
+    Raises:
+        UserError: as `Scorer` does; or a process ended.
+    """
+    devices = spread_devices(request.device or images.device, n_workers)
+    counts: dict[int, tuple[int, int]] = {}
+    children = [
+        ChildProcess(
+            make_handler, device=device, environment=_ENVIRONMENT, search_path=_SEARCH_PATH
+        )
+        for device in devices
+    ]
+
+    def extract(index: int) -> None:
+        def tell(what: str, done: int, total: int) -> None:
+            counts[index] = (done, total)
+            together = list(counts.values())
+            progress(what, sum(one for one, _ in together), sum(all_ for _, all_ in together))
+
+        shard = replace(request, device=devices[index], shard=Shard(index, n_workers))
+        children[index].ask(_pack(images, shard), tell)
+
+    try:
+        with ThreadPoolExecutor(n_workers, thread_name_prefix="extract") as pool:
+            jobs = [pool.submit(extract, index) for index in range(n_workers)]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+            finally:
+                for child in children:  # So that no thread waits for one any longer.
+                    child.close()
+    except ChildEndedError as error:
+        raise _ended(error) from error
+
+
+def _ended(error: ChildEndedError) -> UserError:
+    return UserError(
+        f"the process that scores ended with exit code {error.exit_code}",
+        hint="run the same command again, on a machine with more free memory if it ran out",
+        code="scoring-ended",
+    )
 
 
 def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
@@ -124,7 +179,8 @@ def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
         "data_dir": None if data_dir is None else str(data_dir.absolute()),
         "protocol_path": None if path is None else str(path),
         "device": request.device,
-        "pace": [request.pace.n_workers, request.pace.batch_size],
+        "pace": [request.pace.n_threads, request.pace.batch_size],
+        "shard": request.shard and [request.shard.index, request.shard.n_shards],
         "working_dir": str(Path.cwd()),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_OWN)},
     }
@@ -141,7 +197,7 @@ def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
     request = ScoreRequest(
         metrics=packed["metrics"], encoders=packed["encoders"], conventions=packed["conventions"],
         cache_dir=Path(packed["cache_dir"]), data_dir=data_dir, pace=Pace(*packed["pace"]),
-        device=packed["device"],
+        device=packed["device"], shard=packed["shard"] and Shard(*packed["shard"]),
     )  # fmt: skip
     return images, request
 

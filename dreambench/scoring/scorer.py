@@ -13,14 +13,19 @@ import pandas as pd
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import ScoreTable, write_conventions, write_scores
 from dreambench.encoders.base import Extractor
-from dreambench.encoders.extraction import AUTO, Pace, Rows
+from dreambench.encoders.extraction import AUTO, Pace, Rows, Shard
 from dreambench.encoders.parts import BlackDetector
 from dreambench.encoders.registry import load_spec
 from dreambench.errors import UserError, name_some
 from dreambench.metrics.conventions import find_convention, score_convention
 from dreambench.metrics.reference_bounds import compute_reference_bounds
 from dreambench.progress import Progress
-from dreambench.scoring.features import Extracted, extract_asked, extract_features
+from dreambench.scoring.features import (
+    Extracted,
+    extract_asked,
+    extract_features,
+    extract_features_of_shard,
+)
 from dreambench.scoring.scores import compute_scores
 from dreambench.scoring.tools import Tools, load_tools
 from dreambench.storage.files import make_dir
@@ -61,6 +66,13 @@ class Scorer:
         """Extract features of photos, images and texts, as far as the cache does not have them."""
         return extract_features(
             self.images, self.tools, cache_dir=self.cache_dir, pace=self.pace,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def extract_shard(self, shard: Shard) -> None:
+        """Extract those of a shard of the files, for the cache alone."""
+        extract_features_of_shard(
+            self.images, self.tools, shard, cache_dir=self.cache_dir, pace=self.pace,
             progress=self.progress,
         )  # fmt: skip
 

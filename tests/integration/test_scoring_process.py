@@ -2,21 +2,31 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import invoke, tree
 
 from dreambench.artifacts.image_set import read_image_set
+from dreambench.encoders.extraction import Pace
+from dreambench.encoders.feature_cache import FILE_NAME, FOLDER
 from dreambench.errors import DiskError, UserError
 from dreambench.machine import child_process
 from dreambench.progress import no_progress
 from dreambench.scoring import process
-from dreambench.scoring.process import ScoreRequest, score_apart, score_here, stop_scoring
+from dreambench.scoring.process import (
+    ScoreRequest,
+    extract_on_all,
+    score_apart,
+    score_here,
+    stop_scoring,
+)
 
 SPOILER = '''
 import os
@@ -111,6 +121,50 @@ def test_one_process_serves_many_calls_and_ends_when_it_is_told_to(copied, share
     assert process._child.process is child
     stop_scoring()
     assert not child.is_alive()
+
+
+def read_features(folder):
+    """All rows of a cache by encoder, kind and file."""
+    with sqlite3.connect(folder / FOLDER / FILE_NAME) as db:
+        rows = db.execute(
+            "SELECT encoders.identity, kind, key, content FROM entries JOIN contents USING (id) "
+            "JOIN encoders ON encoders.id = encoder"
+        ).fetchall()
+    return {tuple(row[:3]): row[3] for row in rows}
+
+
+def test_several_processes_extract_the_bits_of_one(copied, tmp_path):
+    images, found, counts = read_image_set(copied), [], []
+    for n_workers in (1, 3):
+        request = ScoreRequest(cache_dir=tmp_path / str(n_workers), pace=Pace(batch_size=4))
+        if n_workers > 1:
+            extract_on_all(
+                images, request, n_workers=n_workers,
+                progress=lambda _, done, total: counts.append((done, total)),
+            )  # fmt: skip
+            before = read_features(request.cache_dir)
+        score_here(images, request, progress=no_progress)
+        found.append(read_features(request.cache_dir))
+    assert found[0] == found[1]
+    # What is left to this process are texts, and distances between files of two shards.
+    left = {key[1] for key in found[1].keys() - before.keys()}
+    assert left <= {"text", "distance"}
+    assert counts[-1][0] == counts[-1][1] >= len(images.plan.images)
+
+
+def test_a_process_that_extracts_and_is_killed_is_one_line_and_ends_the_others(copied, tmp_path):
+    images, request = read_image_set(copied), ScoreRequest(cache_dir=tmp_path / "cache")
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+
+    def kill(*_):
+        working = [one for one in set(me.children(recursive=True)) - before if not one.children()]
+        working[0].kill()
+
+    with pytest.raises(UserError) as caught:
+        extract_on_all(images, request, n_workers=2, progress=kill)
+    assert caught.value.code == "scoring-ended"
+    extract_on_all(images, request, n_workers=2, progress=no_progress)
 
 
 def test_what_is_wrong_there_is_said_here(copied, shared_cache):

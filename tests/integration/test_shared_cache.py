@@ -187,7 +187,9 @@ def test_cache_command_shows_prunes_and_clears(scored):
     assert "; 0 rows" in done.stdout
     assert json.loads(call("cache", "show", *cache, "--json").stdout)["rows"] == []
     assert (root / "cache" / "class-images" / "x" / "0.png").exists()
-    done = call("score", run_dir, *cache, "--decoding-threads", 3, "--batch-size", 4)
+    done = call(
+        "score", run_dir, *cache, "--workers", 2, "--decoding-threads", 3, "--batch-size", 4
+    )
     assert done.returncode == 0, done.stderr
     assert (run_dir / "scores.parquet").read_bytes() == before
 

@@ -4,8 +4,8 @@ import pytest
 
 from second_device import device
 
-# While tests are collected: torch makes its queues of gradients, one a device, at the first backward
-# pass of a process, which another test may do.
+# While tests are collected: torch makes its queues of gradients, one a device, at the first
+# backward pass of a process, which another test may do.
 device.register()
 
 

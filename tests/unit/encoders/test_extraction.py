@@ -79,7 +79,7 @@ def leave_free_memory():
     return blocks[-1].copy(), blocks[-1]
 
 def extract(root, progress):
-    pace = extraction.Pace(n_workers=1, batch_size=4)
+    pace = extraction.Pace(n_threads=1, batch_size=4)
     extraction.extract_files(photos, [vit], cache_dir=root, progress=progress, pace=pace)
 
 photos = [path for s in load_subjects(find_dataset("mini")) for path in s.photos]
@@ -259,11 +259,11 @@ def test_no_network_is_read_where_the_cache_has_all(photos, tmp_path):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_bit_depends_on_workers_order_neighbours_or_interruption(role, photos, tmp_path):
+def test_no_bit_depends_on_threads_order_neighbours_or_interruption(role, photos, tmp_path):
     encoder = load_encoder(ROLES[role], role)
     (whole,) = run(photos, [encoder], tmp_path / "whole")
     rng = random.Random(0)
-    for index, pace in enumerate([{"n_workers": 1}, {"n_workers": 7}, {"batch_size": 4}]):
+    for index, pace in enumerate([{"n_threads": 1}, {"n_threads": 7}, {"batch_size": 4}]):
         root = tmp_path / str(index)
         order = rng.sample(range(len(photos)), len(photos))
         # First a few of them alone, as when a run was interrupted.
@@ -345,5 +345,5 @@ def test_large_images_are_decoded_one_at_a_time_and_small_ones_together(
         return image
 
     monkeypatch.setattr(extraction_module, "load_image", slow)
-    run(paths, [vit], tmp_path / "cache", n_workers=6)
+    run(paths, [vit], tmp_path / "cache", n_threads=6)
     assert max(most) == 1 if at_once == 1 else max(most) >= at_once

@@ -41,7 +41,7 @@ def count_hashing(monkeypatch):
 
 def hash_one(root, path):
     with FeatureCache(root) as cache:
-        return cache.hash_files([path], n_workers=1)[path][0]
+        return cache.hash_files([path], n_threads=1)[path][0]
 
 
 def test_settled_file_is_hashed_once(tmp_path, monkeypatch):
