@@ -298,6 +298,7 @@ def measure_cold(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rounds on a run's images: bound, ours and peers, in changing order."""
     from dreambench.progress import no_progress  # noqa: PLC0415
+    from dreambench.scoring.process import ScoreRequest, extract_on_all  # noqa: PLC0415
     from dreambench.scoring.scorer import Scorer  # noqa: PLC0415
 
     reference = {subject.name: subject.photos[0] for subject in run.subjects}
@@ -324,12 +325,18 @@ def measure_cold(
         def ours(number: int = number) -> None:
             Scorer(run, cache_dir=root / f"cold-{number}", progress=no_progress).score()
 
+        def ours_workers(number: int = number) -> None:
+            cache = root / f"shared-{number}"
+            asked = ScoreRequest(cache_dir=cache)
+            extract_on_all(run, asked, n_workers=N_THREADS, progress=no_progress)
+            Scorer(run, cache_dir=cache, progress=no_progress).score()
+
         def peers(some: Sequence[tuple[Path, Path]] = some) -> None:
             score_like_peers(encoders, some)
 
         parts = {
             "decode": decode, "decode_2_threads": decode_together, "passes": passes,
-            "ours": ours, "peers": peers,
+            "ours": ours, "ours_workers": ours_workers, "peers": peers,
         }  # fmt: skip
         names = list(parts)
         turn = number % len(names)
@@ -353,6 +360,7 @@ def summarise(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         n = found["n_images"]
         values = {
             "ours": n / seconds["ours"],
+            "ours_workers": n / seconds["ours_workers"],
             "bound": n / (seconds["decode"] + seconds["passes"]),
             "bound_2_threads": n / (seconds["decode_2_threads"] + seconds["passes"]),
             "peers": found["n_peers"] / seconds["peers"],
@@ -362,6 +370,8 @@ def summarise(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
         values["ours_to_bound"] = values["ours"] / values["bound"]
         values["ours_to_bound_2_threads"] = values["ours"] / values["bound_2_threads"]
+        values["ours_workers_to_bound"] = values["ours_workers"] / values["bound"]
+        values["workers_to_bound_2_threads"] = values["ours_workers"] / values["bound_2_threads"]
         values["ours_to_peers"] = values["ours"] / values["peers"]
         for name, value in values.items():
             rates.setdefault(name, []).append(value)
@@ -564,9 +574,11 @@ and {n_needed_512} would do. None of this was run on a GPU.
 
 What a user can turn, without turning a number:
 
-- `--workers`: threads that decode, by default as many as there are cores, up to 16. It is what
-  counts there: give the job more cores, then more workers.
-- `--batch-size` of `embed` and `score`: images that an encoder takes at once, by default 64 on a
+- `--workers` of `score` and `extract`: processes that share the images out, on one GPU each or their
+  part of the cores.
+- `--decoding-threads`: by default as many as there are cores, up to 16. It is what counts there: give
+  the command more cores, then more threads.
+- `--batch-size` of `extract` and `score`: images that an encoder takes at once, by default 64 on a
   GPU and 8 on a CPU. A larger one does nothing for a GPU that waits for images; a smaller one saves
   memory.
 - Precision is no such thing: scores are fp32 (and TF32 is off), since fp16 moves them by about
@@ -605,6 +617,7 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         "rates": make_rows(
             {
                 "ours": "ours",
+                "ours_workers": "ours with `--workers 2`, the start of two processes counted",
                 "bound": "bound: each file decoded once, in one thread; one bare pass an encoder",
                 "bound_2_threads": "the same with decoding in two threads",
                 "peers": "peers' shape: batch 1, a pass a metric, reference encoded for each image",
@@ -614,6 +627,8 @@ def write_page(result: dict[str, Any], path: Path) -> None:
             {
                 "ours_to_bound": "ours / bound",
                 "ours_to_bound_2_threads": "ours / bound with decoding in two threads",
+                "ours_workers_to_bound": "ours with `--workers 2` / bound",
+                "workers_to_bound_2_threads": "ours with `--workers 2` / bound, two threads",
                 "ours_to_peers": "ours / peers' shape",
             }
         ),

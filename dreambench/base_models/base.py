@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -91,6 +92,19 @@ class EncodedImages:
         spread = send(torch.randn((len(rows), *mean.shape[1:]), generator=noise), mean.device)
         rows = send(rows, mean.device)
         return self._scaled(mean[rows] + std[rows] * spread)
+
+    def save(self) -> bytes:
+        """Return them as the content of a safetensors file, for `load`."""
+        numbers = torch.tensor([self.scale, self.shift], dtype=torch.float64)
+        tensors = {"mean": self.mean, "std": self.std, "scale_shift": numbers}
+        return save({name: value.cpu().contiguous() for name, value in tensors.items()})
+
+    @classmethod
+    def load(cls, content: bytes, *, device: torch.device) -> EncodedImages:
+        """Return what `save` made, on a device."""
+        tensors = load(content)
+        scale, shift = tensors["scale_shift"].tolist()
+        return cls(tensors["mean"].to(device), tensors["std"].to(device), scale, shift)
 
     def means(self) -> Tensor:
         """Return the most likely latents (n, c, h, w) of all images."""

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
@@ -102,7 +103,8 @@ def test_two_workers_make_the_bits_of_one(tmp_path):
         kept = (".png", ".safetensors", "losses.json", "scores.parquet")
         made.append({k: v for k, v in tree(root).items() if k.endswith(kept) and "report" not in k})
     assert made[0] == made[1]
-    assert len([name for name in made[0] if "class-images" in name]) == 2 * 16
+    of_class = [Path(name).suffix for name in made[0] if "class-images" in name]
+    assert Counter(of_class) == {".png": 2 * 16, ".safetensors": 2}
 
 
 def test_a_second_command_joins_in_and_nothing_is_done_twice(slow, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dreambench import __version__
@@ -11,7 +12,13 @@ from dreambench.machine.devices import describe_compute
 from dreambench.machine.environment import describe_packages
 from dreambench.methods.base import Context
 from dreambench.methods.generators import TextGenerator
-from dreambench.storage.files import digest, finish_together, make_dir, write_json
+from dreambench.storage.files import (
+    digest,
+    finish_together,
+    make_dir,
+    sha256_file,
+    write_json,
+)
 from dreambench.storage.images import encode_generated, load_image
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import check_tree, remove_leftovers
@@ -64,6 +71,23 @@ def make_class_images(
         return paths
 
 
+def encode_class_images(model: LoadedModel, paths: Sequence[Path]) -> EncodedImages:
+    """Return class images of `make_class_images` as the training loop takes them.
+
+    They are kept beside the images, for other processes and runs: all that their bits depend on is
+    in the name of the folder.
+    """
+    folder = paths[0].parent
+    file = folder / f"encoded-{len(paths)}.safetensors"
+    with locked(folder / "lock"):
+        known = read_sums(folder).get(file.name)
+        if known and file.is_file() and sha256_file(file) == known:
+            return EncodedImages.load(file.read_bytes(), device=model.device)
+        encoded = model.encode_images([load_image(path) for path in paths])
+        write_products(folder / "staging", "encoded", folder, {file.name: encoded.save()})
+        return encoded
+
+
 class ClassImages:
     """Encoded class images, made once for each class noun."""
 
@@ -79,6 +103,5 @@ class ClassImages:
             paths = make_class_images(
                 self._model, self._context, class_name=class_name, n_images=self._n_images
             )
-            images = [load_image(path) for path in paths]
-            self._encoded[class_name] = self._model.encode_images(images)
+            self._encoded[class_name] = encode_class_images(self._model, paths)
         return self._encoded[class_name]

@@ -27,7 +27,9 @@ from dreambench.methods.finetuning.textual_inversion import (
 from dreambench.methods.generators import TextGenerator
 from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.methods.registry import find_method, list_shipped, make_method
+from dreambench.storage.files import sha256_file
 from dreambench.storage.images import load_image
+from dreambench.storage.sums import read_sums
 
 
 @pytest.mark.parametrize("train_text_encoder", [False, True])
@@ -305,11 +307,22 @@ def test_class_images_are_made_once_for_subjects_and_runs(tmp_path):
     heard = Heard()
     later = DreamBooth(settings, context(tmp_path / "cache", progress=heard))
     (tmp_path / "later").mkdir()
+    encode, n_encoded = later.model.encode_images, []
+    later.model.encode_images = lambda images: n_encoded.append(len(images)) or encode(images)
     later.fit(dog, tmp_path / "later", seed=1)
+    assert n_encoded == [len(dog.photos)]  # Class images were encoded once, too.
     assert [path.stat().st_mtime_ns for path in files] == made
     assert [call for call in heard.calls if call[0].startswith("class images")] == [
         ("class images of dog", 4, 4)
     ]
+    assert (tmp_path / "later" / "unet.safetensors").read_bytes() == (
+        tmp_path / "dog" / "unet.safetensors"
+    ).read_bytes()
+    (encoded,) = files[0].parent.glob("*.safetensors")
+    encoded.write_bytes(b"damaged")
+    again = DreamBooth(settings, context(tmp_path / "cache"))
+    again.fit(dog, tmp_path / "later", seed=1)
+    assert read_sums(encoded.parent)[encoded.name] == sha256_file(encoded)
     assert (tmp_path / "later" / "unet.safetensors").read_bytes() == (
         tmp_path / "dog" / "unet.safetensors"
     ).read_bytes()
