@@ -574,10 +574,10 @@ and {n_needed_512} would do. None of this was run on a GPU.
 
 What a user can turn, without turning a number:
 
-- `--workers` of `score` and `extract`: processes that share the images out, on one GPU each or their
-  part of the cores.
-- `--decoding-threads`: by default as many as there are cores, up to 16. It is what counts there: give
-  the command more cores, then more threads.
+- `--workers` of `score` and `extract`: processes that share the images out, on one GPU each or
+  their part of the cores.
+- `--decoding-threads`: by default as many as there are cores, up to 16. It is what counts there:
+  give the command more cores, then more threads.
 - `--batch-size` of `extract` and `score`: images that an encoder takes at once, by default 64 on a
   GPU and 8 on a CPU. A larger one does nothing for a GPU that waits for images; a smaller one saves
   memory.
