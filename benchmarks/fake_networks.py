@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.base import EncodedImages, LoadedModel
 from dreambench.base_models.registry import BASE_MODELS, BaseModel
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
@@ -41,6 +41,7 @@ from dreambench.runs.executors.local import Here
 from dreambench.runs.pipeline import Pipeline, work_through
 from dreambench.runs.run_folder import Request, open_run, plan_run
 from dreambench.runs.units import Terms
+from dreambench.storage.images import load_image
 
 RANK = 4
 # Ten ways to hold a base model, of the methods that work without numbers.
@@ -142,9 +143,13 @@ def _keep_embeddings(
 
 
 def _read_losses(
-    unread: Sequence[Mapping[str, Tensor]], _: str, *, n_before: int
+    unread: Sequence[Mapping[str, Tensor]], _: str, *, n_before: int, n_batches: int
 ) -> list[dict[str, float]]:
-    return [dict.fromkeys(losses, 0.0) for losses in unread]
+    return [dict.fromkeys(losses, 0.0) for losses in unread[::n_batches]]
+
+
+def _encode_class_images(model: LoadedModel, paths: Sequence[Path]) -> EncodedImages:
+    return model.encode_images([load_image(path) for path in paths])
 
 
 def _load_lora(model: LoadedModel, _: Path, networks: Mapping[str, nn.Module]) -> None:
@@ -192,6 +197,7 @@ def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
         (LoadedModel, "save_lora", lambda *_: None),
         (LoadedModel, "load_lora", _load_lora),
         (training, "_read_losses", _read_losses),
+        (class_images, "encode_class_images", _encode_class_images),
         (dreambooth, "save", lambda *_, **__: b""),
         (dreambooth, "load_trained", lambda _, own, **__: dict(own)),
         (dreambooth, "keep_weights", lambda module, _: module.state_dict),
@@ -199,6 +205,7 @@ def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
     if device != "cpu":
         changes += [
             (Tensor, "backward", lambda *_, **__: None),
+            (Tensor, "pin_memory", lambda tensor: tensor),
             (nn.functional, "scaled_dot_product_attention", _attend),
             # Autocast is switched off where there is no GPU.
             (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
