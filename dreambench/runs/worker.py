@@ -85,10 +85,10 @@ class Worker:
                     self.release()
 
     def release(self) -> None:
-        """Let go of the method's networks."""
-        device = self._run.device if self._run is not None else "cpu"
-        self._run = self._method = None
-        free_memory(device)
+        """Let go of the networks of the run that was worked on, if there was one."""
+        run, self._run, self._method = self._run, None, None
+        if run is not None:
+            free_memory(run.device)
 
     def _do(self, unit: Unit) -> UnitResult:
         # A method may change the working directory while it works.
