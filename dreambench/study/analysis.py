@@ -1,0 +1,323 @@
+"""What a study shows: who is preferred, how far people agree, and which metric follows them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from itertools import combinations
+
+import evalica
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from dreambench.artifacts.results import MetricInfo
+from dreambench.artifacts.study import (
+    AgreementRow,
+    Answers,
+    Comparison,
+    Findings,
+    FollowRow,
+    PairRow,
+    SideRow,
+    StrengthRow,
+    Study,
+    StudyResults,
+    make_share,
+)
+from dreambench.errors import UserError
+from dreambench.machine.environment import describe_code
+from dreambench.storage.files import digest
+from dreambench.study.plan import ASKS
+from dreambench.study.resampling import (
+    Resamples,
+    draw_resamples,
+    estimate_share,
+    make_interval,
+)
+from dreambench.study.votes import (
+    FIRST,
+    SECOND,
+    UNDECIDED,
+    check_raters,
+    count_votes,
+    decide,
+    leave_out,
+    make_votes,
+)
+
+PACKAGES = ("evalica", "numpy", "pandas", "scipy")
+STRENGTH_RESAMPLES = 500
+TOLERANCE, N_STEPS = 1e-8, 10_000
+"""Of the fit of strengths."""
+SAME_SCORE = 1e-9
+"""Scores this close prefer neither image."""
+_UNBOUNDED = (-np.inf, np.inf)
+
+
+def analyse(study: Study, answers: Sequence[Answers], *, seed: int = 0) -> StudyResults:
+    """Return what the answers show, of everyone and without those who failed the checks.
+
+    Raises:
+        UserError: no question about a comparison was answered.
+    """
+    raters = check_raters(study, answers)
+    passed = leave_out(answers, raters)
+    everyone, resampled = find_all(study, answers, seed=seed)
+    return StudyResults(
+        study=study.digest(),
+        simulated=any(one.simulated for one in answers),
+        protocol=study.protocol,
+        protocol_digest=study.protocol_digest,
+        methods=study.methods,
+        metrics=study.metrics,
+        n_questionnaires=len({one.questionnaire for one in answers}),
+        n_expected=study.n_raters,
+        n_comparisons=len(study.comparisons),
+        resampled=resampled,
+        answers=digest([one.model_dump(mode="json") for one in answers]),
+        raters=raters,
+        everyone=everyone,
+        passed=find_all(study, passed, seed=seed)[0] if 0 < len(passed) < len(answers) else None,
+        seed=seed,
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        code=describe_code(),
+    )
+
+
+def find_all(study: Study, answers: Sequence[Answers], *, seed: int) -> tuple[Findings, str]:
+    """Return all that is said of some answers, and what their intervals resample.
+
+    Raises:
+        UserError: no question about a comparison was answered.
+    """
+    votes = make_votes(study, answers)
+    if votes.empty:
+        raise UserError(
+            "nobody answered a question about a comparison",
+            hint="name the answers of people who went through a questionnaire",
+            code="no-answers",
+        )
+    pairs, strengths, agreement, sides, follows = [], [], [], [], []
+    what = ""
+    for asks in ASKS:
+        own = votes[votes["asks"] == asks].reset_index(drop=True)
+        if own.empty:
+            continue
+        questions = count_votes(own).loc[asks].join(
+            own.groupby("comparison")[["questionnaire", "first", "second", "family"]].first()
+        ).reset_index()  # fmt: skip
+        drawn = draw_resamples(own, questions, seed=seed)
+        what = drawn.what
+        pairs += _find_pairs(asks, own, questions, drawn)
+        strengths += _find_strengths(asks, study, own, drawn)
+        agreement.append(_find_agreement(asks, questions, drawn))
+        sides.append(_find_side(asks, own, drawn))
+        follows += _find_following(asks, study, own, questions, drawn)
+    return Findings(
+        n_raters=len({one.rater for one in answers}), n_answers=len(votes), pairs=pairs,
+        strengths=strengths, agreement=agreement, sides=sides, follows=follows,
+    ), what  # fmt: skip
+
+
+def _find_pairs(
+    asks: str, votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples
+) -> list[PairRow]:
+    """Return the shares of each pair of methods, by majority (as the paper's Table 2) and by answer.
+
+    Which choice has the majority is taken as it is; resampled is which comparisons there are.
+    """
+    rows = []
+    for pair in dict.fromkeys(zip(questions["first"], questions["second"], strict=True)):
+        for of, frame, column, counts in (
+            ("majority", questions, "majority", drawn.questions),
+            ("answers", votes, "vote", drawn.answers),
+        ):
+            is_own = ((frame["first"] == pair[0]) & (frame["second"] == pair[1])).to_numpy()
+            chosen = frame[column].to_numpy()[is_own]
+            shares = [
+                estimate_share(
+                    (chosen == vote).astype(np.float64), counts[:, is_own],
+                    widening=drawn.widening,
+                )
+                for vote in (FIRST, SECOND, UNDECIDED)
+            ]  # fmt: skip
+            rows.append(
+                PairRow.model_validate(
+                    {
+                        "asks": asks, "of": of, "first": pair[0], "second": pair[1],
+                        "prefers_first": shares[0], "prefers_second": shares[1],
+                        "undecided": shares[2],
+                    }
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _find_strengths(
+    asks: str, study: Study, votes: pd.DataFrame, drawn: Resamples
+) -> list[StrengthRow]:
+    """Return the strength of each method with its interval."""
+    names = [method.name for method in study.methods]
+    found = fit_strengths(votes, names)
+    resampled = np.array(
+        [
+            fit_strengths(votes, names, weights=counts)
+            for counts in drawn.answers[:STRENGTH_RESAMPLES]
+        ]
+    )
+    n_votes = [int(((votes["first"] == n) | (votes["second"] == n)).sum()) for n in names]
+    return [
+        StrengthRow.model_validate(
+            {
+                "asks": asks, "method": name,
+                "strength": make_interval(
+                    found[place], resampled[:, place], widening=drawn.widening, n=n_votes[place],
+                    bounds=_UNBOUNDED,
+                ),
+            }
+        )
+        for place, name in enumerate(names)
+    ]  # fmt: skip
+
+
+def fit_strengths(
+    votes: pd.DataFrame, names: Sequence[str], *, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return log strengths of methods, mean 0: Bradley-Terry with ties (Davidson 1970).
+
+    The first is preferred with a chance of a / (a + b + 2 v sqrt(a b)), neither with the rest of
+    both, and v is fitted too (Newman 2023). One undecided answer is added to each pair, so that a
+    method that was always preferred has a finite strength.
+    """
+    pairs = list(combinations(names, 2))
+    first = [*votes["first"], *(pair[0] for pair in pairs)]
+    second = [*votes["second"], *(pair[1] for pair in pairs)]
+    winner = {FIRST: evalica.Winner.X, SECOND: evalica.Winner.Y, UNDECIDED: evalica.Winner.Draw}
+    winners = [*(winner[vote] for vote in votes["vote"]), *[evalica.Winner.Draw] * len(pairs)]
+    given = np.ones(len(votes)) if weights is None else weights
+    fitted = evalica.newman(
+        first, second, winners, index=pd.Index(names),
+        weights=[*given.tolist(), *[1.0] * len(pairs)], tolerance=TOLERANCE, limit=N_STEPS,
+    ).scores.loc[list(names)]  # fmt: skip
+    logs = np.log(fitted.to_numpy(np.float64))
+    centred: np.ndarray = logs - logs.mean()
+    return centred
+
+
+def _find_agreement(asks: str, questions: pd.DataFrame, drawn: Resamples) -> AgreementRow:
+    """Return Krippendorff's alpha over questions that two people or more answered."""
+    counts = questions[["n_first", "n_second", "n_undecided"]].to_numpy()
+    is_shared = counts.sum(axis=1) >= 2
+    units = [_list_ratings(row) for row in counts[is_shared]]
+    n = len(units)
+    if not n:
+        nothing = make_share(float("nan"), float("nan"), float("nan"), 0)
+        return AgreementRow.model_validate({"asks": asks, "alpha": nothing})
+    frame = pd.DataFrame(units).T
+    found = evalica.alpha(frame).alpha
+    resampled = np.array(
+        [
+            evalica.alpha(frame.iloc[:, np.repeat(np.arange(n), times.astype(int))]).alpha
+            if times.sum() >= 1
+            else np.nan
+            for times in drawn.questions[:STRENGTH_RESAMPLES, is_shared]
+        ]
+    )
+    alpha = make_interval(found, resampled, widening=drawn.widening, n=n, bounds=(-1.0, 1.0))
+    return AgreementRow.model_validate({"asks": asks, "alpha": alpha})
+
+
+def _list_ratings(counts: np.ndarray) -> list[float]:
+    """Return the ratings of one question; who gave which does not count for alpha."""
+    ratings: list[float] = np.repeat([1.0, 2.0, 3.0], counts.astype(int)).tolist()
+    return ratings
+
+
+def _find_side(asks: str, votes: pd.DataFrame, drawn: Resamples) -> SideRow:
+    """Return the share of the left side among decided answers, and a sign test over raters.
+
+    Answers of one person have that person's habit in common; so raters are the sample.
+    """
+    left = votes["is_left"].to_numpy()
+    is_decided = ~np.isnan(left)
+    share = estimate_share(
+        left[is_decided], drawn.answers[:, is_decided], widening=drawn.widening
+    )
+    more = (2 * votes["is_left"] - 1).groupby(votes["rater"]).sum()
+    n_left, n_right = int((more > 0).sum()), int((more < 0).sum())
+    p = scipy_stats.binomtest(n_left, n_left + n_right).pvalue if n_left + n_right else None
+    return SideRow.model_validate(
+        {"asks": asks, "left": share, "n_left": n_left, "n_right": n_right, "p": p}
+    )
+
+
+def _find_following(
+    asks: str, study: Study, votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples
+) -> list[FollowRow]:
+    """Return how often each metric prefers what the majority does, overall and by category.
+
+    Only questions with a decided majority count. A metric that has both images alike agrees by
+    half. The first rows are of one person, held against the majority of the others.
+    """
+    comparisons = {one.id: one for one in study.comparisons}
+    is_decided = (questions["majority"] != UNDECIDED).to_numpy()
+    decided, counts = questions[is_decided], drawn.questions[:, is_decided]
+    shown = [comparisons[name] for name in decided["comparison"]]
+    majority = decided["majority"].to_numpy()
+    person, others = _hold_against_others(votes, questions)
+    measured = {
+        None: (person, votes["family"].to_numpy()[others], drawn.answers[:, others]),
+        **{
+            info.name: (
+                np.array([_agree(info, one, m) for one, m in zip(shown, majority, strict=True)]),
+                decided["family"].to_numpy(), counts,
+            )
+            for info in study.metrics
+        },
+    }  # fmt: skip
+    families = list(dict.fromkeys(one.family for one in study.comparisons))
+    rows = []
+    for name, (agrees, of_family, drawn_counts) in measured.items():
+        is_known = ~np.isnan(agrees)
+        if not is_known.any():
+            continue
+        for family in (None, *families) if len(families) > 1 else (None,):
+            kept = is_known if family is None else is_known & (of_family == family)
+            share = estimate_share(agrees[kept], drawn_counts[:, kept], widening=drawn.widening)
+            rows.append(
+                FollowRow.model_validate(
+                    {"asks": asks, "metric": name, "family": family, "agrees": share}
+                )
+            )
+    return rows
+
+
+def _agree(info: MetricInfo, one: Comparison, majority: int) -> float:
+    """Return 1 where a metric prefers what the majority does, 0 where not, 1/2 for alike images."""
+    first, second = (image.scores.get(info.name) for image in (one.first_image, one.second_image))
+    if first is None or second is None:
+        return float("nan")
+    difference = (first - second) * (1 if info.higher_is_better else -1)
+    return 0.5 if abs(difference) < SAME_SCORE else float((difference > 0) == (majority == FIRST))
+
+
+def _hold_against_others(
+    votes: pd.DataFrame, questions: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each person agrees with a decided majority of the others, and for which votes.
+
+    Somebody undecided agrees by half, as a metric that has both images alike.
+    """
+    counts = questions.set_index("comparison").loc[
+        votes["comparison"], ["n_first", "n_second", "n_undecided"]
+    ]
+    own = votes["vote"].to_numpy()
+    others = [
+        counts[name].to_numpy() - (own == vote)
+        for name, vote in (("n_first", FIRST), ("n_second", SECOND), ("n_undecided", UNDECIDED))
+    ]
+    majority = decide(*others)
+    is_decided = majority != UNDECIDED
+    agrees = np.where(own == UNDECIDED, 0.5, (own == majority).astype(np.float64))
+    return agrees[is_decided], is_decided
