@@ -2,13 +2,14 @@
 
     python benchmarks/user_study.py --out reports/benchmarks
 
-Studies of several sizes, with images and raters that differ more or less: the share of studies whose
-95 % intervals hold the true share of single answers, of majorities, and the true difference of
-strengths; and how often the sign test finds a bent for one side, or raises a false alarm.
+Studies of several sizes, with images and raters that differ more or less: the share of studies
+whose 95 % intervals hold the true share of single answers and of majorities; and how often the sign
+test finds a bent for one side, or raises a false alarm.
 """
 
 import argparse
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -34,7 +35,12 @@ SIZES = {
     "12 x 10 x 3": (12, 10, 3),
     "crossed: 4 x 25 x 6": (4, 25, 6),
 }
-SPREADS = {"alike": (0.0, 0.0), "images differ": (1.0, 0.0), "raters differ": (0.0, 0.7), "both": (1.0, 0.7)}
+SPREADS = {
+    "alike": (0.0, 0.0),
+    "images differ": (1.0, 0.0),
+    "raters differ": (0.0, 0.7),
+    "both": (1.0, 0.7),
+}
 SIDES = (0.0, 0.3)
 
 
@@ -45,7 +51,10 @@ def measure(size, spread, side, n_studies):
     study = make_plan(
         tuple(METHODS), n_sheets=n_sheets, n_questions=n_questions, raters_each=raters, n_checks=0
     )
-    single, majority = find_truth(world, *METHODS), find_majority_truth(world, *METHODS, raters=raters)
+    single, majority = (
+        find_truth(world, *METHODS),
+        find_majority_truth(world, *METHODS, raters=raters),
+    )
     held = {"answers": [], "majority": [], "side_found": [], "width": []}
     for seed in range(n_studies):
         found, _ = find_all(study, simulate(study, world, seed=seed), seed=0)
@@ -81,18 +90,21 @@ def main():
 
 def render(rows, n_studies):
     """The page of the results."""
+    text = (
+        f"Made by `benchmarks/user_study.py`: {n_studies} simulated studies a row, both questions "
+        "in each. **No person took part**: raters are drawn from Davidson's model with known "
+        "strengths. A size is questionnaires x comparisons in each x raters of each. The intervals "
+        "should hold the truth in 95 % of cases; the sign test should find a side where there is "
+        "one (*side* .3), and in at most 5 % of cases where there is none."
+    )
+    columns = (
+        "size", "images and raters", "side", "single answers held", "majorities held", "width",
+        "side found",
+    )  # fmt: skip
     lines = [
-        "# How often the intervals of a user study hold the truth",
-        "",
-        f"Made by `benchmarks/user_study.py`: {n_studies} simulated studies a row, both questions in "
-        "each. **No person took part**: raters are drawn from Davidson's model with known strengths. "
-        "A size is questionnaires x comparisons in each x raters of each. The intervals should hold "
-        "the truth in 95 % of cases; the sign test should find a side where there is one (*side* .3), "
-        "and in at most 5 % of cases where there is none.",
-        "",
-        "| size | images and raters | side | single answers held | majorities held | width | side found |",
-        "|:--|:--|--:|--:|--:|--:|--:|",
-    ]
+        "# How often the intervals of a user study hold the truth", "", *textwrap.wrap(text, 100),
+        "", f"| {' | '.join(columns)} |", "|:--|:--|--:|--:|--:|--:|--:|",
+    ]  # fmt: skip
     lines += [
         f"| {row['size']} | {row['spread']} | {row['side']:.1f} | {row['answers']:.3f} | "
         f"{row['majority']:.3f} | {row['width']:.3f} | {row['side_found']:.3f} |"

@@ -12,6 +12,7 @@ from dreambench.artifacts.study import (
     Share,
     StudyResults,
 )
+from dreambench.errors import UserError
 from dreambench.report.model import (
     Block,
     Bullets,
@@ -130,6 +131,34 @@ def make_study_blocks(results: StudyResults, *, files: Collection[str] = ()) -> 
     return blocks
 
 
+def make_study_section(results: StudyResults) -> list[Block]:
+    """Return what stands in the report of a run that a study had images of."""
+    title = f"{SIMULATED}: user study" if results.simulated else "User study"
+    below = [
+        Heading(block.text, 3) if isinstance(block, Heading) else block
+        for block in make_study_blocks(results)
+    ]
+    origin = f"Study {results.study}, answers {results.answers}, {results.code}."
+    return [Heading(title), *below, Paragraph(origin)]
+
+
+def check_study_fits(results: StudyResults, protocol_digest: str, recipe: str | None) -> None:
+    """Refuse to show a study beside a run that it had no images of.
+
+    Raises:
+        UserError: `other-study`.
+    """
+    is_of_run = any(method.digests.recipe == recipe for method in results.methods)
+    if results.protocol_digest != protocol_digest or not is_of_run:
+        names = ", ".join(method.name for method in results.methods)
+        raise UserError(
+            f"study {results.study} had no images of this run: it is of {names} on "
+            f"{results.protocol}",
+            hint="name the results of a study of this run",
+            code="other-study",
+        )
+
+
 def _list_asks(found: Findings) -> list[Asks]:
     return list(dict.fromkeys(row.asks for row in found.pairs))
 
@@ -174,9 +203,7 @@ def make_strength_table(found: Findings) -> Table:
     by_method: dict[str, dict[str, Cell]] = {}
     for row in found.strengths:
         by_method.setdefault(row.method, {})[FIDELITY[row.asks]] = _show(row.strength)
-    rows: list[dict[str, Cell]] = [
-        {"method": name, **cells} for name, cells in by_method.items()
-    ]
+    rows: list[dict[str, Cell]] = [{"method": name, **cells} for name, cells in by_method.items()]
     return Table.from_rows("strengths", rows)
 
 
@@ -243,7 +270,7 @@ def make_rater_table(results: StudyResults) -> Table:
         "raters",
         [
             {
-                "rater": row.rater, "questionnaire": row.questionnaire, "answers": row.n_answers,
+                "code": row.rater, "questionnaire": row.questionnaire, "answers": row.n_answers,
                 "checks": row.n_checks, "wrong": row.n_wrong,
                 "passed": "yes" if row.passed else "no",
             }
@@ -302,7 +329,8 @@ def list_study_tables(results: StudyResults) -> list[Table]:
     """Return the tables that are written as CSV."""
     found = [results.everyone, *([results.passed] if results.passed else [])]
     tables = [
-        *(make_preference_table(results, one, of) for one in found for of in ("majority", "answers")),
+        *(make_preference_table(results, one, "majority") for one in found),
+        *(make_preference_table(results, one, "answers") for one in found),
         make_strength_table(results.everyone),
         make_agreement_table(results.everyone),
         make_side_table(results.everyone),
@@ -315,9 +343,10 @@ def list_study_tables(results: StudyResults) -> list[Table]:
             for asks in _list_asks(results.everyone)
         ]
     if results.simulated:
-        tables = [
-            Table(t.name, [*t.columns, "raters"], [{**row, "raters": "simulated"} for row in t.rows])
-            for t in tables
-            if t.name != "raters"
-        ]
+        return [_mark_simulated(table) for table in tables]
     return tables
+
+
+def _mark_simulated(table: Table) -> Table:
+    rows = [{**row, "raters": "simulated"} for row in table.rows]
+    return Table(table.name, [*table.columns, "raters"], rows)

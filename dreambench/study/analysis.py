@@ -123,7 +123,7 @@ def find_all(study: Study, answers: Sequence[Answers], *, seed: int) -> tuple[Fi
 def _find_pairs(
     asks: str, votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples
 ) -> list[PairRow]:
-    """Return the shares of each pair of methods, by majority (as the paper's Table 2) and by answer.
+    """Return the shares of each pair of methods, by majority (the paper's Table 2) and by answer.
 
     Which choice has the majority is taken as it is; resampled is which comparisons there are.
     """
@@ -241,9 +241,7 @@ def _find_side(asks: str, votes: pd.DataFrame, drawn: Resamples) -> SideRow:
     """
     left = votes["is_left"].to_numpy()
     is_decided = ~np.isnan(left)
-    share = estimate_share(
-        left[is_decided], drawn.answers[:, is_decided], widening=drawn.widening
-    )
+    share = estimate_share(left[is_decided], drawn.answers[:, is_decided], widening=drawn.widening)
     more = (2 * votes["is_left"] - 1).groupby(votes["rater"]).sum()
     n_left, n_right = int((more > 0).sum()), int((more < 0).sum())
     p = scipy_stats.binomtest(n_left, n_left + n_right).pvalue if n_left + n_right else None

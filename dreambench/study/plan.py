@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product, zip_longest
@@ -227,7 +228,7 @@ def _read_values(scored: Sequence[Scored]) -> list[dict[tuple[str, str, int], di
         values: dict[tuple[str, str, int], dict[str, float]] = {}
         columns = (frame[name] for name in ("subject", "prompt_id", "k", "metric", "value"))
         for subject, prompt_id, k, metric, value in zip(*columns, strict=True):
-            if value == value:  # Not NaN: there the metric is not defined.
+            if not math.isnan(value):  # There the metric is not defined.
                 values.setdefault((subject, prompt_id, int(k)), {})[metric] = float(value)
         found.append(values)
     return found
@@ -369,10 +370,7 @@ def _make_checks(
     class there are none, since not everybody would tell them apart.
     """
     pairs = [
-        (one, other)
-        for one in subjects
-        for other in subjects
-        if one.class_name != other.class_name
+        (one, other) for one in subjects for other in subjects if one.class_name != other.class_name
     ]
     if not pairs:
         logger.warning(

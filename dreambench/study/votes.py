@@ -1,4 +1,4 @@
-"""Answers as votes between methods: one row an answer, the majority of each question, and checks."""
+"""Answers as votes between methods: a row an answer, the majority of each question, checks."""
 
 from __future__ import annotations
 

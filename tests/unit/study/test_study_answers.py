@@ -83,7 +83,7 @@ def test_answers_of_another_study_are_refused_as_such(study, sheet, tmp_path):
 
 def test_one_person_says_one_thing(study, sheet, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(sheet))
-    changed = {name: "neither" for name in sheet["answers"]}
+    changed = dict.fromkeys(sheet["answers"], "neither")
     (tmp_path / "b.json").write_text(json.dumps({**sheet, "answers": changed}))
     with pytest.raises(UserError, match="other answers elsewhere"):
         load_answers([tmp_path], study)
@@ -106,7 +106,7 @@ def test_store_keeps_answers_once_and_refuses_others(study, sheet, tmp_path):
     store.add(content)
     assert store.count() == {1: 1, 2: 0}
     with pytest.raises(UserError) as found:
-        changed = {name: "neither" for name in sheet["answers"]}
+        changed = dict.fromkeys(sheet["answers"], "neither")
         store.add(json.dumps({**sheet, "answers": changed}).encode())
     assert found.value.code == "already-answered"
     with pytest.raises(UserError):

@@ -64,7 +64,12 @@ def test_page_has_each_question_with_its_pictures_on_the_planned_sides(folder, p
         one = shown[question.of]
         files = [f"images/{image.file}.png" for image in (one.first_image, one.second_image)]
         assert asked["images"] == (files if question.first_is_left else files[::-1])
-        assert set(asked) == {"id", "asks", "images", "photos" if asked["asks"] == "subject" else "text"}
+        assert set(asked) == {
+            "id",
+            "asks",
+            "images",
+            "photos" if asked["asks"] == "subject" else "text",
+        }
         assert all((folder / "questionnaires" / name).is_file() for name in asked["images"])
 
 
@@ -75,7 +80,9 @@ def test_links_are_for_those_who_recruit(folder):
     assert rows[1]["prolific_link"] == "https://example.org/s/002.html?code={{%PROLIFIC_PID%}}"
 
 
-def test_a_study_is_not_written_over_another_and_addresses_are_of_the_web(folder, planned, tmp_path):
+def test_a_study_is_not_written_over_another_and_addresses_are_of_the_web(
+    folder, planned, tmp_path
+):
     before = (folder / FILE_NAME).read_bytes()
     with pytest.raises(UserError) as found:
         write_study_folder(*planned, folder)
