@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from simulated_raters import (  # noqa: E402
     World,
+    find_held,
     find_majority_truth,
     find_truth,
     make_plan,
@@ -27,7 +28,9 @@ from simulated_raters import (  # noqa: E402
 )
 
 from dreambench.storage.files import write_bytes, write_json  # noqa: E402
-from dreambench.study.analysis import find_all  # noqa: E402
+from dreambench.study.analysis import find_side, resample  # noqa: E402
+from dreambench.study.plan import ASKS  # noqa: E402
+from dreambench.study.votes import make_votes  # noqa: E402
 
 METHODS = {"a": 0.6, "b": -0.6}
 SIZES = {
@@ -51,23 +54,18 @@ def measure(size, spread, side, n_studies):
     study = make_plan(
         tuple(METHODS), n_sheets=n_sheets, n_questions=n_questions, raters_each=raters, n_checks=0
     )
-    single, majority = (
-        find_truth(world, *METHODS),
-        find_majority_truth(world, *METHODS, raters=raters),
-    )
-    held = {"answers": [], "majority": [], "side_found": [], "width": []}
-    for seed in range(n_studies):
-        found, _ = find_all(study, simulate(study, world, seed=seed), seed=0)
-        for row in found.pairs:
-            truth = single if row.of == "answers" else majority
-            share = row.prefers_first
-            if share.low is None:
-                continue
-            held[row.of].append(share.low <= truth[0] <= share.high)
-            if row.of == "answers":
-                held["width"].append(share.high - share.low)
-        held["side_found"] += [row.p < 0.05 for row in found.sides]
-    return {name: float(np.mean(values)) for name, values in held.items()}
+    truths = {
+        "answers": find_truth(world, *METHODS)[0],
+        "majority": find_majority_truth(world, *METHODS, raters=raters)[0],
+    }
+    seeds = range(n_studies)
+    found = find_held(study, world, truths, seeds=seeds)
+    sides = [
+        find_side(asks, *resample(votes, asks, seed=0)[::2]).p
+        for votes in (make_votes(study, simulate(study, world, seed=seed)) for seed in seeds)
+        for asks in ASKS
+    ]
+    return {**found, "side_found": float(np.mean(np.array(sides) < 0.05))}
 
 
 def main():

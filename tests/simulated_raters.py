@@ -22,7 +22,9 @@ from dreambench.artifacts.study import (
     StudyMethod,
     StudySubject,
 )
+from dreambench.study.analysis import find_pairs, resample
 from dreambench.study.plan import ASKS, N_CHECKS, make_sheets
+from dreambench.study.votes import make_votes
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,23 @@ def simulate(study: Study, world: World, *, seed: int, raters_each=None) -> list
                 )
             )  # fmt: skip
     return found
+
+
+def find_held(study, world, truths, *, seeds):
+    """Whether intervals of simulated studies hold the truth, by what they are of; and their width.
+
+    `truths` has by "answers" and "majority" the true share of the first of two methods.
+    """
+    held = {"answers": [], "majority": [], "width": []}
+    for seed in seeds:
+        votes = make_votes(study, simulate(study, world, seed=seed))
+        for asks in ASKS:
+            for row in find_pairs(asks, *resample(votes, asks, seed=0)):
+                share = row.prefers_first
+                held[row.of].append(share.low <= truths[row.of] <= share.high)
+                if row.of == "answers":
+                    held["width"].append(share.high - share.low)
+    return {name: float(np.mean(values)) for name, values in held.items()}
 
 
 def find_truth(world: World, first: str, second: str, *, seed=0, n=200_000) -> np.ndarray:

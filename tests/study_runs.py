@@ -6,6 +6,7 @@ from conftest import TINY_PROTOCOL
 from report_pages import make_run, make_subjects
 
 from dreambench.artifacts.manifest import Digests, RecipeRecord, RunManifest
+from dreambench.storage.files import sha256_file
 from dreambench.storage.sums import write_sums
 
 
@@ -13,7 +14,10 @@ def make_runs(root, methods=("good", "poor"), *, classes=None, missing=()):
     """Image sets of methods without scores, of the same subjects and prompts."""
     path = root / "tiny.toml"
     path.write_text(TINY_PROTOCOL)
-    subjects = make_subjects(root / "photos", classes or {"dog": "dog", "mug": "cup"})
+    subjects = [
+        replace(subject, sha256=tuple(map(sha256_file, subject.photos)))
+        for subject in make_subjects(root / "photos", classes or {"dog": "dog", "mug": "cup"})
+    ]
     found = []
     for name in methods:
         _, images = make_run(root / "runs" / name, path, subjects, missing=missing)

@@ -28,7 +28,6 @@ from dreambench.artifacts.study import (
 from dreambench.errors import UserError
 from dreambench.machine.environment import describe_code
 from dreambench.storage.files import digest
-from dreambench.study.plan import ASKS
 from dreambench.study.resampling import (
     Resamples,
     draw_resamples,
@@ -47,12 +46,15 @@ from dreambench.study.votes import (
 )
 
 PACKAGES = ("evalica", "numpy", "pandas", "scipy")
-STRENGTH_RESAMPLES = 500
-TOLERANCE, N_STEPS = 1e-8, 10_000
+N_STRENGTHS = 400
+"""Resamples in which strengths are fitted."""
+TOLERANCE, N_STEPS = 1e-6, 1000
 """Of the fit of strengths."""
 SAME_SCORE = 1e-9
 """Scores this close prefer neither image."""
 _UNBOUNDED = (-np.inf, np.inf)
+Outcome = tuple[str, str, int]
+"""First method, second method, and which of them a vote is for."""
 
 
 def analyse(study: Study, answers: Sequence[Answers], *, seed: int = 0) -> StudyResults:
@@ -100,19 +102,13 @@ def find_all(study: Study, answers: Sequence[Answers], *, seed: int) -> tuple[Fi
         )
     pairs, strengths, agreement, sides, follows = [], [], [], [], []
     what = ""
-    for asks in ASKS:
-        own = votes[votes["asks"] == asks].reset_index(drop=True)
-        if own.empty:
-            continue
-        questions = count_votes(own).loc[asks].join(
-            own.groupby("comparison")[["questionnaire", "first", "second", "family"]].first()
-        ).reset_index()  # fmt: skip
-        drawn = draw_resamples(own, questions, seed=seed)
+    for asks in dict.fromkeys(votes["asks"]):
+        own, questions, drawn = resample(votes, asks, seed=seed)
         what = drawn.what
-        pairs += _find_pairs(asks, own, questions, drawn)
+        pairs += find_pairs(asks, own, questions, drawn)
         strengths += _find_strengths(asks, study, own, drawn)
         agreement.append(_find_agreement(asks, questions, drawn))
-        sides.append(_find_side(asks, own, drawn))
+        sides.append(find_side(asks, own, drawn))
         follows += _find_following(asks, study, own, questions, drawn)
     return Findings(
         n_raters=len({one.rater for one in answers}), n_answers=len(votes), pairs=pairs,
@@ -120,7 +116,18 @@ def find_all(study: Study, answers: Sequence[Answers], *, seed: int) -> tuple[Fi
     ), what  # fmt: skip
 
 
-def _find_pairs(
+def resample(
+    votes: pd.DataFrame, asks: str, *, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, Resamples]:
+    """Return the votes on one kind of question, a row for each question, and resamples of both."""
+    own = votes[votes["asks"] == asks].reset_index(drop=True)
+    columns = ["questionnaire", "first", "second", "family"]
+    questions = count_votes(own).loc[asks].join(own.groupby("comparison")[columns].first())
+    questions = questions.reset_index()
+    return own, questions, draw_resamples(own, questions, seed=seed)
+
+
+def find_pairs(
     asks: str, votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples
 ) -> list[PairRow]:
     """Return the shares of each pair of methods, by majority (the paper's Table 2) and by answer.
@@ -159,11 +166,13 @@ def _find_strengths(
 ) -> list[StrengthRow]:
     """Return the strength of each method with its interval."""
     names = [method.name for method in study.methods]
-    found = fit_strengths(votes, names)
+    groups, of_vote = _group_votes(votes)
+    membership = np.eye(len(groups))[of_vote]
+    found = fit_strengths(groups, membership.sum(axis=0), names)
     resampled = np.array(
         [
-            fit_strengths(votes, names, weights=counts)
-            for counts in drawn.answers[:STRENGTH_RESAMPLES]
+            fit_strengths(groups, counts, names)
+            for counts in drawn.answers[:N_STRENGTHS] @ membership
         ]
     )
     n_votes = [int(((votes["first"] == n) | (votes["second"] == n)).sum()) for n in names]
@@ -181,26 +190,36 @@ def _find_strengths(
     ]  # fmt: skip
 
 
+def _group_votes(votes: pd.DataFrame) -> tuple[list[Outcome], np.ndarray]:
+    """Return the outcomes that there are (first, second, vote), and the place of each vote's."""
+    keys = list(zip(votes["first"], votes["second"], votes["vote"], strict=True))
+    places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return list(places), np.array([places[key] for key in keys])
+
+
 def fit_strengths(
-    votes: pd.DataFrame, names: Sequence[str], *, weights: np.ndarray | None = None
+    outcomes: Sequence[Outcome], counts: np.ndarray, names: Sequence[str]
 ) -> np.ndarray:
     """Return log strengths of methods, mean 0: Bradley-Terry with ties (Davidson 1970).
 
     The first is preferred with a chance of a / (a + b + 2 v sqrt(a b)), neither with the rest of
-    both, and v is fitted too (Newman 2023). One undecided answer is added to each pair, so that a
-    method that was always preferred has a finite strength.
+    both, and v is fitted too (Newman 2023). `counts` says how often there was each outcome. One
+    undecided answer is added to each pair, so that a method that was always preferred has a finite
+    strength.
     """
     pairs = list(combinations(names, 2))
-    first = [*votes["first"], *(pair[0] for pair in pairs)]
-    second = [*votes["second"], *(pair[1] for pair in pairs)]
     winner = {FIRST: evalica.Winner.X, SECOND: evalica.Winner.Y, UNDECIDED: evalica.Winner.Draw}
-    winners = [*(winner[vote] for vote in votes["vote"]), *[evalica.Winner.Draw] * len(pairs)]
-    given = np.ones(len(votes)) if weights is None else weights
-    fitted = evalica.newman(
-        first, second, winners, index=pd.Index(names),
-        weights=[*given.tolist(), *[1.0] * len(pairs)], tolerance=TOLERANCE, limit=N_STEPS,
-    ).scores.loc[list(names)]  # fmt: skip
-    logs = np.log(fitted.to_numpy(np.float64))
+    scores = evalica.newman(
+        [*(first for first, _, _ in outcomes), *(first for first, _ in pairs)],
+        [*(second for _, second, _ in outcomes), *(second for _, second in pairs)],
+        [*(winner[vote] for _, _, vote in outcomes), *[evalica.Winner.Draw] * len(pairs)],
+        index=pd.Index(names),
+        weights=[*counts.tolist(), *[1.0] * len(pairs)],
+        tolerance=TOLERANCE,
+        limit=N_STEPS,
+    ).scores
+    found = scores.to_dict()
+    logs = np.log([found[name] for name in names])
     centred: np.ndarray = logs - logs.mean()
     return centred
 
@@ -209,32 +228,41 @@ def _find_agreement(asks: str, questions: pd.DataFrame, drawn: Resamples) -> Agr
     """Return Krippendorff's alpha over questions that two people or more answered."""
     counts = questions[["n_first", "n_second", "n_undecided"]].to_numpy()
     is_shared = counts.sum(axis=1) >= 2
-    units = [_list_ratings(row) for row in counts[is_shared]]
-    n = len(units)
-    if not n:
+    shared = counts[is_shared]
+    if not len(shared):
         nothing = make_share(float("nan"), float("nan"), float("nan"), 0)
         return AgreementRow.model_validate({"asks": asks, "alpha": nothing})
-    frame = pd.DataFrame(units).T
-    found = evalica.alpha(frame).alpha
-    resampled = np.array(
-        [
-            evalica.alpha(frame.iloc[:, np.repeat(np.arange(n), times.astype(int))]).alpha
-            if times.sum() >= 1
-            else np.nan
-            for times in drawn.questions[:STRENGTH_RESAMPLES, is_shared]
-        ]
+    # Who gave which rating does not count for alpha: a column is a question.
+    ratings = pd.DataFrame([np.repeat([1.0, 2.0, 3.0], row).tolist() for row in shared]).T
+    alpha = make_interval(
+        evalica.alpha(ratings).alpha,
+        compute_alphas(shared, drawn.questions[:, is_shared]),
+        widening=drawn.widening,
+        n=len(shared),
+        bounds=(-1.0, 1.0),
     )
-    alpha = make_interval(found, resampled, widening=drawn.widening, n=n, bounds=(-1.0, 1.0))
     return AgreementRow.model_validate({"asks": asks, "alpha": alpha})
 
 
-def _list_ratings(counts: np.ndarray) -> list[float]:
-    """Return the ratings of one question; who gave which does not count for alpha."""
-    ratings: list[float] = np.repeat([1.0, 2.0, 3.0], counts.astype(int)).tolist()
-    return ratings
+def compute_alphas(counts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return nominal alpha of each resample: (resamples,) from `times` (resamples, questions).
+
+    `counts` (questions, choices) are the votes of each question, two or more. The same as
+    `evalica.alpha` of questions that are there so often (Krippendorff 2018, section 12.3), for
+    all resamples at once. NaN where all votes are alike.
+    """
+    each = counts.sum(axis=1, keepdims=True)
+    agreeing = times @ (counts * (counts - 1) / (each - 1)).sum(axis=1)
+    by_choice = times @ counts
+    n = by_choice.sum(axis=1)
+    expected = n**2 - (by_choice**2).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        alphas: np.ndarray = 1 - (n - 1) * (n - agreeing) / expected
+    alphas[expected == 0] = np.nan
+    return alphas
 
 
-def _find_side(asks: str, votes: pd.DataFrame, drawn: Resamples) -> SideRow:
+def find_side(asks: str, votes: pd.DataFrame, drawn: Resamples) -> SideRow:
     """Return the share of the left side among decided answers, and a sign test over raters.
 
     Answers of one person have that person's habit in common; so raters are the sample.

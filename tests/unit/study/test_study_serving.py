@@ -40,8 +40,8 @@ def ask(server, method, path, body=None, **headers):
     return answer, content
 
 
-def make_sheet(study, number=0, **changes):
-    found = simulate(study, World({"good": 0.0, "poor": 0.0}), seed=1)[number]
+def make_sheet(plan, **changes):
+    found = simulate(plan, World({"good": 0.0, "poor": 0.0}), seed=1)[0]
     content = {**found.model_dump(mode="json"), "simulated": False, **changes}
     return json.dumps(content).encode()
 
