@@ -158,7 +158,7 @@
     say("Sending …");
     try {
       const answer = await fetch("/answers", { method: "POST", headers: { "Content-Type": "application/json" }, body: pack() });
-      if (!answer.ok) throw new Error();
+      if (!answer.ok || !(await answer.json()).stored) throw new Error();
       find("send").hidden = find("end-back").hidden = find("save").hidden = true;
       find("another").hidden = false;
       find("delete").hidden = true;
