@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
@@ -113,7 +113,7 @@ class Questionnaire(StoredPart):
 class Study(StoredPart):
     """The plan of a study: every comparison, and who is asked what."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     kind: Literal["study"] = "study"
     protocol: str
     protocol_digest: str
@@ -133,6 +133,11 @@ class Study(StoredPart):
         """How many people answer each questionnaire."""
         return self.n_raters // len(self.questionnaires)
 
+    def list_shown(self) -> dict[str, Comparison | Check]:
+        """Return what questions are about, by id."""
+        comparisons: dict[str, Comparison | Check] = {one.id: one for one in self.comparisons}
+        return comparisons | {check.id: check for check in self.checks}
+
     def digest(self) -> str:
         """Digest of the whole plan."""
         return digest(self.model_dump(mode="json"))
@@ -141,7 +146,7 @@ class Study(StoredPart):
 class Answers(_Strict):
     """What one person answered, by question; `simulated` where a program did."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     kind: Literal["answers"] = "answers"
     study: Digest
     questionnaire: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -202,7 +207,7 @@ class SideRow(StoredPart):
 class FollowRow(StoredPart):
     """How often a metric prefers the image that the majority prefers.
 
-    `metric` None is one person held against the majority of the others. `family` None is all
+    `metric` None is one rater, held against the majority of the others. `family` None is all
     prompt categories together.
     """
 
@@ -242,7 +247,7 @@ class StudyResults(StoredPart):
     is of `simulated` raters, or of people.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     kind: Literal["study-results"] = "study-results"
     study: Digest
     simulated: bool
@@ -288,10 +293,10 @@ def _check_references(study: Study, path: Path) -> None:
     """Refuse a plan that names what it does not have."""
     subjects = {subject.name for subject in study.subjects}
     methods = {method.name for method in study.methods}
-    shown: dict[str, Any] = {one.id: one for one in (*study.comparisons, *study.checks)}
+    shown = study.list_shown()
     faults = [
         *(c.id for c in study.comparisons if not {c.first, c.second} <= methods),
-        *(one.id for one in shown.values() if one.subject not in subjects),
+        *(name for name, one in shown.items() if one.subject not in subjects),
         *(
             f"questionnaire {sheet.number}"
             for number, sheet in enumerate(study.questionnaires, start=1)

@@ -134,7 +134,7 @@ def serve(folder: Path, port: int | None, no_browser: bool) -> None:
 def analyse(
     folder: Path, answers: tuple[Path, ...], out: Path | None, seed: int, as_json: bool
 ) -> None:
-    """Say what people prefer, how sure that is, and which metric follows them.
+    """Say what people prefer, and which metric follows them.
 
     ANSWERS are the JSON files that people saved, folders of them, or the answers.sqlite of `study
     serve`.

@@ -28,7 +28,7 @@ from dreambench.report.model import (
 )
 
 FIDELITY: Mapping[Asks, str] = {"subject": "subject fidelity", "prompt": "prompt fidelity"}
-UNDECIDED, PERSON = "undecided", "one person"
+UNDECIDED, ONE_RATER = "undecided", "one rater"
 SIMULATED = "Simulated raters"
 FOLLOWING = "following.png"
 MAX_FAILED = 30
@@ -39,7 +39,7 @@ def describe_raters(results: StudyResults) -> str:
     """Return who answered, so that what was simulated never stands as people's opinion."""
     n = results.everyone.n_raters
     if results.simulated:
-        return f"{n} simulated raters, a program and not people"
+        return f"{n} simulated raters (a program, not people)"
     return f"{n} people" if n != 1 else "1 person"
 
 
@@ -92,6 +92,7 @@ def make_study_blocks(results: StudyResults, *, files: Collection[str] = ()) -> 
             f"undecided. 95 % intervals resample {results.resampled}; subjects and methods stay. "
             "A number without an interval has too few of them, or all are alike."
         ),
+        Heading("Preference"),
         make_preference_table(results, found, "majority"),
     ]
     if results.passed is not None:
@@ -116,9 +117,9 @@ def make_study_blocks(results: StudyResults, *, files: Collection[str] = ()) -> 
             Heading("Which metric follows " + ("them" if results.simulated else "people")),
             Paragraph(
                 "How often a metric gives the higher score to the very image that the majority "
-                "prefers, where it prefers one. A coin has .500; one person, held against the "
+                "prefers, where it prefers one. A coin has .500; one rater, held against the "
                 "majority of the others, is what can be hoped for. Equal scores, and an undecided "
-                "person, count a half."
+                "rater, count a half."
             ),
             *([Figure(FOLLOWING, "How often each metric agrees with the majority, with intervals")]
               if FOLLOWING in files else []),
@@ -234,9 +235,9 @@ def make_side_table(found: Findings) -> Table:
 
 
 def title_metric(results: StudyResults, name: str | None) -> str:
-    """Return what tables call a metric; None is one person."""
+    """Return what tables call a metric; None is one rater."""
     titles = {info.name: info.title for info in results.metrics}
-    return PERSON if name is None else titles[name]
+    return ONE_RATER if name is None else titles[name]
 
 
 def make_following_table(results: StudyResults, found: Findings) -> Table:

@@ -130,35 +130,49 @@ def resample(
 def find_pairs(
     asks: str, votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples
 ) -> list[PairRow]:
-    """Return the shares of each pair of methods, by majority (the paper's Table 2) and by answer.
-
-    Which choice has the majority is taken as it is; resampled is which comparisons there are.
-    """
+    """Return shares of each pair of methods, by majority (the paper's Table 2) and by answer."""
+    chosen_again = choose_again(votes, questions, drawn)
     rows = []
-    for pair in dict.fromkeys(zip(questions["first"], questions["second"], strict=True)):
+    for first, second in dict.fromkeys(zip(questions["first"], questions["second"], strict=True)):
         for of, frame, column, counts in (
             ("majority", questions, "majority", drawn.questions),
             ("answers", votes, "vote", drawn.answers),
         ):
-            is_own = ((frame["first"] == pair[0]) & (frame["second"] == pair[1])).to_numpy()
+            is_own = ((frame["first"] == first) & (frame["second"] == second)).to_numpy()
             chosen = frame[column].to_numpy()[is_own]
+            again = chosen_again[:, is_own] if of == "majority" else chosen[None]
             shares = [
                 estimate_share(
-                    (chosen == vote).astype(np.float64), counts[:, is_own],
+                    (chosen == vote).astype(np.float64),
+                    counts[:, is_own],
+                    again=(again == vote).astype(np.float64),
                     widening=drawn.widening,
                 )
                 for vote in (FIRST, SECOND, UNDECIDED)
-            ]  # fmt: skip
-            rows.append(
-                PairRow.model_validate(
-                    {
-                        "asks": asks, "of": of, "first": pair[0], "second": pair[1],
-                        "prefers_first": shares[0], "prefers_second": shares[1],
-                        "undecided": shares[2],
-                    }
-                )
-            )  # fmt: skip
+            ]
+            row = {
+                "asks": asks, "of": of, "first": first, "second": second,
+                "prefers_first": shares[0], "prefers_second": shares[1], "undecided": shares[2],
+            }  # fmt: skip
+            rows.append(PairRow.model_validate(row))
     return rows
+
+
+def choose_again(votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples) -> np.ndarray:
+    """Return the majority of each question among the raters of each resample.
+
+    (1, questions) where questions keep their raters, else (resamples, questions).
+    """
+    if drawn.raters is None:
+        return questions["majority"].to_numpy()[None]
+    places = {name: number for number, name in enumerate(questions["comparison"])}
+    of_vote = [places[name] for name in votes["comparison"]]
+    membership = np.eye(len(places))[of_vote]
+    own = votes["vote"].to_numpy()
+    first, second, neither = (
+        drawn.raters @ (membership * (own == vote)[:, None]) for vote in (FIRST, SECOND, UNDECIDED)
+    )
+    return decide(first, second, neither)
 
 
 def _find_strengths(
@@ -284,33 +298,30 @@ def _find_following(
     """Return how often each metric prefers what the majority does, overall and by category.
 
     Only questions with a decided majority count. A metric that has both images alike agrees by
-    half. The first rows are of one person, held against the majority of the others.
+    half. The first rows are of one rater, held against the majority of the others.
     """
     comparisons = {one.id: one for one in study.comparisons}
     is_decided = (questions["majority"] != UNDECIDED).to_numpy()
     decided, counts = questions[is_decided], drawn.questions[:, is_decided]
     shown = [comparisons[name] for name in decided["comparison"]]
     majority = decided["majority"].to_numpy()
-    person, others = _hold_against_others(votes, questions)
-    measured = {
-        None: (person, votes["family"].to_numpy()[others], drawn.answers[:, others]),
-        **{
-            info.name: (
-                np.array([_agree(info, one, m) for one, m in zip(shown, majority, strict=True)]),
-                decided["family"].to_numpy(), counts,
-            )
-            for info in study.metrics
-        },
-    }  # fmt: skip
+    agreeing, others = _hold_against_others(votes, questions)
+    of_votes = votes["family"].to_numpy()[others]
+    measured: dict[str | None, tuple[np.ndarray, np.ndarray, np.ndarray]] = {
+        None: (agreeing, of_votes, drawn.answers[:, others])
+    }
+    for info in study.metrics:
+        agrees = [_agree(info, one, m) for one, m in zip(shown, majority, strict=True)]
+        measured[info.name] = (np.array(agrees), decided["family"].to_numpy(), counts)
     families = list(dict.fromkeys(one.family for one in study.comparisons))
     rows = []
-    for name, (agrees, of_family, drawn_counts) in measured.items():
-        is_known = ~np.isnan(agrees)
+    for name, (values, of_family, drawn_counts) in measured.items():
+        is_known = ~np.isnan(values)
         if not is_known.any():
             continue
         for family in (None, *families) if len(families) > 1 else (None,):
             kept = is_known if family is None else is_known & (of_family == family)
-            share = estimate_share(agrees[kept], drawn_counts[:, kept], widening=drawn.widening)
+            share = estimate_share(values[kept], drawn_counts[:, kept], widening=drawn.widening)
             rows.append(
                 FollowRow.model_validate(
                     {"asks": asks, "metric": name, "family": family, "agrees": share}

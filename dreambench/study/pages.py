@@ -16,8 +16,6 @@ from PIL import Image
 from dreambench.artifacts.study import (
     FILE_NAME,
     Asks,
-    Check,
-    Comparison,
     Questionnaire,
     Study,
     write_study,
@@ -149,9 +147,7 @@ def render_questionnaire(
     study: Study, sheet: Questionnaire, *, files: Mapping[str, str], digest: str
 ) -> str:
     """Return the page of a questionnaire; `files` are the pictures' paths from it, by name."""
-    shown: dict[str, Comparison | Check] = {
-        one.id: one for one in (*study.comparisons, *study.checks)
-    }
+    shown = study.list_shown()
     photos = {
         subject.name: [files[photo.file] for photo in subject.photos] for subject in study.subjects
     }

@@ -5,6 +5,7 @@ questionnaires are drawn again, and with them both. Where there are few, raters 
 drawn each for themselves, and an answer counts as often as the two together (the crossed, or
 pigeonhole, bootstrap: Owen 2007); that is on the wide side, since the chance in a single answer is
 then drawn twice. Subjects and methods stay: an interval speaks of these.
+A majority is then that of the raters who were drawn.
 `reports/benchmarks/user-study.md` shows how often the intervals hold the truth.
 """
 
@@ -30,12 +31,15 @@ MIN_UNITS = 3
 class Resamples:
     """How often each answer counts in each resample, and each question: (N_RESAMPLES, n) each.
 
-    `widening` is what an interval of so few is widened by, as Student's t does; NaN where there
-    is too little for any interval. `what` says in words what was drawn.
+    `raters` says how often the rater of each answer was drawn; None where whole questionnaires
+    were, in which each question keeps its raters. `widening` is what an interval of so few is
+    widened by, as Student's t does; NaN where there is too little for any interval. `what` says in
+    words what was drawn.
     """
 
     answers: np.ndarray
     questions: np.ndarray
+    raters: np.ndarray | None
     widening: float
     what: str
 
@@ -52,7 +56,7 @@ def draw_resamples(votes: pd.DataFrame, questions: pd.DataFrame, *, seed: int) -
         place = {sheet: number for number, sheet in enumerate(sheets)}
         of_question = [place[sheet] for sheet in questions["questionnaire"]]
         return Resamples(
-            counts[:, of_vote], counts[:, of_question], _widen(len(sheets)),
+            counts[:, of_vote], counts[:, of_question], None, _widen(len(sheets)),
             f"{len(sheets)} questionnaires, each with its raters and comparisons",
         )  # fmt: skip
     raters, of_rater = _number(votes["rater"])
@@ -63,6 +67,7 @@ def draw_resamples(votes: pd.DataFrame, questions: pd.DataFrame, *, seed: int) -
     return Resamples(
         by_rater[:, of_rater] * by_comparison[:, of_comparison],
         by_comparison[:, [place[name] for name in questions["comparison"]]],
+        by_rater[:, of_rater],
         _widen(least) if least >= MIN_UNITS else float("nan"),
         f"{len(raters)} raters and {len(comparisons)} comparisons, crossed",
     )
@@ -113,11 +118,21 @@ def make_interval(
     return make_share(found, low, high, n)
 
 
-def estimate_share(values: np.ndarray, counts: np.ndarray, *, widening: float) -> Share:
-    """Return the mean of values in [0, 1] with its interval; `counts` (resamples, n) of them."""
+def estimate_share(
+    values: np.ndarray, counts: np.ndarray, *, widening: float, again: np.ndarray | None = None
+) -> Share:
+    """Return the mean of values in [0, 1] with its interval; `counts` (resamples, n) of them.
+
+    `again` (resamples or 1, n) are the values in each resample, where these differ. A majority of
+    raters drawn again is undecided more often or less; so their mean is set to the mean that was
+    found.
+    """
     if not len(values):
         return make_share(float("nan"), float("nan"), float("nan"), 0)
-    totals = counts.sum(axis=1)
+    found, totals = float(values.mean()), counts.sum(axis=1)
+    drawn = values[None] if again is None else again
     with np.errstate(invalid="ignore", divide="ignore"):
-        resampled = (counts @ values) / totals
-    return make_interval(float(values.mean()), resampled, widening=widening, n=len(values))
+        resampled = (counts * drawn).sum(axis=1) / totals
+    if len(drawn) > 1:
+        resampled += found - np.nanmean(resampled)
+    return make_interval(found, resampled, widening=widening, n=len(values))

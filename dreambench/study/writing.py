@@ -15,7 +15,7 @@ from dreambench.report.html.tables import make_sections
 from dreambench.report.markdown import render_markdown
 from dreambench.report.study_page import (
     FIDELITY,
-    PERSON,
+    ONE_RATER,
     SIMULATED,
     list_overall,
     list_study_tables,
@@ -63,4 +63,4 @@ def _write_figure(results: StudyResults, out_dir: Path) -> list[Path]:
     ]
     if not results.metrics or not rows:
         return []
-    return plot_following(pd.DataFrame(rows), out_dir / FIGURE, references=[PERSON])
+    return plot_following(pd.DataFrame(rows), out_dir / FIGURE, references=[ONE_RATER])
