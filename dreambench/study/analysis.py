@@ -10,6 +10,7 @@ import evalica
 import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
+from scipy.sparse import csr_array
 
 from dreambench.artifacts.results import MetricInfo
 from dreambench.artifacts.study import (
@@ -164,13 +165,14 @@ def choose_again(votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples)
     (1, questions) where questions keep their raters, else (resamples, questions).
     """
     if drawn.raters is None:
-        return questions["majority"].to_numpy()[None]
+        fixed: np.ndarray = questions["majority"].to_numpy()[None]
+        return fixed
     places = {name: number for number, name in enumerate(questions["comparison"])}
+    own, shape = votes["vote"].to_numpy(), (len(places), len(votes))
     of_vote = [places[name] for name in votes["comparison"]]
-    membership = np.eye(len(places))[of_vote]
-    own = votes["vote"].to_numpy()
     first, second, neither = (
-        drawn.raters @ (membership * (own == vote)[:, None]) for vote in (FIRST, SECOND, UNDECIDED)
+        (csr_array(((own == vote) * 1.0, (of_vote, range(len(votes)))), shape) @ drawn.raters.T).T
+        for vote in (FIRST, SECOND, UNDECIDED)
     )
     return decide(first, second, neither)
 

@@ -4,8 +4,8 @@ Each questionnaire has comparisons and raters of its own. Where there are enough
 questionnaires are drawn again, and with them both. Where there are few, raters and comparisons are
 drawn each for themselves, and an answer counts as often as the two together (the crossed, or
 pigeonhole, bootstrap: Owen 2007); that is on the wide side, since the chance in a single answer is
-then drawn twice. Subjects and methods stay: an interval speaks of these.
-A majority is then that of the raters who were drawn.
+then drawn twice, and a majority is that of the raters who were drawn. Subjects and methods stay: an
+interval speaks of these.
 `reports/benchmarks/user-study.md` shows how often the intervals hold the truth.
 """
 
@@ -132,7 +132,7 @@ def estimate_share(
     found, totals = float(values.mean()), counts.sum(axis=1)
     drawn = values[None] if again is None else again
     with np.errstate(invalid="ignore", divide="ignore"):
-        resampled = (counts * drawn).sum(axis=1) / totals
+        resampled = np.einsum("rn,rn->r", counts, np.broadcast_to(drawn, counts.shape)) / totals
     if len(drawn) > 1:
         resampled += found - np.nanmean(resampled)
     return make_interval(found, resampled, widening=widening, n=len(values))
