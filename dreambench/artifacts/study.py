@@ -305,6 +305,8 @@ def _check_references(study: Study, path: Path) -> None:
             or any(q.of not in shown for q in sheet.questions)
         ),
     ]
+    if len(methods) < len(study.methods) or len(shown) < len(study.comparisons + study.checks):
+        faults.append("two things of one name")
     if faults or not study.questionnaires:
         raise _damaged(path, faults or ["questionnaires"])
 

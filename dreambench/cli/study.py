@@ -117,7 +117,8 @@ def serve(folder: Path, port: int | None, no_browser: bool) -> None:
         except KeyboardInterrupt:
             n_answers = sum(server.store.count().values())
             say("", err=True)
-            say(f"{server.store.path} has the answers of {n_answers}.", err=True)
+            people = "1 person" if n_answers == 1 else f"{n_answers} people"
+            say(f"{server.store.path} has the answers of {people}.", err=True)
 
 
 @study.command()

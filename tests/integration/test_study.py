@@ -1,6 +1,11 @@
 """`dreambench study` on real runs: scores go into the plan, and results into the report."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import pytest
 from conftest import invoke, refused_at_once
@@ -53,3 +58,31 @@ def test_what_was_said_goes_into_the_report_of_its_runs_and_of_no_other(made, fi
     assert "had no images of this run" in line
     invoke("report", runs[0], runs[1])
     assert "user study" not in (runs[0] / "report" / "report.md").read_text()
+
+
+def test_answers_are_collected_until_it_is_interrupted(made):
+    folder = made[0]
+    words = [sys.executable, "-m", "dreambench", "study", "serve", str(folder), "--no-browser"]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:  # fmt: skip
+        try:
+            url = process.stdout.readline().strip()
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                assert answer.url.endswith("/questionnaires/001.html")
+            sheet = simulate(read_study(folder), World({"quick": 0, "copy-reference": 0}), seed=1)[
+                0
+            ]
+            content = json.dumps({**sheet.model_dump(mode="json"), "simulated": False}).encode()
+            asked = urllib.request.Request(
+                f"{url}answers", content, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(asked, timeout=20) as answer:
+                assert json.load(answer) == {"stored": True}
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    assert said.splitlines()[-1] == f"{folder / 'answers.sqlite'} has the answers of 1 person."
