@@ -237,7 +237,7 @@ def make_side_table(found: Findings) -> Table:
 def title_metric(results: StudyResults, name: str | None) -> str:
     """Return what tables call a metric; None is one rater."""
     titles = {info.name: info.title for info in results.metrics}
-    return ONE_RATER if name is None else titles[name]
+    return ONE_RATER if name is None else titles.get(name, name)
 
 
 def make_following_table(results: StudyResults, found: Findings) -> Table:
