@@ -40,7 +40,7 @@ from dreambench.storage.files import sha256_file
 ASKS: tuple[Asks, ...] = ("subject", "prompt")
 N_CHECKS = 3
 """Checks among the questions of each kind in a questionnaire."""
-IMAGE_PX, PHOTO_PX = 768, 320
+IMAGE_PX, PHOTO_PX = 768, 512
 """Longest side of an image that is judged, and of a photo beside it."""
 MAX_COMPARISONS, MAX_CONTACT = 20_000, 500
 

@@ -86,6 +86,11 @@ def test_answers_survive_a_reload_can_be_changed_and_deleted(watched, planned):
     page.get_by_role("button", name="I agree").click()
     code = page.locator("#end .code").text_content()
     page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Photo 2 of the reference item").click()
+    expect(page.get_by_role("dialog").get_by_alt_text("Photo 2")).to_be_visible()
+    page.keyboard.press("1")  # Nothing is chosen behind it.
+    page.keyboard.press("Escape")
+    assert page.locator("input:checked").count() == 0
     page.get_by_label("Right image").check()
     page.get_by_role("button", name="Next").click()
     page.reload()
@@ -158,6 +163,10 @@ def test_every_screen_is_accessible_and_no_wider_than_its_window(
     for _ in range(2):
         page.get_by_role("button", name="Continue").click()
         look()
+        if page.locator("#photos").is_visible():
+            page.get_by_role("button", name="Photo 1").click()
+            look()
+            page.get_by_role("button", name="Close").click()
         for _ in range(N_EACH):
             page.get_by_label("Left image").check()
             page.get_by_role("button", name="Next").click()

@@ -95,7 +95,13 @@
     find("photos").querySelector("ul").replaceChildren(...(question.photos ?? []).map((name, n) => {
       const image = make("img", { alt: `Photo ${n + 1} of the reference item` });
       show(image, name);
-      return make("li", {}, image);
+      const button = make("button", { type: "button" }, image);
+      button.onclick = () => {
+        show(find("photo"), name);
+        find("photo").alt = image.alt;
+        find("large").showModal();
+      };
+      return make("li", {}, button);
     }));
     show(find("left"), question.images[0]);
     show(find("right"), question.images[1]);
@@ -123,6 +129,10 @@
     find("kept").textContent = "";
   };
 
+  find("close").onclick = () => find("large").close();
+  find("large").onclick = (event) => {
+    if (event.target === find("large")) find("large").close();
+  };
   find("agree").onclick = () => go(1);
   find("continue").onclick = () => go(1);
   find("part-back").onclick = find("back").onclick = find("end-back").onclick = () => go(-1);
@@ -132,7 +142,7 @@
     go(1);
   };
   document.addEventListener("keydown", (event) => {
-    if (find("ask").hidden || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (find("ask").hidden || find("large").open || event.ctrlKey || event.altKey || event.metaKey) return;
     const radios = [...find("form").elements.choice];
     const radio = radios[["1", "2", "3"].indexOf(event.key)];
     if (radio) {
