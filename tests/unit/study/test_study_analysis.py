@@ -17,7 +17,7 @@ from simulated_raters import (
 from dreambench.artifacts.study import Answers, StudyResults, read_study_results
 from dreambench.errors import UserError
 from dreambench.report.study_page import make_preference_table, make_study_document
-from dreambench.study.analysis import analyse, compute_alphas
+from dreambench.study.analysis import analyse, choose_again, compute_alphas, resample
 from dreambench.study.votes import check_raters, count_votes, make_votes
 from dreambench.study.writing import write_study_results
 
@@ -219,6 +219,31 @@ def test_few_questionnaires_are_resampled_crossed_and_one_has_no_interval():
     assert row.prefers_first.low < row.prefers_first.mean < row.prefers_first.high
     lone = analyse(study, simulate(study, World({"a": 0.3, "b": -0.3}), seed=9)[:1])
     assert find_pair(lone).prefers_first.low is None
+
+
+def test_crossed_intervals_hold_the_truth_of_raters_that_differ():
+    world = World(TWO, rater_spread=0.7)
+    truths = {
+        "answers": find_truth(world, "alpha", "beta")[0],
+        "majority": find_majority_truth(world, "alpha", "beta", raters=6)[0],
+    }
+    study = make_plan(tuple(TWO), n_sheets=4, n_questions=15, raters_each=6, n_checks=0)
+    held = find_held(study, world, truths, seeds=range(25))
+    assert min(held["answers"], held["majority"]) >= 0.88
+
+
+def test_majorities_of_raters_drawn_again_are_counted_as_by_hand():
+    study = make_plan(tuple(TWO), n_sheets=2, n_questions=4, raters_each=4, n_checks=0)
+    votes = make_votes(study, simulate(study, World(TWO, ties=0.5), seed=0))
+    own, questions, drawn = resample(votes, "subject", seed=0)
+    found = choose_again(own, questions, drawn)
+    for turn in range(20):
+        for place, name in enumerate(questions["comparison"]):
+            is_own = (own["comparison"] == name).to_numpy()
+            counts, vote = drawn.raters[turn][is_own], own["vote"].to_numpy()[is_own]
+            first, second, neither = (float(counts[vote == kind].sum()) for kind in (1, -1, 0))
+            expected = (first > max(second, neither)) - (second > max(first, neither))
+            assert found[turn, place] == expected
 
 
 def test_same_answers_give_the_same_results_in_any_order():
