@@ -51,8 +51,8 @@ def make_study_document(results: StudyResults, *, files: Collection[str] = ()) -
         *make_study_blocks(results, files=files),
         Heading("Agreement"),
         Paragraph(
-            "Krippendorff's alpha (nominal) over the questions that two raters or more answered: "
-            "1 is full agreement, 0 what chance gives."
+            "Krippendorff's alpha (nominal) of left, right and neither over the questions that two "
+            "raters or more answered: 1 is full agreement, 0 what chance gives."
         ),
         make_agreement_table(results.everyone),
         Heading("Sides"),

@@ -108,7 +108,7 @@ def find_all(study: Study, answers: Sequence[Answers], *, seed: int) -> tuple[Fi
         what = drawn.what
         pairs += find_pairs(asks, own, questions, drawn)
         strengths += _find_strengths(asks, study, own, drawn)
-        agreement.append(_find_agreement(asks, questions, drawn))
+        agreement.append(_find_agreement(asks, own, questions, drawn))
         sides.append(find_side(asks, own, drawn))
         follows += _find_following(asks, study, own, questions, drawn)
     return Findings(
@@ -240,9 +240,19 @@ def fit_strengths(
     return centred
 
 
-def _find_agreement(asks: str, questions: pd.DataFrame, drawn: Resamples) -> AgreementRow:
-    """Return Krippendorff's alpha over questions that two people or more answered."""
-    counts = questions[["n_first", "n_second", "n_undecided"]].to_numpy()
+def _find_agreement(
+    asks: str, votes: pd.DataFrame, questions: pd.DataFrame, drawn: Resamples
+) -> AgreementRow:
+    """Return Krippendorff's alpha of left, right and neither, over questions that two answered.
+
+    Sides are even, and so chance is. Of first and second method it would leave out what people
+    agree on most: that one method is better throughout.
+    """
+    sides = pd.DataFrame(
+        {name: votes["is_left"] == value for name, value in (("left", 1.0), ("right", 0.0))}
+    )
+    by_question = sides.groupby(votes["comparison"]).sum().loc[questions["comparison"]]
+    counts = np.column_stack([by_question.to_numpy(), questions["n_undecided"].to_numpy()])
     is_shared = counts.sum(axis=1) >= 2
     shared = counts[is_shared]
     if not len(shared):

@@ -52,7 +52,7 @@ def answer_by_keyboard(page, study, number):
     expect(page.locator("#end-title")).to_be_focused()
 
 
-def test_answers_go_from_the_keyboard_to_the_table(watched, planned, tmp_path):
+def test_answers_go_from_the_keyboard_to_the_table(watched, planned, find_violations, tmp_path):
     folder, study = planned
     paths = []
     for number in (1, 2):
@@ -76,7 +76,9 @@ def test_answers_go_from_the_keyboard_to_the_table(watched, planned, tmp_path):
     for row in results["everyone"]["pairs"]:
         assert row["prefers_first"]["mean"] == 1.0 and row["first"] == "good"
     assert [row["passed"] for row in results["raters"]] == [True, True]
-    shown = watched.open(tmp_path / "out" / "index.html")
+    shown = watched.open(tmp_path / "out" / "index.html", width=390)
+    assert find_violations(shown) == []
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
     table = shown.locator("table").first.inner_text()
     assert "good" in table and "1.000" in table and "2 people" in shown.locator("main").inner_text()
 

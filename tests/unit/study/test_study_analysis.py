@@ -197,6 +197,8 @@ def test_alpha_is_that_of_the_library_and_near_its_ends():
     noise = analyse(study, simulate(study, World(dict.fromkeys(TWO, 0.0)), seed=8))
     for row in sure.everyone.agreement:
         assert row.alpha.mean > 0.85 and row.alpha.n == 80
+    better = analyse(study, simulate(study, World({"alpha": 3.0, "beta": -3.0}), seed=8))
+    assert all(row.alpha.mean > 0.8 for row in better.everyone.agreement)
     for row in noise.everyone.agreement:
         assert row.alpha.low < 0.0 < row.alpha.high and abs(row.alpha.mean) < 0.15
 
