@@ -21,6 +21,7 @@ from dreambench.cli import (
     leaderboard,
     records,
     stages,
+    study,
     verification,
     view,
 )
@@ -94,6 +95,7 @@ for _command in (
     records.export,
     records.rerun,
     leaderboard.leaderboard,
+    study.study,
     inspection.compare,
     inspection.status,
     inspection.list_,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from dreambench.analysis.checking import Verified
     from dreambench.analysis.comparison import Scored
+    from dreambench.artifacts.study import StudyResults
     from dreambench.leaderboard.rerunning import Rerun
 
 N_LINES = 20
@@ -39,6 +40,25 @@ def print_report(scored: Sequence[Scored], paths: Sequence[Path]) -> None:
     # Of a figure in three forms one line is enough.
     shown = [str(path) for path in paths if path.suffix not in (".pdf", ".svg")]
     _print_list("Report (figures as .pdf and .svg as well)", shown)
+
+
+def print_study(results: StudyResults) -> None:
+    """Print what a user study showed: preferences, agreement of metrics, and who failed checks."""
+    from dreambench.report.study_page import (  # noqa: PLC0415  (imports pandas)
+        describe_raters,
+        make_following_table,
+        make_preference_table,
+    )
+    from dreambench.report.terminal import print_table  # noqa: PLC0415
+
+    found = results.everyone
+    table = make_preference_table(results, found, "majority")
+    print_table(f"Majority of {describe_raters(results)}, with 95 % intervals", table)
+    if results.metrics:
+        print_table("Agreement with the majority", make_following_table(results, found))
+    n_failed = sum(not row.passed for row in results.raters)
+    if n_failed:
+        say(f"{n_failed} of {len(results.raters)} failed the checks; see raters.csv")
 
 
 def print_comparison(scored: Sequence[Scored], table: pd.DataFrame) -> None:

@@ -308,23 +308,31 @@ def summarise(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> N
 @run_dir_argument
 @click.argument("alongside", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--paper-table", type=int, help="Also against this table of the DreamBooth paper.")
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path),
+    help="Also what people said: the study-results.json of `study analyse`.",
+)
 @data_option
 @user_errors
 def report(
-    run_dir: Path, alongside: tuple[Path, ...], paper_table: int | None, data_dir: Path | None
-) -> None:
+    run_dir: Path, alongside: tuple[Path, ...], paper_table: int | None, study: Path | None,
+    data_dir: Path | None,
+) -> None:  # fmt: skip
     """Stage: write tables, plots and the grid of RUN_DIR.
 
     Further folders stand alongside: of runs, or of `score` with the scores of external images, all
     of one protocol.
     """
     from dreambench.artifacts.image_set import hold_folder, read_image_set  # noqa: PLC0415
+    from dreambench.artifacts.study import read_study_results  # noqa: PLC0415
     from dreambench.report.paper_page import write_paper_table  # noqa: PLC0415
     from dreambench.report.writing import write_report  # noqa: PLC0415
 
     sets = [read_image_set(path, data_dir=data_dir) for path in (run_dir, *alongside)]
+    said = read_study_results(study) if study else None
     with hold_folder(run_dir):
-        scored, paths = write_report(sets[0], sets[1:])
+        scored, paths = write_report(sets[0], sets[1:], study=said)
         if paper_table is not None:
             paths += write_paper_table(scored, paper_table, run_dir / "report")
     print_report(scored, paths)

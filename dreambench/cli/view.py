@@ -30,7 +30,7 @@ def view(runs: tuple[Path, ...], port: int | None, no_browser: bool) -> None:
         say(server.url)
         sys.stdout.flush()
         say("Ctrl-C ends it.", err=True)
-        if not no_browser and not _open(server.url):
+        if not no_browser and not open_browser(server.url):
             say("No browser was found: open this address in one.", err=True)
         try:
             server.serve_forever()
@@ -38,7 +38,7 @@ def view(runs: tuple[Path, ...], port: int | None, no_browser: bool) -> None:
             say("", err=True)
 
 
-def _open(url: str) -> bool:
+def open_browser(url: str) -> bool:
     """Open a browser with windows; one that fills the terminal would take Ctrl-C with it."""
     has_windows = sys.platform in ("win32", "darwin") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

@@ -36,7 +36,11 @@ PT_PER_IN = 72
 MAX_PANELS = 5
 """Panels in a row of the width of a text."""
 BOUND_LINES: Mapping[str, tuple[str, tuple[int, tuple[float, float]]]] = MappingProxyType(
-    {"copy_bound": ("copy bound", (0, (5, 2))), "faithful_bound": ("faithful bound", (0, (1, 1.5)))}
+    {
+        "copy_bound": ("copy bound", (0, (5, 2))),
+        "faithful_bound": ("faithful bound", (0, (1, 1.5))),
+        "chance": ("a coin", (0, (3, 2))),
+    }
 )
 BOUND_STYLE: Mapping[str, Any] = {"color": REFERENCE_COLOR, "linewidth": 0.8}
 NO_BOUND: Mapping[str, float | None] = MappingProxyType({})
@@ -106,6 +110,20 @@ def plot_families(
     return _plot_panels(blocks, methods, stem, references=references)
 
 
+def plot_following(table: pd.DataFrame, stem: Path, *, references: Collection[str]) -> list[Path]:
+    """Draw one panel a question of a study, one dot with its interval a metric, and a coin's half.
+
+    `table` has the columns method (a metric's title), metric (the question), mean, low, high.
+    `references` are drawn in grey.
+    """
+    panels = [
+        _Panel(str(question), rows, {"chance": 0.5})
+        for question, rows in table.groupby("metric", sort=False)
+    ]
+    methods = list(dict.fromkeys(table["method"]))
+    return _plot_panels({"": panels}, methods, stem, references=references)
+
+
 def _plot_panels(
     blocks: Mapping[str, Sequence[_Panel]],
     methods: Sequence[str],
@@ -132,9 +150,9 @@ def _plot_panels(
         names = [wrap_name(name, 24) for name in methods]
         n_lines = sum(name.count("\n") + 1 for name in names)
         n_title_lines = max(p.title.count("\n") + 1 for block in blocks.values() for p in block)
-        has_bounds = any(panel.bounds for block in blocks.values() for panel in block)
+        bounds = {name for block in blocks.values() for panel in block for name in panel.bounds}
         width = COLUMN_IN if n_columns <= 2 and len(rows) <= 2 else TEXT_IN
-        above, below, foot = 0.12 * n_title_lines + 0.07, 0.26, 0.17 if has_bounds else 0.0
+        above, below, foot = 0.12 * n_title_lines + 0.07, 0.26, 0.17 if bounds else 0.0
         panel_in = 0.145 * n_lines + 0.08
         heading_in = 0.16 if any(blocks) else 0.0
         height = len(rows) * (above + panel_in + below) + len(blocks) * heading_in + foot
@@ -158,10 +176,11 @@ def _plot_panels(
                 axis.set_title(panel.title, pad=3, fontsize=SMALL_PT)
                 axis.tick_params(axis="y", length=0, labelleft=column == 0)
             top -= panel_in + below
-        if has_bounds:
+        if bounds:
             handles = [
                 Line2D([], [], label=label, **BOUND_STYLE, linestyle=line)
-                for label, line in BOUND_LINES.values()
+                for name, (label, line) in BOUND_LINES.items()
+                if name in bounds
             ]
             figure.legend(handles=handles, loc="lower right", ncols=2, borderaxespad=0.1)
         return save_figure(figure, stem)

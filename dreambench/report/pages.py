@@ -11,6 +11,7 @@ from dreambench.analysis.comparison import Scored
 from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.manifest import Manifest
 from dreambench.artifacts.results import Summary
+from dreambench.artifacts.study import StudyResults
 from dreambench.report.model import (
     Block,
     Bullets,
@@ -32,6 +33,7 @@ from dreambench.report.notes import (
     make_comparison_notes,
     make_image_notes,
 )
+from dreambench.report.study_page import make_study_section
 from dreambench.report.tables import (
     OTHER_PROMPTS,
     PROPERTY_PROMPTS,
@@ -76,6 +78,7 @@ def make_run_document(
     *,
     manifest: Manifest | None = None,
     device_time: DeviceTime | None = None,
+    study: StudyResults | None = None,
     files: Collection[str] = (),
 ) -> Document:
     """Return the page of the first run alongside the others, with what is known of replicates.
@@ -119,6 +122,7 @@ def make_run_document(
         make_kind_table(runs),
         Heading("By subject"),
         make_subject_table(runs),
+        *(make_study_section(study) if study else []),
         Heading("What the numbers depend on"),
         Paragraph("Signatures:"),
         Bullets(list_signatures(runs[0]), is_code=True),

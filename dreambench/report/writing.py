@@ -14,6 +14,7 @@ from dreambench.analysis.steps import estimate_steps
 from dreambench.artifacts.device_time import read_device_time
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import MetricInfo, write_table
+from dreambench.artifacts.study import StudyResults
 from dreambench.errors import UserError, disk_errors
 from dreambench.report.csv import render_csv
 from dreambench.report.figures import plot_families, plot_fidelity, plot_intervals, plot_steps
@@ -26,6 +27,7 @@ from dreambench.report.pages import (
     make_run_document,
 )
 from dreambench.report.run_page import write_run_page
+from dreambench.report.study_page import check_study_fits
 from dreambench.report.tables import make_long_table
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.paths import check_inside
@@ -35,13 +37,18 @@ FIDELITY = ("dino", "clip-t")
 
 
 def write_report(
-    images: ImageSet, alongside: Sequence[ImageSet]
+    images: ImageSet, alongside: Sequence[ImageSet], *, study: StudyResults | None = None
 ) -> tuple[list[Scored], list[Path]]:
     """Write tables, plots and grids of an image set alongside others, in its folder `report`.
 
+    `study` is what a user study of it showed.
+
     Raises:
-        UserError: they are not of one protocol and dataset.
+        UserError: they are not of one protocol and dataset, or the study is of other runs.
     """
+    if study is not None:
+        digests = images.manifest.digests
+        check_study_fits(study, digests.protocol, digests.recipe)
     sets = [images, *alongside]
     runs, replicates = load_with_replicates(sets)
     out_dir = make_dir(images.report_dir, inside=images.folder)
@@ -52,7 +59,7 @@ def write_report(
     names = [path.relative_to(out_dir).as_posix() for path in paths]
     document = make_run_document(
         runs, replicates, manifest=images.manifest, device_time=read_device_time(images.folder),
-        files=names,
+        study=study, files=names,
     )  # fmt: skip
     text = out_dir / "report.md"
     write_bytes(text, render_markdown(document).encode(), inside=out_dir)

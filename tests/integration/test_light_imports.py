@@ -13,8 +13,10 @@ import pytest
 from board_records import make_record
 from conftest import TINY_PROTOCOL
 from processes import call
+from simulated_raters import World, make_plan, simulate
 
 import dreambench
+from dreambench.artifacts.study import write_study
 
 SLOW = ("torch", "pandas", "scipy", "matplotlib", "transformers", "diffusers", "timm", "open_clip")
 PUBLIC = {
@@ -128,3 +130,13 @@ def test_rendering_a_board_imports_no_torch(tmp_path):
     make_record(tmp_path / "records", "alone", 0.5)
     words = ("--records", tmp_path / "records", "--out", tmp_path / "site")
     assert not imports_torch("leaderboard", "render", *words)
+
+
+def test_analysing_a_study_imports_no_torch(tmp_path):
+    study = make_plan(("a", "b"), n_sheets=1, n_questions=4)
+    write_study(tmp_path, study)
+    for one in simulate(study, World({"a": 0.5, "b": -0.5}), seed=0):
+        (tmp_path / f"{one.rater}.json").write_text(one.model_dump_json())
+    answers = sorted(tmp_path.glob("sim-*.json"))
+    assert len(answers) == 3
+    assert not imports_torch("study", "analyse", tmp_path, *answers)

@@ -39,12 +39,13 @@ def render_page(
     scripts: Sequence[str] = (),
     styles: Sequence[str] = (),
     folders: Sequence[Path] = (),
+    sends: bool = False,
 ) -> str:
     """Return a page: a template that extends base.html, filled with values.
 
     `data` is what scripts read as JSON from the element of each name. `scripts` and `styles` are
     texts (`read_static`) that follow those of every page. `folders` hold templates besides this
-    package's.
+    package's. A page that `sends` may talk to the server that it comes from.
     """
     sources = [read_static(STATIC / SCRIPT), *scripts]
     style = "".join([read_static(STATIC / STYLE), *styles])
@@ -53,7 +54,7 @@ def render_page(
         style=Markup(style),
         scripts=[Markup(source) for source in sources],
         data={name: _safe(content) for name, content in (data or {}).items()},
-        policy=_make_policy([style], sources),
+        policy=_make_policy([style], sources, sends=sends),
         icon=f"data:image/svg+xml;base64,{base64.b64encode(ICON.encode()).decode()}",
     )  # fmt: skip
 
@@ -101,7 +102,7 @@ def read_static(path: Path) -> str:
     return text
 
 
-def _make_policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
+def _make_policy(styles: Sequence[str], scripts: Sequence[str], *, sends: bool) -> str:
     """Return a policy that lets these run and images beside the page load, and nothing else."""
     parts = {
         "default-src": ["'none'"],
@@ -111,6 +112,7 @@ def _make_policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
         "img-src": ["'self'", "file:", "data:"],
         "base-uri": ["'none'"],
         "form-action": ["'none'"],
+        **({"connect-src": ["'self'"]} if sends else {}),
     }
     return "; ".join(f"{name} {' '.join(values)}" for name, values in parts.items())
 

@@ -1,0 +1,1 @@
+"""User studies: which questions people are asked, their answers, and what follows from them."""
