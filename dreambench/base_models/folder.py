@@ -73,8 +73,8 @@ def _check_part(folder: Path, library: str, class_name: str) -> None:
         for name in files:
             _check_json(folder / name, is_text=not name.endswith(".json"))
     elif class_name.endswith(("Processor", "FeatureExtractor")):
-        names = ("preprocessor_config.json", "processor_config.json")
-        _check_json(next((folder / n for n in names if (folder / n).exists()), folder / names[0]))
+        found = folder / "processor_config.json"  # So transformers writes it since its version 5.
+        _check_json(found if found.exists() else folder / "preprocessor_config.json")
     else:
         _check_json(folder / "config.json")
         if library in _WEIGHTS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -23,7 +23,7 @@ Precision = Literal["fp32", "bf16"]
 
 SIZE_STEP_PX = 8
 """All pipelines of diffusers here want a side of whole squares of so many pixels."""
-FLOW = "flow-euler"
+FLOW: Final = "flow-euler"
 """Euler's steps along a flow, which models that were trained by flow matching are sampled with; its
 shift of times is the base model's own."""
 MIN_SIZE_PX, MAX_SIZE_PX = 32, 4096
