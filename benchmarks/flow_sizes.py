@@ -155,7 +155,8 @@ def call(name: str, transformer: nn.Module) -> torch.Tensor:
         )  # fmt: skip
     elif name.startswith("flux"):
         found = transformer(
-            hidden_states=tokens, timestep=times, guidance=times,
+            hidden_states=tokens, timestep=times,
+            guidance=times if transformer.config.guidance_embeds else None,
             pooled_projections=torch.randn(1, 768),
             encoder_hidden_states=torch.randn(1, 512, 4096), txt_ids=torch.zeros(512, 3),
             img_ids=torch.zeros(tokens.shape[1], 3),

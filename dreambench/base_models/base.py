@@ -126,11 +126,15 @@ class TextEncoder:
 
 
 def _load_networks(
-    model: BaseModel, options: Mapping[str, Any], *, names: Collection[str] | None = None
+    model: BaseModel,
+    options: Mapping[str, Any],
+    *,
+    names: Collection[str] | None = None,
+    rounded: Collection[str] = (),
 ) -> dict[str, nn.Module]:
     """Load the networks that a pipeline's index names, but for those that `options` leave out.
 
-    In fp32; `names` are those that are wanted, None for all.
+    In fp32, or in bf16 those that `rounded` names; `names` are those that are wanted, None for all.
 
     Each by itself, since a pipeline does not tell what its files lack: a network without some of
     its weights would run on random ones.
@@ -162,11 +166,12 @@ def _load_networks(
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             continue
         where = f"{model.location}/{name}"
+        wanted = {**common, "dtype": torch.bfloat16} if name in rounded else common
         try:
             # They warn of what is refused below.
             with only_errors():
                 network, found = kind.from_pretrained(  # type: ignore[attr-defined]
-                    model.location, subfolder=name, output_loading_info=True, **common
+                    model.location, subfolder=name, output_loading_info=True, **wanted
                 )
         except (RuntimeError, ValueError) as error:
             raise UserError(
@@ -305,7 +310,10 @@ class LoadedModel(ABC):
         transformers.utils.logging.disable_progress_bar()
         options = cls._options(model)
         try:
-            networks = cls.load_networks(model)
+            # Large networks would take twice the memory in fp32 first. An autoencoder is small and
+            # may hold statistics that stay in fp32.
+            narrow = [name for name in cls.rounded_networks if rounded and name != "vae"]
+            networks = _load_networks(model, options, rounded=narrow)
             pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
                 model.location, **options, **networks
             )
@@ -615,9 +623,18 @@ def encode_squares(
 
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast weights, and not what a network has computed for itself, such as its places' angles."""
+    own = [
+        (part._buffers, name, part._buffers[name])
+        for part in module.modules()
+        for name in part._non_persistent_buffers_set
+    ]
     # Diffusers warns of layers that want fp32, also where a network has none.
     with only_errors():
-        return module.to(dtype)
+        module.to(dtype)
+    for buffers, name, value in own:
+        buffers[name] = value
+    return module
 
 
 def _round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:

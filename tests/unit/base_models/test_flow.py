@@ -59,10 +59,10 @@ def to_pixels(images):
     return torch.stack(found).permute(0, 3, 1, 2)
 
 
-def load_pipeline(name, folder):
+def load_pipeline(name, folder, **options):
     """The pipeline of diffusers alone; an editor's folder is read as that of a generator."""
     kind = "QwenImagePipeline" if name == "qwen-image-edit" else "DiffusionPipeline"
-    pipeline = getattr(diffusers, kind).from_pretrained(folder)
+    pipeline = getattr(diffusers, kind).from_pretrained(folder, **options)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -333,7 +333,21 @@ def test_in_bf16_noise_and_latents_stay_fp32(name, base_of):
     gap = np.abs(pixels(images).astype(int) - pixels(exact).astype(int)).mean()
     assert 0 < gap < 16
     for part in model.rounded_networks:
-        assert next(getattr(model.pipeline, part).parameters()).dtype == torch.bfloat16
+        dtypes = {weight.dtype for weight in getattr(model.pipeline, part).parameters()}
+        assert dtypes == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_in_bf16_texts_are_read_as_the_pipeline_in_bf16_reads_them(name, base_of, folder_of):
+    # What a network computes for itself, such as the angles of its places, is not rounded.
+    model = load_base_model(base_of(name), SAMPLER, precision="bf16")
+    theirs = load_pipeline(name, folder_of(name), dtype=torch.bfloat16)
+    with torch.no_grad():
+        found = model.encode_prompts([SUBJECT]).tensors["states"]
+        words = (None, None) if name == "sd35-medium" else (None,) if "flux-" in name else ()
+        wanted = theirs.encode_prompt([SUBJECT], *words)[0]
+    assert found.dtype == torch.float32 and wanted.dtype == torch.bfloat16
+    assert torch.equal(found, wanted.float())
 
 
 def test_a_protocol_of_diffusion_gives_a_flow_model_its_makers_sampler():
