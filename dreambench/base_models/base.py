@@ -564,7 +564,7 @@ class LoadedModel(ABC):
     ) -> list[Image.Image]:
         """Return what a pipeline makes of prompts under the protocol's sampler."""
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with self.drawing():
+        with self.drawing(), torch.no_grad():
             found = pipeline(
                 **self._ask(prompts),
                 num_inference_steps=self.sampler.n_steps,

@@ -207,7 +207,8 @@ class FlowModel(LoadedModel):
                 hint="pass another --base-model: dreambench list base-models",
                 code="unsupported-base-model",
             )
-        made = getattr(diffusers, self.redrawing_class).from_pipe(self.pipeline)
+        # `from_pipe` would cast the networks, which are the same, to fp32.
+        made = getattr(diffusers, self.redrawing_class)(**self.pipeline.components)
         made.set_progress_bar_config(disable=True)
         return made
 

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from small_flows import SIDE_PX, WRITERS
 from small_pipelines import NUMBERS, Heard, pixels, subjects
+from transformers import Qwen2Tokenizer
 
 from dreambench.base_models.registry import BASE_MODELS, find_base_model, load_base_model
 from dreambench.config.protocol import load_protocol
@@ -21,6 +22,7 @@ from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.base import Context
 from dreambench.methods.finetuning.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
+from dreambench.methods.finetuning.identifier import choose_identifier, find_rare_tokens
 from dreambench.methods.finetuning.training import Batch, compute_losses
 
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=3, guidance_scale=4.0, size_px=SIDE_PX)
@@ -253,18 +255,22 @@ def test_a_step_is_that_of_the_script_with_prior_preservation(name, base_of, fol
             assert (found[key] - value).norm() <= 1e-6 * size, key
 
 
-def call(pipeline, prompts, seeds):
+def call(pipeline, prompts, seeds, **options):
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
-    own = {
-        "FluxKontextPipeline": {"max_area": SIDE_PX**2, "guidance_scale": 4.0},
-        "QwenImagePipeline": {"true_cfg_scale": 4.0, "negative_prompt": [" "] * len(prompts)},
-    }
+    guidance = {"guidance_scale": SAMPLER.guidance_scale}
+    if isinstance(pipeline, diffusers.FluxKontextPipeline):
+        guidance["max_area"] = SIDE_PX**2
+    if type(pipeline).__name__.startswith("Qwen"):
+        guidance = {
+            "true_cfg_scale": SAMPLER.guidance_scale, "negative_prompt": [" "] * len(prompts)
+        }  # fmt: skip
     return pipeline(
         prompt=prompts, num_inference_steps=SAMPLER.n_steps, generator=noise, output_type="pil",
-        height=SIDE_PX, width=SIDE_PX, **own.get(type(pipeline).__name__, {"guidance_scale": 4.0}),
+        height=SIDE_PX, width=SIDE_PX, **guidance, **options,
     ).images  # fmt: skip
 
 
+COLOURS = ("red", "green")
 PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
 
 
@@ -276,6 +282,58 @@ def test_images_are_those_of_the_pipeline_called_directly(name, base_of, folder_
     assert np.array_equal(found, pixels(call(theirs, PROMPTS, SEEDS)))
     assert not np.array_equal(found[0], found[1])
     assert found.shape == (2, SIDE_PX, SIDE_PX, 3) and found.std() > 1
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - {"flux2-klein-base"}))
+def test_redrawing_is_that_of_the_pipeline_called_directly(name, base_of, folder_of):
+    model = load_base_model(base_of(name), SAMPLER)
+    images = [Image.new("RGB", (SIDE_PX, SIDE_PX), colour) for colour in COLOURS]
+    kind = getattr(diffusers, type(model).redrawing_class)
+    theirs = kind.from_pipe(load_pipeline(name, folder_of(name)))
+    theirs.set_progress_bar_config(disable=True)
+    wanted = pixels(call(theirs, PROMPTS, SEEDS, image=images, strength=0.4))
+    found = pixels(model.redraw(PROMPTS, SEEDS, images=images, strength=0.4))
+    assert np.array_equal(found, wanted)
+    again = pixels(model.redraw(PROMPTS, SEEDS, images=images[::-1], strength=0.4))
+    assert not np.array_equal(found, again)
+
+
+def test_what_a_family_does_not_have_is_refused_in_one_line(base_of):
+    klein = load_base_model(base_of("flux2-klein-base"), SAMPLER)
+    for work in (
+        lambda: klein.redraw(PROMPTS, SEEDS, images=photos(2), strength=0.5),
+        lambda: klein.trainable_networks(with_text_encoders=True),
+    ):
+        with pytest.raises(UserError) as caught:
+            work()
+        assert caught.value.code == "unsupported-base-model"
+        assert "'flux2-klein-base'" in caught.value.problem
+
+
+def test_text_encoders_are_trained_that_the_scripts_train(base_of):
+    for name, wanted in (
+        ("flux-dev", {"transformer", "text_encoder"}),
+        ("sd35-medium", {"transformer", "text_encoder", "text_encoder_2"}),
+    ):
+        model = load_base_model(base_of(name), SAMPLER)
+        model.freeze()
+        networks = model.trainable_networks(with_text_encoders=True)
+        assert set(networks) == wanted
+        for network in networks.values():
+            network.requires_grad_(True)
+        text = model.encode_prompts([SUBJECT])
+        latents = model.encode_images(photos(1)).means()
+        model.squared_errors(
+            latents, text, noise=torch.Generator().manual_seed(0)
+        ).mean().backward()
+        for part in wanted:
+            assert any(g is not None and g.any() for g in gradients(networks[part]).values()), part
+
+
+def test_the_rare_token_of_a_vocabulary_of_bytes_is_found(folder_of):
+    tokenizer = Qwen2Tokenizer.from_pretrained(folder_of("flux2-klein-base") / "tokenizer")
+    assert find_rare_tokens(tokenizer) == ["zbx"]
+    assert choose_identifier(tokenizer, "auto") == "zbx"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -328,6 +386,8 @@ def test_in_bf16_noise_and_latents_stay_fp32(name, base_of):
         return latents
 
     images = model.sample(PROMPTS, SEEDS, after_step=keep)
+    if model.redrawing_class is not None:
+        model.redraw(PROMPTS, SEEDS, images=photos(2), strength=0.4)
     exact = load_base_model(base_of(name), SAMPLER).sample(PROMPTS, SEEDS)
     assert set(seen) == {torch.float32}
     gap = np.abs(pixels(images).astype(int) - pixels(exact).astype(int)).mean()
