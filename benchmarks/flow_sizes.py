@@ -178,12 +178,20 @@ def call(name: str, transformer: nn.Module) -> torch.Tensor:
 
 def count(name: str) -> dict[str, int]:
     """Parameters, and bytes of activations of one image in a training step in fp32."""
-    with FakeTensorMode():
+    return {
+        **count_parameters(name),
+        "activation_bytes": trace(name, checkpointing=False),
+        "checkpointed_bytes": trace(name, checkpointing=True),
+    }
+
+
+def count_parameters(name: str) -> dict[str, int]:
+    """Parameters by the names that a base model's counts have, and bytes on the hub."""
+    with torch.device("meta"):
         networks = MAKERS[name]()
     transformer = networks.pop("transformer")
     sizes = {part: sum(p.numel() for p in it.parameters()) for part, it in networks.items()}
     n_denoiser = sum(p.numel() for p in transformer.parameters())
-    base = BASE_MODELS[name]
     ends = [f".{end}" for end in find_lora_layers(name, transformer)]
     layers = [
         module
@@ -197,9 +205,6 @@ def count(name: str) -> dict[str, int]:
         "n_other_parameters": sum(sizes.values()),
         "n_text_parameters": sum(n for part, n in sizes.items() if part.startswith("text")),
         "n_lora_parameters_per_rank": sum(m.in_features + m.out_features for m in layers),
-        "activation_bytes": trace(name, checkpointing=False),
-        "checkpointed_bytes": trace(name, checkpointing=True),
-        "size_px": base.size_px,
     }
 
 

@@ -38,6 +38,35 @@ from transformers import (
 from dreambench.base_models.registry import BASE_MODELS
 
 SIDE_PX = 64
+PROTOCOL = """
+title = "one subject, one prompt, two steps"
+source = "tests"
+version = 1
+dataset = "mini"
+subjects = ["dog"]
+base_model = "mini"
+n_images_per_prompt = 1
+metrics = ["dino"]
+
+[sampler]
+scheduler = "flow-euler"
+n_steps = 2
+guidance_scale = 2.0
+size_px = 64
+
+[prior]
+n_images = 1
+
+[encoders]
+dino = "mini-vit"
+clip = "mini-clip"
+perceptual = "mini-vit-patches"
+
+[[prompts]]
+id = "beach"
+family = "recontextualization"
+text = "a {subject} on the beach"
+"""
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}<|im_start|>assistant\n"

@@ -126,7 +126,7 @@ class FlowModel(LoadedModel):
         """See `LoadedModel`."""
         vae = self.pipeline.vae
         mean, std = encode_squares(vae.encode, images, self.sampler.size_px, self.device)
-        return EncodedImages(mean, std, vae.config.scaling_factor, vae.config.shift_factor)
+        return EncodedImages(mean, std, vae.config.scaling_factor, vae.config.shift_factor or 0.0)
 
     # Training
 

@@ -111,7 +111,7 @@ def test_unclip_works_there(tmp_path):
     compare("image-variation", tmp_path, base_model=base)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ["flux2-klein-base", "flux-dev", "sd35-medium", "qwen-image"])
 def test_flow_models_train_and_draw_there(name, tmp_path):
     WRITERS[name](tmp_path / "pipeline")
     compare(

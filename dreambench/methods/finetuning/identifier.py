@@ -47,7 +47,7 @@ def find_rare_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     found = []
     for token, index in sorted(vocabulary.items(), key=lambda item: -item[1]):
         # CLIP marks a word's end, and other vocabularies the blank before it.
-        marked = re.fullmatch(r"Ġ([a-z]{3})|([a-z]{3})</w>", token)
+        marked = re.fullmatch(r"[Ġ▁]([a-z]{3})|([a-z]{3})</w>", token)
         word = "" if marked is None else marked[1] or marked[2]
         if index < half or not re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3}", word):
             continue

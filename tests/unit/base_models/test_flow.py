@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from small_flows import SIDE_PX, WRITERS
 from small_pipelines import NUMBERS, Heard, pixels, subjects
 from transformers import Qwen2Tokenizer
 
+from dreambench.base_models.base import LORA_FILE
 from dreambench.base_models.registry import BASE_MODELS, find_base_model, load_base_model
 from dreambench.config.protocol import load_protocol
 from dreambench.config.sampler import Sampler
@@ -357,9 +359,13 @@ def test_latents_are_the_same_in_the_middle_of_drawing_as_outside(name, base_of)
     assert not torch.equal(model.add_noise(clean, start, step=0), clean)
 
 
+WITH_TEXT_ENCODERS = {"flux-dev": 1, "sd35-medium": 2}
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_adapters_are_saved_as_the_pipeline_reads_them(name, base_of, folder_of, tmp_path):
-    settings = DreamBoothLoraSettings(**NUMBERS | {"rank": 3, "learning_rate": 1e-1})
+    numbers = {"rank": 3, "learning_rate": 1e-1, "train_text_encoder": name in WITH_TEXT_ENCODERS}
+    settings = DreamBoothLoraSettings(**NUMBERS | numbers)
     context = Context(
         base_model=base_of(name), sampler=SAMPLER, device="cpu", precision="fp32", batch_size=2,
         cache_dir=tmp_path / "cache", progress=Heard(),
@@ -372,6 +378,8 @@ def test_adapters_are_saved_as_the_pipeline_reads_them(name, base_of, folder_of,
     theirs = load_pipeline(name, folder_of(name))
     before = pixels(call(theirs, PROMPTS, SEEDS))
     theirs.load_lora_weights(tmp_path / "out")
+    adapted = {key.split(".")[0] for key in load_file(tmp_path / "out" / LORA_FILE)}
+    assert len(adapted) == 1 + WITH_TEXT_ENCODERS.get(name, 0)
     assert np.array_equal(found, pixels(call(theirs, PROMPTS, SEEDS)))
     assert not np.array_equal(found, before)
 
