@@ -2,8 +2,8 @@
 
 A training step is that of diffusers' `examples/dreambooth/train_dreambooth_lora_*.py` at their
 defaults: each row's time is drawn from the family's density and is one of the base model's own
-schedule, the transformer predicts noise minus latents there, and all times weigh the same. Texts
-are read in training as the pipeline reads them in drawing.
+schedule, the transformer predicts noise minus latents there, and no time has a weight of its own.
+Texts are read in training as the pipeline reads them in drawing.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ class FlowModel(LoadedModel):
     rounded_networks: ClassVar[Sequence[str]] = ("transformer", "vae", "text_encoder")
     density: ClassVar[Mapping[str, Any]] = {"weighting_scheme": "none"}
     """Which times training draws, in the words of diffusers' scripts; "none" is uniform."""
+    trains_on_latents: ClassVar[bool] = False
+    """Whether errors are those of the clean latents that the flow leads back to, as in EDM (Karras
+    et al., NeurIPS 2022, section 5); else those of the flow."""
     lora_layers: ClassVar[Sequence[str]] = ("to_q", "to_k", "to_v", "to_out.0")
     """Ends of the names of the transformer's layers that the family's script adapts."""
     trained_text_encoders: ClassVar[Sequence[str]] = ()
@@ -155,8 +158,11 @@ class FlowModel(LoadedModel):
         steps = (share * schedule.config.num_train_timesteps).long()
         times = send(schedule.timesteps[steps], latents.device)
         sigmas = send(schedule.sigmas[steps], latents.device).view(n_rows, 1, 1, 1)
-        found = self.predict((1 - sigmas) * latents + sigmas * eps, times, text)
-        return F.mse_loss(found.float(), eps - latents, reduction="none")
+        noisy = (1 - sigmas) * latents + sigmas * eps
+        found, target = self.predict(noisy, times, text).float(), eps - latents
+        if self.trains_on_latents:
+            found, target = noisy - sigmas * found, latents
+        return F.mse_loss(found, target, reduction="none")
 
     def trainable_networks(self, *, with_text_encoders: bool) -> dict[str, nn.Module]:
         """See `LoadedModel`.

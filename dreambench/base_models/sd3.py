@@ -28,6 +28,7 @@ class StableDiffusion3(FlowModel):
     density: ClassVar[Mapping[str, Any]] = {
         "weighting_scheme": "logit_normal", "logit_mean": 0.0, "logit_std": 1.0,
     }  # fmt: skip
+    trains_on_latents = True
     lora_layers: ClassVar[Sequence[str]] = (
         "attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out", "attn.to_k",
         "attn.to_out.0", "attn.to_q", "attn.to_v",

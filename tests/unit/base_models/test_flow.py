@@ -90,6 +90,7 @@ class Script:
         times = self.scheduler.timesteps[(share * 1000).long()]
         places = [(self.scheduler.timesteps == time).nonzero().item() for time in times]
         sigmas = self.scheduler.sigmas[places].reshape(-1, *[1] * (latents.ndim - 1))
+        self.sigmas = sigmas
         return noise, times, (1.0 - sigmas) * latents + sigmas * noise
 
     def join(self, found, target):
@@ -170,14 +171,15 @@ class SD3Script(Script):
             states, _, pooled, _ = self.pipeline.encode_prompt([SUBJECT, CLASS], None, None)
         latents = found.mean + found.std * posterior
         latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
-        noise, times, noisy = self.draw(latents, logit_normal=True)
+        _, times, noisy = self.draw(latents, logit_normal=True)
         n = len(latents)
         found = transformer(
             hidden_states=noisy, timestep=times,
             encoder_hidden_states=states.repeat_interleave(n // 2, dim=0),
             pooled_projections=pooled.repeat_interleave(n // 2, dim=0), return_dict=False,
         )[0]  # fmt: skip
-        return self.join(found, noise - latents)
+        # `--precondition_outputs` is 1 where it is not said.
+        return self.join(found * (-self.sigmas) + noisy, latents)
 
 
 class QwenScript(Script):
