@@ -23,6 +23,7 @@ from dreambench.config.protocol import load_protocol
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.base import Context
+from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.finetuning.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
 from dreambench.methods.finetuning.identifier import choose_identifier, find_rare_tokens
 from dreambench.methods.finetuning.training import Batch, compute_losses
@@ -405,6 +406,26 @@ def test_in_bf16_noise_and_latents_stay_fp32(name, base_of):
     for part in model.rounded_networks:
         dtypes = {weight.dtype for weight in getattr(model.pipeline, part).parameters()}
         assert dtypes == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", ["flux2-klein-base", "sd35-medium"])
+def test_in_bf16_what_trains_is_fp32_and_the_rest_is_not(name, base_of, tmp_path):
+    numbers = {"gradient_checkpointing": True, "train_text_encoder": name in WITH_TEXT_ENCODERS}
+    context = Context(
+        base_model=base_of(name), sampler=SAMPLER, device="cpu", precision="bf16", batch_size=2,
+        cache_dir=tmp_path / "cache", progress=Heard(),
+    )  # fmt: skip
+    method = DreamBooth(DreamBoothSettings(**NUMBERS | numbers), context)
+    (dog,) = subjects("dog")
+    (tmp_path / "out").mkdir()
+    method.fit(dog, tmp_path / "out", seed=5)
+    for part in method.model.rounded_networks:
+        wanted = torch.float32 if part in method.trained else torch.bfloat16
+        network = getattr(method.model.pipeline, part)
+        assert {weight.dtype for weight in network.parameters()} == {wanted}, part
+    assert len(method.load(dog, tmp_path / "out").generate(PROMPTS, SEEDS)) == 2
+    saved = {path.stem for path in (tmp_path / "out").glob("*.safetensors")}
+    assert saved == set(method.trained) and "transformer" in saved
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
