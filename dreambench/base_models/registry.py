@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
-from dreambench.base_models.folder import check_folder
+from dreambench.base_models.folder import INDEX, check_folder, check_mark
 from dreambench.config.sampler import FLOW, Precision, Sampler, SamplerSettings
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
@@ -76,9 +76,10 @@ class BaseModel:
     that the hub hands them out only to those who have accepted it. `weights_file` is the denoising
     network's file of weights in the pipeline's folder, or the name that its shards have without
     their numbers. `flow` is how its makers sample a model that was trained by flow matching; None
-    for diffusion. `is_distilled` says that guidance takes no second call of the network. The counts
-    are of parameters: `n_denoiser` of that network, `n_other` of autoencoder and text encoders,
-    `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
+    for diffusion. `is_distilled` says that guidance takes no second call of the network. `mark` is
+    a file of a snapshot, a key in it and its value, by which other weights of the family are told
+    from these. The counts are of parameters: `n_denoiser` of that network, `n_other` of autoencoder
+    and text encoders, `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
     `n_cross_attention` of the keys and values of cross-attention; `text_width` of a word's vector.
     A training step in fp32 keeps `activation_bytes` for each image of `size_px`, and
     `checkpointed_bytes` with gradient checkpointing.
@@ -94,6 +95,7 @@ class BaseModel:
     is_gated: bool = False
     flow: SamplerSettings | None = None
     is_distilled: bool = False
+    mark: tuple[str, str, bool] | None = None
     n_download_bytes: int = 0
     n_denoiser_parameters: int = 0
     n_other_parameters: int = 0
@@ -286,6 +288,7 @@ BASE_MODELS = {
             licence="apache-2.0",
             weights_file=TRANSFORMER_FILE,
             flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=4.0),
+            mark=(INDEX, "is_distilled", False),
             size_px=1024,
             n_download_bytes=16_000_000_000,
             n_denoiser_parameters=3_875_544_576,
@@ -305,6 +308,7 @@ BASE_MODELS = {
             weights_file=TRANSFORMER_FILE,
             flow=SamplerSettings(scheduler=FLOW, n_steps=4, guidance_scale=1.0),
             is_distilled=True,
+            mark=(INDEX, "is_distilled", True),
             size_px=1024,
             n_download_bytes=16_000_000_000,
             n_denoiser_parameters=3_875_544_576,
@@ -325,6 +329,7 @@ BASE_MODELS = {
             weights_file=TRANSFORMER_FILE,
             flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=3.5),
             is_distilled=True,
+            mark=("transformer/config.json", "guidance_embeds", True),
             size_px=1024,
             n_download_bytes=33_700_000_000,
             n_denoiser_parameters=11_901_408_320,
@@ -344,6 +349,7 @@ BASE_MODELS = {
             weights_file=TRANSFORMER_FILE,
             flow=SamplerSettings(scheduler=FLOW, n_steps=4, guidance_scale=0.0),
             is_distilled=True,
+            mark=("transformer/config.json", "guidance_embeds", False),
             size_px=1024,
             n_download_bytes=33_700_000_000,
             n_denoiser_parameters=11_891_178_560,
@@ -363,6 +369,7 @@ BASE_MODELS = {
             weights_file=TRANSFORMER_FILE,
             flow=SamplerSettings(scheduler=FLOW, n_steps=28, guidance_scale=2.5),
             is_distilled=True,
+            mark=("transformer/config.json", "guidance_embeds", True),
             size_px=1024,
             n_download_bytes=33_700_000_000,
             n_denoiser_parameters=11_901_408_320,
@@ -442,6 +449,8 @@ def find_base_model(name: str) -> BaseModel:
     if not folder:
         return BASE_MODELS[key]
     check_folder(Path(folder), PARTS[BASE_MODELS[key].family])
+    if (mark := BASE_MODELS[key].mark) is not None:
+        check_mark(Path(folder), *mark, name=key)
     return replace(BASE_MODELS[key], location=folder, revision=None)
 
 

@@ -461,6 +461,21 @@ def test_samplers_that_a_base_model_cannot_have_are_refused():
         assert caught.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("flux2-klein", "flux2-klein-base"),
+        ("flux-dev", "flux-schnell"),
+        ("flux-schnell", "flux-dev"),
+    ],
+)
+def test_weights_of_another_model_of_the_family_are_refused_at_once(named, found, folder_of):
+    with pytest.raises(UserError, match=f"not those of '{named}'") as caught:
+        find_base_model(f"{named}={folder_of(found)}")
+    assert caught.value.code == "not-a-base-model"
+    find_base_model(f"{found}={folder_of(found)}")
+
+
 def test_a_scheduler_of_diffusion_is_refused(folder_of, tmp_path):
     folder = shutil.copytree(folder_of("flux2-klein-base"), tmp_path / "pipeline")
     diffusers.DDPMScheduler().save_pretrained(folder / "scheduler")
