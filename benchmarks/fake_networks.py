@@ -244,7 +244,7 @@ def measure_method(
     """
     base, recipe = BASE_MODELS[base_name], load_recipe(recipe_name)
     method_class = find_method(recipe.method)
-    sampler = load_protocol("dreambench").sampler.at_size(base.size_px)
+    sampler = base.choose_sampler(load_protocol("dreambench").sampler)
     settings = read_settings(recipe, base.name)
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, fake_networks(device) as held:

@@ -31,6 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import flow_sizes
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -175,7 +176,7 @@ def make_snapshot(folder: Path, name: str = "sd15", *, device: str = "cpu") -> N
 def run_part(recipe_name: str, base: BaseModel, work_dir: Path) -> dict[str, float]:
     """One part, in this process: seconds of a step or of one network call, and peak memory."""
     told: list[tuple[str, float]] = []
-    sampler = load_protocol("dreambench").sampler.at_size(base.size_px)
+    sampler = base.choose_sampler(load_protocol("dreambench").sampler)
     sampler = sampler.model_copy(update={"n_steps": 2})
     recipe = load_recipe(recipe_name)
     settings = read_settings(recipe, "sd15")
@@ -420,6 +421,8 @@ def main() -> None:
     if args.count:
         for name in UNETS:
             print(name, json.dumps(count(name)), flush=True)
+        for name in flow_sizes.MAKERS:
+            print(name, json.dumps(flow_sizes.count(name)), flush=True)
     elif args.fake:
         measure_fakes(args.out or Path("reports/benchmarks/full-size-memory"))
     elif args.part == "snapshot":

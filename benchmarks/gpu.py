@@ -184,7 +184,7 @@ class Bench:
         self.base = find_base_model(base)
         self.recipe = load_recipe(part.recipe)
         self.settings = read_settings(self.recipe, self.base.name)
-        sampler = load_protocol(scale.protocol).sampler.at_size(self.base.size_px)
+        sampler = self.base.choose_sampler(load_protocol(scale.protocol).sampler)
         context = Context(
             base_model=self.base, sampler=sampler.model_copy(update={"n_steps": 2}), device=device,
             precision=part.precision, batch_size=1, cache_dir=root / "cache", progress=self._tell,
@@ -300,7 +300,7 @@ def measure_peers(part: Part, scale: Scale, device: str, base: str, root: Path) 
     """A public script's training and drawing."""
     model = find_base_model(base)
     settings: Any = read_settings(load_recipe(MAIN_RECIPE), model.name)
-    sampler = load_protocol(scale.protocol).sampler.at_size(model.size_px)
+    sampler = model.choose_sampler(load_protocol(scale.protocol).sampler)
     short = sampler.model_copy(update={"n_steps": 2})
     context = Context(
         base_model=model, sampler=sampler, device=device, precision="fp32", batch_size=1,

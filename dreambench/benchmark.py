@@ -201,6 +201,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
     notes = [
+        *(n for run in planned for n in run.base_model.note_sampler(run.protocol.sampler)),
         *(str(cut) for run in planned for cut in run.manifest.cut_texts),
         *(n for run in planned for n in note_identifier(run.recipe, run.base_model, run.subjects)),
     ]

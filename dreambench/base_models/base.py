@@ -7,6 +7,7 @@ and its name in `registry.FAMILIES`.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 from abc import ABC, abstractmethod
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
@@ -32,6 +33,8 @@ from dreambench.errors import UserError, raise_if_disk
 from dreambench.machine.devices import send
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+CLIP_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
+"""The layers of CLIP's text encoder that LoRA adapts, in all of diffusers' scripts."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +126,15 @@ class TextEncoder:
 
 
 def _load_networks(
-    model: BaseModel, options: Mapping[str, Any], *, names: Collection[str] | None = None
+    model: BaseModel,
+    options: Mapping[str, Any],
+    *,
+    names: Collection[str] | None = None,
+    rounded: Collection[str] = (),
 ) -> dict[str, nn.Module]:
     """Load the networks that a pipeline's index names, but for those that `options` leave out.
 
-    In fp32; `names` are those that are wanted, None for all.
+    In fp32, or in bf16 those that `rounded` names; `names` are those that are wanted, None for all.
 
     Each by itself, since a pipeline does not tell what its files lack: a network without some of
     its weights would run on random ones.
@@ -159,11 +166,12 @@ def _load_networks(
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             continue
         where = f"{model.location}/{name}"
+        wanted = {**common, "dtype": torch.bfloat16} if name in rounded else common
         try:
             # They warn of what is refused below.
             with only_errors():
                 network, found = kind.from_pretrained(  # type: ignore[attr-defined]
-                    model.location, subfolder=name, output_loading_info=True, **common
+                    model.location, subfolder=name, output_loading_info=True, **wanted
                 )
         except (RuntimeError, ValueError) as error:
             raise UserError(
@@ -190,11 +198,14 @@ class LoadedModel(ABC):
 
     pipeline_class: ClassVar[str]
     """Name of the class in diffusers."""
+    tokenizer_class: ClassVar[str] = "CLIPTokenizer"
+    """Name of the class in transformers of the first text encoder's tokenizer."""
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
     """What `from_pretrained` is given, besides where and in which precision."""
     rounded_networks: ClassVar[Sequence[str]] = ()
-    """What bf16 applies to. Text encoders are not among them: pipelines draw noise and keep latents
-    in the precision of these, and both need fp32."""
+    """What bf16 applies to. Pipelines draw noise and keep latents in the precision of what they get
+    of prompts, and both need fp32: a family rounds its text encoders only if it hands their states
+    over in fp32."""
 
     most_images: int | None = None
     """Images that memory holds at once, where it did not hold more."""
@@ -299,7 +310,10 @@ class LoadedModel(ABC):
         transformers.utils.logging.disable_progress_bar()
         options = cls._options(model)
         try:
-            networks = cls.load_networks(model)
+            # Large networks would take twice the memory in fp32 first. An autoencoder is small and
+            # may hold statistics that stay in fp32.
+            narrow = [name for name in cls.rounded_networks if rounded and name != "vae"]
+            networks = _load_networks(model, options, rounded=narrow)
             pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
                 model.location, **options, **networks
             )
@@ -330,13 +344,26 @@ class LoadedModel(ABC):
         return [network]
 
     @classmethod
-    @abstractmethod
     def load_tokenizer(cls, model: BaseModel) -> Any:
         """Load the tokenizer that reads prompts, alone.
 
         Raises:
             UserError: its files are not on this machine and the hub cannot be reached.
         """
+        import transformers  # noqa: PLC0415  (slow import)
+        from huggingface_hub import snapshot_download  # noqa: PLC0415
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        folder, kind = model.location, getattr(transformers, cls.tokenizer_class)
+        try:
+            if not model.is_local:
+                # from_pretrained would make an empty tokenizer where the files cannot be had.
+                folder = snapshot_download(
+                    folder, revision=model.revision, allow_patterns=["tokenizer/*"]
+                )
+            return kind.from_pretrained(folder, subfolder="tokenizer")
+        except (OSError, HfHubHTTPError) as error:
+            raise not_here(model, "tokenizer of", error) from error
 
     @classmethod
     @abstractmethod
@@ -350,9 +377,15 @@ class LoadedModel(ABC):
     # Text
 
     @property
-    @abstractmethod
     def text_encoders(self) -> Mapping[str, TextEncoder]:
-        """Text encoders by what their files' names end with: "", "_2"."""
+        """Text encoders by what their files' names end with: "", "_2", "_3"."""
+        found = {}
+        for suffix in ("", "_2", "_3"):
+            tokenizer = getattr(self.pipeline, f"tokenizer{suffix}", None)
+            network = getattr(self.pipeline, f"text_encoder{suffix}", None)
+            if tokenizer is not None and network is not None:
+                found[suffix] = TextEncoder(tokenizer, network)
+        return found
 
     @property
     def tokenizer(self) -> Any:
@@ -408,10 +441,22 @@ class LoadedModel(ABC):
     def enable_gradient_checkpointing(self) -> None:
         """Make activations of the denoising network anew in the backward pass, to save memory."""
 
-    def save_lora(self, folder: Path, layers: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Write adapters of networks as diffusers' `pytorch_lora_weights.safetensors`."""
-        named = {f"{network}_lora_layers": state for network, state in layers.items()}
-        self.pipeline.save_lora_weights(folder, **named)
+    def save_lora(self, folder: Path, networks: Mapping[str, nn.Module]) -> None:
+        """Write the adapters in networks as diffusers' `pytorch_lora_weights.safetensors`."""
+        from peft import get_peft_model_state_dict  # noqa: PLC0415  (slow import)
+
+        layers = {
+            f"{name}_lora_layers": self.name_adapters(name, get_peft_model_state_dict(network))
+            for name, network in networks.items()
+        }
+        self.pipeline.save_lora_weights(folder, **layers)
+
+    def name_adapters(self, network: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a trainable network's adapters under the names that its pipeline reads."""
+        from diffusers.utils import convert_state_dict_to_diffusers  # noqa: PLC0415
+
+        named: Mapping[str, Tensor] = convert_state_dict_to_diffusers(state)
+        return named
 
     def load_lora(self, folder: Path, networks: Mapping[str, nn.Module]) -> None:
         """Put the adapters of `save_lora` into their networks, by the names of their files.
@@ -426,7 +471,7 @@ class LoadedModel(ABC):
             f"{name}.{layer}"
             for name, network in networks.items()
             for layer, _ in network.named_modules()
-            if layer.endswith(tuple(f".{end}" for end in self.adapted_layers(name)))
+            if f".{layer}".endswith(tuple(f".{end}" for end in self.adapted_layers(name)))
         }
         empty = torch.empty(0)
         check_state(
@@ -451,7 +496,6 @@ class LoadedModel(ABC):
 
     # Sampling
 
-    @abstractmethod
     def sample(
         self,
         prompts: Sequence[str],
@@ -465,6 +509,40 @@ class LoadedModel(ABC):
         `start` (n, c, h, w) are the latents to begin with, else noise that each seed draws on the
         CPU by itself, so that neither batch nor device changes it.
         """
+        return self._sample(prompts, seeds, start=start, after_step=after_step)
+
+    def _sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        start: Tensor | None = None,
+        after_step: AfterStep | None = None,
+        **options: Any,
+    ) -> list[Image.Image]:
+        """Sample with options that only a family's pipeline has."""
+        side = self.sampler.size_px
+        if start is not None:
+            options["latents"] = self.pack(start) if self.starts_packed else start
+        if after_step is not None:
+            change = after_step
+
+            def at_step_end(_: Any, step: int, __: Any, tensors: dict[str, Tensor]) -> dict:
+                return {"latents": self.pack(change(step, self.unpack(tensors["latents"])))}
+
+            options["callback_on_step_end"] = at_step_end
+        return self._run_pipeline(self.pipeline, prompts, seeds, height=side, width=side, **options)
+
+    starts_packed: ClassVar[bool] = False
+    """Whether the pipeline wants the latents to begin with as it holds them between steps."""
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Return latents (n, c, h, w) as the pipeline holds them between steps."""
+        return latents
+
+    def unpack(self, held: Tensor) -> Tensor:
+        """Return latents (n, c, h, w) of what the pipeline holds between steps."""
+        return held
 
     @abstractmethod
     def redraw(
@@ -486,22 +564,77 @@ class LoadedModel(ABC):
     ) -> list[Image.Image]:
         """Return what a pipeline makes of prompts under the protocol's sampler."""
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        with self.drawing():
+        with self.drawing(), torch.no_grad():
             found = pipeline(
-                prompt=list(prompts),
+                **self._ask(prompts),
                 num_inference_steps=self.sampler.n_steps,
-                guidance_scale=self.sampler.guidance_scale,
                 generator=noise,
                 output_type="np",
                 **options,
             )
         return make_images(pipeline.image_processor, found.images)
 
+    def _ask(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """Return what a pipeline is told of prompts, and how much they count."""
+        return {"prompt": list(prompts), "guidance_scale": self.sampler.guidance_scale}
+
+
+def decode_one_by_one_without_memory(autoencoder: Any) -> None:
+    """Let an autoencoder decode single images as soon as there was no memory for a batch.
+
+    Its last layers take more memory than all steps before them, whose work would be lost.
+    """
+    decode = autoencoder.decode
+
+    def decode_in_memory(latents: Tensor, *args: Any, **options: Any) -> Any:
+        try:
+            return decode(latents, *args, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(latents) == 1:
+                raise
+        # Outside of the handler, since the exception's frames hold on to the failed tensors.
+        gc.collect()
+        autoencoder.enable_slicing()
+        return decode(latents, *args, **options)
+
+    autoencoder.decode = decode_in_memory
+
+
+def encode_squares(
+    encode: Callable[[Tensor], Any],
+    images: Sequence[Image.Image],
+    side_px: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (n, c, ...) of an autoencoder's posterior of images, cut square.
+
+    `encode` gets pixels (1, 3, side, side) from -1 to 1. Images are encoded one by one: a batch
+    would change last bits.
+    """
+    means, stds = [], []
+    for image in images:
+        square = ImageOps.fit(image, (side_px, side_px), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1)
+        pixels = pixels.permute(2, 0, 1)[None].to(device)
+        posterior = encode(pixels).latent_dist
+        means.append(posterior.mean)
+        stds.append(posterior.std)
+    return torch.cat(means), torch.cat(stds)
+
 
 def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast weights, and not what a network has computed for itself, such as its places' angles."""
+    own = [
+        (part._buffers, name, part._buffers[name])
+        for part in module.modules()
+        for name in part._non_persistent_buffers_set
+    ]
     # Diffusers warns of layers that want fp32, also where a network has none.
     with only_errors():
-        return module.to(dtype)
+        module.to(dtype)
+    for buffers, name, value in own:
+        buffers[name] = value
+    return module
 
 
 def _round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -576,7 +709,8 @@ def not_here(model: BaseModel, what: str, error: Exception) -> UserError:
         return UserError(
             f"the {what} '{model.name}' ({model.location}, revision {model.revision}) is not on "
             "this machine and the hub cannot be reached",
-            hint=f"download its diffusers folder and pass --base-model {model.name}=FOLDER",
+            hint=f"download its diffusers folder and pass --base-model {model.name}=FOLDER"
+            + (f" ({model.terms})" if model.is_gated else ""),
             code="hub-unreachable",
         )
     folder = Path(model.location)

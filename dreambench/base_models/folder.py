@@ -43,6 +43,21 @@ def check_folder(folder: Path, parts: tuple[str, ...]) -> None:
             _check_part(folder / part, *entry)
 
 
+def check_mark(folder: Path, file: str, key: str, wanted: bool, *, name: str) -> None:
+    """Refuse a folder with the weights of another base model of the same family.
+
+    Raises:
+        UserError: the file's key has another value; where it is missing it stands for False.
+    """
+    if bool(_read_object(folder / file).get(key, False)) is not wanted:
+        raise UserError(
+            f"{folder / file} has {'no ' if wanted else ''}{key}: the weights are not those of "
+            f"'{name}'",
+            hint="pass the folder under the name of its own base model",
+            code="not-a-base-model",
+        )
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -73,7 +88,8 @@ def _check_part(folder: Path, library: str, class_name: str) -> None:
         for name in files:
             _check_json(folder / name, is_text=not name.endswith(".json"))
     elif class_name.endswith(("Processor", "FeatureExtractor")):
-        _check_json(folder / "preprocessor_config.json")
+        found = folder / "processor_config.json"  # So transformers writes it since its version 5.
+        _check_json(found if found.exists() else folder / "preprocessor_config.json")
     else:
         _check_json(folder / "config.json")
         if library in _WEIGHTS:

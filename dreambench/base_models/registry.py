@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
-from dreambench.base_models.folder import check_folder
-from dreambench.config.sampler import Precision, Sampler
+from dreambench.base_models.folder import INDEX, check_folder, check_mark
+from dreambench.config.sampler import FLOW, Precision, Sampler, SamplerSettings
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
@@ -24,16 +24,28 @@ from dreambench.storage.shipped import PACKAGE_DIR
 if TYPE_CHECKING:
     from dreambench.base_models.base import LoadedModel
 
-Family = Literal["stable-diffusion", "sdxl", "unclip"]
+Family = Literal[
+    "stable-diffusion", "sdxl", "unclip", "flux2", "flux", "flux-kontext", "sd3", "qwen-image"
+]
 
 FAMILIES: dict[Family, str] = {
     "stable-diffusion": "dreambench.base_models.stable_diffusion:StableDiffusion",
     "sdxl": "dreambench.base_models.sdxl:StableDiffusionXL",
     "unclip": "dreambench.base_models.unclip:StableUnCLIP",
+    "flux2": "dreambench.base_models.flux2:Flux2Klein",
+    "flux": "dreambench.base_models.flux:Flux",
+    "flux-kontext": "dreambench.base_models.flux:FluxKontext",
+    "sd3": "dreambench.base_models.sd3:StableDiffusion3",
+    "qwen-image": "dreambench.base_models.qwen_image:QwenImage",
 }
 """The class of each family, imported when a model is loaded, since torch is slow to import."""
 
+DIFFUSION: tuple[Family, ...] = ("stable-diffusion", "sdxl", "unclip")
+"""Families with a UNet that was trained by diffusion, which some methods are about by nature."""
+
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_FLOW_PARTS = ("transformer", *_PARTS[1:])
+_FLUX_PARTS = (*_FLOW_PARTS, "text_encoder_2", "tokenizer_2")
 PARTS: dict[Family, tuple[str, ...]] = {
     "stable-diffusion": _PARTS,
     "sdxl": (*_PARTS, "text_encoder_2", "tokenizer_2"),
@@ -41,21 +53,33 @@ PARTS: dict[Family, tuple[str, ...]] = {
         *_PARTS, "feature_extractor", "image_encoder", "image_normalizer",
         "image_noising_scheduler",
     ),
+    "flux2": _FLOW_PARTS,
+    "flux": _FLUX_PARTS,
+    "flux-kontext": _FLUX_PARTS,
+    "sd3": (*_FLUX_PARTS, "text_encoder_3", "tokenizer_3"),
+    "qwen-image": _FLOW_PARTS,
 }  # fmt: skip
 """What a family loads of a pipeline's folder."""
 
+TRANSFORMER_FILE = "transformer/diffusion_pytorch_model.safetensors"
+FLOW_SIZE_STEP_PX = 16
+"""A transformer's token shows 2 x 2 places of the latents, and each of these 8 x 8 pixels."""
 MAX_TEXT_TOKENS = 100_000
-WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt")
+WEIGHT_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model")
 
 
 @dataclass(frozen=True)
 class BaseModel:
     """A base model. `name` picks the table in a recipe; `location` is a folder or a hub id.
 
-    `licence` is that of the weights, as their hub page or their package names it.
-    `weights_file` is the denoising network's file of weights in the pipeline's folder. The counts
-    are of parameters: `n_denoiser` of that network, `n_other` of autoencoder and text encoders,
-    `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
+    `licence` is that of the weights, as their hub page or their package names it; `is_gated` says
+    that the hub hands them out only to those who have accepted it. `weights_file` is the denoising
+    network's file of weights in the pipeline's folder, or the name that its shards have without
+    their numbers. `flow` is how its makers sample a model that was trained by flow matching; None
+    for diffusion. `is_distilled` says that guidance takes no second call of the network. `mark` is
+    a file of a snapshot, a key in it and its value, by which other weights of the family are told
+    from these. The counts are of parameters: `n_denoiser` of that network, `n_other` of autoencoder
+    and text encoders, `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
     `n_cross_attention` of the keys and values of cross-attention; `text_width` of a word's vector.
     A training step in fp32 keeps `activation_bytes` for each image of `size_px`, and
     `checkpointed_bytes` with gradient checkpointing.
@@ -68,6 +92,10 @@ class BaseModel:
     size_px: int = 512
     weights_file: str = "unet/diffusion_pytorch_model.safetensors"
     licence: str = ""
+    is_gated: bool = False
+    flow: SamplerSettings | None = None
+    is_distilled: bool = False
+    mark: tuple[str, str, bool] | None = None
     n_download_bytes: int = 0
     n_denoiser_parameters: int = 0
     n_other_parameters: int = 0
@@ -84,16 +112,80 @@ class BaseModel:
         return Path(self.location).is_dir()
 
     def find_weights(self) -> Path | None:
-        """Return the denoising network's weights on this machine, local or in the hub's cache."""
-        if self.is_local:
-            path = Path(self.location) / self.weights_file
-            return path if path.is_file() else None
-        found = find_cached(self.location, [self.weights_file], revision=self.revision)
-        return next(iter(found), None)
+        """Return the denoising network's weights on this machine, local or in the hub's cache.
+
+        None also where they are in several files.
+        """
+        return self._find(self.weights_file)
 
     def is_here(self) -> bool:
         """Return whether its weights are on this machine: a local folder, or the hub's cache."""
-        return self.is_local or self.find_weights() is not None
+        names = (self.weights_file, f"{self.weights_file}.index.json")
+        return self.is_local or any(self._find(name) is not None for name in names)
+
+    def _find(self, name: str) -> Path | None:
+        if self.is_local:
+            path = Path(self.location) / name
+            return path if path.is_file() else None
+        found = find_cached(self.location, [name], revision=self.revision)
+        return next(iter(found), None)
+
+    @property
+    def terms(self) -> str:
+        """The licence of the weights, and how to get them where the hub does not simply give them.
+
+        Whoever has a folder has them already.
+        """
+        if not self.is_gated or self.is_local:
+            return f"licence {self.licence}"
+        return (
+            f"licence {self.licence}; gated: accept it at https://huggingface.co/{self.location} "
+            "and log in with `hf auth login`"
+        )
+
+    def choose_sampler(self, settings: SamplerSettings) -> Sampler:
+        """Return what images are sampled with under a protocol.
+
+        A protocol with a scheduler of diffusion means nothing to a model of flow matching, which
+        then has its makers' steps and guidance, at the protocol's size.
+
+        Raises:
+            UserError: the protocol's scheduler or size is not one that this model can have.
+        """
+        if self.flow is None and settings.scheduler == FLOW:
+            raise UserError(
+                f"the scheduler {FLOW} is not for the base model '{self.name}', which was trained "
+                "by diffusion",
+                hint="set another scheduler in the protocol, or pass another --base-model",
+                code="unsupported-base-model",
+            )
+        chosen = settings
+        if self.flow is not None and settings.scheduler != FLOW:
+            chosen = self.flow.model_copy(update={"size_px": settings.size_px})
+        sampler = chosen.at_size(self.size_px)
+        if self.flow is not None and sampler.size_px % FLOW_SIZE_STEP_PX:
+            raise UserError(
+                f"the base model '{self.name}' makes images of whole squares of "
+                f"{FLOW_SIZE_STEP_PX} px, and the protocol asks for {sampler.size_px} px",
+                hint="set another size_px in the protocol's [sampler]",
+                code="invalid-value",
+            )
+        return sampler
+
+    def note_sampler(self, settings: SamplerSettings) -> list[str]:
+        """Return a line where images are not sampled as a protocol says, for whoever runs it."""
+        found = self.choose_sampler(settings)
+        if found.scheduler == settings.scheduler:
+            return []
+        return [
+            f"{settings.scheduler} is for models of diffusion: '{self.name}' is sampled with "
+            f"{found.scheduler}, {found.n_steps} steps, guidance {found.guidance_scale:g}"
+        ]
+
+    def count_calls(self, sampler: Sampler) -> int:
+        """Return the evaluations of the network for one image; guidance takes two a step."""
+        is_guided = sampler.guidance_scale > 1 and not self.is_distilled
+        return sampler.n_steps * (2 if is_guided else 1)
 
     def identity(self) -> str:
         """Return the name with the digest of a local folder's weights, or with hub revision."""
@@ -187,6 +279,159 @@ BASE_MODELS = {
             activation_bytes=13_825_169_160,
             checkpointed_bytes=1_448_799_760,
         ),
+        # Steps and guidance of flow models are those of their hub pages' examples.
+        BaseModel(
+            "flux2-klein-base",
+            "black-forest-labs/FLUX.2-klein-base-4B",
+            "a3b4f4849157f664bdbc776fd7453c2783562f4d",
+            "flux2",
+            licence="apache-2.0",
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=4.0),
+            mark=(INDEX, "is_distilled", False),
+            size_px=1024,
+            n_download_bytes=16_000_000_000,
+            n_denoiser_parameters=3_875_544_576,
+            n_other_parameters=4_106_514_211,
+            n_text_parameters=4_022_468_096,
+            n_lora_parameters_per_rank=1_044_480,
+            activation_bytes=36_516_271_112,
+            checkpointed_bytes=3_648_082_952,
+        ),
+        # Distilled from the former to a few steps without guidance.
+        BaseModel(
+            "flux2-klein",
+            "black-forest-labs/FLUX.2-klein-4B",
+            "5e67da950fce4a097bc150c22958a05716994cea",
+            "flux2",
+            licence="apache-2.0",
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=4, guidance_scale=1.0),
+            is_distilled=True,
+            mark=(INDEX, "is_distilled", True),
+            size_px=1024,
+            n_download_bytes=16_000_000_000,
+            n_denoiser_parameters=3_875_544_576,
+            n_other_parameters=4_106_514_211,
+            n_text_parameters=4_022_468_096,
+            n_lora_parameters_per_rank=1_044_480,
+            activation_bytes=36_516_271_112,
+            checkpointed_bytes=3_648_082_952,
+        ),
+        # Distilled to be told its guidance.
+        BaseModel(
+            "flux-dev",
+            "black-forest-labs/FLUX.1-dev",
+            "3de623fc3c33e44ffbe2bad470d0f45bccf2eb21",
+            "flux",
+            licence="flux-1-dev-non-commercial-license",
+            is_gated=True,
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=3.5),
+            is_distilled=True,
+            mark=("transformer/config.json", "guidance_embeds", True),
+            size_px=1024,
+            n_download_bytes=33_700_000_000,
+            n_denoiser_parameters=11_901_408_320,
+            n_other_parameters=4_969_190_819,
+            n_text_parameters=4_885_371_136,
+            n_lora_parameters_per_rank=2_801_664,
+            activation_bytes=71_501_075_468,
+            checkpointed_bytes=4_960_744_456,
+        ),
+        BaseModel(
+            "flux-schnell",
+            "black-forest-labs/FLUX.1-schnell",
+            "741f7c3ce8b383c54771c7003378a50191e9efe9",
+            "flux",
+            licence="apache-2.0",
+            is_gated=True,
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=4, guidance_scale=0.0),
+            is_distilled=True,
+            mark=("transformer/config.json", "guidance_embeds", False),
+            size_px=1024,
+            n_download_bytes=33_700_000_000,
+            n_denoiser_parameters=11_891_178_560,
+            n_other_parameters=4_969_190_819,
+            n_text_parameters=4_885_371_136,
+            n_lora_parameters_per_rank=2_801_664,
+            activation_bytes=71_501_049_864,
+            checkpointed_bytes=4_960_718_856,
+        ),
+        BaseModel(
+            "flux-kontext",
+            "black-forest-labs/FLUX.1-Kontext-dev",
+            "af58063aa431f4d2bbc11ae46f57451d4416a170",
+            "flux-kontext",
+            licence="flux-1-dev-non-commercial-license",
+            is_gated=True,
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=28, guidance_scale=2.5),
+            is_distilled=True,
+            mark=("transformer/config.json", "guidance_embeds", True),
+            size_px=1024,
+            n_download_bytes=33_700_000_000,
+            n_denoiser_parameters=11_901_408_320,
+            n_other_parameters=4_969_190_819,
+            n_text_parameters=4_885_371_136,
+            n_lora_parameters_per_rank=3_385_344,
+            activation_bytes=71_501_075_468,
+            checkpointed_bytes=4_960_744_456,
+        ),
+        BaseModel(
+            "sd35-medium",
+            "stabilityai/stable-diffusion-3.5-medium",
+            "b940f670f0eda2d07fbb75229e779da1ad11eb80",
+            "sd3",
+            licence="stabilityai-ai-community",
+            is_gated=True,
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=40, guidance_scale=4.5),
+            size_px=1024,
+            n_download_bytes=15_800_000_000,
+            n_denoiser_parameters=2_243_171_520,
+            n_other_parameters=5_664_440_483,
+            n_text_parameters=5_580_620_800,
+            n_lora_parameters_per_rank=586_752,
+            activation_bytes=19_730_916_380,
+            checkpointed_bytes=1_451_113_744,
+        ),
+        BaseModel(
+            "qwen-image",
+            "Qwen/Qwen-Image",
+            "75e0b4be04f60ec59a75f475837eced720f823b6",
+            "qwen-image",
+            licence="apache-2.0",
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=4.0),
+            size_px=1024,
+            n_download_bytes=57_700_000_000,
+            n_denoiser_parameters=20_430_401_088,
+            n_other_parameters=8_419_059_187,
+            n_text_parameters=8_292_166_656,
+            n_lora_parameters_per_rank=1_474_560,
+            activation_bytes=73_909_412_868,
+            checkpointed_bytes=4_643_769_864,
+        ),
+        # The same networks, trained further to edit photos; here it draws from text alone.
+        BaseModel(
+            "qwen-image-edit",
+            "Qwen/Qwen-Image-Edit-2511",
+            "6f3ccc0b56e431dc6a0c2b2039706d7d26f22cb9",
+            "qwen-image",
+            licence="apache-2.0",
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=40, guidance_scale=4.0),
+            size_px=1024,
+            n_download_bytes=57_700_000_000,
+            n_denoiser_parameters=20_430_401_088,
+            n_other_parameters=8_419_059_187,
+            n_text_parameters=8_292_166_656,
+            n_lora_parameters_per_rank=1_474_560,
+            activation_bytes=73_909_412_868,
+            checkpointed_bytes=4_643_769_864,
+        ),
     )
 }
 
@@ -204,6 +449,8 @@ def find_base_model(name: str) -> BaseModel:
     if not folder:
         return BASE_MODELS[key]
     check_folder(Path(folder), PARTS[BASE_MODELS[key].family])
+    if (mark := BASE_MODELS[key].mark) is not None:
+        check_mark(Path(folder), *mark, name=key)
     return replace(BASE_MODELS[key], location=folder, revision=None)
 
 
@@ -222,6 +469,8 @@ def make_text_reader(model: BaseModel) -> TextReader | None:
     that nothing is downloaded.
     """
     name = f"the text encoder of '{model.name}'"
+    if model.flow is not None:
+        return None  # Language models read more tokens than any prompt has.
     if not model.is_local:
         from open_clip import SimpleTokenizer  # noqa: PLC0415  (imports torch)
 

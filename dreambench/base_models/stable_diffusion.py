@@ -6,29 +6,26 @@ times, and noise, velocity or the clean latents as the target, as the model's co
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambench.base_models.base import (
-    AfterStep,
+    CLIP_LAYERS,
     Conditioning,
     EncodedImages,
     LoadedModel,
-    TextEncoder,
-    is_out_of_memory,
+    decode_one_by_one_without_memory,
+    encode_squares,
     make_images,
-    not_here,
     only_errors,
 )
 from dreambench.base_models.registry import BaseModel
@@ -39,10 +36,8 @@ from dreambench.machine.devices import send
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
-    from transformers import CLIPTokenizer
 
 UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
-TEXT_ENCODER_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
 # The noise that Stable Diffusion was trained on, for the keys that a scheduler file leaves out; see
@@ -77,27 +72,6 @@ def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _decode_one_by_one_without_memory(autoencoder: Any) -> None:
-    """Let an autoencoder decode single images as soon as there was no memory for a batch.
-
-    Its last layers take more memory than all steps before them, whose work would be lost.
-    """
-    decode = autoencoder.decode
-
-    def decode_in_memory(latents: Tensor, *args: Any, **options: Any) -> Any:
-        try:
-            return decode(latents, *args, **options)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(latents) == 1:
-                raise
-        # Outside of the handler, since the exception's frames hold on to the failed tensors.
-        gc.collect()
-        autoencoder.enable_slicing()
-        return decode(latents, *args, **options)
-
-    autoencoder.decode = decode_in_memory
-
-
 class StableDiffusion(LoadedModel):
     """Stable Diffusion 1 and 2, and mini's own base model."""
 
@@ -115,7 +89,7 @@ class StableDiffusion(LoadedModel):
         # Convolutions are fastest this way on the CPU and on recent GPUs.
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.pipeline.vae.to(memory_format=torch.channels_last)
-        _decode_one_by_one_without_memory(self.pipeline.vae)
+        decode_one_by_one_without_memory(self.pipeline.vae)
         if precision == "bf16":
             # Some autoencoders want fp32 in place of fp16, whose range is smaller than bf16's.
             self.pipeline.vae.register_to_config(force_upcast=False)
@@ -126,24 +100,6 @@ class StableDiffusion(LoadedModel):
         ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
         parts = [getattr(network, end, None) for end in ends]
         return [part for part in parts if part is not None] or [network]
-
-    @classmethod
-    def load_tokenizer(cls, model: BaseModel) -> CLIPTokenizer:
-        """See `LoadedModel`."""
-        from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
-        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-        from transformers import CLIPTokenizer  # noqa: PLC0415
-
-        folder = model.location
-        try:
-            if not model.is_local:
-                # from_pretrained would make an empty tokenizer where the files cannot be had.
-                folder = snapshot_download(
-                    folder, revision=model.revision, allow_patterns=["tokenizer/*"]
-                )
-            return CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        except (OSError, HfHubHTTPError) as error:
-            raise not_here(model, "tokenizer of", error) from error
 
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
@@ -159,17 +115,6 @@ class StableDiffusion(LoadedModel):
         return classes[sampler.scheduler](**noise, **sampler.options)
 
     # Text
-
-    @property
-    def text_encoders(self) -> dict[str, TextEncoder]:
-        """See `LoadedModel`."""
-        found = {}
-        for suffix in ("", "_2"):
-            tokenizer = getattr(self.pipeline, f"tokenizer{suffix}", None)
-            network = getattr(self.pipeline, f"text_encoder{suffix}", None)
-            if tokenizer is not None and network is not None:
-                found[suffix] = TextEncoder(tokenizer, network)
-        return found
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return hidden states (n, length, d), and what the second encoder pools (n, d)."""
@@ -189,18 +134,10 @@ class StableDiffusion(LoadedModel):
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
-        """See `LoadedModel`. Images are encoded one by one: a batch would change last bits."""
-        side = self.sampler.size_px
-        means, stds = [], []
-        for image in images:
-            square = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-            pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1)
-            pixels = pixels.permute(2, 0, 1)[None].to(self.device)
-            posterior = self.pipeline.vae.encode(pixels).latent_dist
-            means.append(posterior.mean)
-            stds.append(posterior.std)
-        scale = self.pipeline.vae.config.scaling_factor
-        return EncodedImages(torch.cat(means), torch.cat(stds), scale)
+        """See `LoadedModel`."""
+        vae = self.pipeline.vae
+        mean, std = encode_squares(vae.encode, images, self.sampler.size_px, self.device)
+        return EncodedImages(mean, std, vae.config.scaling_factor)
 
     def decode_latents(self, latents: Tensor) -> list[Image.Image]:
         """Return the images of latents (n, c, h, w).
@@ -260,7 +197,7 @@ class StableDiffusion(LoadedModel):
 
     def adapted_layers(self, network: str) -> list[str]:
         """See `LoadedModel`; the projections of attention, as diffusers' scripts have them."""
-        return UNET_LAYERS if network == "unet" else TEXT_ENCODER_LAYERS
+        return UNET_LAYERS if network == "unet" else CLIP_LAYERS
 
     def find_weights(self, network: str) -> Path | None:
         """See `LoadedModel`."""
@@ -271,39 +208,6 @@ class StableDiffusion(LoadedModel):
         self.pipeline.unet.enable_gradient_checkpointing()
 
     # Sampling
-
-    def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        start: Tensor | None = None,
-        after_step: AfterStep | None = None,
-    ) -> list[Image.Image]:
-        """See `LoadedModel`."""
-        return self._sample(prompts, seeds, start=start, after_step=after_step)
-
-    def _sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        start: Tensor | None = None,
-        after_step: AfterStep | None = None,
-        **options: Any,
-    ) -> list[Image.Image]:
-        """Sample with options that only this family's pipeline has."""
-        side = self.sampler.size_px
-        if start is not None:
-            options["latents"] = start
-        if after_step is not None:
-            change = after_step
-
-            def at_step_end(_: Any, step: int, __: Any, tensors: dict[str, Tensor]) -> dict:
-                return {"latents": change(step, tensors["latents"])}
-
-            options["callback_on_step_end"] = at_step_end
-        return self._run_pipeline(self.pipeline, prompts, seeds, height=side, width=side, **options)
 
     @cached_property
     def _img2img(self) -> Any:

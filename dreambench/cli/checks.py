@@ -136,7 +136,11 @@ def _print_estimate(
         f"  {found.n_subjects} subjects, {found.n_prompts:,} prompts, {found.n_images:,} images, "
         f"and {found.n_prior_images:,} of the plain class for PRES"
     )
+    sampler = base.choose_sampler(loaded.sampler)
     lines = [
+        ("weights", base.terms),
+        ("sampler", f"{sampler.scheduler}, {sampler.n_steps} steps, guidance "
+                    f"{sampler.guidance_scale:g}, {sampler.size_px} px"),
         ("class images", f"{found.n_class_images:,}"),
         ("optimizer steps", f"{found.n_optimizer_steps:,} on {found.n_training_images:,} images"),
         ("denoising", f"{found.n_network_calls:,} network calls on one image"),
@@ -188,7 +192,7 @@ def _find_hours(
     }
     if not is_device(device):
         return dict.fromkeys(parts)
-    size_px = protocol.sampler.at_size(base.size_px).size_px
+    size_px = base.choose_sampler(protocol.sampler).size_px
     setting = Setting(name_device(device), base.name, size_px, precision)
     hours: dict[str, float | None] = {}
     for name, (what, n_units) in parts.items():
@@ -208,6 +212,7 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     from dreambench.methods.finetuning.identifier import (  # noqa: PLC0415
         choose_identifier,
         find_rare_tokens,
+        find_token,
         sample_tokens,
     )
 
@@ -216,8 +221,7 @@ def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     found = find_rare_tokens(tokenizer)
     say(f"{len(found)} rare tokens; 'auto' is {choose_identifier(tokenizer, 'auto')}")
     for word in sample_tokens(found, n_tokens, seed=seed):
-        index = tokenizer(word, add_special_tokens=False).input_ids[0]
-        say(f"  {word}  {index}")
+        say(f"  {word}  {find_token(tokenizer, word)}")
 
 
 @click.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -23,6 +23,9 @@ Precision = Literal["fp32", "bf16"]
 
 SIZE_STEP_PX = 8
 """All pipelines of diffusers here want a side of whole squares of so many pixels."""
+FLOW: Final = "flow-euler"
+"""Euler's steps along a flow, which models that were trained by flow matching are sampled with; its
+shift of times is the base model's own."""
 MIN_SIZE_PX, MAX_SIZE_PX = 32, 4096
 """At 32 px Stable Diffusion's latents have 4 x 4 places, which its UNet halves three times."""
 
@@ -47,6 +50,7 @@ SCHEDULER_OPTIONS: Mapping[str, Mapping[str, tuple[Option, ...]]] = {
         "euler_at_final": (False, True), "use_karras_sigmas": (False, True),
         "final_sigmas_type": ("zero", "sigma_min"),
     },
+    FLOW: {},
 }  # fmt: skip
 """The options of each scheduler under diffusers' names, with the values that each may have."""
 
@@ -61,7 +65,7 @@ class SamplerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scheduler: Literal["ddim", "dpm-solver", "ddpm"] = "ddim"
+    scheduler: Literal["ddim", "dpm-solver", "ddpm", "flow-euler"] = "ddim"
     n_steps: int = Field(ge=1, le=1000)
     guidance_scale: float = Field(ge=0, le=1000)
     size_px: int | None = Field(
@@ -86,11 +90,6 @@ class SamplerSettings(BaseModel):
 
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
-
-    @property
-    def n_calls(self) -> int:
-        """Return the evaluations of the network for one image; guidance takes two a step."""
-        return self.n_steps * (2 if self.guidance_scale > 1 else 1)
 
     def at_size(self, size_px: int) -> Sampler:
         """Return the sampler for a base model that was trained at this size."""

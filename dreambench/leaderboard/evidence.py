@@ -113,9 +113,13 @@ def check_plan(opened: Opened, named: Protocol | None) -> Iterator[Verified]:
         faults.append(f"its plan has the digest {layout.digest}, and it says {digests.plan}")
     base = None if record.method.base_model is None else record.method.base_model.name
     if record.origin == "run" and base in BASE_MODELS:
-        found = record.protocol.sampler.at_size(BASE_MODELS[base].size_px).digest()
-        if found != digests.sampler:
-            faults.append(f"its sampler has the digest {found}, and it says {digests.sampler}")
+        try:
+            found = BASE_MODELS[base].choose_sampler(record.protocol.sampler).digest()
+        except UserError as error:
+            faults.append(error.problem)
+        else:
+            if found != digests.sampler:
+                faults.append(f"its sampler has the digest {found}, and it says {digests.sampler}")
     yield judge("plan", faults, f"{len(layout.units)} images ({digests.plan or 'external'})")
     yield judge("cells", _find_cell_faults(opened, layout), f"{len(opened.cells)} cells")
     yield _check_missing(record, opened.cells, layout)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 import pydantic
 from PIL import Image
 
-from dreambench.base_models.registry import BaseModel, find_family, load_base_model
+from dreambench.base_models.registry import BaseModel, Family, find_family, load_base_model
 from dreambench.config.sampler import Precision, Sampler
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
@@ -118,13 +118,15 @@ class Method(ABC):
 
     `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
     (None: all of them); `is_oracle` that it knows what no method can. These put a baseline in its
-    track. All else has a default.
+    track. `families` are those of base models that it works with (none: with every one). All else
+    has a default.
     """
 
     Settings: ClassVar[type[Settings]] = NoSettings
     tunes: ClassVar[bool] = False
     n_references: ClassVar[int | None] = None
     is_oracle: ClassVar[bool] = False
+    families: ClassVar[Sequence[Family]] = ()
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings

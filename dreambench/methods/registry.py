@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 
+from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.base import Context, Method, Settings
@@ -83,9 +84,19 @@ def read_settings(recipe: Recipe, base_model: str) -> Settings:
     """Return a recipe's numbers for a base model.
 
     Raises:
-        UserError: there are none, or the method does not take one of them; by file and line.
+        UserError: the method does not work with the base model; there are no numbers, or the method
+            does not take one of them, by file and line.
     """
-    return recipe.read_settings(base_model, find_class(recipe).Settings)
+    method = find_class(recipe)
+    families, known = getattr(method, "families", ()), BASE_MODELS.get(base_model)
+    if families and known is not None and known.family not in families:
+        raise UserError(
+            f"the method '{recipe.method}' does not work with the base model '{base_model}', which "
+            f"is of the family {known.family} and not of {', '.join(families)}",
+            hint="pass another --base-model: dreambench list base-models",
+            code="unsupported-base-model",
+        )
+    return recipe.read_settings(base_model, method.Settings)
 
 
 def make_method(recipe: Recipe, context: Context) -> Method:

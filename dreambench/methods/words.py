@@ -45,8 +45,8 @@ def note_identifier(
             f"the identifier '{identifier}' is the class noun '{nouns[0]}': training on one will "
             "change the other"
         )
-    if identifier != word:
-        notes.append(f"text encoders read no capitals: '{identifier}' is '{word}' to them")
+    if identifier != word and base_model.flow is None:
+        notes.append(f"CLIP's text encoders read no capitals: '{identifier}' is '{word}' to them")
     reader = make_text_reader(base_model)
     if reader is not None and (n_tokens := reader.count(identifier) - reader.count("")) > 1:
         notes.append(

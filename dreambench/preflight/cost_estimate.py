@@ -66,9 +66,11 @@ def make_estimate(
     settings = read_settings(recipe, base_model.name)
     work = find_class(recipe).count_work(settings, base_model)
     memory = 0
+    sampler = base_model.choose_sampler(protocol.sampler)
     if work.samples or work.trained_parameters:
-        size_px = protocol.sampler.at_size(base_model.size_px).size_px
-        memory = estimate_memory(settings, work, base_model, size_px=size_px, precision=precision)
+        memory = estimate_memory(
+            settings, work, base_model, size_px=sampler.size_px, precision=precision
+        )
     n_runs = replicates if find_class(recipe).tunes else 1
     if is_checkpoint:
         work = replace(work, optimizer_steps=0, class_images=0)
@@ -76,7 +78,6 @@ def make_estimate(
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({subject.class_name for subject in subjects})
     steps = work.optimizer_steps * len(subjects) * n_runs
-    sampler = protocol.sampler.at_size(base_model.size_px)
     # Images of the plain class are drawn plainly whatever the method does for its subject.
     n_drawn = n_prior + (len(units) - n_prior) * work.calls_per_image
     n_drawn = n_class + work.samples * n_drawn * n_runs
@@ -88,7 +89,7 @@ def make_estimate(
         n_class_images=n_class,
         n_optimizer_steps=steps,
         n_training_images=steps * work.images_per_step,
-        n_network_calls=round(n_drawn * sampler.n_calls),
+        n_network_calls=round(n_drawn * base_model.count_calls(sampler)),
         image_bytes=round(
             (len(units) * n_runs + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL
         ),
@@ -114,15 +115,16 @@ def estimate_memory(
 
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
-    whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of text encoders
-    are held in it, and what is trained in both.
+    whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of diffusion's text
+    encoders are held in it, and what is trained in both.
     """
     n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )
     weights, master = 4 * n_weights, 0
     if precision == "bf16":
-        weights, master = 2 * (n_weights + base_model.n_text_parameters), 4
+        n_wide = 0 if base_model.flow is not None else base_model.n_text_parameters
+        weights, master = 2 * (n_weights + n_wide), 4
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8

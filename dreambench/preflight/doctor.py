@@ -95,7 +95,7 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     if not (work.samples or work.trained_parameters):
         return f"{base.name} needs none", True
     protocol = load_protocol("mini" if base.name == "mini" else "dreambench")
-    size_px = protocol.sampler.at_size(base.size_px).size_px
+    size_px = base.choose_sampler(protocol.sampler).size_px
 
     def need(changes: dict[str, object], precision: Precision = "fp32") -> int:
         changed = settings.model_copy(update=changes)
@@ -143,6 +143,7 @@ def check_weights() -> list[Finding]:
         if not is_here:
             where = f"{model.location} at {model.revision}"
             text = f"bring {where} and pass --base-model {model.name}=FOLDER"
+        text += f" ({model.terms})"
         found.append(Finding("base models", model.name, is_here, text))
     return found
 

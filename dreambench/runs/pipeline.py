@@ -216,7 +216,7 @@ class Pipeline:
             self._note_speed("training_image", float(np.median(seconds)) / n_images)
         if self._n_made and work.samples:
             n_sampled = self._n_class + (self._n_made - self._n_class) * work.calls_per_image
-            n_calls = n_sampled * self.run.manifest.sampler.n_calls
+            n_calls = n_sampled * self.run.base_model.count_calls(self.run.manifest.sampler)
             self._note_speed("network_call", self._seconds / n_calls)
 
     def _note_speed(self, what: Speed, seconds_per_unit: float) -> None:

@@ -146,7 +146,7 @@ def plan_run(folder: Path, request: Request) -> Run:
     dataset = protocol.find_dataset(near=request.near)
     known = read_index(dataset, names=protocol.subjects or None).subjects
     prompts = list(request.prompts or [prompt.id for prompt in protocol.prompts])
-    sampler = protocol.sampler.at_size(base.size_px)
+    sampler = base.choose_sampler(protocol.sampler)
     manifest = RunManifest(
         protocol=protocol,
         recipe=_describe_recipe(request.recipe, base),

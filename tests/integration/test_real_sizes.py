@@ -10,6 +10,7 @@ from processes import FORKS
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import fake_networks
+import flow_sizes
 
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.protocol import load_protocol
@@ -53,6 +54,17 @@ def test_what_lora_holds_on_a_gpu_is_below_its_estimate_and_near_it():
         "unet, trained": ["float32"], "unet, frozen": ["bfloat16"], "vae, frozen": ["bfloat16"],
         "text_encoder, frozen": ["float32"],
     }  # fmt: skip
+
+
+def test_sizes_of_flow_models_are_those_that_are_counted():
+    copies = {"flux2-klein": "flux2-klein-base", "qwen-image-edit": "qwen-image"}
+    flows = [name for name, model in BASE_MODELS.items() if model.flow is not None]
+    assert set(flows) == flow_sizes.MAKERS.keys() | copies.keys()
+    for name in flows:
+        base = BASE_MODELS[name]
+        for key, value in flow_sizes.count_parameters(copies.get(name, name)).items():
+            assert getattr(base, key) == value, (name, key)
+        assert 0 < base.checkpointed_bytes < base.activation_bytes
 
 
 def test_what_was_counted_at_full_size_is_below_the_estimates_of_now():

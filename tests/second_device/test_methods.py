@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_flows import WRITERS
 from small_pipelines import (
     SAMPLER,
     context,
@@ -21,7 +22,7 @@ from small_pipelines import (
 
 from dreambench.base_models.registry import find_base_model
 from dreambench.config.recipe import load_recipe
-from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
+from dreambench.config.sampler import FLOW, SCHEDULER_OPTIONS, Sampler
 from dreambench.methods.process_state import kept_process
 from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.methods.registry import find_class, list_shipped, read_settings
@@ -81,7 +82,7 @@ def test_every_method_of_mini_is_among_them():
     assert len(METHODS) > 10 and {"dreambooth", "textual-inversion", "inpainting"} < {*METHODS}
 
 
-@pytest.mark.parametrize("scheduler", sorted({*SCHEDULER_OPTIONS} - {SAMPLER.scheduler}))
+@pytest.mark.parametrize("scheduler", sorted({*SCHEDULER_OPTIONS} - {SAMPLER.scheduler, FLOW}))
 def test_every_scheduler_draws_there_what_it_does_here(scheduler, tmp_path):
     sampler = Sampler(scheduler=scheduler, n_steps=2, guidance_scale=3.0, size_px=64)
     on_cpu, on_second = compare("class-only", tmp_path, sampler=sampler)
@@ -108,6 +109,16 @@ def test_unclip_works_there(tmp_path):
     write_unclip_folder(tmp_path / "unclip")
     base = find_base_model(f"sd21-unclip={tmp_path / 'unclip'}")
     compare("image-variation", tmp_path, base_model=base)
+
+
+@pytest.mark.parametrize("name", ["flux2-klein-base", "flux-dev", "sd35-medium", "qwen-image"])
+def test_flow_models_train_and_draw_there(name, tmp_path):
+    WRITERS[name](tmp_path / "pipeline")
+    compare(
+        "dreambooth-lora", tmp_path, base_model=find_base_model(f"{name}={tmp_path / 'pipeline'}"),
+        sampler=Sampler(scheduler=FLOW, n_steps=2, guidance_scale=3.0, size_px=64),
+        lr_warmup_steps=0,
+    )  # fmt: skip
 
 
 class Forgetful(ClassOnly):

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dreambench.base_models.base import Conditioning
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.registry import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
@@ -62,6 +62,7 @@ class DDIMInversion(Method):
     """
 
     Settings: ClassVar[type[DDIMInversionSettings]] = DDIMInversionSettings
+    families = DIFFUSION
 
     def __init__(self, settings: DDIMInversionSettings, context: Context) -> None:
         super().__init__(settings, context)

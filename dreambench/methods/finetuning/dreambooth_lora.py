@@ -63,14 +63,7 @@ class DreamBoothLora(DreamBooth):
         )
 
     def _save(self, out_dir: Path) -> None:
-        from diffusers.utils import convert_state_dict_to_diffusers  # noqa: PLC0415
-        from peft import get_peft_model_state_dict  # noqa: PLC0415
-
-        layers = {
-            name: convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
-            for name, module in self.trained.items()
-        }
-        self.model.save_lora(out_dir, layers)
+        self.model.save_lora(out_dir, self.trained)
 
     def _restore(self, out_dir: Path) -> None:
         self.model.unload_lora()

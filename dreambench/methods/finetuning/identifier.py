@@ -12,7 +12,7 @@ from dreambench.artifacts.plan import derive_seed
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
+    from transformers import PreTrainedTokenizerBase
 
 MAX_IDENTIFIER_LENGTH = 100
 
@@ -34,24 +34,32 @@ Identifier = Annotated[str, AfterValidator(_check_identifier)]
 """The setting of a method that puts a word before the class noun."""
 
 
-def find_rare_tokens(tokenizer: CLIPTokenizer) -> list[str]:
+def find_rare_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Return short words that are one token, rare, and no word of English, rarest first.
 
     The paper (section 3.2) looks up rare tokens of at most three characters in the tokenizer's
     vocabulary. In a byte-pair vocabulary a later entry was merged later, so the second half holds
     the rarer tokens; three consonants make no English word, and a token has to survive the round
-    trip through text.
+    trip through text, behind another word as in a prompt.
     """
     vocabulary = tokenizer.get_vocab()
     half = len(vocabulary) / 2
     found = []
     for token, index in sorted(vocabulary.items(), key=lambda item: -item[1]):
-        word = token.removesuffix("</w>")
-        if index < half or word == token or not re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3}", word):
+        # CLIP marks a word's end, and other vocabularies the blank before it.
+        marked = re.fullmatch(r"[Ġ▁]([a-z]{3})|([a-z]{3})</w>", token)
+        word = "" if marked is None else marked[1] or marked[2]
+        if index < half or not re.fullmatch(r"[bcdfghjklmnpqrstvwxz]{3}", word):
             continue
-        if tokenizer(word, add_special_tokens=False).input_ids == [index]:
+        if find_token(tokenizer, word) == index:
             found.append(word)
     return found
+
+
+def find_token(tokenizer: PreTrainedTokenizerBase, word: str) -> int | None:
+    """Return the one token that a word of a prompt is; None where it is several."""
+    _, *others = tokenizer(f"a {word}", add_special_tokens=False).input_ids
+    return others[0] if len(others) == 1 else None
 
 
 def sample_tokens(tokens: Sequence[str], n_tokens: int, *, seed: int) -> list[str]:
@@ -60,7 +68,7 @@ def sample_tokens(tokens: Sequence[str], n_tokens: int, *, seed: int) -> list[st
     return [tokens[index] for index in order[:n_tokens]]
 
 
-def choose_identifier(tokenizer: CLIPTokenizer, wanted: str) -> str:
+def choose_identifier(tokenizer: PreTrainedTokenizerBase, wanted: str) -> str:
     """Return `wanted`, or for "auto" one of the rare tokens, always the same for a tokenizer.
 
     Raises:

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import nn
 
 from dreambench.artifacts.long_texts import ONE_TOKEN
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.registry import DIFFUSION, BaseModel
+from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.new_word import NewWord
@@ -45,11 +46,13 @@ class TextualInversion(Method):
     """
 
     Settings: ClassVar[type[TextualInversionSettings]] = TextualInversionSettings
+    families = DIFFUSION
     tunes = True
 
     def __init__(self, settings: TextualInversionSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.model = context.load_base_model()
+        # Other pipelines read no word of several vectors.
+        self.model = context.load_base_model(StableDiffusion)
         freeze(self.model, settings)
         self.word = NewWord(self.model, WORD, n_vectors=settings.n_vectors)
 

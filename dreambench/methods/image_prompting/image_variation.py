@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.registry import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.base_models.unclip import StableUnCLIP
 from dreambench.datasets.subjects import Subject
@@ -41,6 +41,7 @@ class ImageVariation(Method):
     """Generates from the CLIP embedding of one photo, which the seed picks, and without words."""
 
     Settings: ClassVar[type[ImageVariationSettings]] = ImageVariationSettings
+    families = DIFFUSION
 
     def __init__(self, settings: ImageVariationSettings, context: Context) -> None:
         super().__init__(settings, context)

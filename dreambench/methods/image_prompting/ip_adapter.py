@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.registry import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
@@ -34,6 +34,7 @@ class IPAdapter(Method):
     """Generates from a photo, or all of them, and the class noun in the prompt."""
 
     Settings: ClassVar[type[IPAdapterSettings]] = IPAdapterSettings
+    families = DIFFUSION
 
     def __init__(self, settings: IPAdapterSettings, context: Context) -> None:
         super().__init__(settings, context)

@@ -1,0 +1,243 @@
+"""Flow matching (Lipman et al., ICLR 2023): what families of transformers on latents share.
+
+A training step is that of diffusers' `examples/dreambooth/train_dreambooth_lora_*.py` at their
+defaults: each row's time is drawn from the family's density and is one of the base model's own
+schedule, the transformer predicts noise minus latents there, and no time has a weight of its own.
+Texts are read in training as the pipeline reads them in drawing.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from dreambench.base_models.base import (
+    CLIP_LAYERS,
+    Conditioning,
+    EncodedImages,
+    LoadedModel,
+    decode_one_by_one_without_memory,
+    encode_squares,
+)
+from dreambench.base_models.registry import BaseModel
+from dreambench.config.sampler import Precision, Sampler
+from dreambench.errors import UserError
+from dreambench.machine.devices import send
+
+if TYPE_CHECKING:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+# Which noise a time means, which a base model was trained with. The values are for the keys that a
+# scheduler file leaves out: those of diffusers' class at 0.42.1.
+FLOW_SCHEDULE: Mapping[str, Any] = {
+    "num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5,
+    "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096,
+    "shift_terminal": None, "time_shift_type": "exponential",
+}  # fmt: skip
+# Euler's steps at the schedule's own times, which is what the makers sample with.
+EULER_OPTIONS: Mapping[str, Any] = {
+    "invert_sigmas": False, "use_karras_sigmas": False, "use_exponential_sigmas": False,
+    "use_beta_sigmas": False, "stochastic_sampling": False,
+}  # fmt: skip
+
+
+def pack_patches(latents: Tensor) -> Tensor:
+    """Return squares of 2 x 2 places of latents (n, c, h, w) as tokens (n, h w / 4, 4 c)."""
+    return F.pixel_unshuffle(latents, 2).flatten(2).transpose(1, 2)
+
+
+def unpack_patches(tokens: Tensor) -> Tensor:
+    """Return the square latents (n, c, h, w) of `pack_patches`."""
+    return F.pixel_shuffle(unpack_places(tokens), 2)
+
+
+def unpack_places(tokens: Tensor) -> Tensor:
+    """Return tokens (n, h w, c) of a square image at their places (n, c, h, w)."""
+    side = round(tokens.shape[1] ** 0.5)
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+class FlowModel(LoadedModel):
+    """A transformer that was trained by flow matching on an autoencoder's latents."""
+
+    rounded_networks: ClassVar[Sequence[str]] = ("transformer", "vae", "text_encoder")
+    density: ClassVar[Mapping[str, Any]] = {"weighting_scheme": "none"}
+    """Which times training draws, in the words of diffusers' scripts; "none" is uniform."""
+    trains_on_latents: ClassVar[bool] = False
+    """Whether errors are those of the clean latents that the flow leads back to, as in EDM (Karras
+    et al., NeurIPS 2022, section 5); else those of the flow."""
+    lora_layers: ClassVar[Sequence[str]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Ends of the names of the transformer's layers that the family's script adapts."""
+    trained_text_encoders: ClassVar[Sequence[str]] = ()
+    """What the names of the text encoders that the family's script can train end with."""
+    redrawing_class: ClassVar[str | None] = None
+    """Name of the class in diffusers that starts from an image; None where there is none."""
+
+    def __init__(
+        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
+    ) -> None:
+        super().__init__(model, sampler, device=device, precision=precision)
+        decode_one_by_one_without_memory(self.pipeline.vae)
+
+    @classmethod
+    def find_borders(cls, network: nn.Module) -> list[nn.Module]:
+        """See `LoadedModel`; an autoencoder is called by its halves."""
+        ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
+        parts = [getattr(network, end, None) for end in ends]
+        found = [part for part in parts if isinstance(part, nn.Module)]
+        # T5 has an encoder, too, and is called as a whole.
+        return found if getattr(network, "decoder", None) is not None else [network]
+
+    @classmethod
+    def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> FlowMatchEulerDiscreteScheduler:
+        """See `LoadedModel`; Euler's steps along the base model's own schedule."""
+        from diffusers import FlowMatchEulerDiscreteScheduler  # noqa: PLC0415  (slow import)
+
+        config = pipeline.scheduler.config
+        if not isinstance(pipeline.scheduler, FlowMatchEulerDiscreteScheduler):
+            raise UserError(
+                f"the scheduler file of the base model is of {config.get('_class_name')}, and not "
+                "of flow matching",
+                hint="use a base model of the family of its --base-model name",
+                code="unsupported-base-model",
+            )
+        filled_in = config.get("_use_default_values", ())
+        schedule = {
+            key: value if key in filled_in else config.get(key, value)
+            for key, value in FLOW_SCHEDULE.items()
+        }
+        return FlowMatchEulerDiscreteScheduler(**schedule, **EULER_OPTIONS)
+
+    # Images
+
+    @property
+    def cell_px(self) -> int:
+        """See `LoadedModel`."""
+        side: int = self.pipeline.vae_scale_factor
+        return side
+
+    @torch.no_grad()
+    def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
+        """See `LoadedModel`."""
+        vae = self.pipeline.vae
+        mean, std = encode_squares(vae.encode, images, self.sampler.size_px, self.device)
+        return EncodedImages(mean, std, vae.config.scaling_factor, vae.config.shift_factor or 0.0)
+
+    # Training
+
+    @cached_property
+    def _training_schedule(self) -> FlowMatchEulerDiscreteScheduler:
+        """A schedule of its own: drawing puts its steps into the pipeline's."""
+        return self.make_scheduler(self.pipeline, self.sampler)
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
+        """Return the flow (n, c, h, w) at noisy latents (n, c, h, w) at `times` (n,), 0 to 1000."""
+
+    def squared_errors(
+        self, latents: Tensor, text: Conditioning, *, noise: torch.Generator
+    ) -> Tensor:
+        """See `LoadedModel`."""
+        from diffusers.training_utils import (  # noqa: PLC0415  (slow import)
+            compute_density_for_timestep_sampling,
+        )
+
+        schedule, n_rows = self._training_schedule, len(latents)
+        eps = send(torch.randn(latents.shape, generator=noise), latents.device)
+        share = compute_density_for_timestep_sampling(
+            batch_size=n_rows, generator=noise, **self.density
+        )
+        steps = (share * schedule.config.num_train_timesteps).long()
+        times = send(schedule.timesteps[steps], latents.device)
+        sigmas = send(schedule.sigmas[steps], latents.device).view(n_rows, 1, 1, 1)
+        noisy = (1 - sigmas) * latents + sigmas * eps
+        found, target = self.predict(noisy, times, text).float(), eps - latents
+        if self.trains_on_latents:
+            found, target = noisy - sigmas * found, latents
+        return F.mse_loss(found, target, reduction="none")
+
+    def trainable_networks(self, *, with_text_encoders: bool) -> dict[str, nn.Module]:
+        """See `LoadedModel`.
+
+        Raises:
+            UserError: text encoders are wanted, and the family's script trains none.
+        """
+        networks = {"transformer": self.pipeline.transformer}
+        if with_text_encoders and not self.trained_text_encoders:
+            raise UserError(
+                f"the text encoder of the base model '{self.model.name}' is not trained here, "
+                "since no public recipe does",
+                hint="set train_text_encoder = false",
+                code="unsupported-base-model",
+            )
+        if with_text_encoders:
+            for suffix in self.trained_text_encoders:
+                networks[f"text_encoder{suffix}"] = self.text_encoders[suffix].network
+        return networks
+
+    def adapted_layers(self, network: str) -> list[str]:
+        """See `LoadedModel`."""
+        return list(self.lora_layers) if network == "transformer" else CLIP_LAYERS
+
+    def name_adapters(self, network: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """See `LoadedModel`; pipelines read a transformer's adapters under PEFT's names."""
+        return state if network == "transformer" else super().name_adapters(network, state)
+
+    def find_weights(self, network: str) -> Path | None:
+        """See `LoadedModel`."""
+        return self.model.find_weights() if network == "transformer" else None
+
+    def enable_gradient_checkpointing(self) -> None:
+        """See `LoadedModel`."""
+        self.pipeline.transformer.enable_gradient_checkpointing()
+
+    # Sampling
+
+    @cached_property
+    def _redrawing(self) -> Any:
+        """Diffusers' pipeline that starts from an image, on the same networks and scheduler."""
+        import diffusers  # noqa: PLC0415  (slow import)
+
+        if self.redrawing_class is None:
+            raise UserError(
+                f"the base model '{self.model.name}' has no pipeline that starts from a noisy "
+                "photo, which this method needs",
+                hint="pass another --base-model: dreambench list base-models",
+                code="unsupported-base-model",
+            )
+        # `from_pipe` would cast the networks, which are the same, to fp32.
+        made = getattr(diffusers, self.redrawing_class)(**self.pipeline.components)
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def redraw(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        images: Sequence[Image.Image],
+        strength: float,
+    ) -> list[Image.Image]:
+        """See `LoadedModel`.
+
+        Raises:
+            UserError: the family has no such pipeline.
+        """
+        side = self.sampler.size_px
+        return self._run_pipeline(
+            self._redrawing, prompts, seeds, image=list(images), strength=strength, height=side,
+            width=side,
+        )  # fmt: skip
+
+    def add_noise(self, latents: Tensor, noise: Tensor, *, step: int) -> Tensor:
+        """See `LoadedModel`."""
+        sigma = self.pipeline.scheduler.sigmas[step + 1].to(latents)
+        return (1 - sigma) * latents + sigma * noise

@@ -1,0 +1,259 @@
+"""Small random pipelines of the families that were trained by flow matching."""
+
+import json
+import string
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxKontextPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from dreambench.base_models.registry import BASE_MODELS
+
+SIDE_PX = 64
+PROTOCOL = """
+title = "one subject, one prompt, two steps"
+source = "tests"
+version = 1
+dataset = "mini"
+subjects = ["dog"]
+base_model = "mini"
+n_images_per_prompt = 1
+metrics = ["dino"]
+
+[sampler]
+scheduler = "flow-euler"
+n_steps = 2
+guidance_scale = 2.0
+size_px = 64
+
+[prior]
+n_images = 1
+
+[encoders]
+dino = "mini-vit"
+clip = "mini-clip"
+perceptual = "mini-vit-patches"
+
+[[prompts]]
+id = "beach"
+family = "recontextualization"
+text = "a {subject} on the beach"
+"""
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
+)
+
+
+def make_qwen_tokenizer():
+    """Bytes, a few merges, and words of chats; the only rare token is zbx."""
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet())]
+    merges = [("d", "o"), ("do", "g"), ("Ġ", "z"), ("Ġz", "b"), ("Ġzb", "x")]
+    # Common words before the rare one, so that it is in the vocabulary's second half.
+    names += [first + second for first, second in merges]
+    tokenizer = Qwen2Tokenizer(
+        vocab={name: index for index, name in enumerate(names)}, merges=merges,
+        model_max_length=512,
+    )  # fmt: skip
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def write_flux2_folder(folder):
+    """A random pipeline of FLUX.2 [klein]'s shape, with a block of each kind."""
+    torch.manual_seed(7)
+    tokenizer = make_qwen_tokenizer()
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8, 16), norm_num_groups=4, latent_channels=4, sample_size=SIDE_PX,
+        layers_per_block=1,
+    )  # fmt: skip
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2)
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=vae,
+        # The pipeline reads its layers 9, 18 and 27.
+        text_encoder=Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8,
+                num_hidden_layers=28, num_attention_heads=2, num_key_value_heads=1, head_dim=4,
+                max_position_embeddings=512, tie_word_embeddings=True,
+            )
+        ),
+        tokenizer=tokenizer,
+        transformer=Flux2Transformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=24, timestep_guidance_channels=16,
+            axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+        ),
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+
+
+def make_clip(kind, width):
+    """Mini's tokenizer, and a random text encoder for it."""
+    tokenizer = CLIPTokenizer.from_pretrained(BASE_MODELS["mini"].location, subfolder="tokenizer")
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=20, num_hidden_layers=2,
+        num_attention_heads=2, projection_dim=width,
+        max_position_embeddings=tokenizer.model_max_length,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return tokenizer, kind(config)
+
+
+def make_t5(width):
+    """A tokenizer of letters, and a random encoder for it."""
+    pieces = ["<pad>", "</s>", "<unk>", "▁", *string.ascii_lowercase]
+    tokenizer = T5Tokenizer(
+        vocab=[(piece, -float(place)) for place, piece in enumerate(pieces)], extra_ids=0,
+        model_max_length=512,
+    )  # fmt: skip
+    config = T5Config(
+        vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=20, num_layers=1, num_heads=2,
+        feed_forward_proj="gated-gelu", is_encoder_decoder=False,
+    )  # fmt: skip
+    return tokenizer, T5EncoderModel(config)
+
+
+def make_vae():
+    """A random autoencoder of FLUX.1's and Stable Diffusion 3's shape."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16), norm_num_groups=4, latent_channels=4, sample_size=SIDE_PX,
+        layers_per_block=1, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, use_quant_conv=False, use_post_quant_conv=False,
+        shift_factor=0.1159, scaling_factor=0.3611,
+    )  # fmt: skip
+
+
+def write_flux_folder(folder, *, kind=FluxPipeline, guidance_embeds=True):
+    """A random pipeline of FLUX.1's shape, with a block of each kind."""
+    torch.manual_seed(8)
+    tokenizer, text_encoder = make_clip(CLIPTextModel, 16)
+    tokenizer_2, text_encoder_2 = make_t5(24)
+    pipeline = kind(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=make_vae(), text_encoder=text_encoder, tokenizer=tokenizer,
+        text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
+        transformer=FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=24, pooled_projection_dim=16,
+            guidance_embeds=guidance_embeds, axes_dims_rope=(4, 4, 8),
+        ),
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+
+
+def write_schnell_folder(folder):
+    """FLUX.1 [schnell] is told no guidance."""
+    write_flux_folder(folder, guidance_embeds=False)
+
+
+def write_kontext_folder(folder):
+    """The same networks under another pipeline."""
+    write_flux_folder(folder, kind=FluxKontextPipeline)
+
+
+def write_sd3_folder(folder):
+    """A random pipeline of Stable Diffusion 3.5's shape, with dual attention in the first block."""
+    torch.manual_seed(9)
+    tokenizer, text_encoder = make_clip(CLIPTextModelWithProjection, 16)
+    tokenizer_2, text_encoder_2 = make_clip(CLIPTextModelWithProjection, 16)
+    tokenizer_3, text_encoder_3 = make_t5(40)
+    pipeline = StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=make_vae(),
+        text_encoder=text_encoder, tokenizer=tokenizer, text_encoder_2=text_encoder_2,
+        tokenizer_2=tokenizer_2, text_encoder_3=text_encoder_3, tokenizer_3=tokenizer_3,
+        transformer=SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2,
+            attention_head_dim=8, num_attention_heads=4, caption_projection_dim=32,
+            joint_attention_dim=40, pooled_projection_dim=32, pos_embed_max_size=16,
+            dual_attention_layers=(0,), qk_norm="rms_norm",
+        ),
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+
+
+def write_qwen_folder(folder, **config_of_editor):
+    """A random pipeline of Qwen-Image's shape."""
+    torch.manual_seed(10)
+    tokenizer = make_qwen_tokenizer()
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+            "rope_theta": 1e6,
+            "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default"},
+        },
+        vision_config={
+            "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+            "out_hidden_size": 16,
+        },
+        vocab_size=len(tokenizer), hidden_size=16, vision_end_token_id=1,
+        vision_start_token_id=2, vision_token_id=3, image_token_id=4, video_token_id=5,
+    )  # fmt: skip
+    pipeline = QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8, z_dim=4, num_res_blocks=1, latents_mean=[-0.7, 0.1, 0.3, -0.2],
+            latents_std=[2.8, 1.4, 2.3, 0.6],
+        ),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config), tokenizer=tokenizer,
+        transformer=QwenImageTransformer2DModel(
+            in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+            **config_of_editor,
+        ),
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
+
+
+def write_qwen_edit_folder(folder):
+    """The same of the model that edits: other times for photos, and a part that reads them."""
+    write_qwen_folder(folder, zero_cond_t=True)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_class_name"] = "QwenImageEditPlusPipeline"
+    index["processor"] = ["transformers", "Qwen2VLProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+WRITERS = {
+    "flux2-klein-base": write_flux2_folder,
+    "flux-dev": write_flux_folder,
+    "flux-schnell": write_schnell_folder,
+    "flux-kontext": write_kontext_folder,
+    "sd35-medium": write_sd3_folder,
+    "qwen-image": write_qwen_folder,
+    "qwen-image-edit": write_qwen_edit_folder,
+}
+"""Writes a random folder of the family of a base model."""
