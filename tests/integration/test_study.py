@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,12 @@ from dreambench.artifacts.study import read_study
 @pytest.fixture(scope="module")
 def made(finished, tmp_path_factory):
     """A study of two real runs: (its folder, the runs, what was printed)."""
-    out = tmp_path_factory.mktemp("study") / "s"
-    runs = [finished[0] / name for name in ("quick", "copy-reference")]
+    root = tmp_path_factory.mktemp("study")
+    out = root / "s"
+    # Copies, since a test writes their reports again.
+    runs = [
+        shutil.copytree(finished[0] / name, root / name) for name in ("quick", "copy-reference")
+    ]
     numbers = ("--comparisons", 8, "--questions", 4, "--raters", 6)
     return out, runs, invoke("study", "make", *runs, *numbers, "--out", out).stdout
 

@@ -71,7 +71,7 @@ def run_at_once(*functions):
 
 
 def test_it_may_be_closed_by_several_threads_at_once(start):
-    for _ in range(10):
+    for _ in range(3):
         child = start()
         assert child.ask(("say", "hello"), no_progress) == "hello"
         assert run_at_once(*[child.close] * 4) == []
