@@ -477,8 +477,8 @@ Counted in the real networks, a subject:
 | `--method dreambooth-lora` | command | trains {lora_m} million of SD 1.5's {unet_m} million |
 
 Of these, `mini` on a CPU measures the ones marked "always"; none was run on a GPU here.
-`torch.compile` is not among them: on `mini`'s UNet (batch 8, torch 2.15, the machine above) a
-training step took .175 s with it and .181 s without, after 128 s of compiling.
+`torch.compile` is not among them: tried by hand on `mini`'s UNet, it took minutes to compile and
+made a step no faster on this CPU.
 """
 
 

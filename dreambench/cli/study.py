@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -103,22 +102,14 @@ def serve(folder: Path, port: int | None, no_browser: bool) -> None:
     Whoever opens the address gets the questionnaire that the fewest have answered. Answers go into
     DIR/answers.sqlite. Only this machine can reach it, until Ctrl-C ends it.
     """
-    from dreambench.cli.view import open_browser  # noqa: PLC0415
+    from dreambench.cli.view import serve_until_stopped  # noqa: PLC0415
     from dreambench.study.serving import StudyServer  # noqa: PLC0415
 
     with StudyServer(folder, port=port or 0) as server:
-        say(server.url)
-        sys.stdout.flush()
-        say("Ctrl-C ends it.", err=True)
-        if not no_browser and not open_browser(server.url):
-            say("No browser was found: open this address in one.", err=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            n_answers = sum(server.store.count().values())
-            say("", err=True)
-            people = "1 person" if n_answers == 1 else f"{n_answers} people"
-            say(f"{server.store.path} has the answers of {people}.", err=True)
+        serve_until_stopped(server, no_browser=no_browser)
+        n_answers = sum(server.store.count().values())
+        people = "1 person" if n_answers == 1 else f"{n_answers} people"
+        say(f"{server.store.path} has the answers of {people}.", err=True)
 
 
 @study.command()

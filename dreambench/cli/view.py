@@ -6,10 +6,14 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dreambench.cli.shared import say, user_errors
+
+if TYPE_CHECKING:
+    from dreambench.report.serving import LocalServer
 
 
 @click.command()
@@ -27,18 +31,23 @@ def view(runs: tuple[Path, ...], port: int | None, no_browser: bool) -> None:
     from dreambench.report.serving import ReportServer  # noqa: PLC0415  (imports pandas)
 
     with ReportServer(runs, port=port or 0) as server:
-        say(server.url)
-        sys.stdout.flush()
-        say("Ctrl-C ends it.", err=True)
-        if not no_browser and not open_browser(server.url):
-            say("No browser was found: open this address in one.", err=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            say("", err=True)
+        serve_until_stopped(server, no_browser=no_browser)
 
 
-def open_browser(url: str) -> bool:
+def serve_until_stopped(server: LocalServer, *, no_browser: bool) -> None:
+    """Print a server's address, open it in a browser, and serve until Ctrl-C."""
+    say(server.url)
+    sys.stdout.flush()
+    say("Ctrl-C ends it.", err=True)
+    if not no_browser and not _open_browser(server.url):
+        say("No browser was found: open this address in one.", err=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        say("", err=True)
+
+
+def _open_browser(url: str) -> bool:
     """Open a browser with windows; one that fills the terminal would take Ctrl-C with it."""
     has_windows = sys.platform in ("win32", "darwin") or bool(
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")

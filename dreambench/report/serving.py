@@ -37,10 +37,43 @@ _IMAGE_NAME = re.compile(r"[0-9]{1,9}\.png")
 logger = logging.getLogger(__name__)
 
 
-class ReportServer(ThreadingHTTPServer):
-    """A server for the reports and images of folders, by the last part of their paths."""
+class LocalServer(ThreadingHTTPServer):
+    """A server that listens on this machine alone; `url` is where a browser begins."""
 
     daemon_threads = True
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler], *, port: int) -> None:
+        """Listen on a port; 0 is any free one.
+
+        Raises:
+            UserError: the port is taken.
+        """
+        try:
+            super().__init__((HOST, port), handler)
+        except OSError as error:
+            raise UserError(
+                f"port {port} of {HOST} cannot be used ({error.strerror})",
+                hint="name another --port, or leave it out for a free one",
+                code="port-in-use",
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """The address to open."""
+        return f"http://{HOST}:{self.server_port}/"
+
+    @property
+    def own_names(self) -> set[str]:
+        """What a browser on this machine calls it; a name of somebody else's may lead here."""
+        return {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that went away is none; anything else is logged."""
+        logger.debug("while answering %s", client_address, exc_info=True)
+
+
+class ReportServer(LocalServer):
+    """A server for the reports and images of folders, by the last part of their paths."""
 
     def __init__(self, folders: Sequence[Path], *, port: int = 0) -> None:
         """Listen on a port of this machine alone; 0 is any free one.
@@ -49,14 +82,7 @@ class ReportServer(ThreadingHTTPServer):
             UserError: a folder has no report or two have one name, or the port is taken.
         """
         self.folders = _name_folders(folders)
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise UserError(
-                f"port {port} of {HOST} cannot be used ({error.strerror})",
-                hint="name another --port, or leave it out for a free one",
-                code="port-in-use",
-            ) from error
+        super().__init__(_Handler, port=port)
 
     @property
     def url(self) -> str:
@@ -67,10 +93,6 @@ class ReportServer(ThreadingHTTPServer):
     def start(self) -> str:
         """The path of the first folder's report."""
         return f"/{quote(next(iter(self.folders)), safe='')}/report/{FILE_NAME}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that went away is none; anything else is logged."""
-        logger.debug("while answering %s", client_address, exc_info=True)
 
 
 def _name_folders(folders: Sequence[Path]) -> Mapping[str, Path]:
@@ -132,9 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, has_body: bool) -> None:
         # A name of somebody else's that leads here would let their page read this one.
-        if self.headers.get("Host") not in {
-            f"{name}:{self.server.server_port}" for name in (HOST, "localhost")
-        }:
+        if self.headers.get("Host") not in self.server.own_names:
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
         path = urlsplit(self.path).path

@@ -35,9 +35,13 @@ def start_scoring(device: str) -> None:
     """Start the process, so that it is ready when images are."""
     global _child  # noqa: PLW0603  (one for all calls: it takes seconds to start)
     if _child is None or not _child.is_there:
-        _child = ChildProcess(
-            make_handler, device=device, environment=_ENVIRONMENT, search_path=_SEARCH_PATH
-        )
+        _child = _start(device)
+
+
+def _start(device: str) -> ChildProcess:
+    return ChildProcess(
+        make_handler, device=device, environment=_ENVIRONMENT, search_path=_SEARCH_PATH
+    )
 
 
 def stop_scoring() -> None:
@@ -129,12 +133,7 @@ def extract_on_all(
     """
     devices = spread_devices(request.device or images.device, n_workers)
     counts: dict[int, tuple[int, int]] = {}
-    children = [
-        ChildProcess(
-            make_handler, device=device, environment=_ENVIRONMENT, search_path=_SEARCH_PATH
-        )
-        for device in devices
-    ]
+    children = [_start(device) for device in devices]
 
     def extract(index: int) -> None:
         def tell(what: str, done: int, total: int) -> None:

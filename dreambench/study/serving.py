@@ -12,17 +12,17 @@ import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from dreambench.artifacts.study import MAX_ANSWERS_BYTES, read_study
 from dreambench.errors import UserError
+from dreambench.report.serving import LocalServer
 from dreambench.storage.paths import check_inside
 from dreambench.study.answers import AnswerStore
 from dreambench.study.pages import IMAGES, PAGES
 
-HOST = "127.0.0.1"
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:; "
@@ -36,10 +36,11 @@ _OFF, _ON = b'data-sends="false"', b'data-sends="true"'
 logger = logging.getLogger(__name__)
 
 
-class StudyServer(ThreadingHTTPServer):
-    """A server for the questionnaires of one study."""
+class StudyServer(LocalServer):
+    """A server for the questionnaires of one study.
 
-    daemon_threads = True
+    Its address leads to the questionnaire that the fewest have answered.
+    """
 
     def __init__(self, folder: Path, *, port: int = 0) -> None:
         """Listen on a port of this machine alone; 0 is any free one.
@@ -49,19 +50,7 @@ class StudyServer(ThreadingHTTPServer):
         """
         self.folder = folder
         self.store = AnswerStore(folder, read_study(folder))
-        try:
-            super().__init__((HOST, port), _Handler)
-        except OSError as error:
-            raise UserError(
-                f"port {port} of {HOST} cannot be used ({error.strerror})",
-                hint="name another --port, or leave it out for a free one",
-                code="port-in-use",
-            ) from error
-
-    @property
-    def url(self) -> str:
-        """The address that leads to the questionnaire that the fewest have answered."""
-        return f"http://{HOST}:{self.server_port}/"
+        super().__init__(_Handler, port=port)
 
     def find_next(self) -> str:
         """Return the path of the questionnaire that the fewest people have answered."""
@@ -77,10 +66,6 @@ class StudyServer(ThreadingHTTPServer):
         except UserError:
             return None
         return found if found.is_file() else None
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that went away is none; anything else is logged."""
-        logger.debug("while answering %s", client_address, exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -138,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse_strangers(self) -> bool:
         """Refuse a name of somebody else's that leads here, and a page from elsewhere."""
-        own = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
+        own = self.server.own_names
         origin = self.headers.get("Origin")
         is_own = origin is None or origin in {f"http://{name}" for name in own}
         if self.headers.get("Host") in own and is_own:
