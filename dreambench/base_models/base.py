@@ -198,6 +198,8 @@ class LoadedModel(ABC):
 
     pipeline_class: ClassVar[str]
     """Name of the class in diffusers."""
+    denoiser: ClassVar[str]
+    """The denoising network's name in the pipeline."""
     tokenizer_class: ClassVar[str] = "CLIPTokenizer"
     """Name of the class in transformers of the first text encoder's tokenizer."""
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
@@ -340,8 +342,15 @@ class LoadedModel(ABC):
 
     @classmethod
     def find_borders(cls, network: nn.Module) -> list[nn.Module]:
-        """Return the modules of a rounded network that tensors come into and go out of."""
-        return [network]
+        """Return the modules of a rounded network that tensors come into and go out of.
+
+        An autoencoder is called by its halves; T5 has an encoder, too, and is called as a whole.
+        """
+        if getattr(network, "decoder", None) is None:
+            return [network]
+        ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
+        parts = [getattr(network, end, None) for end in ends]
+        return [part for part in parts if isinstance(part, nn.Module)]
 
     @classmethod
     def load_tokenizer(cls, model: BaseModel) -> Any:
@@ -399,9 +408,10 @@ class LoadedModel(ABC):
     # Images
 
     @property
-    @abstractmethod
     def cell_px(self) -> int:
         """Side of the square of pixels that one place of the latents shows."""
+        side: int = self.pipeline.vae_scale_factor
+        return side
 
     @abstractmethod
     def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
@@ -433,13 +443,13 @@ class LoadedModel(ABC):
     def adapted_layers(self, network: str) -> list[str]:
         """Return the ends of the names of a trainable network's layers that LoRA adapts."""
 
-    @abstractmethod
     def find_weights(self, network: str) -> Path | None:
         """Return the one file on this machine with a trainable network's initial weights."""
+        return self.model.find_weights() if network == self.denoiser else None
 
-    @abstractmethod
     def enable_gradient_checkpointing(self) -> None:
         """Make activations of the denoising network anew in the backward pass, to save memory."""
+        getattr(self.pipeline, self.denoiser).enable_gradient_checkpointing()
 
     def save_lora(self, folder: Path, networks: Mapping[str, nn.Module]) -> None:
         """Write the adapters in networks as diffusers' `pytorch_lora_weights.safetensors`."""

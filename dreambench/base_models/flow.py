@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -68,6 +67,7 @@ def unpack_places(tokens: Tensor) -> Tensor:
 class FlowModel(LoadedModel):
     """A transformer that was trained by flow matching on an autoencoder's latents."""
 
+    denoiser = "transformer"
     rounded_networks: ClassVar[Sequence[str]] = ("transformer", "vae", "text_encoder")
     density: ClassVar[Mapping[str, Any]] = {"weighting_scheme": "none"}
     """Which times training draws, in the words of diffusers' scripts; "none" is uniform."""
@@ -86,15 +86,6 @@ class FlowModel(LoadedModel):
     ) -> None:
         super().__init__(model, sampler, device=device, precision=precision)
         decode_one_by_one_without_memory(self.pipeline.vae)
-
-    @classmethod
-    def find_borders(cls, network: nn.Module) -> list[nn.Module]:
-        """See `LoadedModel`; an autoencoder is called by its halves."""
-        ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
-        parts = [getattr(network, end, None) for end in ends]
-        found = [part for part in parts if isinstance(part, nn.Module)]
-        # T5 has an encoder, too, and is called as a whole.
-        return found if getattr(network, "decoder", None) is not None else [network]
 
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> FlowMatchEulerDiscreteScheduler:
@@ -117,12 +108,6 @@ class FlowModel(LoadedModel):
         return FlowMatchEulerDiscreteScheduler(**schedule, **EULER_OPTIONS)
 
     # Images
-
-    @property
-    def cell_px(self) -> int:
-        """See `LoadedModel`."""
-        side: int = self.pipeline.vae_scale_factor
-        return side
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
@@ -190,14 +175,6 @@ class FlowModel(LoadedModel):
     def name_adapters(self, network: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `LoadedModel`; pipelines read a transformer's adapters under PEFT's names."""
         return state if network == "transformer" else super().name_adapters(network, state)
-
-    def find_weights(self, network: str) -> Path | None:
-        """See `LoadedModel`."""
-        return self.model.find_weights() if network == "transformer" else None
-
-    def enable_gradient_checkpointing(self) -> None:
-        """See `LoadedModel`."""
-        self.pipeline.transformer.enable_gradient_checkpointing()
 
     # Sampling
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -80,6 +79,7 @@ class StableDiffusion(LoadedModel):
         "feature_extractor": None, "image_encoder": None, "safety_checker": None,
         "requires_safety_checker": False,
     }  # fmt: skip
+    denoiser = "unet"
     rounded_networks: ClassVar[Sequence[str]] = ("unet", "vae")
 
     def __init__(
@@ -93,13 +93,6 @@ class StableDiffusion(LoadedModel):
         if precision == "bf16":
             # Some autoencoders want fp32 in place of fp16, whose range is smaller than bf16's.
             self.pipeline.vae.register_to_config(force_upcast=False)
-
-    @classmethod
-    def find_borders(cls, network: nn.Module) -> list[nn.Module]:
-        """See `LoadedModel`; an autoencoder is called by its halves."""
-        ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
-        parts = [getattr(network, end, None) for end in ends]
-        return [part for part in parts if part is not None] or [network]
 
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
@@ -125,12 +118,6 @@ class StableDiffusion(LoadedModel):
         return Conditioning({"states": states} | ({"pooled": pooled[0]} if pooled else {}))
 
     # Images
-
-    @property
-    def cell_px(self) -> int:
-        """See `LoadedModel`."""
-        side: int = self.pipeline.vae_scale_factor
-        return side
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
@@ -198,14 +185,6 @@ class StableDiffusion(LoadedModel):
     def adapted_layers(self, network: str) -> list[str]:
         """See `LoadedModel`; the projections of attention, as diffusers' scripts have them."""
         return UNET_LAYERS if network == "unet" else CLIP_LAYERS
-
-    def find_weights(self, network: str) -> Path | None:
-        """See `LoadedModel`."""
-        return self.model.find_weights() if network == "unet" else None
-
-    def enable_gradient_checkpointing(self) -> None:
-        """See `LoadedModel`."""
-        self.pipeline.unet.enable_gradient_checkpointing()
 
     # Sampling
 
