@@ -10,6 +10,7 @@ from conftest import TINY_PROTOCOL, TINY_RECIPE
 from processes import call, start
 
 N_KILLS = 5
+N_KILLS_WITH_WORK = 3
 
 
 def words(tiny, root):
@@ -63,7 +64,8 @@ def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
 
     rng = random.Random(7)
     n_kills, n_with_work_done, finished = 0, 0, {}
-    while n_kills < N_KILLS:
+    # A slow machine may be killed before it finishes anything: such kills prove too little.
+    while n_kills < N_KILLS or n_with_work_done < N_KILLS_WITH_WORK:
         before = n_sessions(broken)
         process = start(*words(tiny, broken))
         # The clock starts when the run folder is open: imports are no work to interrupt.
@@ -84,7 +86,6 @@ def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
         if not killed:  # It was through before the kill: check it, and kill the next one.
             assert_same_end(broken, whole)
             broken, finished = tmp_path / f"broken-{n_kills}", {}
-    assert n_with_work_done >= 3, "the kills came before anything was finished"
     done = call(*words(tiny, broken))
     assert done.returncode == 0, done.stderr
     assert finished.items() <= fingerprints(broken).items()
