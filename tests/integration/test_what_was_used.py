@@ -80,6 +80,7 @@ def test_images_do_not_depend_on_the_machines_threads(tiny, tmp_path, threads):
         session = read_manifest(folder).session
         assert session.compute.threads == 1
         assert session.compute.cpu == torch.backends.cpu.get_cpu_capability()
+        assert session.compute.processor == torch.cpu.get_capabilities()["cpu_name"]
         made = {**tree(folder / "images"), **tree(folder / "train" / "dog")}
         # The seconds of training are in one, and its hash in the other.
         found.append(without(without(made, "done.json"), "SHA256SUMS"))
