@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2,STRICT"}
 """Settings of torch's own kernels, of oneDNN and of MKL, which they read when first used."""
 
 
