@@ -161,7 +161,7 @@ metric. The CPU's own instructions are {widest}.
 - With the protocol's threads, the machine's do not show in an image.
 - The limit to AVX2 costs what the last row saves. Training amplifies the last bits in which
   instruction sets differ; scores of the same images do not.
-- MKL's mode for any CPU is slower. It gives Intel's and AMD's CPUs the same bits
+- MKL's mode for any CPU is slower. It brings Intel's and AMD's CPUs nearer to each other
   ([What the maker of the CPU changes](processors.md)).
 """
 
