@@ -115,11 +115,11 @@ the same mode of MKL, and which have others.
 
 {table}
 
-- As shipped, Intel's CPUs give the same bits, and AMD's others, although both use AVX2: MKL promises
-  one order of sums for Intel's CPUs alone. Training amplifies that.
-- With `MKL_CBWR=COMPATIBLE` networks that are not trained give the same bits on every CPU. A training step
-  takes square roots, which MKL begins with the CPU's own approximation; QEMU computes that exactly.
-  Whether two real CPUs agree in this mode cannot be seen here.
+- As shipped, Intel's CPUs give the same bits, and AMD's others, although both use AVX2: MKL
+  promises one order of sums for Intel's CPUs alone. Training amplifies that.
+- With `MKL_CBWR=COMPATIBLE` networks that are not trained give the same bits on every CPU. A
+  training step takes square roots, which MKL begins with the CPU's own approximation; QEMU
+  computes that exactly. Whether two real CPUs agree in this mode cannot be seen here.
 """
 
 
