@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dreambench.base_models.base import Conditioning, EncodedImages, encode_squares
 from dreambench.base_models.flow import InContextModel, unpack_places
+from dreambench.errors import UserError
 
 
 class Flux2Klein(InContextModel):
@@ -78,7 +79,20 @@ class Flux2Klein(InContextModel):
     def sample_in_context(
         self, prompts: Sequence[str], seeds: Sequence[int], *, photos: Sequence[Image.Image]
     ) -> list[Image.Image]:
-        """See `InContextModel`; photos over a megapixel are made smaller, others are not."""
+        """See `InContextModel`; photos over a megapixel are made smaller, others are not.
+
+        Raises:
+            UserError: a photo is smaller or narrower than the pipeline takes.
+        """
+        for photo in photos:
+            try:
+                self.pipeline.image_processor.check_image_input(photo)
+            except ValueError as error:
+                raise UserError(
+                    f"a photo cannot be shown to '{self.model.name}': {error}",
+                    hint="leave the subject out with --subjects, or have larger photos of it",
+                    code="unusable-image",
+                ) from error
         return self._sample(prompts, seeds, image=list(photos))
 
     def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:

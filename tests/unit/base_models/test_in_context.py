@@ -127,6 +127,15 @@ def test_in_bf16_latents_stay_fp32_beside_photos(name, folder_of, monkeypatch):
     assert 0 < np.abs(found.astype(int) - pixels(exact)).mean() < 16
 
 
+@pytest.mark.parametrize("size", [(64, 40), (1000, 100)])
+def test_a_photo_that_a_pipeline_does_not_take_is_refused_in_one_line(size, folder_of):
+    model = load(folder_of("flux2-klein-base"), "flux2-klein-base")
+    with pytest.raises(UserError) as caught:
+        model.sample_in_context(PROMPTS[:1], SEEDS[:1], photos=[Image.new("RGB", size)])
+    assert caught.value.code == "unusable-image"
+    assert str(size[0]) in caught.value.problem and "'flux2-klein-base'" in caught.value.problem
+
+
 def test_the_families_that_are_shown_photos_are_those_that_can_be():
     can = {family for family in FAMILIES if issubclass(find_family(family), InContextModel)}
     assert can == set(IN_CONTEXT)
