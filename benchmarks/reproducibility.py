@@ -161,7 +161,8 @@ metric. The CPU's own instructions are {widest}.
 - With the protocol's threads, the machine's do not show in an image.
 - The limit to AVX2 costs what the last row saves. Training amplifies the last bits in which
   instruction sets differ; scores of the same images do not.
-- MKL's mode for any CPU is slower, and nothing here needs it: it is for CPUs without AVX2.
+- MKL's mode for any CPU is slower. It gives Intel's and AMD's CPUs the same bits
+  ([What the maker of the CPU changes](processors.md)).
 """
 
 

@@ -135,8 +135,8 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     here = "auto" if options.executor == "ray" else options.device
     prepare_children(
         [local.__name__, process.__name__, find_family("stable-diffusion").__module__],
-        device=pick_devices(here)[0],
-    )
+        device=pick_devices(here)[0], n_at_once=options.workers or 1,
+    )  # fmt: skip
     if options.address is not None and options.executor != "ray":
         raise UserError(
             f"{options.address} is the address of a Ray cluster, and the executor is local",

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 
-LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
-"""Settings of torch's own kernels, of oneDNN and of MKL, which they read when first used."""
+LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2,STRICT"}
+"""Settings of torch's own kernels, of oneDNN and of MKL, which they read when first used.
+
+Without MKL's strict mode, sums on Intel's CPUs depend on how many rows are multiplied at once, and
+so an image's features on its neighbours in the batch.
+"""
 
 
 def limit_instructions() -> None:

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_PHOTOS = REPOSITORY.parent / "shared" / "dreambooth" / "dataset"
 
 TINY_PROTOCOL = """
-title = "two subjects, two prompts, five steps"
+title = "two subjects, two prompts, three steps"
 source = "tests"
 version = 1
 dataset = "mini"
@@ -36,7 +36,7 @@ metrics = ["dino", "clip-i", "clip-t", "div", "pres"]
 
 [sampler]
 scheduler = "ddim"
-n_steps = 5
+n_steps = 3
 guidance_scale = 3.0
 size_px = 64
 

@@ -53,7 +53,8 @@ class Compute(StoredPart):
     """What floating-point sums depend on besides versions.
 
     `threads` are those that torch trains and draws with on a CPU; `cpu` is the instruction set that
-    torch uses; `limits` are the environment's own settings of instruction sets.
+    torch uses; `limits` are the settings of the environment that limit instruction sets;
+    `processor` is the CPU by its maker's name, None where that was not noted or is not known.
     """
 
     device: str
@@ -61,6 +62,15 @@ class Compute(StoredPart):
     cpu: str
     deterministic: bool
     limits: dict[str, str]
+    processor: str | None = None
+
+    def __str__(self) -> str:
+        instructions = f"{self.cpu} of {self.processor}" if self.processor else self.cpu
+        return (
+            f"{self.device}, {self.threads} {'thread' if self.threads == 1 else 'threads'}, "
+            f"instructions {instructions}, "
+            f"deterministic algorithms {'on' if self.deterministic else 'off'}"
+        )
 
 
 class Session(StoredPart):

@@ -200,8 +200,7 @@ def _make_sessions_table(record: Record) -> Table:
         {
             "started": cut(session.started),
             "dreambench": cut(str(session.code)),
-            "device": f"{cut(session.compute.device)}, "
-            f"{count(session.compute.threads, 'thread')}, {cut(session.compute.cpu)}",
+            "device": cut(str(session.compute), LONG),
             "platform": f"{cut(session.platform)}, Python {cut(session.python)}",
             "packages": cut(
                 ", ".join(f"{name} {version}" for name, version in session.packages.items()), LONG

@@ -121,7 +121,18 @@ def describe_compute(device: str, *, n_threads: int | None = None) -> Compute:
         cpu=torch.backends.cpu.get_cpu_capability(),
         deterministic=torch.are_deterministic_algorithms_enabled(),
         limits={name: os.environ[name] for name in LIMITS if name in os.environ},
+        processor=_name_processor(),
     )
+
+
+def _name_processor() -> str | None:
+    """Return the CPU's name; its maker alone changes what MKL's sums end with."""
+    import torch  # noqa: PLC0415  (slow import)
+
+    # Torch before 2.10 does not know it.
+    find_capabilities = getattr(torch.cpu, "get_capabilities", None)
+    name = find_capabilities().get("cpu_name") if find_capabilities else None
+    return str(name) if name else None
 
 
 @contextmanager

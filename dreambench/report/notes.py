@@ -140,11 +140,7 @@ def list_versions(
 
     And in what time, where images were made here.
     """
-    computes = dict.fromkeys(
-        f"{one.device}, {one.threads} {'thread' if one.threads == 1 else 'threads'}, "
-        f"instructions {one.cpu}, deterministic algorithms {'on' if one.deterministic else 'off'}"
-        for one in (session.compute for session in manifest.sessions)
-    )
+    computes = dict.fromkeys(str(session.compute) for session in manifest.sessions)
     codes = dict.fromkeys(str(session.code) for session in manifest.sessions)
     codes.pop(str(summary.code), None)
     packages = ", ".join(f"{name} {version}" for name, version in summary.packages.items())

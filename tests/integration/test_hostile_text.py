@@ -86,7 +86,7 @@ def test_a_strangers_run_folder(copied, tmp_path):
 
 def test_a_strangers_protocol(tmp_path):
     path = tmp_path / "tiny.toml"
-    title = '"two subjects, two prompts, five steps"'
+    title = '"two subjects, two prompts, three steps"'
     hostile = {'"\\u001b[2J\\u009b1m\\u202e\\n[red]"': 0, '"\x9b\u202e': 2}
     for text, status in hostile.items():
         path.write_text(TINY_PROTOCOL.replace(title, text))

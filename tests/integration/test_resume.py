@@ -16,7 +16,7 @@ N_KILLS_WITH_WORK = 3
 def words(tiny, root):
     """What is killed: every product of the tiny run, each with few steps."""
     protocol, recipe = tiny
-    protocol.write_text(TINY_PROTOCOL.replace("n_steps = 5", "n_steps = 2"))
+    protocol.write_text(TINY_PROTOCOL.replace("n_steps = 3", "n_steps = 2"))
     recipe.write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 3"))
     return (
         "run", "--protocol", protocol, "--method", recipe, "--alongside", "", "--batch-size", 3,

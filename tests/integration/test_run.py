@@ -68,6 +68,7 @@ def test_a_report_shows_its_pictures_and_says_what_it_was_made_with(finished):
     assert f"Python {session['python']}, torch {session['packages']['torch']}" in text
     compute = session["compute"]
     assert f"Computed on {compute['device']}, {compute['threads']} thread" in text
+    assert f"instructions {compute['cpu']} of {compute['processor']}" in text
     assert "Base seed 0." in text
     assert text.index("intervals.png") < text.index("## Differences") < text.index("Base seed")
     pages = [link.rpartition("/blob/main/")[2] for link in links if "/docs/metrics/" in link]

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from dreambench.machine.child_process import ChildEndedError, ChildProcess
+from dreambench.machine.child_process import ChildEndedError, ChildProcess, prepare_children
+from dreambench.machine.devices import count_cores
 from dreambench.progress import no_progress
 
 HANDLER = """
@@ -114,3 +115,16 @@ def test_an_answer_that_nobody_waited_for_is_no_answer_to_the_next_request(start
     with pytest.raises(OSError, match="the terminal is gone"):
         child.ask(("sleep", 600), stop)
     assert not child.is_there
+
+
+def test_threads_of_more_processes_than_cores_sleep_while_they_wait(monkeypatch):
+    # Nothing is started for a GPU, whose processes are not forked.
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    prepare_children([], device="cuda", n_at_once=1)
+    assert "OMP_WAIT_POLICY" not in os.environ
+    many = max(2, count_cores())
+    prepare_children([], device="cuda", n_at_once=many)
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    prepare_children([], device="cuda", n_at_once=many)
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
