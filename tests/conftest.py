@@ -230,6 +230,17 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished[0] / "quick", tmp_path / "quick")
 
 
+@pytest.fixture
+def few_pixels(monkeypatch):
+    """Photos in thousands of pixels where diffusers shows a model a megapixel of each."""
+    from diffusers.pipelines.flux import pipeline_flux_kontext  # noqa: PLC0415  (imports torch)
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus  # noqa: PLC0415
+
+    sizes = [(64, 64), (96, 48), (48, 96)]
+    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", sizes)
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 64 * 64)
+
+
 @pytest.fixture(scope="session")
 def other_folder(tmp_path_factory):
     """A random pipeline of other sizes than mini's: 4 latent channels, epsilon prediction."""

@@ -1,6 +1,5 @@
 """Small random pipelines of the families that were trained by flow matching."""
 
-import json
 import string
 
 import torch
@@ -14,6 +13,7 @@ from diffusers import (
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImageEditPlusPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -28,6 +28,9 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     T5Config,
@@ -204,10 +207,16 @@ def write_sd3_folder(folder):
     pipeline.save_pretrained(folder)
 
 
-def write_qwen_folder(folder, **config_of_editor):
-    """A random pipeline of Qwen-Image's shape."""
+PHOTO_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+
+def make_qwen_parts(**config_of_editor):
+    """The parts of a random pipeline of Qwen-Image's shape."""
     torch.manual_seed(10)
     tokenizer = make_qwen_tokenizer()
+    tokenizer.model_max_length = 4096
+    tokenizer.add_special_tokens({"additional_special_tokens": [*PHOTO_TOKENS]})
+    start, end, image, video = tokenizer.convert_tokens_to_ids([*PHOTO_TOKENS])
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16,
@@ -219,32 +228,40 @@ def write_qwen_folder(folder, **config_of_editor):
             "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
             "out_hidden_size": 16,
         },
-        vocab_size=len(tokenizer), hidden_size=16, vision_end_token_id=1,
-        vision_start_token_id=2, vision_token_id=3, image_token_id=4, video_token_id=5,
+        vocab_size=len(tokenizer), hidden_size=16, vision_start_token_id=start,
+        vision_end_token_id=end, image_token_id=image, video_token_id=video,
     )  # fmt: skip
-    pipeline = QwenImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift_terminal=0.02),
-        vae=AutoencoderKLQwenImage(
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, shift_terminal=0.02
+        ),
+        "vae": AutoencoderKLQwenImage(
             base_dim=8, z_dim=4, num_res_blocks=1, latents_mean=[-0.7, 0.1, 0.3, -0.2],
             latents_std=[2.8, 1.4, 2.3, 0.6],
         ),
-        text_encoder=Qwen2_5_VLForConditionalGeneration(config), tokenizer=tokenizer,
-        transformer=QwenImageTransformer2DModel(
+        "text_encoder": Qwen2_5_VLForConditionalGeneration(config),
+        "tokenizer": tokenizer,
+        "transformer": QwenImageTransformer2DModel(
             in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16,
             num_attention_heads=2, joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
             **config_of_editor,
         ),
-    )  # fmt: skip
-    pipeline.save_pretrained(folder)
+    }  # fmt: skip
+
+
+def write_qwen_folder(folder):
+    """A random pipeline of Qwen-Image's shape."""
+    QwenImagePipeline(**make_qwen_parts()).save_pretrained(folder)
 
 
 def write_qwen_edit_folder(folder):
     """The same of the model that edits: other times for photos, and a part that reads them."""
-    write_qwen_folder(folder, zero_cond_t=True)
-    index = json.loads((folder / "model_index.json").read_text())
-    index["_class_name"] = "QwenImageEditPlusPipeline"
-    index["processor"] = ["transformers", "Qwen2VLProcessor"]
-    (folder / "model_index.json").write_text(json.dumps(index))
+    parts = make_qwen_parts(zero_cond_t=True)
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(), tokenizer=parts["tokenizer"],
+        video_processor=Qwen2VLVideoProcessor(),
+    )  # fmt: skip
+    QwenImageEditPlusPipeline(processor=processor, **parts).save_pretrained(folder)
 
 
 WRITERS = {

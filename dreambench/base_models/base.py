@@ -570,13 +570,22 @@ class LoadedModel(ABC):
         """Return clean latents with as much noise as there is after a step of `sample`."""
 
     def _run_pipeline(
-        self, pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], **options: Any
+        self,
+        pipeline: Any,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        ask: Callable[[Sequence[str]], dict[str, Any]] | None = None,
+        **options: Any,
     ) -> list[Image.Image]:
-        """Return what a pipeline makes of prompts under the protocol's sampler."""
+        """Return what a pipeline makes of prompts under the protocol's sampler.
+
+        `ask` stands in for `_ask` where a pipeline is told of prompts in another way.
+        """
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with self.drawing(), torch.no_grad():
             found = pipeline(
-                **self._ask(prompts),
+                **(ask or self._ask)(prompts),
                 num_inference_steps=self.sampler.n_steps,
                 generator=noise,
                 output_type="np",

@@ -64,6 +64,10 @@ def unpack_places(tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
+PHOTO_PIXELS = 1024 * 1024
+"""Of a photo that a model is shown: at most in FLUX.2's pipeline, and about as many in others."""
+
+
 class FlowModel(LoadedModel):
     """A transformer that was trained by flow matching on an autoencoder's latents."""
 
@@ -218,3 +222,19 @@ class FlowModel(LoadedModel):
         """See `LoadedModel`."""
         sigma = self.pipeline.scheduler.sigmas[step + 1].to(latents)
         return (1 - sigma) * latents + sigma * noise
+
+
+class InContextModel(FlowModel):
+    """A transformer that can be shown photos: tokens of them stand beside those of its image."""
+
+    max_photos: ClassVar[int | None] = None
+    """Photos that its pipeline takes at once; None where it sets no limit."""
+
+    @abstractmethod
+    def sample_in_context(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, photos: Sequence[Image.Image]
+    ) -> list[Image.Image]:
+        """Return one image a prompt, as `sample` does, each shown all of these photos in order.
+
+        Photos are as they are: the pipeline brings them to the size that its makers show them at.
+        """

@@ -16,7 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from dreambench.base_models.base import Conditioning, EncodedImages
-from dreambench.base_models.flow import FlowModel, pack_patches, unpack_patches
+from dreambench.base_models.flow import (
+    FlowModel,
+    InContextModel,
+    pack_patches,
+    unpack_patches,
+)
 
 TRAINING_GUIDANCE = 1.0
 """The guidance that a distilled network is told in training: `--guidance_scale=1` of the README."""
@@ -78,11 +83,12 @@ class Flux(FlowModel):
         return self.unpack(found)
 
 
-class FluxKontext(Flux):
+class FluxKontext(Flux, InContextModel):
     """FLUX.1 Kontext [dev], which can be shown a photo besides the text."""
 
     pipeline_class = "FluxKontextPipeline"
     lora_layers: ClassVar[Sequence[str]] = (*Flux.lora_layers, "proj_mlp")
+    max_photos = 1
 
     def encode_images(self, images: Sequence[Image.Image]) -> EncodedImages:
         """See `LoadedModel`. The posterior's most likely latents are all that is trained on."""
@@ -94,3 +100,10 @@ class FluxKontext(Flux):
     ) -> list[Image.Image]:
         # Its pipeline makes all images of one area, whichever size is asked for.
         return super()._sample(prompts, seeds, max_area=self.sampler.size_px**2, **options)
+
+    def sample_in_context(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, photos: Sequence[Image.Image]
+    ) -> list[Image.Image]:
+        """See `InContextModel`; a photo takes the nearest in shape of the sizes of its training."""
+        (photo,) = photos
+        return self._sample(prompts, seeds, image=photo)

@@ -16,10 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from dreambench.base_models.base import Conditioning, EncodedImages, encode_squares
-from dreambench.base_models.flow import FlowModel, unpack_places
+from dreambench.base_models.flow import InContextModel, unpack_places
+from dreambench.errors import UserError
 
 
-class Flux2Klein(FlowModel):
+class Flux2Klein(InContextModel):
     """FLUX.2 [klein], undistilled and distilled.
 
     Latents (n, c, h, w) are squares of 2 x 2 places of the autoencoder's, each channel normalised
@@ -74,6 +75,25 @@ class Flux2Klein(FlowModel):
     def unpack(self, held: Tensor) -> Tensor:
         """See `LoadedModel`."""
         return unpack_places(held)
+
+    def sample_in_context(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, photos: Sequence[Image.Image]
+    ) -> list[Image.Image]:
+        """See `InContextModel`; photos over a megapixel are made smaller, others are not.
+
+        Raises:
+            UserError: a photo is smaller or narrower than the pipeline takes.
+        """
+        for photo in photos:
+            try:
+                self.pipeline.image_processor.check_image_input(photo)
+            except ValueError as error:
+                raise UserError(
+                    f"a photo cannot be shown to '{self.model.name}': {error}",
+                    hint="leave the subject out with --subjects, or have larger photos of it",
+                    code="unusable-image",
+                ) from error
+        return self._sample(prompts, seeds, image=list(photos))
 
     def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         """See `FlowModel`."""

@@ -6,6 +6,7 @@ Training is that of diffusers' `examples/dreambooth/train_dreambooth_lora_qwen_i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dreambench.base_models.base import Conditioning, EncodedImages, encode_squares
-from dreambench.base_models.flow import FlowModel, pack_patches, unpack_patches
+from dreambench.base_models.base import Conditioning, EncodedImages, encode_squares, not_here
+from dreambench.base_models.flow import (
+    FlowModel,
+    InContextModel,
+    pack_patches,
+    unpack_patches,
+)
+from dreambench.base_models.registry import BaseModel
+from dreambench.config.sampler import Precision, Sampler
 
 NO_WORDS = " "
 """What guidance goes away from, as the makers' examples have it."""
@@ -88,3 +96,74 @@ class QwenImage(FlowModel):
             img_shapes=[[(1, height // 2, width // 2)]] * n_rows, return_dict=False,
         )  # fmt: skip
         return self.unpack(found)
+
+
+class QwenImageEdit(QwenImage, InContextModel):
+    """Qwen-Image, trained further on photos, which its language model reads besides the text.
+
+    Without photos it draws, and is trained, as Qwen-Image does.
+    """
+
+    def __init__(
+        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
+    ) -> None:
+        super().__init__(model, sampler, device=device, precision=precision)
+        from diffusers import QwenImageEditPlusPipeline  # noqa: PLC0415  (slow import)
+
+        self._editing = QwenImageEditPlusPipeline(
+            **self.pipeline.components, processor=_load_processor(model)
+        )
+        self._editing.set_progress_bar_config(disable=True)
+
+    def sample_in_context(
+        self, prompts: Sequence[str], seeds: Sequence[int], *, photos: Sequence[Image.Image]
+    ) -> list[Image.Image]:
+        """See `InContextModel`; each photo takes a megapixel. Its pipeline takes single prompts."""
+        side, found = self.sampler.size_px, []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            found += self._run_pipeline(
+                self._editing, [prompt], [seed], ask=partial(self._ask_with_photos, photos=photos),
+                image=list(photos), height=side, width=side,
+            )  # fmt: skip
+        return found
+
+    def _ask_with_photos(
+        self, prompts: Sequence[str], *, photos: Sequence[Image.Image]
+    ) -> dict[str, Any]:
+        """Return the states of a prompt that is read with photos, in fp32 (see `_ask`)."""
+        from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit_plus import (  # noqa: PLC0415
+            CONDITION_IMAGE_SIZE,
+            calculate_dimensions,
+        )
+
+        shown = []
+        for photo in photos:
+            width, height = calculate_dimensions(CONDITION_IMAGE_SIZE, photo.width / photo.height)
+            shown.append(self._editing.image_processor.resize(photo, height, width))
+        asked: dict[str, Any] = {"true_cfg_scale": self.sampler.guidance_scale}
+        texts = {"": list(prompts)}
+        if self.sampler.guidance_scale > 1:
+            texts["negative_"] = [NO_WORDS]
+        for name, text in texts.items():
+            states, _ = self._editing.encode_prompt(text, image=shown, device=self.device)
+            asked[f"{name}prompt_embeds"] = states.float()
+            # All of a single text is text; without a mask the pipeline would warn.
+            asked[f"{name}prompt_embeds_mask"] = torch.ones(
+                states.shape[:2], dtype=torch.long, device=self.device
+            )
+        return asked
+
+
+def _load_processor(model: BaseModel) -> Any:
+    """Load what prepares texts with photos for the language model."""
+    import transformers  # noqa: PLC0415  (slow import)
+
+    try:
+        return transformers.Qwen2VLProcessor.from_pretrained(
+            model.location, subfolder="processor", revision=model.revision
+        )
+    # Of a folder whose files are not valid, libraries make any kind of exception.
+    except Exception as error:
+        if not (model.is_local or isinstance(error, OSError)):
+            raise
+        raise not_here(model, "processor of", error) from error

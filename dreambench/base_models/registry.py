@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from dreambench.base_models.base import LoadedModel
 
 Family = Literal[
-    "stable-diffusion", "sdxl", "unclip", "flux2", "flux", "flux-kontext", "sd3", "qwen-image"
-]
+    "stable-diffusion", "sdxl", "unclip", "flux2", "flux", "flux-kontext", "sd3", "qwen-image",
+    "qwen-image-edit",
+]  # fmt: skip
 
 FAMILIES: dict[Family, str] = {
     "stable-diffusion": "dreambench.base_models.stable_diffusion:StableDiffusion",
@@ -37,11 +38,14 @@ FAMILIES: dict[Family, str] = {
     "flux-kontext": "dreambench.base_models.flux:FluxKontext",
     "sd3": "dreambench.base_models.sd3:StableDiffusion3",
     "qwen-image": "dreambench.base_models.qwen_image:QwenImage",
+    "qwen-image-edit": "dreambench.base_models.qwen_image:QwenImageEdit",
 }
 """The class of each family, imported when a model is loaded, since torch is slow to import."""
 
 DIFFUSION: tuple[Family, ...] = ("stable-diffusion", "sdxl", "unclip")
 """Families with a UNet that was trained by diffusion, which some methods are about by nature."""
+IN_CONTEXT: tuple[Family, ...] = ("flux2", "flux-kontext", "qwen-image-edit")
+"""Families that can be shown photos, in one sequence with the image that they draw."""
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _FLOW_PARTS = ("transformer", *_PARTS[1:])
@@ -58,6 +62,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "flux-kontext": _FLUX_PARTS,
     "sd3": (*_FLUX_PARTS, "text_encoder_3", "tokenizer_3"),
     "qwen-image": _FLOW_PARTS,
+    "qwen-image-edit": (*_FLOW_PARTS, "processor"),
 }  # fmt: skip
 """What a family loads of a pipeline's folder."""
 
@@ -414,12 +419,12 @@ BASE_MODELS = {
             activation_bytes=73_909_412_868,
             checkpointed_bytes=4_643_769_864,
         ),
-        # The same networks, trained further to edit photos; here it draws from text alone.
+        # The same networks, trained further to edit photos.
         BaseModel(
             "qwen-image-edit",
             "Qwen/Qwen-Image-Edit-2511",
             "6f3ccc0b56e431dc6a0c2b2039706d7d26f22cb9",
-            "qwen-image",
+            "qwen-image-edit",
             licence="apache-2.0",
             weights_file=TRANSFORMER_FILE,
             flow=SamplerSettings(scheduler=FLOW, n_steps=40, guidance_scale=4.0),

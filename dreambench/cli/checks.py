@@ -89,6 +89,7 @@ def plan(
     contents = [
         {
             "method": recipe.name,
+            "settings": recipe.settings_for(base.name),
             **asdict(estimate),
             "downloads": common | estimate.downloads,
             "hours": _find_hours(
@@ -131,13 +132,17 @@ def _print_estimate(
     recipe: Recipe, loaded: Protocol, base: BaseModel, found: Estimate,
     downloads: dict[str, int], hours: dict[str, float | None], precision: str,
 ) -> None:  # fmt: skip
+    from dreambench.config.changes import describe_settings  # noqa: PLC0415
+
     say(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
     say(
         f"  {found.n_subjects} subjects, {found.n_prompts:,} prompts, {found.n_images:,} images, "
         f"and {found.n_prior_images:,} of the plain class for PRES"
     )
     sampler = base.choose_sampler(loaded.sampler)
+    settings = describe_settings(recipe.settings_for(base.name))
     lines = [
+        ("settings", settings or "none"),
         ("weights", base.terms),
         ("sampler", f"{sampler.scheduler}, {sampler.n_steps} steps, guidance "
                     f"{sampler.guidance_scale:g}, {sampler.size_px} px"),

@@ -86,6 +86,6 @@ def _name_value(value: Any) -> str:
     return text if is_safe else digest(value)
 
 
-def describe_changes(changes: Mapping[str, Any]) -> str:
-    """Return the changes for people, in a title."""
-    return ", ".join(f"{key} = {json.dumps(changes[key])}" for key in sorted(changes))
+def describe_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings for people, in a title or a line of their own."""
+    return ", ".join(f"{key} = {json.dumps(settings[key])}" for key in sorted(settings))

@@ -29,7 +29,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from dreambench.config.changes import check_changes, describe_changes, name_changes
+from dreambench.config.changes import check_changes, describe_settings, name_changes
 from dreambench.config.toml_files import (
     HINT,
     Model,
@@ -137,7 +137,7 @@ class Recipe(BaseModel):
         changed = self.model_copy(
             update={
                 "name": name_changes(self.name, changes),
-                "title": f"{self.title}, {describe_changes(changes)}",
+                "title": f"{self.title}, {describe_settings(changes)}",
                 "tables": {base_model: table},
             }
         )

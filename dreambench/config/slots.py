@@ -1,4 +1,4 @@
-"""Slots in texts, `{subject}` and `{class}`: one grammar for all who check, fill and compare them.
+"""Slots in texts, such as `{subject}`: one grammar for all who check, fill and compare them.
 
 A slot is these very letters. No other brace may stand in a text, so that there is nothing on which
 two readers could disagree.
@@ -6,20 +6,30 @@ two readers could disagree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-Slot = Literal["subject", "class"]
+Slot = Literal["subject", "class", "prompt"]
 MAX_TEXT_LENGTH = 1000
 """Characters; text encoders read some hundred."""
 
 
 def check_slot(text: str, slot: Slot) -> str:
     """Return a text that has this slot and no other brace; ValueError for another."""
-    if f"{{{slot}}}" not in text:
+    if not has_slot(text, slot):
         raise ValueError(f"'{text[:80]}' lacks the slot {{{slot}}}")
-    if set("{}") & set(text.replace(f"{{{slot}}}", "")):
+    return check_braces(text, (slot,))
+
+
+def check_braces(text: str, slots: Sequence[Slot]) -> str:
+    """Return a text that has no other braces than those of these slots; ValueError for another."""
+    rest = text
+    for slot in slots:
+        rest = rest.replace(f"{{{slot}}}", "")
+    if set("{}") & set(rest):
+        named = " and ".join(f"{{{slot}}}" for slot in slots)
         raise ValueError(
-            f"'{text[:80]}' has other braces than the slot {{{slot}}}: leave conversions, formats "
+            f"'{text[:80]}' has other braces than the slot {named}: leave conversions, formats "
             "and doubled braces out"
         )
     if len(text) > MAX_TEXT_LENGTH:

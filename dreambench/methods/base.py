@@ -82,8 +82,9 @@ class Work:
     `images_per_step` are the noisy images that a step learns from; `other_parameters` those of
     networks besides the base model's own. `samples` says whether images come out of the denoising
     network, `calls_per_image` how many network calls an image of the subject takes, where plain
-    sampling takes 1. `missing` are weights besides the base model's that are not on this machine,
-    with their bytes (0: unknown).
+    sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an image.
+    `missing` are weights besides the base model's that are not on this machine, with their bytes
+    (0: unknown).
     """
 
     optimizer_steps: int = 0
@@ -94,6 +95,7 @@ class Work:
     other_parameters: int = 0
     samples: bool = False
     calls_per_image: float = 1.0
+    photo_pixels: Sequence[int] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
 
 

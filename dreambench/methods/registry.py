@@ -24,6 +24,7 @@ METHODS = {
     "textual-inversion": "dreambench.methods.finetuning.textual_inversion:TextualInversion",
     "custom-diffusion": "dreambench.methods.finetuning.custom_diffusion:CustomDiffusion",
     "ip-adapter": "dreambench.methods.image_prompting.ip_adapter:IPAdapter",
+    "photo-prompting": "dreambench.methods.image_prompting.photo_prompting:PhotoPrompting",
     "image-variation": "dreambench.methods.image_prompting.image_variation:ImageVariation",
     "composition": "dreambench.methods.editing.composition:Composition",
     "cut-and-paste": "dreambench.methods.editing.composition:CutAndPaste",
@@ -90,10 +91,12 @@ def read_settings(recipe: Recipe, base_model: str) -> Settings:
     method = find_class(recipe)
     families, known = getattr(method, "families", ()), BASE_MODELS.get(base_model)
     if families and known is not None and known.family not in families:
+        fitting = [name for name, model in BASE_MODELS.items() if model.family in families]
+        named = [name for name in fitting if name in recipe.tables] or fitting
         raise UserError(
             f"the method '{recipe.method}' does not work with the base model '{base_model}', which "
             f"is of the family {known.family} and not of {', '.join(families)}",
-            hint="pass another --base-model: dreambench list base-models",
+            hint=f"pass --base-model {' or '.join(named)}: see dreambench list base-models",
             code="unsupported-base-model",
         )
     return recipe.read_settings(base_model, method.Settings)

@@ -104,6 +104,9 @@ def make_estimate(
 AUTOCAST_SHARE = 0.7
 # The autoencoder's last layers, which take the most memory of all drawing; by the same count.
 DECODING_BYTES_PER_PIXEL = 3_100
+# What a transformer holds of a pixel of the image and of photos beside it; counted on FLUX.2
+# [klein], which takes the most.
+DENOISING_BYTES_PER_PIXEL = 1_200
 # Libraries, CUDA's context, and what an allocator rounds up.
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
@@ -137,5 +140,11 @@ def estimate_memory(
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
     tuning = state + activations
-    drawing = DECODING_BYTES_PER_PIXEL * size_px**2 if work.samples else 0
+    drawing = 0
+    if work.samples:
+        shown = [size_px**2, *work.photo_pixels]
+        # Encoding a photo takes less than decoding an image of its size.
+        drawing = DECODING_BYTES_PER_PIXEL * max(shown)
+    if work.photo_pixels:
+        drawing = max(drawing, DENOISING_BYTES_PER_PIXEL * sum(shown))
     return round((weights + max(tuning, drawing)) * SLACK + RUNTIME_BYTES)

@@ -16,8 +16,9 @@ from dreambench.analysis.stats import (
 )
 from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.failures import describe_failures
-from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup
+from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup, RecipeRecord
 from dreambench.artifacts.results import Summary
+from dreambench.config.changes import describe_settings
 from dreambench.errors import name_some
 from dreambench.progress import format_seconds
 from dreambench.report.formatting import NO_INTERVAL, format_number, format_p
@@ -110,6 +111,12 @@ def describe_digests(digests: Digests) -> str:
     if digests.base_model:
         parts.append(f"base model `{digests.base_model}`, sampler {digests.sampler}")
     return ", ".join(parts)
+
+
+def describe_recipe(recipe: RecipeRecord) -> str:
+    """Return a row's method and all of its settings."""
+    settings = describe_settings(recipe.settings) or "no settings"
+    return f"Recipe {recipe.name}, method {recipe.method}: {settings}."
 
 
 def describe_seeds(manifest: Manifest) -> str:

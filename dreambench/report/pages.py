@@ -9,7 +9,7 @@ import pandas as pd
 
 from dreambench.analysis.comparison import Scored
 from dreambench.artifacts.device_time import DeviceTime
-from dreambench.artifacts.manifest import Manifest
+from dreambench.artifacts.manifest import Manifest, RunManifest
 from dreambench.artifacts.results import Summary
 from dreambench.artifacts.study import StudyResults
 from dreambench.report.model import (
@@ -25,6 +25,7 @@ from dreambench.report.model import (
 from dreambench.report.notes import (
     INTERVAL_SKEW,
     describe_digests,
+    describe_recipe,
     describe_seeds,
     describe_tracks,
     list_other_signatures,
@@ -146,7 +147,10 @@ def _made_with(
     if manifest is None:
         return []
     versions = list_versions(manifest, summary, device_time)
-    return [Paragraph(describe_seeds(manifest)), Bullets(versions)]
+    blocks: list[Block] = [Paragraph(describe_seeds(manifest)), Bullets(versions)]
+    if isinstance(manifest, RunManifest):
+        blocks.insert(0, Paragraph(describe_recipe(manifest.recipe)))
+    return blocks
 
 
 def _show(files: Collection[str], *names: str, heading: str = "") -> list[Block]:

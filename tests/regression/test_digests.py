@@ -144,6 +144,13 @@ RECIPES = {
         "mini": "1f2e4c9219c13b7c",
         "sd15": "469335abec641f4a",
     },
+    "flux-kontext": {
+        "flux-kontext": "45649e53cf105a91",
+    },
+    "flux2-klein": {
+        "flux2-klein": "da9c50b9afaf3267",
+        "flux2-klein-base": "da9c50b9afaf3267",
+    },
     "image-variation": {
         "mini": "ba711f81a5e98559",
         "sd15": "31b838bd3f82474b",
@@ -163,6 +170,15 @@ RECIPES = {
     },
     "ip-adapter-plus": {
         "sd15": "5234e6398d1e0834",
+    },
+    "photo-prompting": {
+        "flux-kontext": "45649e53cf105a91",
+        "flux2-klein": "da9c50b9afaf3267",
+        "flux2-klein-base": "da9c50b9afaf3267",
+        "qwen-image-edit": "0756a85f1c4b0335",
+    },
+    "qwen-image-edit": {
+        "qwen-image-edit": "0756a85f1c4b0335",
     },
     "real-images": {
         "mini": "3711896e1abc63eb",

@@ -121,6 +121,17 @@ def test_flow_models_train_and_draw_there(name, tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("few_pixels")
+@pytest.mark.parametrize("name", ["flux-kontext", "flux2-klein-base", "qwen-image-edit"])
+def test_photos_are_shown_there(name, tmp_path):
+    WRITERS[name](tmp_path / "pipeline")
+    on_cpu, on_second = compare(
+        "photo-prompting", tmp_path, base_model=find_base_model(f"{name}={tmp_path / 'pipeline'}"),
+        sampler=Sampler(scheduler=FLOW, n_steps=2, guidance_scale=3.0, size_px=64),
+    )  # fmt: skip
+    assert np.array_equal(on_cpu, on_second)
+
+
 class Forgetful(ClassOnly):
     """Begins from noise that nobody moved to the device."""
 

@@ -7,7 +7,7 @@ from conftest import invoke, refused_at_once
 from safetensors.torch import load_file
 from small_flows import PROTOCOL, WRITERS
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.registry import BASE_MODELS, DIFFUSION
 from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.methods.registry import find_method
 
@@ -54,7 +54,7 @@ def test_methods_run_on_a_folder_of_the_family(base, tmp_path, shared_cache):
 FLOWS = [name for name, model in BASE_MODELS.items() if model.flow is not None]
 OF_DIFFUSION = [
     name for name in list_recipes()
-    if name != "real-images" and find_method(load_recipe(name).method).families
+    if name != "real-images" and find_method(load_recipe(name).method).families == DIFFUSION
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from dreambench.base_models.registry import BASE_MODELS, IN_CONTEXT
 from dreambench.config.recipe import PluginRecipe, Recipe, list_recipes, load_recipe
 from dreambench.errors import UserError
 
@@ -34,6 +35,9 @@ def refused(path):
 def test_shipped_recipes_load(name):
     recipe = load_recipe(name)
     assert recipe.name == name
+    if recipe.method == "photo-prompting":
+        assert {BASE_MODELS[base].family for base in recipe.tables} <= set(IN_CONTEXT)
+        return
     # Its authors have it for one base model alone.
     known = {"sd15"} if name == "ip-adapter-plus" else {"mini", "sd15"}
     assert known <= set(recipe.tables)

@@ -1,0 +1,124 @@
+"""In-context photo prompting: photos of the subject and an instruction, nothing trained.
+
+FLUX.1 Kontext (2025, arXiv 2506.15742), FLUX.2 [klein] (2026) and Qwen-Image-Edit (arXiv
+2508.02324) read photos in one sequence with the image that they draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from PIL import Image
+from pydantic import Field, field_validator
+
+from dreambench.base_models.flow import PHOTO_PIXELS, InContextModel
+from dreambench.base_models.registry import IN_CONTEXT, BaseModel, find_family
+from dreambench.config.slots import check_braces, check_slot, fill_slot
+from dreambench.datasets.subjects import Subject
+from dreambench.errors import UserError
+from dreambench.methods.base import Context, Method, Settings, Work
+from dreambench.methods.generators import ReferenceGenerator
+from dreambench.storage.images import load_image
+
+
+class PhotoPromptingSettings(Settings):
+    """Numbers and words of a photo prompting recipe; {class} stands for the class noun."""
+
+    subject: str = Field(min_length=1, description="what fills the slot {subject} of a prompt")
+    instruction: str = Field(description="what the model is told; {prompt} is the filled prompt")
+    max_photos: int = Field(ge=1, description="photos that an image is shown at most")
+
+    @field_validator("subject")
+    @classmethod
+    def _check_subject(cls, text: str) -> str:
+        return check_braces(text, ("class",))
+
+    @field_validator("instruction")
+    @classmethod
+    def _check_instruction(cls, text: str) -> str:
+        check_slot(fill_slot(text, "", "class"), "prompt")
+        return text
+
+
+class PhotoPrompting(Method):
+    """Generates from photos and an instruction.
+
+    Each image is shown all photos in their order, where they are `max_photos` at most. Of more it
+    is shown that many, from the one on that the seed picks, after the last going on with the first.
+    """
+
+    Settings: ClassVar[type[PhotoPromptingSettings]] = PhotoPromptingSettings
+    families = IN_CONTEXT
+
+    def __init__(self, settings: PhotoPromptingSettings, context: Context) -> None:
+        super().__init__(settings, context)
+        self.model = context.load_base_model(InContextModel)  # type: ignore[type-abstract]
+
+    @classmethod
+    def count_work(cls, settings: PhotoPromptingSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`.
+
+        A call of the network reads the photos, too, as if it was on so many images more.
+
+        Raises:
+            UserError: the base model cannot be shown so many photos.
+        """
+        family = find_family(base_model.family)
+        most = family.max_photos if issubclass(family, InContextModel) else None
+        if most is not None and settings.max_photos > most:
+            raise UserError(
+                f"max_photos is {settings.max_photos}, and '{base_model.name}' is shown {most} "
+                "at most",
+                hint=f"set max_photos = {most} in the recipe",
+                code="invalid-value",
+            )
+        return Work(
+            samples=True, calls_per_image=1 + settings.max_photos,
+            photo_pixels=[PHOTO_PIXELS] * settings.max_photos,
+        )  # fmt: skip
+
+    @classmethod
+    def name_subject(cls, settings: PhotoPromptingSettings, subject: Subject) -> str:
+        """See `methods.Method`."""
+        return fill_slot(settings.subject, subject.class_name, "class")
+
+    def load(self, subject: Subject, out_dir: Path) -> ReferenceGenerator:
+        """Load the photos."""
+        return _Prompted(self.model, subject=subject, settings=self.settings)
+
+
+class _Prompted(ReferenceGenerator):
+    model: InContextModel
+
+    def __init__(
+        self, model: InContextModel, *, subject: Subject, settings: PhotoPromptingSettings
+    ) -> None:
+        phrase = PhotoPrompting.name_subject(settings, subject)
+        super().__init__(model, subject_phrase=phrase)
+        self.photos = [load_image(path) for path in subject.photos]
+        self.max_photos = settings.max_photos
+        self.instruction = fill_slot(settings.instruction, subject.class_name, "class")
+
+    def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        texts = [fill_slot(self.instruction, text, "prompt") for text in self._fill(prompts)]
+        # Pipelines show all images of a call the same photos, or resize them to the first's shape.
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, seed in enumerate(seeds):
+            rows_of.setdefault(self._choose(seed), []).append(row)
+        found: dict[int, Image.Image] = {}
+        for places, rows in rows_of.items():
+            images = self.model.sample_in_context(
+                [texts[row] for row in rows], [seeds[row] for row in rows],
+                photos=[self.photos[place] for place in places],
+            )  # fmt: skip
+            found |= dict(zip(rows, images, strict=True))
+        return [found[row] for row in range(len(prompts))]
+
+    def _choose(self, seed: int) -> tuple[int, ...]:
+        """Return the places of the photos that an image is shown."""
+        n_photos = len(self.photos)
+        if n_photos <= self.max_photos:
+            return tuple(range(n_photos))
+        return tuple((seed + step) % n_photos for step in range(self.max_photos))
