@@ -110,16 +110,16 @@ Made by `python benchmarks/processors.py --out reports/benchmarks`
 ([processors.json](processors.json)): a training step of mini's base model, and a picture drawn
 after it, on {cpu} and on CPUs that {qemu} emulates, with one thread. {packages}. {code}.
 
-Each cell says how many of the six results ({results}) have the bits that this CPU gives in
-the same mode of MKL, and which have others.
+Each cell says how many of the six results ({results})
+have the bits that this CPU gives in the same mode of MKL, and which have others.
 
 {table}
 
-- As shipped, Intel's CPUs give the same bits, and AMD's others, although both use AVX2: MKL
-  promises one order of sums for Intel's CPUs alone. Training amplifies that.
-- With `MKL_CBWR=COMPATIBLE` networks that are not trained give the same bits on every CPU. A
-  training step takes square roots, which MKL begins with the CPU's own approximation; QEMU
-  computes that exactly. Whether two real CPUs agree in this mode cannot be seen here.
+- As shipped, Intel's CPUs give the same bits. On AMD's a training step ends with others, although
+  both use AVX2: MKL promises one order of sums for Intel's CPUs alone.
+- With `MKL_CBWR=COMPATIBLE` this CPU leaves the emulated ones in the training step: it takes square
+  roots, which MKL begins with the CPU's own approximation, and QEMU computes that exactly. Whether
+  real CPUs of two makers agree in this mode cannot be seen here.
 """
 
 
@@ -156,9 +156,7 @@ def main() -> None:
     asked = list(itertools.product([None, *EMULATED], MODES))
     with ThreadPoolExecutor(2) as pool:
         digests = list(pool.map(lambda words: call_step(*words), asked))
-    version = subprocess.run(
-        ["qemu-x86_64", "--version"], capture_output=True, text=True, check=True
-    )
+    version = subprocess.check_output(["qemu-x86_64", "--version"], text=True)
     found = {
         "rows": [
             {"cpu": cpu, "mode": mode, "digests": made}
