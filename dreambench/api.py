@@ -246,9 +246,8 @@ def score(
 
     `folder` is in one of the layouts of `scoring.layouts.LAYOUTS`, or an index itself; `index` is a
     CSV that says which of its files is which image. `layout` is needed where the folder has two.
-    `subjects`, `families` and `prompts` narrow,
-    and mark the result partial. `conventions` are other scorers' rules to score by as well.
-    `workers` processes extract features at once.
+    `subjects`, `families` and `prompts` narrow, and mark the result partial. `conventions` are
+    other scorers' rules to score by as well. `workers` processes extract features at once.
 
     Examples:
         >>> found = dreambench.score("images", protocol="mini", name="mine")  # doctest: +SKIP

@@ -70,7 +70,7 @@ class Walk:
     def peek(self, folder: Path) -> dict[str, bool]:
         """Names in a folder, and whether each is a folder's.
 
-        None where it leads outside or cannot be read: reading it is what says so.
+        Empty where it leads outside or cannot be read: `entries` is what notes that.
         """
         if not self.is_inside(folder):
             return {}
