@@ -227,6 +227,7 @@ def score(
     protocol: str,
     name: str,
     index: str | Path | None = None,
+    layout: str | None = None,
     partial: bool = False,
     subjects: Sequence[str] = (),
     families: Sequence[str] = (),
@@ -244,9 +245,9 @@ def score(
     """Score images that any program made, by a protocol, and write OUT/PROTOCOL/NAME.
 
     `folder` is in one of the layouts of `scoring.layouts.LAYOUTS`, or an index itself; `index` is a
-    CSV that says which of its files is which image. `subjects`, `families` and `prompts` narrow,
-    and mark the result partial. `conventions` are other scorers' rules to score by as well.
-    `workers` processes extract features at once.
+    CSV that says which of its files is which image. `layout` is needed where the folder has two.
+    `subjects`, `families` and `prompts` narrow, and mark the result partial. `conventions` are
+    other scorers' rules to score by as well. `workers` processes extract features at once.
 
     Examples:
         >>> found = dreambench.score("images", protocol="mini", name="mine")  # doctest: +SKIP
@@ -263,8 +264,8 @@ def score(
 
     request = ExternalRequest(
         folder=Path(folder), protocol=load_protocol(protocol), name=name,
-        index=None if index is None else Path(index), partial=partial, subjects=subjects,
-        families=families, prompts=prompts, metrics=metrics, encoders=encoders,
+        index=None if index is None else Path(index), layout=layout, partial=partial,
+        subjects=subjects, families=families, prompts=prompts, metrics=metrics, encoders=encoders,
         data_dir=data_dir,
     )  # fmt: skip
     found = benchmark.score_external(

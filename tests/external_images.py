@@ -1,6 +1,7 @@
 """Folders of external images for tests: the tiny protocol's set in each layout, and reading it."""
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -103,6 +104,54 @@ def to_dreambench_plus_with_prior(source: Path, target: Path) -> Path:
     return target
 
 
+UNO_SETTINGS = {
+    "eval_json_path": "./datasets/dreambench_singleip.json", "offload": False,
+    "num_images_per_prompt": 2, "model_type": "flux-dev", "width": 512, "height": 512,
+    "ref_size": 512, "num_steps": 25, "guidance": 4, "seed": 3407,
+    "save_path": "output/inference", "only_lora": True, "concat_refs": False, "lora_rank": 512,
+    "data_resolution": 512, "pe": "d",
+}  # fmt: skip
+
+
+def write_uno(folder, images):
+    """What UNO's inference.py writes of (subject, text, k, image file), in the order of a list.
+
+    The number of an entry is its place among the subjects and texts; every k is one more image.
+    """
+    folder.mkdir()
+    entries = list(dict.fromkeys((subject, text) for subject, text, *_ in images))
+    for subject, text, k, path in images:
+        name = f"{entries.index((subject, text))}_{k}"
+        shutil.copy(path, folder / f"{name}.png")
+        photos = [f"./dreambooth/dataset/{subject}/02.jpg"]
+        note = {"prompt": text, "image_paths": photos, **UNO_SETTINGS}
+        (folder / f"{name}.json").write_text(json.dumps(note, indent=4))
+    return folder
+
+
+def write_patchdpo(folder, images):
+    """What PatchDPO's inference_dreambooth.py writes of them, of each prompt the last image."""
+    for subject, text, _, path in images:
+        (folder / subject).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / subject / f"{text}.png")
+    scores = {"clipt_score": "0.2", "clipi_score": "0.8", "dino_score": "0.7"}
+    (folder / "all_score.json").write_text(json.dumps(scores, indent=4))
+    return folder
+
+
+def list_images(source, keys=KEYS, prompts=PROMPTS):
+    """Subject, text with its class noun, number and file of images as <subject>/<prompt>/<k>."""
+    return [
+        (s, prompts[p].format_map({"subject": s, "class": s}), k, source / s / p / f"{k}.png")
+        for s, p, k in keys
+    ]
+
+
+def to_uno(source: Path, target: Path) -> Path:
+    """Numbered images with a JSON file each."""
+    return write_uno(target, list_images(source))
+
+
 def to_index(source: Path, target: Path) -> Path:
     """An index that names prompts by id, by text, and with an identifier, in another order."""
     shutil.copytree(source, target / "pictures", ignore=lambda *_: [".staging"])
@@ -121,5 +170,6 @@ EVERY_LAYOUT = [
     (to_other_names, "subject/prompt"),
     (to_dreambench_plus, "dreambench-plus"),
     (to_dreambench_plus_with_prior, "dreambench-plus"),
+    (to_uno, "uno"),
     (to_index, "index"),
 ]

@@ -190,6 +190,10 @@ def extract(
     type=click.Path(path_type=Path),
     help="CSV with the columns file, subject, prompt, index: which image each file is.",
 )
+@click.option(
+    "--layout",
+    help="run, subject/prompt, dreambench-plus, uno or patchdpo.  [default: auto-detected]",
+)
 @click.option("--partial", is_flag=True, help="Score what is right of a set, marked partial.")
 @narrowing_options
 @click.option(
@@ -202,18 +206,20 @@ def extract(
 def score(
     folder: Path, convention: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...],
     workers: int, n_decoding: int, batch_size: int, cache: Path | None, data_dir: Path | None,
-    protocol: str | None, name: str | None, index: Path | None, partial: bool,
-    subjects: str | None, family: str | None, prompts: str | None, out: Path | None,
-    device: str | None,
+    protocol: str | None, name: str | None, index: Path | None, layout: str | None,
+    partial: bool, subjects: str | None, family: str | None, prompts: str | None,
+    out: Path | None, device: str | None,
 ) -> None:  # fmt: skip
     """Stage: score a run. With --protocol: score external images.
 
     FOLDER of a run has its run.json. Otherwise it holds images/<subject>/<prompt>/<k>.png, or
-    <subject>/<prompt>/<k>.png, or DreamBench++'s tgt_image and text, or it is a CSV (see --index).
+    <subject>/<prompt>/<k>.png, or what DreamBench++, UNO or PatchDPO write, or it is a CSV (see
+    --index).
     """
     given = {
-        "--name": name, "--index": index, "--partial": partial, "--subjects": subjects,
-        "--family": family, "--prompts": prompts, "--out": out, "--device": device,
+        "--name": name, "--index": index, "--layout": layout, "--partial": partial,
+        "--subjects": subjects, "--family": family, "--prompts": prompts, "--out": out,
+        "--device": device,
     }  # fmt: skip
     _check_use(folder, protocol, name, [option for option, value in given.items() if value])
     from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
@@ -239,7 +245,7 @@ def score(
 
     request = ExternalRequest(
         folder=folder, protocol=load_protocol(protocol), name=str(name), index=index,
-        partial=partial, subjects=split(subjects), families=split(family),
+        layout=layout, partial=partial, subjects=split(subjects), families=split(family),
         prompts=split(prompts), metrics=metrics, encoders=overrides, data_dir=data_dir,
     )  # fmt: skip
     with show_progress() as progress:

@@ -47,15 +47,17 @@ _REPORT_SUFFIXES = (".csv", ".md", ".png")
 class ExternalRequest:
     """What is to be scored: a folder (or an index) of images, and by which protocol.
 
-    `index` is a CSV that says which of the files is which image. `partial` takes a set that is not
-    whole. `subjects`, `families` and `prompts` narrow; empty for all. `metrics` are beside those
-    of the protocol, `encoders` in place of its own by role.
+    `index` is a CSV that says which of the files is which image; without one, the folder has this
+    `layout` of LAYOUTS, or that which it is seen to have. `partial` takes a set that is not whole.
+    `subjects`, `families` and `prompts` narrow; empty for all. `metrics` are beside those of the
+    protocol, `encoders` in place of its own by role.
     """
 
     folder: Path
     protocol: Protocol
     name: str
     index: Path | None = None
+    layout: str | None = None
     partial: bool = False
     subjects: Sequence[str] = ()
     families: Sequence[str] = ()
@@ -87,7 +89,7 @@ def load_external(
     chosen = choose_prompts(protocol, families=request.families, prompt_ids=request.prompts)
     wanted = _find_wanted(request, chosen)
     images_dir, index = _find_index(request)
-    placed = place_images(images_dir, wanted, index=index)
+    placed = place_images(images_dir, wanted, index=index, layout=request.layout)
     folder = out / protocol.name / request.name
     _refuse_inside(folder, images_dir, placed)
     least = smallest_side_px(protocol, request.encoders)
@@ -235,7 +237,7 @@ def _refusal(
     )
     hint = "fix the folder, or score what is right, marked partial, with --partial"
     if not checked.files:
-        layouts = "; ".join(LAYOUTS.values())
+        layouts = "; ".join(f"{name}: {files}" for name, files in LAYOUTS.items())
         hint = f"the layouts that are known: {layouts}"
     error = ImageSetError.listed(
         [head, *placed.notes, *list_problems(problems)],

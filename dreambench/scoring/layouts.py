@@ -1,148 +1,94 @@
 """Folders of external images: which layout they have, and what it says of each file.
 
 Nothing in such a folder is written, nothing outside of it is read, and what does not fit is named
-and counted. Four layouts are known, see LAYOUTS; that of DreamBench++ is
-github.com/yuangpeng/dreambench_plus at 00afb24 (README, step 2).
+and counted. The layouts that are known are LAYOUTS. Three are what other repositories write:
+DreamBench++ github.com/yuangpeng/dreambench_plus at 00afb24 (README, step 2), PatchDPO
+github.com/hqhQAQ/PatchDPO at 558f0c2 (inference_dreambooth.py), and UNO's, which `uno` reads.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from dreambench.errors import UserError
-from dreambench.scoring.problems import Problem, reason_of
+from dreambench.errors import UserError, unknown_name
+from dreambench.scoring.problems import Problem
+from dreambench.scoring.uno import has_pair, read_uno
+from dreambench.scoring.walking import MAX_ENTRIES, SUFFIXES, File, Walk
 from dreambench.storage.csv_files import Row, read_csv
 from dreambench.storage.listed_paths import read_listed_path
 from dreambench.storage.text_files import read_text
 from dreambench.text import make_printable
 
-Layout = Literal["run", "subject/prompt", "dreambench-plus", "index"]
+Layout = Literal["run", "subject/prompt", "dreambench-plus", "uno", "patchdpo", "index"]
 LAYOUTS: dict[Layout, str] = {
     "run": "images/<subject>/<prompt id>/<k>.png",
     "subject/prompt": "<subject>/<prompt id>/<k>.png",
     "dreambench-plus": "tgt_image/<subject>/<i>_<j>.jpg with text/<subject>/<i>_<j>.txt",
+    "uno": "<i>_<j>.png with <i>_<j>.json",
+    "patchdpo": "<subject>/<prompt text>.png",
     "index": "a CSV with the columns file, subject, prompt, index",
 }
-# What people name as images. Those that `load_image` does not take are then said to be unreadable.
-SUFFIXES = {
-    ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif",
-    ".jxl", ".jp2", ".ppm",
-}  # fmt: skip
 INDEX_COLUMNS = ("file", "subject", "prompt", "index")
-MAX_ENTRIES = 1_000_000
 MAX_TEXT_BYTES = 10_000
 
 
-@dataclass(frozen=True)
-class File:
-    """A file with what its layout says about it; `label` is to become its number."""
+def find_layout(name: str) -> Layout:
+    """Return the layout of a folder that has this name.
 
-    name: str
-    path: Path
-    subject: str
-    prompt: str
-    label: str
+    Raises:
+        UserError: there is none. An index is no layout of a folder: whoever has one names it.
+    """
+    found: Layout | None = next((one for one in LAYOUTS if one == name), None)
+    if found is None or found == "index":
+        raise unknown_name("layout", name, [one for one in LAYOUTS if one != "index"])
+    return found
 
 
-@dataclass
-class Walk:
-    """What reading a folder gives, and the bounds that keep it inside."""
+def detect_layout(walk: Walk, known_subjects: Sequence[str]) -> Layout:
+    """Return the layout that a folder has by the folders and files in it.
 
-    folder: Path
-    files: list[File] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    n_ignored: int = 0
-    n_entries: int = 0
-
-    def __post_init__(self) -> None:
-        self.root = Path(os.path.realpath(self.folder))
-
-    def name(self, path: Path) -> str:
-        """The path inside the folder, as text that can be printed and written."""
-        return make_printable(path.relative_to(self.folder).as_posix())
-
-    def is_outside(self, path: Path) -> bool:
-        """Whether a path, with all links followed, leads out of the folder; notes it if so."""
-        if Path(os.path.realpath(path)).is_relative_to(self.root):
-            return False
-        self.problems.append(
-            Problem("outside", self.name(path), detail="leads out of the folder; put a copy there")
+    Raises:
+        UserError: it has two.
+    """
+    folder, found = walk.folder, list[Layout]()
+    subjects = [folder / name for name in known_subjects if (folder / name).is_dir()]
+    if subjects:
+        found.append("patchdpo" if _hold_images_alone(walk, subjects) else "subject/prompt")
+    elif (folder / "tgt_image").is_dir():
+        found.append("dreambench-plus")
+    elif (folder / "images").is_dir():
+        found.append("run")
+    if has_pair(walk):
+        found.append("uno")
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} has two layouts: {' and '.join(LAYOUTS[one] for one in found)}",
+            hint=f"say which is meant: {' or '.join(f'--layout {one}' for one in found)}",
+            code="unclear-layout",
         )
-        return True
-
-    def entries(self, folder: Path) -> Iterator[tuple[Path, bool]]:
-        """Entries of a folder by name, and whether each is a folder; hidden ones are ignored."""
-        try:
-            with os.scandir(folder) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
-        except OSError as error:
-            self.problems.append(Problem("unreadable", self.name(folder), detail=reason_of(error)))
-            return
-        self.n_entries += len(entries)
-        if self.n_entries > MAX_ENTRIES:
-            raise UserError(
-                f"{self.folder} holds over {MAX_ENTRIES:,} files",
-                hint="name the images' own folder, or write an index",
-                code="too-many-files",
-            )
-        for entry in entries:
-            path = folder / entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink() and self.is_outside(path):
-                continue
-            try:
-                is_dir, is_file = path.is_dir(), path.is_file()
-            except OSError as error:
-                self.problems.append(
-                    Problem("unreadable", self.name(path), detail=reason_of(error))
-                )
-                continue
-            if is_dir or is_file:
-                yield path, is_dir
-            else:
-                self.n_ignored += 1
-
-    def folders(self, root: Path) -> Iterator[Path]:
-        """The folders in `root`, if that is inside; files there are ignored."""
-        if root.is_symlink() and self.is_outside(root):
-            return
-        for path, is_dir in self.entries(root):
-            if is_dir:
-                yield path
-            else:
-                self.n_ignored += 1
-
-    def add_images(self, folder: Path, *, subject: str, prompt: str) -> None:
-        """The images of a folder that holds those of one prompt, and nothing below it."""
-        for path, is_dir in self.entries(folder):
-            if is_dir or path.suffix.lower() not in SUFFIXES:
-                self.n_ignored += 1
-            else:
-                self.files.append(File(self.name(path), path, subject, prompt, path.stem))
+    return found[0] if found else "subject/prompt"
 
 
-def read_layout(walk: Walk, known_subjects: Sequence[str]) -> Layout:
-    """Read a folder without an index, and return the layout that it has by its folders."""
-    folder = walk.folder
-    layout = _find_layout(folder, known_subjects)
+def _hold_images_alone(walk: Walk, subjects: Sequence[Path]) -> bool:
+    """Return whether folders of subjects have images in them, and none has a folder."""
+    found = [item for subject in subjects for item in walk.peek(subject).items()]
+    has_images = any(Path(name).suffix.lower() in SUFFIXES for name, _ in found)
+    return has_images and not any(is_dir for _, is_dir in found)
+
+
+def read_layout(walk: Walk, layout: Layout) -> None:
+    """Read a folder that has this layout, and no index."""
     if layout == "dreambench-plus":
         _read_dreambench_plus(walk)
+    elif layout == "uno":
+        read_uno(walk)
+    elif layout == "patchdpo":
+        _read_patchdpo(walk)
     else:
-        _read_tree(walk, folder / "images" if layout == "run" else folder)
-    return layout
-
-
-def _find_layout(folder: Path, known_subjects: Sequence[str]) -> Layout:
-    if any((folder / name).is_dir() for name in known_subjects):
-        return "subject/prompt"
-    if (folder / "tgt_image").is_dir():
-        return "dreambench-plus"
-    return "run" if (folder / "images").is_dir() else "subject/prompt"
+        _read_tree(walk, walk.folder / "images" if layout == "run" else walk.folder)
 
 
 def _read_tree(walk: Walk, root: Path) -> None:
@@ -182,6 +128,16 @@ def _add_with_text(walk: Walk, path: Path, *, subject: str) -> None:
         return
     label = path.stem.rsplit("_", 1)[-1]
     walk.files.append(File(walk.name(path), path, subject, prompt, label))
+
+
+def _read_patchdpo(walk: Walk) -> None:
+    """Read images that are called as their prompts: one of each, with the number 0."""
+    for subject in walk.folders(walk.folder):
+        for path, is_dir in walk.entries(subject):
+            if is_dir or path.suffix.lower() not in SUFFIXES:
+                walk.n_ignored += 1
+            else:
+                walk.files.append(File(walk.name(path), path, subject.name, path.stem, "0"))
 
 
 def read_index(walk: Walk, index: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +15,15 @@ from dreambench.config.slots import fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError, name_some, suggest
 from dreambench.scoring.layouts import (
-    File,
     Layout,
-    Walk,
     count_unlisted,
+    detect_layout,
+    find_layout,
     read_index,
     read_layout,
 )
 from dreambench.scoring.problems import Problem
+from dreambench.scoring.walking import File, Walk
 from dreambench.text import make_printable
 
 N_SUGGESTED = 100
@@ -62,8 +64,10 @@ class Placed:
     notes: Sequence[str]
 
 
-def place_images(folder: Path | None, wanted: Wanted, *, index: Path | None = None) -> Placed:
-    """Detect the layout of a folder and which file is which image.
+def place_images(
+    folder: Path | None, wanted: Wanted, *, index: Path | None = None, layout: str | None = None
+) -> Placed:
+    """Find which file of a folder is which image, by its layout; detect that where it is None.
 
     With an index, whose files lie in its own folder, `folder` says where else to count images.
 
@@ -72,9 +76,16 @@ def place_images(folder: Path | None, wanted: Wanted, *, index: Path | None = No
     where a prompt's files have the numbers 0 to n-1, else its place in the order of names.
 
     Raises:
-        UserError: the folder is not there, or an index cannot be read.
+        UserError: the folder is not there, or has two layouts, or an index cannot be read.
     """
+    chosen = None if layout is None else find_layout(layout)
     if index is not None:
+        if chosen is not None:
+            raise UserError(
+                f"{index} is an index, which needs no layout '{chosen}'",
+                hint="name one of the two",
+                code="layout-of-an-index",
+            )
         walk = Walk(index.parent)
         read_index(walk, index)
         placed = _place(walk, wanted, "index")
@@ -88,8 +99,9 @@ def place_images(folder: Path | None, wanted: Wanted, *, index: Path | None = No
             f"{folder} is not a folder", hint="name the folder of the images", code="not-a-folder"
         )
     walk = Walk(folder)
-    layout = read_layout(walk, wanted.known_subjects)
-    return _place(walk, wanted, layout)
+    chosen = chosen or detect_layout(walk, wanted.known_subjects)
+    read_layout(walk, chosen)
+    return _place(walk, wanted, chosen)
 
 
 class _Prompts:
@@ -131,7 +143,11 @@ class _Prompts:
 
 
 def _normal(text: str) -> str:
-    """A prompt's text without what does not make it another: case, spaces or _, a full stop."""
+    """A prompt's text without what does not make it another: case, spaces or _, a full stop.
+
+    Nor does the form of accented letters, which differs between the files of two systems.
+    """
+    text = unicodedata.normalize("NFC", text)
     return " ".join(text.casefold().replace("_", " ").split()).removesuffix(".")
 
 
@@ -236,7 +252,7 @@ def _place(walk: Walk, wanted: Wanted, layout: Layout) -> Placed:
     files = numbered.files
     has_prior = any(unit.prompt_id == PRIOR_PROMPT_ID for unit in files)
     kept = [unit for unit in wanted.units if has_prior or unit.prompt_id != PRIOR_PROMPT_ID]
-    notes = []
+    notes = [*walk.notes]
     if groups.identifiers:
         words = name_some([f"'{make_printable(word)}'" for word in sorted(groups.identifiers)])
         notes.append(f"before the class noun, {words} was taken for the identifier")
@@ -260,19 +276,24 @@ def _number_files(walk: Walk, wanted: Wanted, groups: _Groups) -> _Numbered:
     found = _Numbered()
     for (subject, prompt_id), group in groups.files.items():
         n, members = sizes[subject, prompt_id], group
-        numbers = _number([file.label for file in members], n)
+        labels = [file.label for file in members]
+        has_entries = members[0].entry is not None
+        numbers = [int(label) for label in labels] if has_entries else _number(labels, n)
         if numbers is None:
             found.ordered.append(f"{subject}/{prompt_id}")
             members = sorted(members, key=lambda file: (_natural(file.label), file.name))
             numbers = list(range(len(members)))
         for k, file in zip(numbers, members, strict=True):
             unit = units.get((subject, prompt_id, k))
-            if unit is not None and unit not in found.files:
+            if file.entry != members[0].entry:
+                detail = f"{members[0].name} is of {subject}/{prompt_id} too, of another entry"
+            elif unit is None:
+                detail = f"{subject}/{prompt_id} has images 0 to {n - 1} and no more"
+            elif unit in found.files:
+                detail = f"{found.names[unit]} is image {k} of {subject}/{prompt_id} already"
+            else:
                 found.files[unit], found.names[unit] = file.path, file.name
                 continue
-            detail = f"{subject}/{prompt_id} has images 0 to {n - 1} and no more"
-            if unit is not None:
-                detail = f"{found.names[unit]} is image {k} of {subject}/{prompt_id} already"
             walk.problems.append(Problem("extra", file.name, detail=detail))
     return found
 

@@ -1,4 +1,4 @@
-"""What is fuzzed: images, archives, TOML, CSV, run.json, tables of scores, records, and names."""
+"""What is fuzzed: images, archives, TOML, CSV, JSON, tables of scores, records, and names."""
 
 from __future__ import annotations
 
@@ -264,6 +264,33 @@ def _judge_placed(case: Case) -> list[Fault]:
     return [("silently wrong", f"{strange[0]} is no row of the index")] if strange else []
 
 
+UNO = {
+    "prompt": "a dog on the beach", "image_paths": ["./dreambooth/dataset/dog/02.jpg"],
+    "eval_json_path": "list.json", "offload": False, "num_images_per_prompt": 1, "guidance": 4,
+    "seed": 3407, "save_path": "output/inference", "concat_refs": False, "pe": "d",
+}  # fmt: skip
+
+
+def _write_uno(server: Server, folder: Path) -> None:
+    _write_pictures(server, folder)
+    shutil.copy(folder / "pictures" / "a.png", folder / "pictures" / "0_0.png")
+
+
+def _judge_uno(case: Case) -> list[Fault]:
+    """Refuse the image of a prompt or a subject that its JSON does not name, alone."""
+    if not case.is_read:
+        return []
+    try:
+        note = json.loads(case.content.decode("utf-8-sig"))
+        subjects = {path.replace("\\", "/").split("/")[-2] for path in note["image_paths"] if path}
+        text = " ".join(note["prompt"].casefold().replace("_", " ").split())
+        is_right = subjects == {"dog"} and text.endswith("dog on the beach")
+        is_alone = note.get("concat_refs", False) is False
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        return [("silently wrong", f"taken, and no JSON of UNO: {error!r}")]
+    return [] if is_right and is_alone else [("silently wrong", f"taken as dog, beach: {note}")]
+
+
 # Results of runs.
 
 
@@ -517,6 +544,11 @@ TARGETS = (
         (("place", "index.csv"), ("place", "pictures", "--index", "index.csv")),
         mutate_csv, lambda folder: (INDEX.encode(),),
         judge=_judge_placed, prepare=_write_pictures,
+    ),
+    Target(
+        "uno", _put("pictures/0_0.json"),
+        (("place", "pictures"),), mutate_json, lambda folder: (json.dumps(UNO).encode(),),
+        judge=_judge_uno, prepare=_write_uno,
     ),
     _run_target("run.json", "run.json", mutate_json),
     _run_target("run.json and its method", "run.json", _edit_code, writes=True),

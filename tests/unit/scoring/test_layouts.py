@@ -17,7 +17,7 @@ from external_images import (
 from PIL import Image
 
 from dreambench.errors import UserError
-from dreambench.scoring import layouts
+from dreambench.scoring import walking
 from dreambench.scoring.problems import ImageSetError
 
 
@@ -83,7 +83,7 @@ def test_ten_thousand_stray_files_are_counted(read, folder):
 
 
 def test_more_files_than_any_set_has_are_refused(read, folder, monkeypatch):
-    monkeypatch.setattr(layouts, "MAX_ENTRIES", 10)
+    monkeypatch.setattr(walking, "MAX_ENTRIES", 10)
     with pytest.raises(UserError) as caught:
         read(folder)
     assert caught.value.code == "too-many-files"
