@@ -136,6 +136,6 @@ def estimate_memory(
     activations = n_images * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
-    tuning = state + activations
+    tuning = state + activations + work.kept_bytes
     drawing = DECODING_BYTES_PER_PIXEL * size_px**2 if work.samples else 0
     return round((weights + max(tuning, drawing)) * SLACK + RUNTIME_BYTES)
