@@ -169,8 +169,8 @@ class DreamBoothPeft(DreamBooth):
         n_fixed = 0
         if settings.adapter == "vera":
             # Two random matrices, which all layers share and which are saved, too.
-            widest = max(n_in for n_in, _, _ in shapes) + max(n_out for _, n_out, _ in shapes)
-            n_fixed = settings.rank * widest
+            widest = [max((shape[side] for shape in shapes), default=0) for side in (0, 1)]
+            n_fixed = settings.rank * sum(widest)
         n_saved = work.trained_parameters + n_fixed
         if settings.adapter == "boft":
             # PEFT has the order of the inputs as a matrix in each layer.
@@ -204,12 +204,6 @@ class DreamBoothPeft(DreamBooth):
             )
 
     def _reset(self, seed: int) -> None:
-        # PEFT draws from torch's own generator.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._attach()
-
-    def _attach(self) -> None:
         """Put new adapters into the networks, in place of those that are there."""
         import peft  # noqa: PLC0415  (slow import)
         from peft.tuners.boft import layer as boft_layer  # noqa: PLC0415
@@ -219,12 +213,16 @@ class DreamBoothPeft(DreamBooth):
         adapter = ADAPTERS[self.settings.adapter]
         for adapted in self._adapted.values():
             adapted.unload()
-        for name, network in self.trained.items():
-            config = getattr(peft, adapter.kind)(
-                target_modules=self.model.adapted_layers(name), **adapter.options(self.settings)
-            )
-            self._adapted[name] = peft.get_peft_model(network, config)
-            network.eval()
+        # PEFT draws from torch's own generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name, network in self.trained.items():
+                config = getattr(peft, adapter.kind)(
+                    target_modules=self.model.adapted_layers(name),
+                    **adapter.options(self.settings),
+                )
+                self._adapted[name] = peft.get_peft_model(network, config)
+                network.eval()
 
     def _save(self, out_dir: Path) -> None:
         for name, adapted in self._adapted.items():
@@ -236,7 +234,7 @@ class DreamBoothPeft(DreamBooth):
     def _restore(self, out_dir: Path) -> None:
         from peft import set_peft_model_state_dict  # noqa: PLC0415  (slow import)
 
-        self._attach()
+        self._reset(0)
         for name, adapted in self._adapted.items():
             folder = out_dir / name
             found, own = read_json(folder / CONFIG_FILE), _describe(adapted)

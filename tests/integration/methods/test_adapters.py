@@ -126,7 +126,7 @@ def test_bytes_that_a_layer_keeps_for_its_gradient_are_those_that_are_counted(
     n_in, n_out = 192, 144
     layer = torch.nn.ModuleDict({"to_k": torch.nn.Linear(n_in, n_out, bias=False)})
     method.trained, method.model.adapted_layers = {"unet": layer}, lambda _: ["to_k"]
-    method._attach()
+    method._reset(0)
     own = {value.untyped_storage().data_ptr() for value in (*layer.parameters(), *layer.buffers())}
     kept = {}
 
