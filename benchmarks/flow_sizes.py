@@ -4,6 +4,9 @@
 on the hub, as diffusers' defaults and its conversion scripts have them.
 """
 
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,6 +35,8 @@ from transformers import (
 
 from dreambench.base_models.registry import BASE_MODELS, find_family
 
+BLOCK = re.compile(r".*transformer_blocks\.\d+")
+"""What gradient checkpointing makes anew at once."""
 SIDE = 128
 """Places of an autoencoder's latents along a side of 1024 px."""
 
@@ -176,7 +181,7 @@ def call(name: str, transformer: nn.Module) -> torch.Tensor:
     return result
 
 
-def count(name: str) -> dict[str, int]:
+def count(name: str) -> dict[str, Any]:
     """Parameters, and bytes of activations of one image in a training step in fp32."""
     return {
         **count_parameters(name),
@@ -185,26 +190,35 @@ def count(name: str) -> dict[str, int]:
     }
 
 
-def count_parameters(name: str) -> dict[str, int]:
+def count_parameters(name: str) -> dict[str, Any]:
     """Parameters by the names that a base model's counts have, and bytes on the hub."""
     with torch.device("meta"):
         networks = MAKERS[name]()
     transformer = networks.pop("transformer")
     sizes = {part: sum(p.numel() for p in it.parameters()) for part, it in networks.items()}
     n_denoiser = sum(p.numel() for p in transformer.parameters())
-    ends = [f".{end}" for end in find_lora_layers(name, transformer)]
-    layers = [
-        module
-        for key, module in transformer.named_modules()
-        if isinstance(module, nn.Linear) and any(f".{key}".endswith(end) for end in ends)
-    ]
     return {
         # bf16 on the hub, as all of these are.
         "n_download_bytes": round(2 * (n_denoiser + sum(sizes.values())), -8),
         "n_denoiser_parameters": n_denoiser,
         "n_other_parameters": sum(sizes.values()),
         "n_text_parameters": sum(n for part, n in sizes.items() if part.startswith("text")),
-        "n_lora_parameters_per_rank": sum(m.in_features + m.out_features for m in layers),
+        **count_adapted(transformer, find_lora_layers(name, transformer)),
+    }
+
+
+def count_adapted(network: nn.Module, ends: Sequence[str]) -> dict[str, Any]:
+    """The layers whose names end so: inputs, outputs, and how many; of all and of one block."""
+    blocks: dict[str, Counter[tuple[int, int]]] = defaultdict(Counter)
+    for key, module in network.named_modules():
+        if isinstance(module, nn.Linear) and f".{key}".endswith(tuple(f".{end}" for end in ends)):
+            block = BLOCK.match(key)
+            blocks[block[0] if block else key][module.in_features, module.out_features] += 1
+    largest = max(blocks.values(), key=lambda one: sum(i * i * n for (i, _), n in one.items()))
+    whole = sum(blocks.values(), Counter())
+    return {
+        name: tuple((*shape, found[shape]) for shape in sorted(found))
+        for name, found in (("adapted_shapes", whole), ("adapted_block", largest))
     }
 
 

@@ -276,7 +276,7 @@ def make_page(found: dict[str, dict[str, float]]) -> str:
     )
 
 
-def count(name: str) -> dict[str, int]:
+def count(name: str) -> dict[str, Any]:
     """Parameters, and bytes of activations of one image in a training step in fp32."""
     with FakeTensorMode():
         if name in TEXTS:
@@ -287,11 +287,6 @@ def count(name: str) -> dict[str, int]:
     networks.pop("image_normalizer", None)
     texts = [network for part, network in networks.items() if part.startswith("text_encoder")]
     others = list(networks.values())
-    layers = [
-        module
-        for key, module in unet.named_modules()
-        if isinstance(module, torch.nn.Linear) and any(key.endswith(end) for end in UNET_LAYERS)
-    ]
     keys_and_values = [
         module.weight
         for key, module in unet.named_modules()
@@ -302,7 +297,7 @@ def count(name: str) -> dict[str, int]:
         "n_denoiser_parameters": sum(p.numel() for p in unet.parameters()),
         "n_other_parameters": sum(p.numel() for part in others for p in part.parameters()),
         "n_text_parameters": sum(p.numel() for part in texts for p in part.parameters()),
-        "n_lora_parameters_per_rank": sum(m.in_features + m.out_features for m in layers),
+        **flow_sizes.count_adapted(unet, UNET_LAYERS),
         "n_cross_attention_parameters": sum(weight.numel() for weight in keys_and_values),
         "activation_bytes": _trace_step(name, checkpointing=False),
         "checkpointed_bytes": _trace_step(name, checkpointing=True),

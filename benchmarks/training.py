@@ -532,7 +532,7 @@ def write_page(result: dict[str, Any], path: Path) -> None:
         ),
         "activations": f"{base.checkpointed_bytes / 1e9:.1f} in place of "
         f"{base.activation_bytes / 1e9:.1f}",
-        "lora_m": f"{4 * base.n_lora_parameters_per_rank / 1e6:.1f}",
+        "lora_m": f"{sum(4 * (i + o) * n for i, o, n in base.adapted_shapes) / 1e6:.1f}",
         "unet_m": f"{base.n_denoiser_parameters / 1e6:.0f}",
     }
     path.write_text(PAGE.format_map(values))

@@ -235,6 +235,9 @@ class LoadedModel(ABC):
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    stays_wide: Callable[[str], bool] = staticmethod(lambda _: False)
+    """Whether a weight of this name is fp32 in drawing, too."""
+
     @contextmanager
     def drawing(self) -> Iterator[None]:
         """Hold what was trained in the run's precision, too, as long as images are drawn."""
@@ -243,8 +246,8 @@ class LoadedModel(ABC):
             held = [
                 (weight, weight.data)
                 for name in self.rounded_networks
-                for weight in getattr(self.pipeline, name).parameters()
-                if weight.dtype == torch.float32
+                for key, weight in getattr(self.pipeline, name).named_parameters()
+                if weight.dtype == torch.float32 and not self.stays_wide(key)
             ]
         # Weights that inference mode made could not be trained on.
         with torch.inference_mode(mode=False):

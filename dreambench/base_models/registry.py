@@ -84,8 +84,10 @@ class BaseModel:
     for diffusion. `is_distilled` says that guidance takes no second call of the network. `mark` is
     a file of a snapshot, a key in it and its value, by which other weights of the family are told
     from these. The counts are of parameters: `n_denoiser` of that network, `n_other` of autoencoder
-    and text encoders, `n_text` of text encoders alone, `n_lora..._per_rank` of adapters of rank 1,
-    `n_cross_attention` of the keys and values of cross-attention; `text_width` of a word's vector.
+    and text encoders, `n_text` of text encoders alone, `n_cross_attention` of the keys and values
+    of cross-attention; `text_width` of a word's vector. `adapted_shapes` are the denoising
+    network's layers that LoRA and other adapters stand in: inputs, outputs, and how many such;
+    `adapted_block` are those of the block whose inputs are the most.
     A training step in fp32 keeps `activation_bytes` for each image of `size_px`, and
     `checkpointed_bytes` with gradient checkpointing.
     """
@@ -105,7 +107,8 @@ class BaseModel:
     n_denoiser_parameters: int = 0
     n_other_parameters: int = 0
     n_text_parameters: int = 0
-    n_lora_parameters_per_rank: int = 0
+    adapted_shapes: tuple[tuple[int, int, int], ...] = ()
+    adapted_block: tuple[tuple[int, int, int], ...] = ()
     n_cross_attention_parameters: int = 0
     text_width: int = 0
     activation_bytes: int = 0
@@ -200,6 +203,17 @@ class BaseModel:
         return f"{self.name}:{self.location}@{self.revision}"
 
 
+_SD15_SHAPES = (
+    (320, 320, 30), (640, 640, 30), (768, 320, 10), (768, 640, 10), (768, 1280, 12),
+    (1280, 1280, 36),
+)  # fmt: skip
+_SD21_SHAPES = (
+    (320, 320, 30), (640, 640, 30), (1024, 320, 10), (1024, 640, 10), (1024, 1280, 12),
+    (1280, 1280, 36),
+)  # fmt: skip
+_FLUX2_SHAPES = ((3072, 3072, 20), (3072, 27648, 20), (12288, 3072, 20))
+_FLUX_SHAPES = ((3072, 3072, 266), (3072, 12288, 38), (12288, 3072, 38))
+
 # The revisions are those of the hub's main branches as public code pins them (2026-11).
 BASE_MODELS = {
     model.name: model
@@ -212,7 +226,8 @@ BASE_MODELS = {
             n_other_parameters=2_856_867,
             n_text_parameters=1_396_416,
             size_px=64,
-            n_lora_parameters_per_rank=23_040,
+            adapted_shapes=((96, 96, 30), (144, 144, 36), (192, 96, 10), (192, 144, 12)),
+            adapted_block=((144, 144, 6), (192, 144, 2)),
             n_cross_attention_parameters=516_096,
             text_width=192,
             activation_bytes=10_404_872,
@@ -227,7 +242,8 @@ BASE_MODELS = {
             n_denoiser_parameters=859_520_964,
             n_other_parameters=206_714_343,
             n_text_parameters=123_060_480,
-            n_lora_parameters_per_rank=199_296,
+            adapted_shapes=_SD15_SHAPES,
+            adapted_block=((768, 1280, 2), (1280, 1280, 6)),
             n_cross_attention_parameters=19_169_280,
             text_width=768,
             activation_bytes=1_881_558_280,
@@ -243,7 +259,8 @@ BASE_MODELS = {
             n_denoiser_parameters=865_910_724,
             n_other_parameters=424_041_703,
             n_text_parameters=340_387_840,
-            n_lora_parameters_per_rank=207_488,
+            adapted_shapes=_SD21_SHAPES,
+            adapted_block=((1024, 1280, 2), (1280, 1280, 6)),
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_071_112,
@@ -261,7 +278,8 @@ BASE_MODELS = {
             n_denoiser_parameters=870_173_124,
             n_other_parameters=1_056_118_503,
             n_text_parameters=340_387_840,
-            n_lora_parameters_per_rank=207_488,
+            adapted_shapes=_SD21_SHAPES,
+            adapted_block=((1024, 1280, 2), (1280, 1280, 6)),
             n_cross_attention_parameters=25_559_040,
             text_width=1024,
             activation_bytes=4_211_086_472,
@@ -278,7 +296,8 @@ BASE_MODELS = {
             n_denoiser_parameters=2_567_463_684,
             n_other_parameters=901_374_183,
             n_text_parameters=817_720_320,
-            n_lora_parameters_per_rank=1_451_520,
+            adapted_shapes=((640, 640, 60), (1280, 1280, 360), (2048, 640, 20), (2048, 1280, 120)),
+            adapted_block=((1280, 1280, 6), (2048, 1280, 2)),
             n_cross_attention_parameters=340_787_200,
             text_width=768 + 1280,
             activation_bytes=13_825_169_160,
@@ -299,7 +318,8 @@ BASE_MODELS = {
             n_denoiser_parameters=3_875_544_576,
             n_other_parameters=4_106_514_211,
             n_text_parameters=4_022_468_096,
-            n_lora_parameters_per_rank=1_044_480,
+            adapted_shapes=_FLUX2_SHAPES,
+            adapted_block=((3072, 27648, 1), (12288, 3072, 1)),
             activation_bytes=36_516_271_112,
             checkpointed_bytes=3_648_082_952,
         ),
@@ -319,7 +339,8 @@ BASE_MODELS = {
             n_denoiser_parameters=3_875_544_576,
             n_other_parameters=4_106_514_211,
             n_text_parameters=4_022_468_096,
-            n_lora_parameters_per_rank=1_044_480,
+            adapted_shapes=_FLUX2_SHAPES,
+            adapted_block=((3072, 27648, 1), (12288, 3072, 1)),
             activation_bytes=36_516_271_112,
             checkpointed_bytes=3_648_082_952,
         ),
@@ -340,7 +361,8 @@ BASE_MODELS = {
             n_denoiser_parameters=11_901_408_320,
             n_other_parameters=4_969_190_819,
             n_text_parameters=4_885_371_136,
-            n_lora_parameters_per_rank=2_801_664,
+            adapted_shapes=_FLUX_SHAPES,
+            adapted_block=((3072, 3072, 8), (3072, 12288, 2), (12288, 3072, 2)),
             activation_bytes=71_501_075_468,
             checkpointed_bytes=4_960_744_456,
         ),
@@ -360,7 +382,8 @@ BASE_MODELS = {
             n_denoiser_parameters=11_891_178_560,
             n_other_parameters=4_969_190_819,
             n_text_parameters=4_885_371_136,
-            n_lora_parameters_per_rank=2_801_664,
+            adapted_shapes=_FLUX_SHAPES,
+            adapted_block=((3072, 3072, 8), (3072, 12288, 2), (12288, 3072, 2)),
             activation_bytes=71_501_049_864,
             checkpointed_bytes=4_960_718_856,
         ),
@@ -380,7 +403,8 @@ BASE_MODELS = {
             n_denoiser_parameters=11_901_408_320,
             n_other_parameters=4_969_190_819,
             n_text_parameters=4_885_371_136,
-            n_lora_parameters_per_rank=3_385_344,
+            adapted_shapes=((3072, 3072, 266), (3072, 12288, 76), (12288, 3072, 38)),
+            adapted_block=((3072, 3072, 8), (3072, 12288, 2), (12288, 3072, 2)),
             activation_bytes=71_501_075_468,
             checkpointed_bytes=4_960_744_456,
         ),
@@ -398,7 +422,8 @@ BASE_MODELS = {
             n_denoiser_parameters=2_243_171_520,
             n_other_parameters=5_664_440_483,
             n_text_parameters=5_580_620_800,
-            n_lora_parameters_per_rank=586_752,
+            adapted_shapes=((1536, 1536, 191),),
+            adapted_block=((1536, 1536, 8),),
             activation_bytes=19_730_916_380,
             checkpointed_bytes=1_451_113_744,
         ),
@@ -415,7 +440,8 @@ BASE_MODELS = {
             n_denoiser_parameters=20_430_401_088,
             n_other_parameters=8_419_059_187,
             n_text_parameters=8_292_166_656,
-            n_lora_parameters_per_rank=1_474_560,
+            adapted_shapes=((3072, 3072, 240),),
+            adapted_block=((3072, 3072, 4),),
             activation_bytes=73_909_412_868,
             checkpointed_bytes=4_643_769_864,
         ),
@@ -433,7 +459,8 @@ BASE_MODELS = {
             n_denoiser_parameters=20_430_401_088,
             n_other_parameters=8_419_059_187,
             n_text_parameters=8_292_166_656,
-            n_lora_parameters_per_rank=1_474_560,
+            adapted_shapes=((3072, 3072, 240),),
+            adapted_block=((3072, 3072, 4),),
             activation_bytes=73_909_412_868,
             checkpointed_bytes=4_643_769_864,
         ),

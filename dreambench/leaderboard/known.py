@@ -25,7 +25,9 @@ from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL, Metric
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.scoring.reference_values import Golden, load_known_bounds
 
-TRAINS = frozenset(("dreambooth", "dreambooth-lora", "textual-inversion", "custom-diffusion"))
+TRAINS = frozenset(
+    ("dreambooth", "dreambooth-lora", "dreambooth-peft", "textual-inversion", "custom-diffusion")
+)
 """The shipped methods that train on a subject; to ask their classes would take torch."""
 NO_PHOTOS, ORACLES = frozenset(("class-only",)), frozenset(("real-images",))
 MAX_UNITS = 200_000

@@ -80,7 +80,8 @@ class Work:
 
     `optimizer_steps` and `saved_bytes` are for each subject, `class_images` for each class noun;
     `images_per_step` are the noisy images that a step learns from; `other_parameters` those of
-    networks besides the base model's own. `samples` says whether images come out of the denoising
+    networks besides the base model's own; `kept_bytes` what a step holds for its backward pass,
+    besides the base model's activations. `samples` says whether images come out of the denoising
     network, `calls_per_image` how many network calls an image of the subject takes, where plain
     sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an image.
     `missing` are weights besides the base model's that are not on this machine, with their bytes
@@ -93,6 +94,7 @@ class Work:
     trained_parameters: int = 0
     saved_bytes: int = 0
     other_parameters: int = 0
+    kept_bytes: int = 0
     samples: bool = False
     calls_per_image: float = 1.0
     photo_pixels: Sequence[int] = ()

@@ -21,6 +21,7 @@ GROUP = "dreambench.methods"
 METHODS = {
     "dreambooth": "dreambench.methods.finetuning.dreambooth:DreamBooth",
     "dreambooth-lora": "dreambench.methods.finetuning.dreambooth_lora:DreamBoothLora",
+    "dreambooth-peft": "dreambench.methods.finetuning.dreambooth_peft:DreamBoothPeft",
     "textual-inversion": "dreambench.methods.finetuning.textual_inversion:TextualInversion",
     "custom-diffusion": "dreambench.methods.finetuning.custom_diffusion:CustomDiffusion",
     "ip-adapter": "dreambench.methods.image_prompting.ip_adapter:IPAdapter",

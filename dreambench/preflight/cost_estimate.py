@@ -139,7 +139,7 @@ def estimate_memory(
     activations = n_images * per_image * (size_px / base_model.size_px) ** 2
     if precision == "bf16":
         activations *= AUTOCAST_SHARE
-    tuning = state + activations
+    tuning = state + activations + work.kept_bytes
     drawing = 0
     if work.samples:
         shown = [size_px**2, *work.photo_pixels]

@@ -91,7 +91,8 @@ def check_recipes(device: str, n_bytes: int) -> list[Finding]:
 def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     """Whether one baseline fits with one base model; if not, what in its recipe to lower."""
     settings = read_settings(recipe, base.name)
-    work = find_method(recipe.method).count_work(settings, base)
+    method = find_method(recipe.method)
+    work = method.count_work(settings, base)
     if not (work.samples or work.trained_parameters):
         return f"{base.name} needs none", True
     protocol = load_protocol("mini" if base.name == "mini" else "dreambench")
@@ -99,7 +100,8 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
 
     def need(changes: dict[str, object], precision: Precision = "fp32") -> int:
         changed = settings.model_copy(update=changes)
-        return estimate_memory(changed, work, base, size_px=size_px, precision=precision)
+        changed_work = method.count_work(changed, base)
+        return estimate_memory(changed, changed_work, base, size_px=size_px, precision=precision)
 
     plain = need({})
     if plain <= n_bytes:

@@ -21,7 +21,7 @@ from small_pipelines import (
 )
 
 from dreambench.base_models.registry import find_base_model
-from dreambench.config.recipe import load_recipe
+from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.config.sampler import FLOW, SCHEDULER_OPTIONS, Sampler
 from dreambench.methods.process_state import kept_process
 from dreambench.methods.reference.class_only import ClassOnly
@@ -32,7 +32,9 @@ from second_device.device import NAME
 QUICK = SAMPLER.model_copy(update={"n_steps": 3})
 PROMPTS, SEEDS = ["a {subject} on the beach", "a dog"], [1, 2]
 SMALL = {"n_steps": 2, "n_class_images": 1, "batch_size": 1}
-METHODS = [name for name in list_shipped() if "mini" in load_recipe(name).tables]
+SHIPPED = [name for name in list_shipped() if name in list_recipes()]
+ADAPTERS = [name for name in list_recipes() if load_recipe(name).method == "dreambooth-peft"]
+METHODS = [name for name in (*SHIPPED, *ADAPTERS) if "mini" in load_recipe(name).tables]
 
 
 def work(name, folder, *, device, base_model=None, cls=None, sampler=QUICK, **changes):

@@ -37,7 +37,7 @@ class DreamBoothLora(DreamBooth):
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
         # Adapters of text encoders are few in comparison.
         assert isinstance(settings, DreamBoothLoraSettings)
-        return settings.rank * base_model.n_lora_parameters_per_rank
+        return sum(settings.rank * (i + o) * n for i, o, n in base_model.adapted_shapes)
 
     def _prepare(self) -> None:
         """Keep nothing: the base model's weights stay as they are, and adapters come and go."""

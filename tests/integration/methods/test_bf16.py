@@ -10,6 +10,7 @@ from small_pipelines import PROMPTS, context, pixels, subjects
 from dreambench.config.recipe import load_recipe
 from dreambench.methods.finetuning import training
 from dreambench.methods.finetuning.dreambooth import DreamBooth
+from dreambench.methods.finetuning.dreambooth_peft import DreamBoothPeft
 from dreambench.methods.registry import make_method
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -18,7 +19,7 @@ STEPS = 3
 CASES = [
     ("other", "dreambooth"), ("xl", "dreambooth-text-encoder"), ("other", "dreambooth-lora"),
     ("xl", "textual-inversion"), ("other", "custom-diffusion"), ("xl", "sdedit"),
-    ("other", "ddim-inversion"),
+    ("other", "ddim-inversion"), ("other", "dreambooth-boft"), ("other", "dreambooth-vera"),
 ]  # fmt: skip
 
 
@@ -77,11 +78,14 @@ def test_frozen_parts_are_bf16_and_what_trains_is_fp32(
         if name != "dreambooth-text-encoder":
             assert all((False, BF16) in found for found in steps)
     assert dtypes(pipeline, "vae") == {BF16} and dtypes(pipeline, "text_encoder") == {FP32}
-    # Latents come in fp32 to the networks' border, and all weights that draw are bf16.
-    if name != "ddim-inversion":
+    # Latents come in fp32 to the networks' border, and all weights that draw are bf16, but for
+    # PEFT's, which mixes them itself.
+    if isinstance(method, DreamBoothPeft):
+        assert drawn and all(found == (FP32, {BF16, FP32}) for found in drawn)
+    elif name != "ddim-inversion":
         assert set(map(str, drawn)) == {str((FP32, {BF16}))}
     assert dtypes(pipeline, "unet") == ({FP32} if type(method) is DreamBooth else {BF16}) or (
-        name in ("dreambooth-lora", "custom-diffusion")
+        name in ("dreambooth-lora", "dreambooth-boft", "dreambooth-vera", "custom-diffusion")
     )
 
 
