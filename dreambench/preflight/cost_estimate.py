@@ -145,6 +145,6 @@ def estimate_memory(
         shown = [size_px**2, *work.photo_pixels]
         # Encoding a photo takes less than decoding an image of its size.
         drawing = DECODING_BYTES_PER_PIXEL * max(shown)
-    if work.photo_pixels:
-        drawing = max(drawing, DENOISING_BYTES_PER_PIXEL * sum(shown))
+        if work.photo_pixels:
+            drawing = max(drawing, DENOISING_BYTES_PER_PIXEL * sum(shown))
     return round((weights + max(tuning, drawing)) * SLACK + RUNTIME_BYTES)
