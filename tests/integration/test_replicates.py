@@ -23,7 +23,7 @@ def replicated(tmp_path_factory, shared_cache):
 
     root = tmp_path_factory.mktemp("replicates")
     (root / "tiny.toml").write_text(TINY_PROTOCOL)
-    (root / "quick.toml").write_text(TINY_RECIPE)
+    (root / "quick.toml").write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 3"))
     words = (
         "run", "--protocol", root / "tiny.toml", "--method", root / "quick.toml", "--alongside",
         "class-only", "--replicates", N_REPLICATES, "--out", root / "runs", "--cache", shared_cache,

@@ -224,7 +224,7 @@ def test_changes_are_one_line_each_and_sessions_are_none(run):
     )
     assert set(list_changes(old, new)) == {
         "subjects.1: 'mug' -> None",
-        "protocol.sampler.n_steps: 5 -> 7",
+        "protocol.sampler.n_steps: 3 -> 7",
         "encoders.clip: None -> 'another'",
     }
     assert list_changes(old, new, ignored=("subjects", "protocol", "encoders")) == []
