@@ -230,6 +230,22 @@ def copied(finished, tmp_path):
     return shutil.copytree(finished[0] / "quick", tmp_path / "quick")
 
 
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    """Small random folders of flow models by their names, each written when first asked for."""
+    from small_flows import WRITERS  # noqa: PLC0415  (imports torch)
+
+    made = {}
+
+    def find(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name) / "pipeline"
+            WRITERS[name](made[name])
+        return made[name]
+
+    return find
+
+
 @pytest.fixture
 def few_pixels(monkeypatch):
     """Photos in thousands of pixels where diffusers shows a model a megapixel of each."""

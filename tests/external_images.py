@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from dreambench.config.protocol import load_protocol
 from dreambench.progress import no_progress
 from dreambench.scoring.external import ExternalRequest, load_external
+from dreambench.scoring.problems import ImageSetError
 
 PROMPTS = {"beach": "a {subject} on the beach", "red": "a red {subject}", "prior": "a {class}"}
 KEYS = [(s, p, k) for s in ("dog", "mug") for p in PROMPTS for k in (0, 1)]
@@ -173,3 +175,11 @@ EVERY_LAYOUT = [
     (to_uno, "uno"),
     (to_index, "index"),
 ]
+
+
+def problems_of(read, folder, **options):
+    """The problems for which a folder is refused by what reads it."""
+    with pytest.raises(ImageSetError) as caught:
+        read(folder, **options)
+    assert caught.value.code == "wrong-image-set"
+    return caught.value.problems

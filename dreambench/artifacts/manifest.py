@@ -37,6 +37,27 @@ class StoredPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def check_format(
+    path: Path,
+    content: Any,
+    expected: int,
+    *,
+    hint: str = "use the version of dreambench that made it",
+) -> None:
+    """Refuse the content of a JSON file that is not of this format.
+
+    Raises:
+        UserError: its `format` is another, or it has none.
+    """
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != expected:
+        raise UserError(
+            f"{path} has format {found}, and this version of dreambench reads format {expected}",
+            hint=hint,
+            code="old-format",
+        )
+
+
 class CodeState(StoredPart):
     """Version and, in a git checkout, commit and whether files of the package differ from it."""
 
@@ -224,13 +245,10 @@ def read_manifest(folder: Path) -> Manifest:
         )
     check_tree(folder)
     content = read_json(path)
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise UserError(
-            f"{path} has format {found}, and this version of dreambench reads format {FORMAT}",
-            hint="run or score again in another folder (--out), or use the version that made it",
-            code="old-format",
-        )
+    check_format(
+        path, content, FORMAT,
+        hint="run or score again in another folder (--out), or use the version that made it",
+    )  # fmt: skip
     try:
         return _ADAPTER.validate_python(content)
     except ValidationError as error:

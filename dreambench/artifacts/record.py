@@ -25,6 +25,7 @@ from dreambench.artifacts.manifest import (
     RecipeRecord,
     Session,
     StoredPart,
+    check_format,
 )
 from dreambench.artifacts.results import (
     MetricInfo,
@@ -280,13 +281,7 @@ def read_record(folder: Path) -> Record:
     """
     path = _find_file(folder, FILE_NAME)
     content = read_json(path)
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise UserError(
-            f"{path} has format {found}, and this version of dreambench reads format {FORMAT}",
-            hint="use the version of dreambench that made it",
-            code="old-format",
-        )
+    check_format(path, content, FORMAT)
     if not _is_shallow(content):
         raise UserError(
             f"{path} holds values more than {MAX_DEPTH} deep in each other",

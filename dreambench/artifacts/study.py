@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 
-from dreambench.artifacts.manifest import CodeState, Digests, StoredPart
+from dreambench.artifacts.manifest import CodeState, Digests, StoredPart, check_format
 from dreambench.artifacts.results import MetricInfo
 from dreambench.errors import UserError, disk_errors, name_some
 from dreambench.storage.files import digest, read_json, write_json
@@ -335,13 +335,7 @@ def _read(path: Path, model: type[_File]) -> _File:
             code="too-large",
         )
     content = read_json(path)
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise UserError(
-            f"{path} has format {found}, and this version of dreambench reads format {FORMAT}",
-            hint="use the version of dreambench that made it",
-            code="old-format",
-        )
+    check_format(path, content, FORMAT)
     try:
         return model.model_validate(content)
     except ValidationError as error:

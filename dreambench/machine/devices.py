@@ -129,7 +129,7 @@ def _name_processor() -> str | None:
     """Return the CPU's name; its maker alone changes what MKL's sums end with."""
     import torch  # noqa: PLC0415  (slow import)
 
-    # Torch before 2.10 does not know it.
+    # Older versions of torch do not know it.
     find_capabilities = getattr(torch.cpu, "get_capabilities", None)
     name = find_capabilities().get("cpu_name") if find_capabilities else None
     return str(name) if name else None

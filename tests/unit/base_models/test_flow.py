@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_flows import SIDE_PX, WRITERS
+from small_flows import SIDE_PX
 from small_pipelines import NUMBERS, Heard, pixels, subjects
 from transformers import Qwen2Tokenizer
 
@@ -31,20 +31,6 @@ from dreambench.methods.finetuning.training import Batch, compute_losses
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=3, guidance_scale=4.0, size_px=SIDE_PX)
 SUBJECT, CLASS = "a zbx dog", "a dog"
 PRIOR_WEIGHT = 0.5
-
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory):
-    """Folders by the name of their base model, each written when it is first asked for."""
-    made = {}
-
-    def find(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "pipeline"
-            WRITERS[name](made[name])
-        return made[name]
-
-    return find
 
 
 @pytest.fixture

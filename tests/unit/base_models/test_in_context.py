@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_flows import SIDE_PX, WRITERS
+from small_flows import SIDE_PX
 from small_pipelines import pixels
 
 from dreambench.base_models.flow import InContextModel
@@ -26,19 +26,6 @@ SAMPLER = Sampler(scheduler="flow-euler", n_steps=2, guidance_scale=4.0, size_px
 PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
 NAMES = ["flux-kontext", "flux2-klein-base", "qwen-image-edit"]
 SIZES = [(64, 64), (96, 64), (70, 110)]
-
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory):
-    made = {}
-
-    def find(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "pipeline"
-            WRITERS[name](made[name])
-        return made[name]
-
-    return find
 
 
 def load(folder, name, **options):

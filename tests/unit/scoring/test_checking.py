@@ -4,11 +4,10 @@ import struct
 import zlib
 
 import pytest
-from external_images import draw_images, kinds, read_folder
+from external_images import draw_images, kinds, problems_of, read_folder
 from PIL import Image
 
 from dreambench.scoring import checking
-from dreambench.scoring.problems import ImageSetError
 
 
 @pytest.fixture
@@ -25,14 +24,6 @@ def read(tiny, tmp_path):
         return read_folder(folder, protocol=tiny[0], out=tmp_path / "out", **options)
 
     return call
-
-
-def problems_of(read, folder, **options):
-    """The problems for which a folder is refused."""
-    with pytest.raises(ImageSetError) as caught:
-        read(folder, **options)
-    assert caught.value.code == "wrong-image-set"
-    return caught.value.problems
 
 
 def apng(path):

@@ -10,6 +10,7 @@ from external_images import (
     draw_images,
     index_rows,
     kinds,
+    problems_of,
     read_folder,
     to_dreambench_plus,
     write_index,
@@ -35,14 +36,6 @@ def read(tiny, tmp_path):
         return read_folder(folder, protocol=tiny[0], out=tmp_path / "out", **options)
 
     return call
-
-
-def problems_of(read, folder, **options):
-    """The problems for which a folder is refused."""
-    with pytest.raises(ImageSetError) as caught:
-        read(folder, **options)
-    assert caught.value.code == "wrong-image-set"
-    return caught.value.problems
 
 
 @pytest.mark.parametrize(("lay_out", "layout"), EVERY_LAYOUT)

@@ -13,6 +13,7 @@ from external_images import (
     index_rows,
     kinds,
     list_images,
+    problems_of,
     read_folder,
     to_uno,
     write_index,
@@ -61,14 +62,6 @@ def read(tmp_path):
         return read_folder(folder, protocol=tmp_path / "tiny.toml", out=tmp_path / "out", **options)
 
     return call
-
-
-def problems_of(read, folder, **options):
-    """The problems for which a folder is refused."""
-    with pytest.raises(ImageSetError) as caught:
-        read(folder, **options)
-    assert caught.value.code == "wrong-image-set"
-    return caught.value.problems
 
 
 def change(folder, name, **values):
