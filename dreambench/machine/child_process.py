@@ -51,8 +51,7 @@ def prepare_children(modules: Sequence[str], *, device: str, n_at_once: int = 1)
 
     Only the first call of a process counts; nothing is started where each is started anew. Where
     `n_at_once` processes leave no two cores for each, threads that wait for one another sleep:
-    kept busy, as OpenMP has it else, they keep the others' from a core (five times the seconds of
-    two processes of two threads on two cores).
+    kept busy, as OpenMP has it else, they keep the others' from a core.
     """
     if n_at_once > 1 and 2 * n_at_once > count_cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
