@@ -73,7 +73,7 @@ def test_the_report_names_the_pairs_of_which_no_prompt_says_which_is_which(made)
 
 
 def test_a_folder_as_uno_writes_it_gives_the_numbers_of_the_run(own, made, tmp_path):
-    folder, words = own
+    _, words = own
     images = made[0] / "class-only" / "images"
     texts = {"beach": "a {} and a {} on the beach", "red": "a red {}, next to it is a {}"}
     nouns = {"dog+mug": ("dog", "mug"), "plushie+plushie2": ("plushie", "plushie")}
