@@ -9,6 +9,7 @@ from pathlib import Path
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.slots import fill_subjects
+from dreambench.datasets.subjects import Subject
 from dreambench.report.pictures import GridBlock, plot_grid
 
 N_GRID_REFERENCES = 3
@@ -23,9 +24,8 @@ def write_side_by_side(shown: Sequence[tuple[str, ImageSet]], path: Path) -> Pat
     for index, subject in enumerate(subjects):
         chosen = _choose_units(_first_images(first, subject.name), len(subjects))
         units.append(chosen[index % len(chosen)])
-    rows: list[tuple[str, Sequence[Path], Sequence[Path]]] = [
-        ("a photo", (), [subject.photos[0] for subject in subjects])
-    ]
+    photos = zip(*([one.photos[0] for one in subject.each] for subject in subjects), strict=True)
+    rows: list[tuple[str, Sequence[Path], Sequence[Path]]] = [("a photo", (), p) for p in photos]
     rows += [(label, (), [entry.find_image(u) or Path() for u in units]) for label, entry in shown]
     return plot_grid([GridBlock([u.clip_text for u in units], rows)], path, n_references=0)
 
@@ -46,13 +46,19 @@ def make_blocks(run: ImageSet) -> list[GridBlock]:
     for members in names.values():
         chosen = {name: _choose_units(_first_images(run, name), N_GRID_COLUMNS) for name in members}
         rows = [
-            (s.name, s.photos, [run.find_image(unit) or Path() for unit in chosen[s.name]])
+            (s.name, _in_turn(s), [run.find_image(unit) or Path() for unit in chosen[s.name]])
             for s in run.subjects
             if s.name in chosen
         ]
         titles = [fill_subjects(unit.prompt, marks) for unit in chosen[members[0]]]
         blocks.append(GridBlock(titles, rows))
     return blocks
+
+
+def _in_turn(subject: Subject) -> list[Path]:
+    """Return the photos, of a pair those of both in turn."""
+    turns = zip_longest(*(one.photos for one in subject.each))
+    return [photo for turn in turns for photo in turn if photo is not None]
 
 
 def _first_images(run: ImageSet, subject: str) -> list[ImageUnit]:

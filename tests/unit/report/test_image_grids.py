@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dreambench.artifacts.plan import make_plan
-from dreambench.config.protocol import load_protocol
+from dreambench.config.protocol import Protocol, load_all, load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.report.image_grids import make_blocks, write_side_by_side
 from dreambench.report.pictures import CELL_PX, GridBlock, plot_grid
@@ -24,9 +24,10 @@ class Images:
 
     folder: Path
     subjects: list = field(default_factory=lambda: list(SUBJECTS))
+    protocol: Protocol = PROTOCOL
 
     def __post_init__(self):
-        self.plan = make_plan(PROTOCOL, self.subjects, batch_size=4)
+        self.plan = make_plan(self.protocol, self.subjects, batch_size=4)
         for unit in self.plan.images:
             path = self.folder / unit.relative_path
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +40,10 @@ class Images:
 def paint(unit):
     ids = list(dict.fromkeys(prompt.id for prompt in PROTOCOL.prompts))
     names = [subject.name for subject in SUBJECTS]
+    first = unit.subject.partition("+")[0]
     number = ids.index(unit.prompt_id) if unit.prompt_id in ids else 99
     content = io.BytesIO()
-    color = (10 * names.index(unit.subject) + 5, 10 * number + 5, 200)
+    color = (10 * names.index(first) + 5, 10 * number + 5, 200)
     Image.new("RGB", (64, 64), color).save(content, "png")
     return content.getvalue()
 
@@ -64,6 +66,18 @@ def test_a_column_has_one_prompt_and_each_image_is_under_its_own(tmp_path):
 def test_subjects_of_one_kind_are_one_block(tmp_path):
     live = [subject for subject in SUBJECTS if subject.kind == "live"]
     assert len(make_blocks(Images(tmp_path, subjects=live))) == 1
+
+
+def test_a_pair_has_photos_of_both_and_two_marks_in_its_prompts(tmp_path):
+    protocol = load_protocol("mini-pairs")
+    pairs = load_all(protocol, protocol.find_dataset())
+    images = Images(tmp_path, subjects=pairs, protocol=protocol)
+    blocks = make_blocks(images)
+    assert [name for block in blocks for name, _, _ in block.rows] == [p.name for p in pairs]
+    assert blocks[0].titles[0] == "a [V] and a [W] in the jungle"
+    for name, photos, _ in blocks[0].rows:
+        assert [photo.parent.name for photo in photos[:2]] == name.split("+")
+        assert len(photos) == 10
 
 
 def test_pictures_lie_where_the_rows_and_columns_say(tmp_path):
