@@ -269,6 +269,8 @@ def _check_attributes(found: Any, where: str) -> None:
         raise _not_a_method(
             f"n_references of {where} is not a number of photos", "None for all, or a number"
         )
+    if getattr(found, "most_subjects", 1) not in (1, 2):
+        raise _not_a_method(f"most_subjects of {where} is not 1 or 2", "2 for a method of pairs")
     if found.tunes and found.fit is Method.fit:
         raise _not_a_method(
             f"{where} says that it tunes and has no fit()", "write it, or tunes = False"

@@ -141,6 +141,10 @@ BASE = "from dreambench.methods import Method\n"
         (OWN.replace("tunes = True", "Settings = dict"), "Colours", "not-a-method", ["Settings"]),
         (OWN.replace("tunes = True", "tunes = 'yes'"), "Colours", "not-a-method", ["tunes"]),
         (
+            OWN.replace("tunes = True", "tunes = True; most_subjects = 3"), "Colours",
+            "not-a-method", ["most_subjects"],
+        ),
+        (
             OWN.replace("tunes = True", "n_references = -1"), "Colours", "not-a-method",
             ["n_references"],
         ),
