@@ -120,7 +120,7 @@ def test_conventions_take_the_mean_of_both_subjects(own, made, tmp_path):
 
 def test_what_is_for_one_subject_is_refused(own, tmp_path):
     _, words = own
-    for method in ("dreambooth", "ip-adapter"):
+    for method in ("textual-inversion", "ip-adapter"):
         line = refused("run", "--method", method, *words, "--out", tmp_path / "runs")
         assert f"'{method}'" in line and "show 2" in line
     line = refused("run", "--method", "class-only", "--metric", "rank-1", *words)
