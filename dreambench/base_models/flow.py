@@ -27,7 +27,7 @@ from dreambench.base_models.base import (
     encode_squares,
 )
 from dreambench.base_models.registry import BaseModel
-from dreambench.config.sampler import Precision, Sampler
+from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.machine.devices import send
 
@@ -85,10 +85,8 @@ class FlowModel(LoadedModel):
     redrawing_class: ClassVar[str | None] = None
     """Name of the class in diffusers that starts from an image; None where there is none."""
 
-    def __init__(
-        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
-    ) -> None:
-        super().__init__(model, sampler, device=device, precision=precision)
+    def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
+        super().__init__(model, sampler, **options)
         decode_one_by_one_without_memory(self.pipeline.vae)
 
     @classmethod

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
 from dreambench.base_models.folder import INDEX, check_folder, check_mark
-from dreambench.config.sampler import FLOW, Precision, Sampler, SamplerSettings
+from dreambench.config.sampler import FLOW, Precision, Quantization, Sampler, SamplerSettings
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
@@ -522,11 +522,18 @@ def make_text_reader(model: BaseModel) -> TextReader | None:
 
 
 def load_base_model(
-    model: BaseModel, sampler: Sampler, *, device: str = "cpu", precision: Precision = "fp32"
+    model: BaseModel,
+    sampler: Sampler,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    quantization: Quantization = "none",
 ) -> LoadedModel:
     """Load a base model that samples as a protocol says.
 
     Raises:
         UserError: its files are not on this machine and the hub cannot be reached.
     """
-    return find_family(model.family)(model, sampler, device=device, precision=precision)
+    return find_family(model.family)(
+        model, sampler, device=device, precision=precision, quantization=quantization
+    )

@@ -18,12 +18,12 @@ from dreambench.base_models.registry import IN_CONTEXT, BaseModel, find_family
 from dreambench.config.slots import check_braces, check_slot, fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
-from dreambench.methods.base import Context, Method, Settings, Work
+from dreambench.methods.base import Context, Method, QuantizedSettings, Work
 from dreambench.methods.generators import ReferenceGenerator
 from dreambench.storage.images import load_image
 
 
-class PhotoPromptingSettings(Settings):
+class PhotoPromptingSettings(QuantizedSettings):
     """Numbers and words of a photo prompting recipe; {class} stands for the class noun."""
 
     subject: str = Field(min_length=1, description="what fills the slot {subject} of a prompt")
@@ -54,7 +54,10 @@ class PhotoPrompting(Method):
 
     def __init__(self, settings: PhotoPromptingSettings, context: Context) -> None:
         super().__init__(settings, context)
-        self.model = context.load_base_model(InContextModel)  # type: ignore[type-abstract]
+        self.model = context.load_base_model(
+            InContextModel,  # type: ignore[type-abstract]
+            quantization=settings.quantization,
+        )
 
     @classmethod
     def count_work(cls, settings: PhotoPromptingSettings, base_model: BaseModel) -> Work:
