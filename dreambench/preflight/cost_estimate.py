@@ -138,7 +138,8 @@ def estimate_memory(
         wide = 2 if precision == "bf16" else 4
         weights += round((QUANTIZED_BYTES[quantization] - wide) * base_model.n_denoiser_parameters)
         # One layer at a time is made wide.
-        weights += wide * max((n_in * n_out for n_in, n_out, _ in base_model.adapted_shapes))
+        sizes = [n_in * n_out for n_in, n_out, _ in base_model.adapted_shapes]
+        weights += wide * max(sizes, default=0)
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8

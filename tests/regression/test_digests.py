@@ -32,6 +32,7 @@ RECIPES = {
         "sd35-medium": "80db3e2098f04f1a",
         "qwen-image": "80db3e2098f04f1a",
         "qwen-image-edit": "80db3e2098f04f1a",
+        "omnigen": "80db3e2098f04f1a",
     },
     "composition": {
         "mini": "9d07a181a2ca6f26",
@@ -53,6 +54,7 @@ RECIPES = {
         "sd35-medium": "4b1956dff5eb55c1",
         "qwen-image": "4b1956dff5eb55c1",
         "qwen-image-edit": "4b1956dff5eb55c1",
+        "omnigen": "4b1956dff5eb55c1",
     },
     "custom-diffusion": {
         "mini": "fad4a7fb55dbf8a0",
@@ -269,11 +271,15 @@ RECIPES = {
     "ip-adapter-plus": {
         "sd15": "5234e6398d1e0834",
     },
+    "omnigen": {
+        "omnigen": "7abd6f1e4f882563",
+    },
     "photo-prompting": {
         "flux-kontext": "45649e53cf105a91",
         "flux2-klein": "da9c50b9afaf3267",
         "flux2-klein-base": "da9c50b9afaf3267",
         "qwen-image-edit": "0756a85f1c4b0335",
+        "omnigen": "7abd6f1e4f882563",
     },
     "qwen-image-edit": {
         "qwen-image-edit": "0756a85f1c4b0335",

@@ -1,21 +1,21 @@
 """In-context photo prompting: photos of the subject and an instruction, nothing trained.
 
-FLUX.1 Kontext (2025, arXiv 2506.15742), FLUX.2 [klein] (2026) and Qwen-Image-Edit (arXiv
-2508.02324) read photos in one sequence with the image that they draw.
+FLUX.1 Kontext (2025, arXiv 2506.15742), FLUX.2 [klein] (2026), Qwen-Image-Edit (arXiv 2508.02324)
+and OmniGen (arXiv 2409.11340) read photos in one sequence with the image that they draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from PIL import Image
 from pydantic import Field, field_validator
 
 from dreambench.base_models.flow import PHOTO_PIXELS, InContextModel
 from dreambench.base_models.registry import IN_CONTEXT, BaseModel, find_family
-from dreambench.config.slots import check_braces, check_slot, fill_slot
+from dreambench.config.slots import check_braces, check_slot, fill_slot, has_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, QuantizedSettings, Work
@@ -24,11 +24,17 @@ from dreambench.storage.images import load_image
 
 
 class PhotoPromptingSettings(QuantizedSettings):
-    """Numbers and words of a photo prompting recipe; {class} stands for the class noun."""
+    """Numbers and words of a photo prompting recipe; {class} stands for the class noun.
+
+    {photos} stands for what names the photos, in the instruction of a model that wants them named.
+    """
 
     subject: str = Field(min_length=1, description="what fills the slot {subject} of a prompt")
     instruction: str = Field(description="what the model is told; {prompt} is the filled prompt")
     max_photos: int = Field(ge=1, description="photos that an image is shown at most")
+    image_guidance: float | None = Field(
+        default=None, ge=0, description="of photos without text, for a model that has it (omnigen)"
+    )
 
     @field_validator("subject")
     @classmethod
@@ -38,7 +44,7 @@ class PhotoPromptingSettings(QuantizedSettings):
     @field_validator("instruction")
     @classmethod
     def _check_instruction(cls, text: str) -> str:
-        check_slot(fill_slot(text, "", "class"), "prompt")
+        check_slot(fill_slot(fill_slot(text, "", "class"), "", "photos"), "prompt")
         return text
 
 
@@ -66,10 +72,13 @@ class PhotoPrompting(Method):
         A call of the network reads the photos, too, as if it was on so many images more.
 
         Raises:
-            UserError: the base model cannot be shown so many photos.
+            UserError: the base model cannot be shown so many photos, or not in this way.
         """
+        settings.check_quantization(base_model)
         family = find_family(base_model.family)
-        most = family.max_photos if issubclass(family, InContextModel) else None
+        assert issubclass(family, InContextModel)
+        _check_way(settings, family, base_model.name)
+        most = family.max_photos
         if most is not None and settings.max_photos > most:
             raise UserError(
                 f"max_photos is {settings.max_photos}, and '{base_model.name}' is shown {most} "
@@ -78,7 +87,9 @@ class PhotoPrompting(Method):
                 code="invalid-value",
             )
         return Work(
-            samples=True, calls_per_image=1 + settings.max_photos,
+            samples=True,
+            # Guidance by photos takes a call of its own, with them and without text.
+            calls_per_image=1 + settings.max_photos + family.has_image_guidance / 2,
             photo_pixels=[PHOTO_PIXELS] * settings.max_photos,
         )  # fmt: skip
 
@@ -92,6 +103,30 @@ class PhotoPrompting(Method):
         return _Prompted(self.model, subject=subject, settings=self.settings)
 
 
+def _check_way(
+    settings: PhotoPromptingSettings, family: type[InContextModel], base_model: str
+) -> None:
+    """Refuse words or guidance that mean nothing to a model, or that it needs and lacks.
+
+    Raises:
+        UserError: it is so.
+    """
+    has_words, has_guidance = family.photo_words is not None, family.has_image_guidance
+    faults = {
+        "the slot {photos} in instruction": (
+            has_slot(settings.instruction, "photos"), has_words
+        ),
+        "image_guidance": (settings.image_guidance is not None, has_guidance),
+    }  # fmt: skip
+    for what, (is_given, is_needed) in faults.items():
+        if is_given != is_needed:
+            raise UserError(
+                f"'{base_model}' {'needs' if is_needed else 'does not know'} {what}",
+                hint=f"{'add it to' if is_needed else 'take it out of'} the recipe",
+                code="invalid-value",
+            )
+
+
 class _Prompted(ReferenceGenerator):
     model: InContextModel
 
@@ -103,6 +138,13 @@ class _Prompted(ReferenceGenerator):
         self.photos = [load_image(path) for path in subject.photos]
         self.max_photos = settings.max_photos
         self.instruction = fill_slot(settings.instruction, subject.class_name, "class")
+        words = model.photo_words or ""
+        shown = range(min(len(self.photos), self.max_photos))
+        names = " ".join(words.replace("{number}", str(place + 1)) for place in shown)
+        self.instruction = fill_slot(self.instruction, names, "photos")
+        self.options: dict[str, Any] = {}
+        if settings.image_guidance is not None:
+            self.options["image_guidance"] = settings.image_guidance
 
     def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         texts = [fill_slot(self.instruction, text, "prompt") for text in self._fill(prompts)]
@@ -114,7 +156,7 @@ class _Prompted(ReferenceGenerator):
         for places, rows in rows_of.items():
             images = self.model.sample_in_context(
                 [texts[row] for row in rows], [seeds[row] for row in rows],
-                photos=[self.photos[place] for place in places],
+                photos=[self.photos[place] for place in places], **self.options,
             )  # fmt: skip
             found |= dict(zip(rows, images, strict=True))
         return [found[row] for row in range(len(prompts))]
