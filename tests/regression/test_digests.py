@@ -271,6 +271,9 @@ RECIPES = {
     "ip-adapter-plus": {
         "sd15": "5234e6398d1e0834",
     },
+    "ominicontrol": {
+        "flux-schnell": "59566b7ba6f20468",
+    },
     "omnigen": {
         "omnigen": "7abd6f1e4f882563",
     },

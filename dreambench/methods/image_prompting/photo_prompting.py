@@ -6,13 +6,15 @@ and OmniGen (arXiv 2409.11340) read photos in one sequence with the image that t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from PIL import Image
 from pydantic import Field, field_validator
 
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.flow import PHOTO_PIXELS, InContextModel
 from dreambench.base_models.registry import IN_CONTEXT, BaseModel, find_family
 from dreambench.config.slots import check_braces, check_slot, fill_slot, has_slot
@@ -23,18 +25,14 @@ from dreambench.methods.generators import ReferenceGenerator
 from dreambench.storage.images import load_image
 
 
-class PhotoPromptingSettings(QuantizedSettings):
-    """Numbers and words of a photo prompting recipe; {class} stands for the class noun.
+class Wording(QuantizedSettings):
+    """Words of a recipe that shows photos; {class} stands for the class noun."""
 
-    {photos} stands for what names the photos, in the instruction of a model that wants them named.
-    """
+    names_photos: ClassVar[bool] = False
+    """Whether an instruction may have {photos}, which stands for what names the photos."""
 
     subject: str = Field(min_length=1, description="what fills the slot {subject} of a prompt")
     instruction: str = Field(description="what the model is told; {prompt} is the filled prompt")
-    max_photos: int = Field(ge=1, description="photos that an image is shown at most")
-    image_guidance: float | None = Field(
-        default=None, ge=0, description="of photos without text, for a model that has it (omnigen)"
-    )
 
     @field_validator("subject")
     @classmethod
@@ -44,8 +42,24 @@ class PhotoPromptingSettings(QuantizedSettings):
     @field_validator("instruction")
     @classmethod
     def _check_instruction(cls, text: str) -> str:
-        check_slot(fill_slot(fill_slot(text, "", "class"), "", "photos"), "prompt")
+        rest = fill_slot(text, "", "class")
+        check_slot(fill_slot(rest, "", "photos") if cls.names_photos else rest, "prompt")
         return text
+
+    def name_subject(self, subject: Subject) -> str:
+        """Return what fills the slot {subject} of prompts."""
+        return fill_slot(self.subject, subject.class_name, "class")
+
+
+class PhotoPromptingSettings(Wording):
+    """Numbers and words of a photo prompting recipe."""
+
+    names_photos = True
+
+    max_photos: int = Field(ge=1, description="photos that an image is shown at most")
+    image_guidance: float | None = Field(
+        default=None, ge=0, description="of photos without text, for a model that has it (omnigen)"
+    )
 
 
 class PhotoPrompting(Method):
@@ -96,11 +110,17 @@ class PhotoPrompting(Method):
     @classmethod
     def name_subject(cls, settings: PhotoPromptingSettings, subject: Subject) -> str:
         """See `methods.Method`."""
-        return fill_slot(settings.subject, subject.class_name, "class")
+        return settings.name_subject(subject)
 
-    def load(self, subject: Subject, out_dir: Path) -> ReferenceGenerator:
+    def load(self, subject: Subject, out_dir: Path) -> Prompted:
         """Load the photos."""
-        return _Prompted(self.model, subject=subject, settings=self.settings)
+        settings, draw = self.settings, self.model.sample_in_context
+        if settings.image_guidance is not None:
+            draw = partial(draw, image_guidance=settings.image_guidance)
+        return Prompted(
+            self.model, subject=subject, wording=settings, max_photos=settings.max_photos,
+            draw=draw, photo_words=self.model.photo_words,
+        )  # fmt: skip
 
 
 def _check_way(
@@ -127,24 +147,30 @@ def _check_way(
             )
 
 
-class _Prompted(ReferenceGenerator):
-    model: InContextModel
+class Prompted(ReferenceGenerator):
+    """Generates from a subject's photos and an instruction, by a model's way to `draw` with both.
+
+    `photo_words` are what names a photo in the instruction, with its {number}.
+    """
 
     def __init__(
-        self, model: InContextModel, *, subject: Subject, settings: PhotoPromptingSettings
+        self,
+        model: LoadedModel,
+        *,
+        subject: Subject,
+        wording: Wording,
+        max_photos: int,
+        draw: Callable[..., list[Image.Image]],
+        photo_words: str | None = None,
     ) -> None:
-        phrase = PhotoPrompting.name_subject(settings, subject)
-        super().__init__(model, subject_phrase=phrase)
+        super().__init__(model, subject_phrase=wording.name_subject(subject))
         self.photos = [load_image(path) for path in subject.photos]
-        self.max_photos = settings.max_photos
-        self.instruction = fill_slot(settings.instruction, subject.class_name, "class")
-        words = model.photo_words or ""
-        shown = range(min(len(self.photos), self.max_photos))
-        names = " ".join(words.replace("{number}", str(place + 1)) for place in shown)
-        self.instruction = fill_slot(self.instruction, names, "photos")
-        self.options: dict[str, Any] = {}
-        if settings.image_guidance is not None:
-            self.options["image_guidance"] = settings.image_guidance
+        self.max_photos = max_photos
+        self.draw = draw
+        words, n_shown = photo_words or "", min(len(self.photos), max_photos)
+        names = [words.replace("{number}", str(place + 1)) for place in range(n_shown)]
+        instruction = fill_slot(wording.instruction, subject.class_name, "class")
+        self.instruction = fill_slot(instruction, " ".join(names), "photos")
 
     def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         texts = [fill_slot(self.instruction, text, "prompt") for text in self._fill(prompts)]
@@ -154,10 +180,11 @@ class _Prompted(ReferenceGenerator):
             rows_of.setdefault(self._choose(seed), []).append(row)
         found: dict[int, Image.Image] = {}
         for places, rows in rows_of.items():
-            images = self.model.sample_in_context(
-                [texts[row] for row in rows], [seeds[row] for row in rows],
-                photos=[self.photos[place] for place in places], **self.options,
-            )  # fmt: skip
+            images = self.draw(
+                [texts[row] for row in rows],
+                [seeds[row] for row in rows],
+                photos=[self.photos[place] for place in places],
+            )
             found |= dict(zip(rows, images, strict=True))
         return [found[row] for row in range(len(prompts))]
 
