@@ -13,6 +13,8 @@ from diffusers import (
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
+    OmniGenPipeline,
+    OmniGenTransformer2DModel,
     QwenImageEditPlusPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
@@ -25,6 +27,7 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    LlamaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -264,6 +267,32 @@ def write_qwen_edit_folder(folder):
     QwenImageEditPlusPipeline(processor=processor, **parts).save_pretrained(folder)
 
 
+def write_omnigen_folder(folder):
+    """A random pipeline of OmniGen's shape, whose transformer reads letters itself."""
+    torch.manual_seed(11)
+    pieces = ["<unk>", "<s>", "</s>", "▁", *map(chr, range(33, 127))]
+    tokenizer = LlamaTokenizer(
+        vocab={piece: place for place, piece in enumerate(pieces)}, merges=[],
+        model_max_length=4096, add_bos_token=True,
+    )  # fmt: skip
+    width = 16
+    transformer = OmniGenTransformer2DModel(
+        in_channels=4, hidden_size=2 * width, num_attention_heads=2, num_key_value_heads=2,
+        intermediate_size=24, num_layers=2, pad_token_id=2, vocab_size=len(tokenizer),
+        pos_embed_max_size=32, time_step_dim=16,
+        rope_scaling={"short_factor": [1.0] * (width // 2), "long_factor": [1.0] * (width // 2)},
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16), norm_num_groups=4, latent_channels=4, sample_size=SIDE_PX,
+        layers_per_block=1, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.13025,
+    )  # fmt: skip
+    OmniGenPipeline(
+        transformer=transformer, vae=vae, tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True, num_train_timesteps=1),
+    ).save_pretrained(folder)  # fmt: skip
+
+
 WRITERS = {
     "flux2-klein-base": write_flux2_folder,
     "flux-dev": write_flux_folder,
@@ -272,5 +301,6 @@ WRITERS = {
     "sd35-medium": write_sd3_folder,
     "qwen-image": write_qwen_folder,
     "qwen-image-edit": write_qwen_edit_folder,
+    "omnigen": write_omnigen_folder,
 }
 """Writes a random folder of the family of a base model."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
 from dreambench.base_models.folder import INDEX, check_folder, check_mark
-from dreambench.config.sampler import FLOW, Precision, Sampler, SamplerSettings
+from dreambench.config.sampler import FLOW, Precision, Quantization, Sampler, SamplerSettings
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Family = Literal[
     "stable-diffusion", "sdxl", "unclip", "flux2", "flux", "flux-kontext", "sd3", "qwen-image",
-    "qwen-image-edit",
+    "qwen-image-edit", "omnigen",
 ]  # fmt: skip
 
 FAMILIES: dict[Family, str] = {
@@ -39,12 +39,13 @@ FAMILIES: dict[Family, str] = {
     "sd3": "dreambench.base_models.sd3:StableDiffusion3",
     "qwen-image": "dreambench.base_models.qwen_image:QwenImage",
     "qwen-image-edit": "dreambench.base_models.qwen_image:QwenImageEdit",
+    "omnigen": "dreambench.base_models.omnigen:OmniGen",
 }
 """The class of each family, imported when a model is loaded, since torch is slow to import."""
 
 DIFFUSION: tuple[Family, ...] = ("stable-diffusion", "sdxl", "unclip")
 """Families with a UNet that was trained by diffusion, which some methods are about by nature."""
-IN_CONTEXT: tuple[Family, ...] = ("flux2", "flux-kontext", "qwen-image-edit")
+IN_CONTEXT: tuple[Family, ...] = ("flux2", "flux-kontext", "qwen-image-edit", "omnigen")
 """Families that can be shown photos, in one sequence with the image that they draw."""
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -63,6 +64,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "sd3": (*_FLUX_PARTS, "text_encoder_3", "tokenizer_3"),
     "qwen-image": _FLOW_PARTS,
     "qwen-image-edit": (*_FLOW_PARTS, "processor"),
+    "omnigen": ("transformer", "vae", "tokenizer", "scheduler"),
 }  # fmt: skip
 """What a family loads of a pipeline's folder."""
 
@@ -464,6 +466,22 @@ BASE_MODELS = {
             activation_bytes=73_909_412_868,
             checkpointed_bytes=4_643_769_864,
         ),
+        # Not trained here. Its transformer reads words itself.
+        BaseModel(
+            "omnigen",
+            "Shitao/OmniGen-v1-diffusers",
+            "016e2f61d12a98303f6bbdf122687694d7984268",
+            "omnigen",
+            licence="mit",
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=2.5),
+            size_px=1024,
+            n_download_bytes=7_700_000_000,
+            n_denoiser_parameters=3_762_072_592,
+            n_other_parameters=83_653_863,
+            adapted_shapes=((3072, 3072, 128),),
+            adapted_block=((3072, 3072, 4),),
+        ),
     )
 }
 
@@ -522,11 +540,18 @@ def make_text_reader(model: BaseModel) -> TextReader | None:
 
 
 def load_base_model(
-    model: BaseModel, sampler: Sampler, *, device: str = "cpu", precision: Precision = "fp32"
+    model: BaseModel,
+    sampler: Sampler,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    quantization: Quantization = "none",
 ) -> LoadedModel:
     """Load a base model that samples as a protocol says.
 
     Raises:
         UserError: its files are not on this machine and the hub cannot be reached.
     """
-    return find_family(model.family)(model, sampler, device=device, precision=precision)
+    return find_family(model.family)(
+        model, sampler, device=device, precision=precision, quantization=quantization
+    )

@@ -29,7 +29,7 @@ from dreambench.base_models.base import (
 )
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
-from dreambench.config.sampler import SCHEDULER_OPTIONS, Precision, Sampler
+from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
 from dreambench.errors import UserError
 from dreambench.machine.devices import send
 
@@ -82,15 +82,13 @@ class StableDiffusion(LoadedModel):
     denoiser = "unet"
     rounded_networks: ClassVar[Sequence[str]] = ("unet", "vae")
 
-    def __init__(
-        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
-    ) -> None:
-        super().__init__(model, sampler, device=device, precision=precision)
+    def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
+        super().__init__(model, sampler, **options)
         # Convolutions are fastest this way on the CPU and on recent GPUs.
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.pipeline.vae.to(memory_format=torch.channels_last)
         decode_one_by_one_without_memory(self.pipeline.vae)
-        if precision == "bf16":
+        if self.precision == "bf16":
             # Some autoencoders want fp32 in place of fp16, whose range is smaller than bf16's.
             self.pipeline.vae.register_to_config(force_upcast=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-Slot = Literal["subject", "class", "prompt"]
+Slot = Literal["subject", "class", "prompt", "photos"]
 MAX_TEXT_LENGTH = 1000
 """Characters; text encoders read some hundred."""
 

@@ -26,6 +26,7 @@ METHODS = {
     "custom-diffusion": "dreambench.methods.finetuning.custom_diffusion:CustomDiffusion",
     "ip-adapter": "dreambench.methods.image_prompting.ip_adapter:IPAdapter",
     "photo-prompting": "dreambench.methods.image_prompting.photo_prompting:PhotoPrompting",
+    "ominicontrol": "dreambench.methods.image_prompting.ominicontrol:OminiControl",
     "image-variation": "dreambench.methods.image_prompting.image_variation:ImageVariation",
     "composition": "dreambench.methods.editing.composition:Composition",
     "cut-and-paste": "dreambench.methods.editing.composition:CutAndPaste",

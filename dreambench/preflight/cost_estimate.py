@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dreambench.artifacts.plan import make_plan
@@ -111,6 +111,11 @@ DENOISING_BYTES_PER_PIXEL = 1_200
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
 
+# Of a quantised weight, with the fp32 scale that 64 weights of 4 bits share; that of 8 bits is a
+# whole row's.
+QUANTIZED_BYTES: Mapping[str, float] = {"int8": 1, "nf4": 0.5 + 4 / 64}
+
+
 def estimate_memory(
     settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
 ) -> int:
@@ -119,7 +124,8 @@ def estimate_memory(
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
     whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of diffusion's text
-    encoders are held in it, and what is trained in both.
+    encoders are held in it, and what is trained in both. Quantised are those of the denoising
+    network, nearly all of which are linear layers'.
     """
     n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
@@ -128,6 +134,12 @@ def estimate_memory(
     if precision == "bf16":
         n_wide = 0 if base_model.flow is not None else base_model.n_text_parameters
         weights, master = 2 * (n_weights + n_wide), 4
+    if (quantization := getattr(settings, "quantization", "none")) != "none":
+        wide = 2 if precision == "bf16" else 4
+        weights += round((QUANTIZED_BYTES[quantization] - wide) * base_model.n_denoiser_parameters)
+        # One layer at a time is made wide.
+        sizes = [n_in * n_out for n_in, n_out, _ in base_model.adapted_shapes]
+        weights += wide * max(sizes, default=0)
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8

@@ -33,6 +33,7 @@ RECIPES = {
         "sd35-medium": "80db3e2098f04f1a",
         "qwen-image": "80db3e2098f04f1a",
         "qwen-image-edit": "80db3e2098f04f1a",
+        "omnigen": "80db3e2098f04f1a",
     },
     "composition": {
         "mini": "9d07a181a2ca6f26",
@@ -54,6 +55,7 @@ RECIPES = {
         "sd35-medium": "4b1956dff5eb55c1",
         "qwen-image": "4b1956dff5eb55c1",
         "qwen-image-edit": "4b1956dff5eb55c1",
+        "omnigen": "4b1956dff5eb55c1",
     },
     "custom-diffusion": {
         "mini": "fad4a7fb55dbf8a0",
@@ -270,11 +272,18 @@ RECIPES = {
     "ip-adapter-plus": {
         "sd15": "5234e6398d1e0834",
     },
+    "ominicontrol": {
+        "flux-schnell": "59566b7ba6f20468",
+    },
+    "omnigen": {
+        "omnigen": "7abd6f1e4f882563",
+    },
     "photo-prompting": {
         "flux-kontext": "45649e53cf105a91",
         "flux2-klein": "da9c50b9afaf3267",
         "flux2-klein-base": "da9c50b9afaf3267",
         "qwen-image-edit": "0756a85f1c4b0335",
+        "omnigen": "7abd6f1e4f882563",
     },
     "qwen-image-edit": {
         "qwen-image-edit": "0756a85f1c4b0335",

@@ -124,7 +124,7 @@ def test_flow_models_train_and_draw_there(name, tmp_path):
 
 
 @pytest.mark.usefixtures("few_pixels")
-@pytest.mark.parametrize("name", ["flux-kontext", "flux2-klein-base", "qwen-image-edit"])
+@pytest.mark.parametrize("name", ["flux-kontext", "flux2-klein-base", "qwen-image-edit", "omnigen"])
 def test_photos_are_shown_there(name, tmp_path):
     WRITERS[name](tmp_path / "pipeline")
     on_cpu, on_second = compare(

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from dreambench.artifacts.long_texts import ONE_TOKEN
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
@@ -66,7 +67,7 @@ class DreamBooth(Method):
                 code="invalid-value",
             )
         super().__init__(settings, context)
-        self.model = context.load_base_model()
+        self.model = self._load_base_model()
         freeze(self.model, settings)
         self.identifier = choose_identifier(self.model.tokenizer, settings.identifier)
         self.trained: dict[str, nn.Module] = self.model.trainable_networks(
@@ -143,6 +144,9 @@ class DreamBooth(Method):
     # What a variant on other weights (LoRA) does in its own way.
 
     _saved_bytes_per_parameter = 2
+
+    def _load_base_model(self) -> LoadedModel:
+        return self.context.load_base_model()
 
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
