@@ -190,6 +190,7 @@ def _describe_methods(base_model: str) -> list[dict[str, Any]]:
 
 
 def _print_methods(rows: list[dict[str, Any]], base_model: str) -> None:
+    from dreambench.methods.registry import MISSING  # noqa: PLC0415
     from dreambench.report.terminal import print_rows  # noqa: PLC0415
 
     headings = ("name", "title", "track", "trained", "base models", "source")
@@ -205,3 +206,5 @@ def _print_methods(rows: list[dict[str, Any]], base_model: str) -> None:
         f"Methods; trained parameters with {base_model}", headings, shown,
         folding=("title", "base models", "source"),
     )  # fmt: skip
+    for name, reason in MISSING.items():
+        say(f"Not here: {name}, since {reason}.")
