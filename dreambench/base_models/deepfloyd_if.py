@@ -151,8 +151,8 @@ class _Stage(LoadedModel):
     def name_adapters(self, network: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """See `LoadedModel`; PEFT's names.
 
-        Diffusers (0.42.1) renames those of some of these layers alone, as its script saves them, and
-        then reads the others alone.
+        Diffusers (0.42.1), as its script saves them, renames those of some of these layers alone,
+        and then reads the others alone.
         """
         return state
 

@@ -118,9 +118,9 @@ class Work:
     those of networks besides the base model's own; `kept_bytes` what a step holds for its backward
     pass, besides the base model's activations. `samples` says whether images come out of the
     denoising network, `calls_per_image` how many network calls an image of the subject takes, where
-    plain sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an image.
-    `missing` are weights besides the base model's that are not on this machine, with their bytes
-    (0: unknown).
+    plain sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an
+    image. `missing` are weights besides the base model's that are not on this machine, with their
+    bytes (0: unknown).
     """
 
     optimizer_steps: int = 0
