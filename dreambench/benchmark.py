@@ -18,17 +18,16 @@ from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import ImageSet, hold_folder, replicate_folder
 from dreambench.artifacts.results import has_summary, read_conventions
 from dreambench.base_models.registry import BaseModel, find_family
-from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
+from dreambench.config.protocol import Protocol, choose_prompts, list_all, load_protocol
 from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision
-from dreambench.datasets.subjects import list_subjects
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
 from dreambench.errors import UserError
 from dreambench.machine.child_process import prepare_children
 from dreambench.machine.devices import pick_device, pick_devices, pick_precision
 from dreambench.methods.plugins import ALL, check_recipe, find_recipe, find_recipes
-from dreambench.methods.registry import find_class
+from dreambench.methods.registry import check_subjects, find_class
 from dreambench.methods.words import note_identifier
 from dreambench.metrics.conventions import find_convention
 from dreambench.preflight.cost_estimate import Estimate, make_estimate
@@ -198,6 +197,7 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         if replicate == 1 or find_class(recipe).tunes
     ]
     for run in planned:
+        check_subjects(run.recipe, run.protocol)
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
     notes = [
@@ -218,10 +218,7 @@ def plan_work(
     Raises:
         UserError: a name is unknown, or a recipe does not work with the base model.
     """
-    subjects = list_subjects(
-        protocol.find_dataset(photos_dir=options.data_dir),
-        names=protocol.subjects or None,
-    )
+    subjects = list_all(protocol, protocol.find_dataset(photos_dir=options.data_dir))
     every = _list_changes(options)
     found = []
     for index, changes in enumerate(every):
@@ -229,6 +226,7 @@ def plan_work(
         if not index:
             _warn_of_skipped(skipped, base_model.name)
         for recipe in recipes:
+            check_subjects(recipe, protocol)
             check_recipe(recipe, base_model)
             # Checkpoints are left by the training to the last of them.
             estimate = make_estimate(

@@ -125,7 +125,8 @@ def write_uno(folder, images):
     for subject, text, k, path in images:
         name = f"{entries.index((subject, text))}_{k}"
         shutil.copy(path, folder / f"{name}.png")
-        photos = [f"./dreambooth/dataset/{subject}/02.jpg"]
+        # Of a pair a photo of each, in its order.
+        photos = [f"./dreambooth/dataset/{name}/02.jpg" for name in subject.split("+")]
         note = {"prompt": text, "image_paths": photos, **UNO_SETTINGS}
         (folder / f"{name}.json").write_text(json.dumps(note, indent=4))
     return folder

@@ -142,10 +142,10 @@ def _number(value: float) -> float | None:
 
 
 def mean_reference_bounds(bounds: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Return plain means over subjects by metric: copy bound and faithful bound."""
+    """Return plain means over subjects by metric: copy bound, faithful bound, those of pairs."""
     return {
         str(metric): {
-            name: _number(float(group[name].mean())) for name in ("copy_bound", "faithful_bound")
+            name: _number(float(group[name].mean())) for name in group if name.endswith("_bound")
         }
         for metric, group in bounds.groupby("metric", sort=False)
     }

@@ -19,8 +19,8 @@ from dreambench.artifacts.manifest import (
     read_manifest,
 )
 from dreambench.artifacts.plan import ImageUnit, Plan, make_plan
-from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.datasets.subjects import Subject, digest_subjects, load_subjects
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, load_all
+from dreambench.datasets.subjects import Subject, digest_subjects
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest, finish_together, make_dir, sha256_file
 from dreambench.storage.locks import locked, try_lock
@@ -179,9 +179,10 @@ def load_chosen(
     """
     dataset = protocol.find_dataset(photos_dir=data_dir, near=near)
     for name in names or ():
-        if protocol.subjects and name not in protocol.subjects:
-            raise unknown_name(f"subject of '{protocol.name}'", name, protocol.subjects)
-    return load_subjects(dataset, names=names or protocol.subjects or None)
+        if protocol.names and name not in protocol.names:
+            what = "pair" if protocol.pairs else "subject"
+            raise unknown_name(f"{what} of '{protocol.name}'", name, protocol.names)
+    return load_all(protocol, dataset, names=names)
 
 
 def read_image_set(

@@ -6,12 +6,12 @@ the same to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from dreambench.config.slots import fill_slot, has_slot
+from dreambench.config.slots import fill_subjects, has_subject_slots
 from dreambench.errors import name_some
 
 MAX_SHOWN = 80
@@ -53,18 +53,18 @@ class CutText(BaseModel):
         )
 
 
-def find_lost_words(reader: TextReader, text: str, words: str) -> str:
+def find_lost_words(reader: TextReader, text: str, words: str | Sequence[str]) -> str:
     """Return the words of a prompt that a text encoder does not read; empty where it reads all.
 
-    `words` are what the slot {subject} is filled with; in the answer it stays a slot.
+    `words` are what the slots of subjects are filled with; in the answer they stay slots.
     """
     parts = text.split()
-    if reader.count(fill_slot(text, words)) <= reader.n_tokens:
+    if reader.count(fill_subjects(text, words)) <= reader.n_tokens:
         return ""
     n_read, n_lost = 0, len(parts)  # So many are read for sure, and so many not.
     while n_lost - n_read > 1:
         middle = (n_read + n_lost) // 2
-        length = reader.count(fill_slot(" ".join(parts[:middle]), words))
+        length = reader.count(fill_subjects(" ".join(parts[:middle]), words))
         if length <= reader.n_tokens:
             n_read = middle
         else:
@@ -73,19 +73,21 @@ def find_lost_words(reader: TextReader, text: str, words: str) -> str:
 
 
 def find_cut_texts(
-    reader: TextReader | None, texts: Iterable[tuple[str, str, str]], words: Mapping[str, str]
+    reader: TextReader | None,
+    texts: Iterable[tuple[str, str, str]],
+    words: Mapping[str, str | Sequence[str]],
 ) -> list[CutText]:
     """Return the prompts that are longer than a text encoder reads, in their order.
 
-    `texts` are subject, prompt id and text; `words` by subject what fills the slot {subject}.
+    `texts` are subject, prompt id and text; `words` by subject what fills the slots.
     Without a reader, of which nobody knows how much it reads, there are none.
     """
     found: dict[tuple[str, str], list[str]] = {}
     if reader is None:
         return []
-    known: dict[tuple[str, str], str] = {}
+    known: dict[tuple[str, str | Sequence[str]], str] = {}
     for subject, prompt_id, text in dict.fromkeys(texts):
-        key = text, words[subject] if has_slot(text) else ""
+        key = text, words[subject] if has_subject_slots(text) else ""
         if key not in known:
             known[key] = find_lost_words(reader, *key)
         if known[key]:

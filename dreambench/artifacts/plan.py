@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.config.slots import fill_slot
+from dreambench.config.slots import fill_slot, fill_subjects
 from dreambench.datasets.subjects import Subject
 from dreambench.storage.files import digest
 
@@ -22,7 +22,7 @@ class TrainUnit:
 
 @dataclass(frozen=True)
 class ImageUnit:
-    """One image. `prompt` still has its slot {subject}; `clip_text` is what CLIP-T compares with.
+    """One image. `prompt` still has its slots; `clip_text` is what CLIP-T compares with.
 
     Units of one `batch` are drawn together, so that an image has the same bits whether or not its
     run was interrupted.
@@ -84,7 +84,7 @@ def make_plan(
         seed = derive_seed("train", subject.name, protocol.base_seed, *again)
         train.append(TrainUnit(subject.name, seed))
         wanted: list[tuple[str, str, str, str, int]] = [
-            (p.id, p.family, p.text, fill_slot(p.text, subject.class_name), k)
+            (p.id, p.family, p.text, fill_subjects(p.text, subject.nouns), k)
             for p in protocol.prompts_for(subject.kind)
             for k in range(protocol.n_images_per_prompt)
         ]

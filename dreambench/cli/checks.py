@@ -66,7 +66,7 @@ def plan(
         plan_work,
     )
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
-    from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
+    from dreambench.config.protocol import list_all  # noqa: PLC0415
     from dreambench.machine.devices import pick_device, pick_precision  # noqa: PLC0415
 
     options = RunOptions(
@@ -81,9 +81,7 @@ def plan(
     options = replace(options, precision=precision)
     base = find_base_model(base_model or loaded.base_model)
     found = plan_work(options, loaded, base)
-    subjects = list_subjects(
-        loaded.find_dataset(photos_dir=data_dir), names=loaded.subjects or None
-    )
+    subjects = list_all(loaded, loaded.find_dataset(photos_dir=data_dir))
     cuts, notes = _read_words(loaded, base, [recipe for recipe, _ in found], subjects)
     common = _find_downloads(loaded, base)
     contents = [

@@ -101,7 +101,7 @@ def list_(what: str | None, base_model: str, as_json: bool) -> None:
     """List methods, protocols, base models, encoders and more.
 
     `list methods` is a table with each method's track: whether it trains, and how many photos it
-    sees.
+    sees; and how many subjects it puts into one image.
     """
     chosen = [what] if what else list(KINDS)
     found = {kind: _describe(kind, base_model, brief=not (what or as_json)) for kind in chosen}
@@ -193,10 +193,10 @@ def _print_methods(rows: list[dict[str, Any]], base_model: str) -> None:
     from dreambench.methods.registry import MISSING  # noqa: PLC0415
     from dreambench.report.terminal import print_rows  # noqa: PLC0415
 
-    headings = ("name", "title", "track", "trained", "base models", "source")
+    headings = ("name", "title", "track", "subjects", "trained", "base models", "source")
     shown = [
         [
-            row["name"], row["title"], row["track"],
+            row["name"], row["title"], row["track"], str(row["most_subjects"]),
             f"{row['trained_parameters']:,}" if row["trained_parameters"] else "-",
             " ".join(row["base_models"]), row["source"],
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -17,9 +17,21 @@ from pydantic import (
 )
 
 from dreambench.config.sampler import Precision, SamplerSettings
-from dreambench.config.slots import check_slot
+from dreambench.config.slots import check_slot, check_subject_slots, has_pair_slots
 from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
-from dreambench.datasets.subjects import Dataset, Kind, References, find_dataset, read_index
+from dreambench.datasets.subjects import (
+    Dataset,
+    Kind,
+    PairKind,
+    References,
+    Subject,
+    find_dataset,
+    list_subjects,
+    load_subjects,
+    make_pair,
+    name_pair,
+    read_index,
+)
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest
 from dreambench.storage.paths import FileName
@@ -41,17 +53,38 @@ class _Frozen(BaseModel):
 
 
 class Prompt(_Frozen):
-    """One prompt. `{subject}` becomes what a method calls its subject ("sks dog")."""
+    """One prompt. `{subject}` becomes what a method calls its subject ("sks dog").
+
+    Of a pair, `{first}` and `{second}` become what it calls the one and the other.
+    """
 
     id: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     family: Family
     text: str
-    kinds: tuple[Kind, ...] = Field(default=("live", "object"), min_length=1)
+    kinds: tuple[Kind | PairKind, ...] = Field(default=("live", "object"), min_length=1)
 
     @field_validator("text")
     @classmethod
     def _has_slot(cls, text: str) -> str:
-        return check_slot(text, "subject")
+        return check_subject_slots(text)
+
+
+class Pair(_Frozen):
+    """Two subjects of the dataset that are to be in one picture; the order is that of prompts."""
+
+    subjects: tuple[str, str]
+
+    @field_validator("subjects")
+    @classmethod
+    def _are_two(cls, subjects: tuple[str, str]) -> tuple[str, str]:
+        if len(set(subjects)) < len(subjects):
+            raise ValueError(f"the two are one: {subjects[0]}")
+        return subjects
+
+    @property
+    def name(self) -> str:
+        """What stands for the pair where else a subject's name does."""
+        return name_pair(self.subjects)
 
 
 class Prior(_Frozen):
@@ -81,7 +114,8 @@ class Protocol(_Frozen):
     `references` says whether methods are shown all photos of a subject, one, or all but the last;
     scores are over all of them either way. `n_threads` fixes the threads of training and drawing on
     a CPU, since sums depend on how they are split; None takes the machine's. `precision` is that of
-    training and drawing on a GPU; a CPU keeps fp32.
+    training and drawing on a GPU; a CPU keeps fp32. With `pairs`, each image shows two subjects,
+    and a pair takes the place of a subject everywhere.
     """
 
     name: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
@@ -102,6 +136,7 @@ class Protocol(_Frozen):
     metrics: tuple[MetricName, ...] = Field(min_length=1)
     encoders: Encoders
     prompts: tuple[Prompt, ...] = Field(min_length=1)
+    pairs: tuple[Pair, ...] = Field(default=(), exclude_if=lambda value: not value)
     _origin: Origin = PrivateAttr(default=Origin())
 
     @field_validator("metrics")
@@ -117,6 +152,28 @@ class Protocol(_Frozen):
         if twice := _find_doubled([*ids, PRIOR_PROMPT_ID]):
             raise ValueError(f"prompt ids used twice or reserved: {', '.join(twice)}")
         return self
+
+    @model_validator(mode="after")
+    def _one_or_two(self) -> Protocol:
+        if self.pairs and self.subjects:
+            raise ValueError("has subjects and pairs: list one of the two")
+        if twice := _find_doubled([pair.name for pair in self.pairs]):
+            raise ValueError(f"pairs listed twice: {', '.join(twice)}")
+        wrong = [one.id for one in self.prompts if has_pair_slots(one.text) != bool(self.pairs)]
+        if wrong:
+            slots = "{first} and {second}" if self.pairs else "{subject} alone, or pairs"
+            raise ValueError(f"the prompts {', '.join(wrong)} need {slots}")
+        return self
+
+    @property
+    def n_subjects(self) -> int:
+        """How many subjects an image shows."""
+        return 2 if self.pairs else 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The subjects, or pairs, that are listed; empty for all of the dataset."""
+        return tuple(pair.name for pair in self.pairs) or self.subjects
 
     def locate(self, *keys: int | str) -> str:
         """Return where a key was written: `FILE:LINE`, else the protocol by its name.
@@ -166,9 +223,41 @@ class Protocol(_Frozen):
         chosen = tuple(prompt for prompt in self.prompts if prompt.id in prompt_ids)
         return self.model_copy(update={"prompts": chosen})
 
-    def prompts_for(self, kind: Kind) -> list[Prompt]:
-        """Return the prompts that a subject of this kind gets."""
+    def prompts_for(self, kind: Kind | PairKind) -> list[Prompt]:
+        """Return the prompts that a subject or pair of this kind gets."""
         return [prompt for prompt in self.prompts if kind in prompt.kinds]
+
+
+def load_all(
+    protocol: Protocol, dataset: Dataset, *, names: Sequence[str] | None = None
+) -> list[Subject]:
+    """Load a protocol's subjects, or pairs, that `names` picks, with checked photos.
+
+    Raises:
+        UserError: what `load_subjects` raises.
+    """
+    return _choose(protocol, dataset, names, load_subjects)
+
+
+def list_all(
+    protocol: Protocol, dataset: Dataset, *, names: Sequence[str] | None = None
+) -> list[Subject]:
+    """Return the same, whether or not their photos are on this machine."""
+    return _choose(protocol, dataset, names, list_subjects)
+
+
+def _choose(
+    protocol: Protocol,
+    dataset: Dataset,
+    names: Sequence[str] | None,
+    read: Callable[..., list[Subject]],
+) -> list[Subject]:
+    if not protocol.pairs:
+        return read(dataset, names=names or protocol.subjects or None)
+    chosen = [pair for pair in protocol.pairs if not names or pair.name in names]
+    needed = dict.fromkeys(name for pair in chosen for name in pair.subjects)
+    each = {subject.name: subject for subject in read(dataset, names=list(needed))}
+    return [make_pair([each[name] for name in pair.subjects]) for pair in chosen]
 
 
 def _find_doubled(names: Sequence[str]) -> list[str]:
@@ -236,7 +325,7 @@ def _check_texts(protocol: Protocol) -> None:
 
     Text encoders read neither capitals nor how many blanks there are.
     """
-    first: dict[tuple[str, Kind], str] = {}
+    first: dict[tuple[str, str], str] = {}
     faults = []
     for number, prompt in enumerate(protocol.prompts):
         text = " ".join(prompt.text.casefold().split())
@@ -254,9 +343,16 @@ def _check_subjects(protocol: Protocol) -> None:
     where = "dataset"
     try:
         known = [row["subject"] for row in read_index(protocol.find_dataset()).subjects]
-        unknown = [name for name in protocol.subjects if name not in known]
-        where = "subjects"
+        where = "pairs" if protocol.pairs else "subjects"
+        named = [name for pair in protocol.pairs for name in pair.subjects] or protocol.subjects
+        unknown = dict.fromkeys(name for name in named if name not in known)
         faults = [str(unknown_name("subject", name, known)) for name in unknown]
+        if not faults and protocol.pairs:
+            faults = [
+                f"the pair {pair.name} is {pair.kind}, which no prompt is for"
+                for pair in list_all(protocol, protocol.find_dataset())
+                if not protocol.prompts_for(pair.kind)
+            ]
     except UserError as error:
         faults = [str(error)]
     if faults:

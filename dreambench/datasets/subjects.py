@@ -29,6 +29,8 @@ from dreambench.storage.shipped import (
 from dreambench.text import make_printable
 
 Kind = Literal["live", "object"]
+PairKind = Literal["live-live", "live-object", "object-live", "object-object"]
+"""The kinds of the two subjects of a pair, in their order."""
 References = Literal["all", "single", "all-but-last"]
 """Whether a method is shown all photos of a subject, or one."""
 
@@ -39,22 +41,47 @@ OPTIONAL_COLUMNS = (*IMAGE_COLUMNS[3:], "mask", "mask_sha256")
 SUBJECTS, IMAGES = "subjects.csv", "images.csv"
 MAX_NOUN_LENGTH = 100
 SINGLE_REFERENCES = "single-references.csv"
+EMBEDDED = {
+    "mini": PACKAGE_DIR / "mini" / "subjects",
+    "mini-full": PACKAGE_DIR / "mini" / "full",
+}
+"""The drawn datasets and where their indexes lie; the photos of both lie with mini's."""
+AND = "+"
+"""Between the names of a pair's subjects in its own, and, with blanks, between their nouns."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One individual. `masks` is empty or holds one mask file per photo, in the same order.
+    """One individual, or a pair of them that are to be in one picture.
 
-    `single` is the place of the photo that stands for it where one alone is shown.
+    `masks` is empty or holds one mask file per photo, in the same order. `single` is the place of
+    the photo that stands for it where one alone is shown. A pair (`make_pair`) has two `members`,
+    and their photos after each other.
     """
 
     name: str
     class_name: str
-    kind: Kind
+    kind: Kind | PairKind
     photos: tuple[Path, ...]
     sha256: tuple[str, ...]
     masks: tuple[Path, ...] = ()
     single: int = 0
+    members: tuple[Subject, ...] = ()
+
+    @property
+    def each(self) -> tuple[Subject, ...]:
+        """The individuals: itself, or the members of a pair."""
+        return self.members or (self,)
+
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """The class nouns that prompts are filled with, one an individual."""
+        return tuple(one.class_name for one in self.each)
+
+    @property
+    def shares_noun(self) -> bool:
+        """Whether two subjects have one class noun, so that no prompt says which is which."""
+        return len(set(self.nouns)) < len(self.each)
 
     def held_out(self, references: References) -> tuple[Path, ...]:
         """Return the photos that a method is not shown."""
@@ -65,11 +92,32 @@ class Subject:
         """Return the subject with the photos that a method is shown."""
         if references == "all":
             return self
+        if self.members:
+            return make_pair([member.show(references) for member in self.members])
         kept = slice(self.single, self.single + 1) if references == "single" else slice(-1)
         return replace(
             self, photos=self.photos[kept], sha256=self.sha256[kept], masks=self.masks[kept],
             single=0,
         )  # fmt: skip
+
+
+def name_pair(names: Sequence[str]) -> str:
+    """Return the name of a pair of subjects, e.g. cat+dog."""
+    return AND.join(names)
+
+
+def make_pair(members: Sequence[Subject]) -> Subject:
+    """Return subjects as one that a picture is to show together; the order counts."""
+    masks = [member.masks for member in members]
+    return Subject(
+        name_pair([member.name for member in members]),
+        f" {AND} ".join(member.class_name for member in members),
+        cast(PairKind, "-".join(member.kind for member in members)),
+        tuple(photo for member in members for photo in member.photos),
+        tuple(sha256 for member in members for sha256 in member.sha256),
+        tuple(mask for own in masks for mask in own) if all(masks) else (),
+        members=tuple(members),
+    )
 
 
 @dataclass(frozen=True)
@@ -107,7 +155,7 @@ class Index:
 def find_dataset(
     name: str, *, photos_dir: Path | None = None, folders: Sequence[Path] = (Path(),)
 ) -> Dataset:
-    """Return a dataset by name (`mini`, `dreambooth`) or by the path of its folder.
+    """Return a dataset by name (`mini`, `mini-full`, `dreambooth`) or by the path of its folder.
 
     The folder holds the two index files; a relative one is looked for in each of `folders` until it
     is there. The photos of `dreambooth` are looked for in `photos_dir`, else in DREAMBENCH_DATA,
@@ -116,9 +164,8 @@ def find_dataset(
     Raises:
         UserError: `unknown-name` for anything else; it says where was looked.
     """
-    if name == "mini":
-        folder = PACKAGE_DIR / "mini" / "subjects"
-        return Dataset("mini", folder, folder)
+    if name in EMBEDDED:
+        return Dataset(name, EMBEDDED[name], EMBEDDED["mini"])
     if name == "dreambooth":
         named = expand_home(photos_dir) if photos_dir else named_folder("DREAMBENCH_DATA")
         photos = named or cache_dir() / "data" / "dreambooth"
@@ -128,7 +175,7 @@ def find_dataset(
     for folder in tried:
         if (folder / SUBJECTS).is_file():
             return Dataset(folder.resolve().name, folder, folder)
-    error = unknown_name("dataset", name, ["mini", "dreambooth"])
+    error = unknown_name("dataset", name, [*EMBEDDED, "dreambooth"])
     looked = name_some([str(folder.absolute()) for folder in tried])
     raise UserError(
         f"{error.problem}, and no folder {looked} with {SUBJECTS}",
@@ -358,7 +405,12 @@ def digest_subjects(subjects: Sequence[Subject], references: References = "all")
 
     Where a method is shown one photo of each subject, which one is part of it.
     """
-    rows = [[s.name, s.class_name, s.kind, list(s.sha256)] for s in subjects]
-    if references == "single":
-        rows = [[*row, s.sha256[s.single]] for row, s in zip(rows, subjects, strict=True)]
-    return digest(rows)
+    return digest([_describe(subject, references) for subject in subjects])
+
+
+def _describe(subject: Subject, references: References) -> list[object]:
+    row: list[object] = [subject.name, subject.class_name, subject.kind]
+    if subject.members:
+        return [*row, [_describe(member, references) for member in subject.members]]
+    shown = [subject.sha256[subject.single]] if references == "single" else []
+    return [*row, list(subject.sha256), *shown]

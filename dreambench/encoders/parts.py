@@ -183,7 +183,7 @@ class PartsExtractor:
         self.clip = clip
         self.segmenter = segmenter
         self.class_name = class_name
-        self.inputs = (segmenter.spec.pixels, _known_pixels(dino), _known_pixels(clip))
+        self.inputs = (segmenter.spec.pixels, known_pixels(dino), known_pixels(clip))
         self.pixels = Joined(self.inputs)
         self.batch_size = dino.batch_size
         self.on_cpu = dino.on_cpu
@@ -248,7 +248,7 @@ class PartsExtractor:
         }
 
 
-def _known_pixels(encoder: Encoder) -> Pixels:
+def known_pixels(encoder: Encoder) -> Pixels:
     """Return an encoder's preprocessing; UserError for one of its own."""
     if not isinstance(encoder.pixels, Pixels):
         raise UserError(

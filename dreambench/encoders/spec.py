@@ -32,6 +32,8 @@ HASH_IDENTITY = "phash64|imagehash|mirrored-too"
 THUMBNAIL_PX = 48
 THUMBNAIL_IDENTITY = f"thumbnail{THUMBNAIL_PX}|v1"
 """The identities of inputs that no network makes (`encoders.parts`)."""
+REGIONS_IDENTITY = "regions|v1"
+"""How a picture is taken apart (`encoders.regions`)."""
 OWN_PIXELS = "own-pixels"
 """In an identity: images are prepared by the encoder's own code, whose digest stands for it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -25,7 +25,14 @@ from dreambench.artifacts.record import MAX_MISSING, Record
 from dreambench.artifacts.results import WHOLE_PROMPT, ScoreTable
 from dreambench.base_models.registry import BASE_MODELS
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.datasets.subjects import Subject, find_noun_problem
+from dreambench.datasets.subjects import (
+    AND,
+    Kind,
+    PairKind,
+    Subject,
+    find_noun_problem,
+    make_pair,
+)
 from dreambench.errors import UserError, name_some
 from dreambench.leaderboard.known import (
     find_metric,
@@ -90,13 +97,23 @@ def _read_subjects(opened: Opened) -> tuple[Subject, ...]:
     found = {row.subject: row for row in rows.itertuples()}
     for row in found.values():
         fault = find_name_fault(row.subject) or find_noun_problem(row.class_name)
-        if fault or row.kind not in ("live", "object"):
+        kinds = get_args(PairKind if opened.record.protocol.pairs else Kind)
+        if fault or row.kind not in kinds:
             raise UserError(f"its cells have no sound subject {row.subject}", code="invalid-record")
-    return tuple(
-        Subject(name, found[name].class_name, found[name].kind, (), ())
-        for name in opened.record.subjects
-        if name in found
-    )
+    read = _read_pair if opened.record.protocol.pairs else _read_subject
+    return tuple(read(found[name]) for name in opened.record.subjects if name in found)
+
+
+def _read_subject(row: Any) -> Subject:
+    return Subject(row.subject, row.class_name, row.kind, (), ())
+
+
+def _read_pair(row: Any) -> Subject:
+    """Return the pair that a cell names by its subjects, their nouns and kinds."""
+    parts = (row.subject.split(AND), row.class_name.split(f" {AND} "), row.kind.split("-"))
+    if any(len(one) != 2 for one in parts):
+        raise UserError(f"its cells have no sound pair {row.subject}", code="invalid-record")
+    return make_pair([Subject(*one, (), ()) for one in zip(*parts, strict=True)])
 
 
 def check_plan(opened: Opened, named: Protocol | None) -> Iterator[Verified]:

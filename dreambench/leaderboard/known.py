@@ -14,14 +14,20 @@ from dataclasses import dataclass
 from dreambench.artifacts.plan import ImageUnit, make_plan
 from dreambench.artifacts.record import Record
 from dreambench.base_models.registry import BASE_MODELS, find_base_model
-from dreambench.config.protocol import Protocol, list_protocols, load_protocol
+from dreambench.config.protocol import Protocol, list_all, list_protocols, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
-from dreambench.datasets.subjects import Subject, list_subjects
+from dreambench.datasets.subjects import Subject
 from dreambench.encoders.registry import ENCODERS, ROLES, SEGMENTERS
-from dreambench.encoders.spec import HASH_IDENTITY, THUMBNAIL_IDENTITY, EncoderSpec, SegmenterSpec
+from dreambench.encoders.spec import (
+    HASH_IDENTITY,
+    REGIONS_IDENTITY,
+    THUMBNAIL_IDENTITY,
+    EncoderSpec,
+    SegmenterSpec,
+)
 from dreambench.errors import UserError
 from dreambench.methods.registry import METHODS
-from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL, Metric
+from dreambench.metrics.base import HASH, HELD_OUT, MASK, REGIONS, THUMBNAIL, Metric
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.scoring.reference_values import Golden, load_known_bounds
 
@@ -59,7 +65,7 @@ def is_known_protocol(record: Record, named: Protocol | None = None) -> bool:
 def list_known_subjects(protocol: Protocol) -> tuple[Subject, ...]:
     """Return all subjects of a protocol by the index of its dataset; no photo needs to be here."""
     dataset = protocol.find_dataset()
-    return tuple(list_subjects(dataset, names=protocol.subjects or None))
+    return tuple(list_all(protocol, dataset))
 
 
 def count_units(protocol: Protocol, subjects: tuple[Subject, ...]) -> int:
@@ -130,6 +136,12 @@ def list_known_inputs(protocol: Protocol) -> Mapping[str, KnownInput]:
     }
     specs[MASK] = SEGMENTERS.get(encoders.segmenter or "")
     found = {name: KnownInput.of(spec) for name, spec in specs.items() if spec is not None}
+    if MASK in found:
+        mask = found[MASK]
+        found[REGIONS] = KnownInput(
+            mask.name, re.compile(f"{re.escape(REGIONS_IDENTITY)}\\|(?:{mask.form.pattern})"),
+            None if mask.exact is None else f"{REGIONS_IDENTITY}|{mask.exact}",
+        )  # fmt: skip
     plain = {
         HASH: HASH_IDENTITY,
         THUMBNAIL: THUMBNAIL_IDENTITY,

@@ -254,7 +254,8 @@ def _describe_bounds(bounds: pd.DataFrame) -> dict[str, BoundsPart]:
             for name in ("copy_bound", "faithful_bound")
         }  # fmt: skip
         found[metric] = BoundsPart(
-            **means,
+            copy_bound=means["copy_bound"],
+            faithful_bound=means["faithful_bound"],
             copy_by_subject=by_subject["copy_bound"],
             faithful_by_subject=by_subject["faithful_bound"],
         )

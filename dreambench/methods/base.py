@@ -164,8 +164,10 @@ class Method(ABC):
 
     `tunes` says whether `fit` changes weights; `n_references` how many photos the method sees
     (None: all of them); `is_oracle` that it knows what no method can. These put a baseline in its
-    track. `families` are those of base models that it works with (none: with every one). All else
-    has a default.
+    track. `families` are those of base models that it works with (none: with every one).
+    `most_subjects` is how many subjects it can put into one image: with 2 it also gets pairs, as
+    one subject with `members`, and prompts with the slots {first} and {second}. All else has a
+    default.
     """
 
     Settings: ClassVar[type[Settings]] = NoSettings
@@ -173,6 +175,7 @@ class Method(ABC):
     n_references: ClassVar[int | None] = None
     is_oracle: ClassVar[bool] = False
     families: ClassVar[Sequence[Family]] = ()
+    most_subjects: ClassVar[int] = 1
 
     def __init__(self, settings: Any, context: Context) -> None:
         self.settings = settings

@@ -9,14 +9,17 @@ import torch
 from PIL import Image
 
 from dreambench.base_models.base import LoadedModel, is_out_of_memory
-from dreambench.config.slots import fill_slot, has_slot
+from dreambench.config.slots import fill_subjects, has_slot
 from dreambench.errors import UserError
 
 
 class TextGenerator:
-    """Generates images from text alone; `subject_phrase` fills the slot {subject} of prompts."""
+    """Generates images from text alone; `subject_phrase` fills the slot {subject} of prompts.
 
-    def __init__(self, model: LoadedModel, *, subject_phrase: str) -> None:
+    Of a pair it is two phrases, for {first} and {second}.
+    """
+
+    def __init__(self, model: LoadedModel, *, subject_phrase: str | Sequence[str]) -> None:
         self.model = model
         self.subject_phrase = subject_phrase
 
@@ -54,7 +57,7 @@ class TextGenerator:
         return self.model.sample(self._fill(prompts), seeds)
 
     def _fill(self, prompts: Sequence[str]) -> list[str]:
-        return [fill_slot(text, self.subject_phrase) for text in prompts]
+        return [fill_subjects(text, self.subject_phrase) for text in prompts]
 
 
 class ReferenceGenerator(TextGenerator):

@@ -223,7 +223,7 @@ def list_methods(base_model: BaseModel) -> list[dict[str, Any]]:
 def _describe(name: str, base_model: BaseModel) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": name, "title": "", "track": "", "trained_parameters": None, "base_models": [],
-        "source": "",
+        "source": "", "most_subjects": 1,
     }  # fmt: skip
     try:
         recipe = find_recipe(name)
@@ -232,6 +232,7 @@ def _describe(name: str, base_model: BaseModel) -> dict[str, Any]:
         if isinstance(recipe, PluginRecipe):
             package = " ".join([recipe.code["distribution"], recipe.code["version"]])
             row["source"] += f" (installed: {package})"
+        row["most_subjects"] = getattr(find_class(recipe), "most_subjects", 1)
         has_table = base_model.name in recipe.tables
         row["track"] = describe_track(
             recipe, base_model.name if has_table else row["base_models"][0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 
 from dreambench.base_models.registry import BASE_MODELS
+from dreambench.config.protocol import Protocol
 from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.base import Context, Method, Settings
@@ -108,6 +109,22 @@ def read_settings(recipe: Recipe, base_model: str) -> Settings:
             code="unsupported-base-model",
         )
     return recipe.read_settings(base_model, method.Settings)
+
+
+def check_subjects(recipe: Recipe, protocol: Protocol) -> None:
+    """Refuse a method that cannot put as many subjects into an image as a protocol asks for.
+
+    Raises:
+        UserError: it cannot.
+    """
+    most = getattr(find_class(recipe), "most_subjects", 1)
+    if most < protocol.n_subjects:
+        raise UserError(
+            f"the method '{recipe.name}' puts one subject into an image, and those of "
+            f"'{protocol.name}' show {protocol.n_subjects}",
+            hint="dreambench list methods says how many each method takes",
+            code="unsupported-protocol",
+        )
 
 
 def make_method(recipe: Recipe, context: Context) -> Method:

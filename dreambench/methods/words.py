@@ -26,7 +26,10 @@ def find_drawn_cuts(
     if not check_recipe(recipe, base_model).samples:
         return []
     settings, method = read_settings(recipe, base_model.name), find_class(recipe)
-    words = {subject.name: method.name_subject(settings, subject) for subject in subjects}
+    words = {
+        subject.name: tuple(method.name_subject(settings, one) for one in subject.each)
+        for subject in subjects
+    }
     texts = [(unit.subject, unit.prompt_id, unit.prompt) for unit in units]
     return find_cut_texts(make_text_reader(base_model), texts, words)
 
@@ -40,7 +43,7 @@ def note_identifier(
         return []
     notes = []
     word = identifier.lower()
-    if nouns := sorted({s.class_name for s in subjects if s.class_name.lower() == word}):
+    if nouns := sorted({noun for s in subjects for noun in s.nouns if noun.lower() == word}):
         notes.append(
             f"the identifier '{identifier}' is the class noun '{nouns[0]}': training on one will "
             "change the other"

@@ -22,6 +22,7 @@ from dreambench.artifacts.image_set import is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import MetricInfo, Prompts
 from dreambench.metrics.matching import compute_subject_matches
+from dreambench.metrics.region_matching import RegionMatches, compute_likeness, match_regions
 from dreambench.types import Bounds, Features, Values
 
 COSINE: Bounds = (-1.0, 1.0)
@@ -31,12 +32,26 @@ UNBOUNDED: Bounds = (-math.inf, math.inf)
 PAPER = "paper"
 """Tag of the DreamBooth paper's five metrics."""
 MASK, HASH, THUMBNAIL, HELD_OUT = "mask", "hash", "thumbnail", "held-out"
+REGIONS = "regions"
 """Inputs that come from no encoder: the subject's pixels by a segmenter, hashes, small pictures,
-and which photos methods were not shown."""
+which photos methods were not shown, and regions with a subject each by a segmenter."""
 LAST = 1000
 """Place in tables of a metric that names none: after the package's own."""
 
 Unit = Literal["image", "prompt", "class-image"]
+Takes = Literal["one", "two", "any"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a metric sees of one of two subjects: its photos' features by input.
+
+    "region-dino" and "region-clip" are of the subject cut out, as regions of images are. `noun` is
+    CLIP's row of "a [class noun]", empty without CLIP.
+    """
+
+    photos: Mapping[str, Features]
+    noun: Features
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,10 @@ class SubjectFeatures:
     in the place of the subject; `own_text` is the row of each image's own prompt, `prompt_ids` its
     id. `distances` are the perceptual distances between the images of each prompt, by prompt id.
     `held_out` are the rows of photos that methods were not shown.
+
+    Of a pair there are `members`, `photos` of both after each other, and where a segmenter is at
+    hand the regions of its images: "region-share", "region-cut" (n, regions), "region-dino" and
+    "region-clip" (n, regions, d); see `encoders.regions`. `shares_noun`: both are of one class.
     """
 
     images: Mapping[str, Features]
@@ -65,6 +84,15 @@ class SubjectFeatures:
     prompt_ids: Sequence[str]
     distances: Mapping[str, Values]
     held_out: Sequence[int] = ()
+    members: Sequence[Member] = ()
+    shares_noun: bool = False
+
+    @functools.cached_property
+    def region_matches(self) -> RegionMatches:
+        """Which region of each image is which subject's, by DINO; several metrics read it."""
+        photos = [member.photos["region-dino"] for member in self.members]
+        likeness = compute_likeness(self.images["region-dino"], photos)
+        return match_regions(self.images["region-share"], self.images["region-cut"], likeness)
 
     @functools.cached_property
     def pixel_match(self) -> Values:
@@ -121,7 +149,7 @@ class Metric(ABC):
         title: what tables call it.
         version: changes with the numbers.
         inputs: what it depends on: roles of encoders, "mask", "hash", "thumbnail",
-            "held-out". It is not measured where one of them is not at hand.
+            "held-out", "regions". It is not measured where one of them is not at hand.
         bounds: the ends of its range, which no interval leaves.
         higher_is_better: its direction.
         formula: what it is, in a line.
@@ -130,6 +158,8 @@ class Metric(ABC):
         prompts: "all", or "not-property" where the mean leaves property prompts out, in which a
             right image has to lose likeness.
         unit: what it gives one number for.
+        takes: how many subjects its images show: "one", "two" or "any". It belongs to protocols
+            of that many.
         average: how numbers become a subject's, for the signature.
         place: its place in tables.
     """
@@ -145,6 +175,7 @@ class Metric(ABC):
     tags: ClassVar[frozenset[str]] = frozenset()
     prompts: ClassVar[Prompts] = "not-property"
     unit: ClassVar[Unit] = "image"
+    takes: ClassVar[Takes] = "one"
     average: ClassVar[str] = "images>subject"
     place: ClassVar[int] = LAST
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.config.slots import fill_slot
+from dreambench.config.slots import fill_subjects
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.registry import ENCODERS
 from dreambench.encoders.spec import EncoderSpec
@@ -74,12 +74,11 @@ class Convention:
             found[role] = replace(own, pixels=replace(own.pixels, **way))  # type: ignore[arg-type]
         return found
 
-    def text(self, prompt: str, class_name: str) -> str:
-        """CLIP-T's text for a prompt with its slot {subject}."""
-        words = {
-            "class": class_name, "identifier": f"{self.identifier} {class_name}", "removed": "",
-        }  # fmt: skip
-        return self.prefix + fill_slot(prompt, words[self.subject_word])
+    def text(self, prompt: str, nouns: Sequence[str]) -> str:
+        """CLIP-T's text for a prompt with its slots, one for each class noun."""
+        words = {"class": "{}", "identifier": f"{self.identifier} {{}}", "removed": ""}
+        filled = [words[self.subject_word].format(noun) for noun in nouns]
+        return self.prefix + fill_subjects(prompt, filled)
 
     def choose_references(self, subject: Subject) -> tuple[Path, ...]:
         """The photos that images are compared with."""
@@ -185,6 +184,8 @@ def score_convention(
 ) -> pd.DataFrame:
     """A run's images under a convention, one row a metric; the columns of COLUMNS.
 
+    Of a pair the similarity is the mean of those to its two subjects.
+
     `images` by subject; `vectors` and `identities` by role; `texts` by CLIP-T's text. Images of the
     plain class are left out.
     """
@@ -197,14 +198,18 @@ def score_convention(
         n_images += len(kept)
         if not kept:
             continue
-        photos = convention.choose_references(subject)
+        photos = [convention.choose_references(one) for one in subject.each]
+        n_photos = sum(map(len, photos))
         for role, metric in (("dino", "dino"), ("clip", "clip-i")):
             if role in vectors:
                 rows = np.stack([vectors[role][path] for _, path in kept])
-                references = np.stack([vectors[role][path] for path in photos])
-                mean = float(compute_reference_similarity(rows, references).mean())
-                values.setdefault(metric, []).append((mean, len(kept) * len(photos)))
-        wanted = [texts[convention.text(unit.prompt, subject.class_name)] for unit, _ in kept]
+                to_each = [
+                    compute_reference_similarity(rows, np.stack([vectors[role][p] for p in own]))
+                    for own in photos
+                ]
+                mean = float(np.mean([similarity.mean() for similarity in to_each]))
+                values.setdefault(metric, []).append((mean, len(kept) * n_photos))
+        wanted = [texts[convention.text(unit.prompt, subject.nouns)] for unit, _ in kept]
         rows = np.stack([vectors["clip"][path] for _, path in kept])
         cosines = compute_text_similarity(rows, np.stack(wanted))
         if convention.clip_t == "clipscore":

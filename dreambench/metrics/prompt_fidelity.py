@@ -29,6 +29,7 @@ class ClipT(Metric):
     bounds = COSINE
     choices = "text:prompt-without-identifier"
     formula = "mean cosine between each image and its prompt"
+    takes = "any"
     tags = frozenset({PAPER})
     prompts = "all"
     average = "pairs>subject"
@@ -44,6 +45,7 @@ class PromptRank(Metric):
     name, title, inputs, place = "prompt-rank", "Prompt rank", ("clip",), 20
     bounds = SHARE
     choices = "texts:protocol"
+    takes = "any"
     formula = "share of the protocol's other prompts that the image matches less well than its own"
 
     def compute(self, seen: SubjectFeatures) -> Values:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dreambench.datasets.subjects import Subject
+from dreambench.metrics.base import compute_reference_similarity
 from dreambench.types import Features
 
 METRIC_OF_ROLE = {"dino": "dino", "clip": "clip-i"}
+PAIR_METRIC_OF_ROLE = {"dino": "pair-dino", "clip": "pair-clip-i"}
 COLUMNS = ["subject", "metric", "n_photos", "copy_bound", "faithful_bound"]
 
 
@@ -35,3 +37,34 @@ def compute_reference_bounds(
             others = (similarity.sum() - np.trace(similarity)) / (n * (n - 1)) if n > 1 else np.nan
             rows.append([subject.name, metric, n, float(similarity.mean()), float(others)])
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+PAIR_COLUMNS = [*COLUMNS, "first_alone_bound", "second_alone_bound"]
+
+
+def compute_pair_bounds(
+    pairs: Sequence[Subject],
+    vectors: Mapping[str, Mapping[Path, Features]],
+    side_by_side: Mapping[str, Mapping[str, Features]],
+) -> pd.DataFrame:
+    """Return what the photos of pairs score as images of both; the columns of PAIR_COLUMNS.
+
+    `copy_bound` is that of one photo of each side by side, whose row `side_by_side` has by role and
+    pair; the others of the photos of one of the two alone, so that they say what an image earns
+    that leaves the other out. There is no photo of both: no `faithful_bound`.
+    """
+    rows = []
+    for pair in pairs:
+        for role, metric in PAIR_METRIC_OF_ROLE.items():
+            if role not in vectors:
+                continue
+            each = [np.stack([vectors[role][path] for path in one.photos]) for one in pair.members]
+
+            def score(images: Features, each: Sequence[Features] = each) -> float:
+                to_each = [compute_reference_similarity(images, own).mean() for own in each]
+                return float(np.mean(to_each))
+
+            both = score(side_by_side[role][pair.name][None])
+            n_photos = len(pair.photos)
+            rows.append([pair.name, metric, n_photos, both, np.nan, *map(score, each)])
+    return pd.DataFrame(rows, columns=PAIR_COLUMNS)

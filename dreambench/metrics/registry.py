@@ -20,7 +20,7 @@ import dreambench.metrics
 from dreambench.artifacts.results import Prompts
 from dreambench.config.protocol import Protocol
 from dreambench.errors import UserError, unknown_name
-from dreambench.metrics.base import Metric, Unit
+from dreambench.metrics.base import Metric, Takes, Unit
 from dreambench.plugins import (
     LoadedClass,
     find_code_file,
@@ -48,6 +48,7 @@ _VALID: dict[str, tuple[Callable[[Any], bool], str]] = {
     "version": (lambda v: isinstance(v, int), "use a whole number"),
     "bounds": (_are_bounds, "use the ends of its range, e.g. (0.0, 1.0)"),
     "unit": (lambda v: v in get_args(Unit), f"use one of {', '.join(get_args(Unit))}"),
+    "takes": (lambda v: v in get_args(Takes), f"use one of {', '.join(get_args(Takes))}"),
     "prompts": (lambda v: v in get_args(Prompts), f"use one of {', '.join(get_args(Prompts))}"),
 }
 """By attribute of a metric from outside: which values are valid, and the hint for others."""
@@ -113,22 +114,33 @@ def choose_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list[Chosen
     """Return the metrics of a protocol, then the package's own others, then the `extra` ones.
 
     The order is that of tables. Metrics with the tag "paper" are left out where the protocol does
-    not list them. `extra` are names or `FILE.py:Class`.
+    not list them, and so are those for another number of subjects in an image. `extra` are names
+    or `FILE.py:Class`.
 
     Raises:
-        UserError: a name is unknown, or two metrics have the same name.
+        UserError: a name is unknown, two metrics have the same name, or one that is asked for is
+            for another number of subjects.
     """
     check_metrics(protocol)
+    takes = ("any", "two" if protocol.pairs else "one")
     chosen = [find_metric(name) for name in protocol.metrics]
     names = {one.metric.name for one in chosen}
     for name, metric in load_own_metrics().items():
-        if name not in names and "paper" not in metric.tags:
+        if name not in names and "paper" not in metric.tags and metric.takes in takes:
             chosen.append(ChosenMetric(metric))
     wanted = [replace(find_metric(name), is_extra=True) for name in extra]
     named = {one.metric.name for one in wanted if not one.code}
     chosen = [one for one in chosen if one.metric.name not in named] + wanted
     taken: set[str] = set()
     for one in chosen:
+        if one.metric.takes not in takes:
+            shown = "two subjects" if protocol.pairs else "one subject"
+            raise UserError(
+                f"the metric '{one.metric.name}' is for {one.metric.takes} a picture, and the "
+                f"images of '{protocol.name}' show {shown}",
+                hint="dreambench metrics list says which are for how many",
+                code="unsupported-metric",
+            )
         if one.metric.name in taken:
             raise UserError(
                 f"two metrics have the name '{one.metric.name}'",

@@ -39,6 +39,8 @@ BOUND_LINES: Mapping[str, tuple[str, tuple[int, tuple[float, float]]]] = Mapping
     {
         "copy_bound": ("copy bound", (0, (5, 2))),
         "faithful_bound": ("faithful bound", (0, (1, 1.5))),
+        "first_alone_bound": ("first alone", (0, (1, 1.5))),
+        "second_alone_bound": ("second alone", (0, (1, 3))),
         "chance": ("a coin", (0, (3, 2))),
     }
 )

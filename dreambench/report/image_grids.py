@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
-from dreambench.config.slots import fill_slot
+from dreambench.config.slots import fill_subjects
 from dreambench.report.pictures import GridBlock, plot_grid
 
 N_GRID_REFERENCES = 3
@@ -38,6 +38,7 @@ def write_grid(run: ImageSet, path: Path) -> Path:
 def make_blocks(run: ImageSet) -> list[GridBlock]:
     """Return the rows of a run's grid, in blocks of subjects that get the same prompts."""
     names: dict[tuple[str, ...], list[str]] = {}
+    marks = ("[V]", "[W]")[: len(run.subjects[0].each)]
     for subject in run.subjects:
         prompt_ids = tuple(unit.prompt_id for unit in _first_images(run, subject.name))
         names.setdefault(prompt_ids, []).append(subject.name)
@@ -49,7 +50,7 @@ def make_blocks(run: ImageSet) -> list[GridBlock]:
             for s in run.subjects
             if s.name in chosen
         ]
-        titles = [fill_slot(unit.prompt, "[V]") for unit in chosen[members[0]]]
+        titles = [fill_subjects(unit.prompt, marks) for unit in chosen[members[0]]]
         blocks.append(GridBlock(titles, rows))
     return blocks
 

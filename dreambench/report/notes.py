@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from dreambench.artifacts.failures import describe_failures
 from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup, RecipeRecord
 from dreambench.artifacts.results import Summary
 from dreambench.config.changes import describe_settings
+from dreambench.datasets.subjects import AND, PairKind
 from dreambench.errors import name_some
 from dreambench.progress import format_seconds
 from dreambench.report.formatting import NO_INTERVAL, format_number, format_p
@@ -39,7 +41,7 @@ SKEW: Mapping[Way, str] = {
 
 def make_image_notes(runs: Sequence[Scored]) -> list[str]:
     """Return a line for each thing to know of failures, missing metrics and external images."""
-    lines = []
+    lines = _note_shared_nouns(runs[0].scores.frame) if runs else []
     for run in runs:
         summary = run.summary
         lines += [f"{run.label}: {line}" for line in describe_failures(summary.failures)]
@@ -60,6 +62,24 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
         lines += [f"{run.label}: {note}" for note in images.notes]
         lines += _list_problems(run.label, images.problems)
     return lines
+
+
+def _note_shared_nouns(frame: pd.DataFrame) -> list[str]:
+    """Return what cannot be told of pairs of two subjects of one class."""
+    rows = frame.drop_duplicates("subject")
+    pairs = rows[rows["kind"].isin(get_args(PairKind))]
+    shared = [
+        row.subject
+        for row in pairs.itertuples()
+        if len(set(str(row.class_name).split(f" {AND} "))) == 1
+    ]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(pairs)} pairs share a class noun ({name_some(shared)}): no prompt "
+        "says which is which, so that what is swapped cannot be told there, and the two are told "
+        "apart by their looks alone"
+    ]
 
 
 def _list_problems(label: str, problems: Mapping[str, ProblemGroup]) -> list[str]:

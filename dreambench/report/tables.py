@@ -22,6 +22,11 @@ BOUNDS = {
     "copy_bound": "copy bound: real photos, self-pairs in; what pasting a photo back earns",
     "faithful_bound": "faithful bound: real photos, self-pairs out; what a new photo earns",
 }
+PAIR_BOUNDS = {
+    "copy_bound": "copy bound: a photo of each, side by side",
+    "first_alone_bound": "the first subject alone: its photos, self-pairs in",
+    "second_alone_bound": "the second subject alone: its photos, self-pairs in",
+}
 
 
 def make_long_table(runs: Sequence[Scored]) -> Table:
@@ -203,9 +208,10 @@ def make_bounds_table(runs: Sequence[Scored]) -> Table:
     """Return what the real photos score, and the floor where class-only is among the runs."""
     found, infos = runs[0].summary.reference_bounds, runs[0].infos
     known = [name for name in found if name in infos]
+    is_of_pairs = any("first_alone_bound" in values for values in found.values())
     rows: list[dict[str, Cell]] = [
         {"reference": text} | {infos[name].heading: found[name][key] for name in known}
-        for key, text in BOUNDS.items()
+        for key, text in (PAIR_BOUNDS if is_of_pairs else BOUNDS).items()
     ]
     for run in runs:
         if run.name == FLOOR:

@@ -21,9 +21,9 @@ from dreambench.artifacts.manifest import (
 )
 from dreambench.artifacts.plan import ImageUnit, TrainUnit, make_plan
 from dreambench.base_models.registry import BaseModel, find_base_model
-from dreambench.config.protocol import Protocol
+from dreambench.config.protocol import Protocol, list_all
 from dreambench.config.recipe import PluginRecipe, Recipe
-from dreambench.datasets.subjects import Subject, digest_subjects, read_index
+from dreambench.datasets.subjects import Subject, digest_subjects
 from dreambench.errors import UserError, name_some
 from dreambench.machine.environment import describe_session
 from dreambench.methods.registry import describe_track
@@ -74,14 +74,7 @@ class Run(ImageSet):
         base = self.base_model
         if base.is_local:
             base = replace(base, location=str(Path(base.location).absolute()))
-        subjects = [
-            replace(
-                subject,
-                photos=tuple(path.absolute() for path in subject.photos),
-                masks=tuple(path.absolute() for path in subject.masks),
-            )
-            for subject in self.subjects
-        ]
+        subjects = [_make_absolute(subject) for subject in self.subjects]
         return replace(self, folder=self.folder.absolute(), subjects=subjects, base_model=base)
 
     def image_path(self, unit: ImageUnit) -> Path:
@@ -128,6 +121,15 @@ class Run(ImageSet):
         return subject.show(self.protocol.references)
 
 
+def _make_absolute(subject: Subject) -> Subject:
+    return replace(
+        subject,
+        photos=tuple(path.absolute() for path in subject.photos),
+        masks=tuple(path.absolute() for path in subject.masks),
+        members=tuple(_make_absolute(member) for member in subject.members),
+    )
+
+
 def plan_run(folder: Path, request: Request) -> Run:
     """Lay out a run and read its data; write nothing.
 
@@ -144,7 +146,7 @@ def plan_run(folder: Path, request: Request) -> Run:
         replicate=request.replicate,
     )  # fmt: skip
     dataset = protocol.find_dataset(near=request.near)
-    known = read_index(dataset, names=protocol.subjects or None).subjects
+    known = list_all(protocol, dataset)
     prompts = list(request.prompts or [prompt.id for prompt in protocol.prompts])
     sampler = base.choose_sampler(protocol.sampler)
     manifest = RunManifest(

@@ -19,8 +19,8 @@ from dreambench.artifacts.manifest import (
     write_manifest,
 )
 from dreambench.artifacts.plan import Plan, make_plan
-from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, choose_prompts
-from dreambench.datasets.subjects import digest_subjects, read_index
+from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol, choose_prompts, list_all
+from dreambench.datasets.subjects import digest_subjects
 from dreambench.errors import UserError, disk_errors
 from dreambench.machine.environment import describe_session
 from dreambench.progress import Progress
@@ -166,9 +166,9 @@ def _find_wanted(request: ExternalRequest, prompts: Sequence[str] | None) -> Wan
     protocol, data_dir = request.protocol, request.data_dir
     subjects = load_chosen(protocol, data_dir=data_dir, names=list(request.subjects) or None)
     dataset = protocol.find_dataset(photos_dir=data_dir)
-    index = read_index(dataset, names=protocol.subjects or None)
+    known = [subject.name for subject in list_all(protocol, dataset)]
     plan = make_plan(protocol.narrow(prompts), subjects, batch_size=1)
-    return Wanted(protocol, subjects, [row["subject"] for row in index.subjects], plan.images)
+    return Wanted(protocol, subjects, known, plan.images)
 
 
 def _find_index(request: ExternalRequest) -> tuple[Path | None, Path | None]:

@@ -12,7 +12,7 @@ import numpy as np
 from dreambench.artifacts.image_set import ImageSet, is_class_image
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import Protocol
-from dreambench.config.slots import fill_slot
+from dreambench.config.slots import fill_subjects
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.base import Encoder, Extractor
 from dreambench.encoders.extraction import (
@@ -33,8 +33,9 @@ from dreambench.encoders.parts import (
     PartsExtractor,
     ThumbnailExtractor,
 )
+from dreambench.encoders.regions import RegionsExtractor
 from dreambench.encoders.segmentation import Segmenter
-from dreambench.metrics.base import HASH, MASK, THUMBNAIL, SubjectFeatures
+from dreambench.metrics.base import HASH, MASK, REGIONS, THUMBNAIL, Member, SubjectFeatures
 from dreambench.progress import Progress
 from dreambench.scoring.tools import Tools
 from dreambench.storage.images import load_image, load_mask
@@ -148,9 +149,36 @@ def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
             asked[_parts_of(noun)] = Rows(_parts_extractor(tools, noun), files)
         for noun, files in unmasked.items():
             asked[_masks_of(noun)] = Rows(MaskExtractor(_segmenter(tools), class_name=noun), files)
+    if REGIONS in needed:
+        asked |= _ask_for_regions(images, tools, shown)
     if images.files is None:  # A folder of external images was looked at before.
         asked[LOOK] = Rows(LookExtractor(), every)
     return asked
+
+
+def _ask_for_regions(
+    images: ImageSet, tools: Tools, shown: Mapping[str, Sequence[Path]]
+) -> dict[str, Rows]:
+    """Name the images of pairs, by their nouns, and the photos whose masks nobody knows."""
+    files: dict[tuple[str, ...], list[Path]] = {}
+    for subject in images.subjects:
+        files.setdefault(subject.nouns, []).extend(shown[subject.name])
+        for member in subject.each:
+            if not member.masks:
+                files.setdefault(member.nouns, []).extend(member.photos)
+    return {
+        _regions_of(nouns): Rows(_regions_extractor(tools, nouns), list(dict.fromkeys(paths)))
+        for nouns, paths in files.items()
+    }
+
+
+def _regions_of(nouns: Sequence[str]) -> str:
+    return f"regions:{'|'.join(nouns)}"
+
+
+def _regions_extractor(tools: Tools, nouns: Sequence[str]) -> RegionsExtractor:
+    dino, clip = tools.encoders["dino"], tools.encoders["clip"]
+    return RegionsExtractor(dino, clip, _segmenter(tools), nouns=nouns)
 
 
 def _parts_of(class_name: str) -> str:
@@ -188,15 +216,23 @@ def _group_paths(images: ImageSet) -> list[list[Path]]:
 
 
 def list_all_texts(images: ImageSet) -> list[str]:
-    """Return what images are compared with: their own prompts, and all others of the protocol."""
+    """Return what images are compared with: their own prompts, and all others of the protocol.
+
+    Regions of a pair's images are compared with the class nouns.
+    """
     texts = {unit.clip_text for unit in images.plan.images}
+    texts |= {_name_class(noun) for s in images.subjects if s.members for noun in s.nouns}
     return sorted(texts | {t for s in images.subjects for t in list_texts(images.protocol, s)})
+
+
+def _name_class(noun: str) -> str:
+    return f"a {noun}"
 
 
 def list_texts(protocol: Protocol, subject: Subject) -> list[str]:
     """Return the protocol's prompts for a subject, with its class noun."""
     prompts = protocol.prompts_for(subject.kind)
-    return [fill_slot(prompt.text, subject.class_name) for prompt in prompts]
+    return [fill_subjects(prompt.text, subject.nouns) for prompt in prompts]
 
 
 def subject_images(images: ImageSet, subject: Subject) -> list[tuple[ImageUnit, Path]]:
@@ -218,19 +254,23 @@ def arrange_features(
 
     The distractors are photos of the image set's other subjects.
     """
-    photos = {s.name: _photo_features(s, found, tools) for s in images.subjects}
+    every = [one for subject in images.subjects for one in (subject, *subject.members)]
+    photos = {one.name: _photo_features(one, found, tools) for one in every}
     arranged = {}
     for subject in images.subjects:
         shown = subject_images(images, subject)
         of_class = [(u, p) for u, p in images.made_images(subject.name) if is_class_image(u)]
         if not shown and not of_class:
             continue
-        others = [photos[other.name] for other in find_distractors(subject, images.subjects)]
+        # Another pair may have one of the same two.
+        strangers = [] if subject.members else find_distractors(subject, images.subjects)
+        others = [photos[other.name] for other in strangers]
         own = photos[subject.name]
         texts = list_texts(images.protocol, subject)
         text_rows = found.texts.get("clip", {})
         arranged[subject.name] = SubjectFeatures(
-            images=_rows_by_input(found, shown, subject, own),
+            images=_rows_by_input(found, shown, subject, own)
+            | _find_regions(found, shown, subject),
             photos=own,
             distractors={
                 kind: np.concatenate([other[kind] for other in others] or [rows[:0]])
@@ -248,8 +288,41 @@ def arrange_features(
             held_out=[
                 subject.photos.index(path) for path in subject.held_out(images.protocol.references)
             ],
+            members=[
+                Member(
+                    photos[one.name] | _cut_photos(one, found, tools),
+                    text_rows[_name_class(one.class_name)] if text_rows else NO_TEXTS,
+                )
+                for one in subject.members
+            ],
+            shares_noun=subject.shares_noun,
         )
     return arranged
+
+
+def _find_regions(found: Extracted, files: Images, subject: Subject) -> dict[str, Features]:
+    """Return the regions of a pair's images; none where they are not looked for."""
+    rows = found.rows.get(_regions_of(subject.nouns))
+    if rows is None or not subject.members:
+        return {}
+    n_dino = len(next(iter(found.rows["dino"].values())))
+    return RegionsExtractor.split(np.stack([rows[path] for _, path in files]), n_dino)
+
+
+def _cut_photos(member: Subject, found: Extracted, tools: Tools) -> dict[str, Features]:
+    """Return rows of the subject cut out of its photos, by the dataset's masks where there are."""
+    if not any(name.startswith(_regions_of(())) for name in found.rows):
+        return {}
+    if member.masks:
+        photos = [load_image(path) for path in member.photos]
+        masks = [[load_mask(path)] for path in member.masks]
+        made = _regions_extractor(tools, member.nouns).encode_masked(photos, masks)
+    else:
+        rows = found.rows[_regions_of(member.nouns)]
+        made = np.stack([rows[path] for path in member.photos])
+    n_dino = len(next(iter(found.rows["dino"].values())))
+    regions = RegionsExtractor.split(made, n_dino)
+    return {kind: regions[kind][:, 0] for kind in ("region-dino", "region-clip")}
 
 
 def _stack(rows: Sequence[Features], like: Features) -> Features:

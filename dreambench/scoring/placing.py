@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.config.slots import fill_slot
+from dreambench.config.slots import fill_slot, fill_subjects
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError, name_some, suggest
 from dreambench.scoring.layouts import (
@@ -108,20 +108,15 @@ class _Prompts:
     """The prompts of a protocol by id and by their text for one subject."""
 
     def __init__(self, protocol: Protocol, subject: Subject) -> None:
-        noun = subject.class_name
         self.ids = {PRIOR_PROMPT_ID}
         self.texts: dict[str, set[str]] = {}
         self.patterns: list[tuple[re.Pattern[str], str]] = []
         prior = protocol.prior.text
-        self._add(PRIOR_PROMPT_ID, [prior, prior.format_map({"class": noun})])
+        self._add(PRIOR_PROMPT_ID, [prior, fill_slot(prior, subject.class_name, "class")])
         for prompt in protocol.prompts:
             self.ids.add(prompt.id)
-            self._add(prompt.id, [prompt.text, fill_slot(prompt.text, noun)])
-            # The x keep the spaces at both ends of a part.
-            parts = [_normal(f"x{part}x")[1:-1] for part in prompt.text.split("{subject}")]
-            around = [re.escape(part) for part in parts]
-            word = rf"(\S+) {re.escape(_normal(noun))}"
-            self.patterns.append((re.compile(word.join(around)), prompt.id))
+            self._add(prompt.id, [prompt.text, fill_subjects(prompt.text, subject.nouns)])
+            self.patterns.append((_make_pattern(prompt.text, subject.nouns), prompt.id))
 
     def _add(self, prompt_id: str, texts: Sequence[str]) -> None:
         for text in texts:
@@ -135,11 +130,22 @@ class _Prompts:
         if found:
             return (next(iter(found)), None) if len(found) == 1 else None
         matches = [
-            (prompt_id, match[1])
+            (prompt_id, " ".join(dict.fromkeys(match.groups())))
             for pattern, prompt_id in self.patterns
             if (match := pattern.fullmatch(_normal(text)))
         ]
         return matches[0] if len(matches) == 1 else None
+
+
+def _make_pattern(text: str, nouns: Sequence[str]) -> re.Pattern[str]:
+    """Return what a prompt's text is with one word before each class noun."""
+    words = [rf"(\S+) {re.escape(_normal(noun))}" for noun in nouns]
+    # A slot in letters that no text has, and which nothing here changes.
+    marks = [f"\0{place}\0" for place in range(len(nouns))]
+    pattern = re.escape(_normal(fill_subjects(text, marks)))
+    for mark, word in zip(marks, words, strict=True):
+        pattern = pattern.replace(re.escape(mark), word)
+    return re.compile(pattern)
 
 
 def _normal(text: str) -> str:

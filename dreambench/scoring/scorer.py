@@ -12,13 +12,13 @@ import pandas as pd
 
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.results import ScoreTable, write_conventions, write_scores
-from dreambench.encoders.base import Extractor
+from dreambench.encoders.base import COSINE_ROLES, Extractor
 from dreambench.encoders.extraction import AUTO, Pace, Rows, Shard
 from dreambench.encoders.parts import BlackDetector
 from dreambench.encoders.registry import load_spec
 from dreambench.errors import UserError, name_some
 from dreambench.metrics.conventions import find_convention, score_convention
-from dreambench.metrics.reference_bounds import compute_reference_bounds
+from dreambench.metrics.reference_bounds import compute_pair_bounds, compute_reference_bounds
 from dreambench.progress import Progress
 from dreambench.scoring.features import (
     Extracted,
@@ -29,6 +29,7 @@ from dreambench.scoring.features import (
 from dreambench.scoring.scores import compute_scores
 from dreambench.scoring.tools import Tools, load_tools
 from dreambench.storage.files import make_dir
+from dreambench.storage.images import load_image, place_side_by_side
 
 BLACK = "black"
 
@@ -95,9 +96,26 @@ class Scorer:
         sums = self.images.hash_images()
         refuse_changed(self.images, sums)
         found = self.extract()
-        bounds = compute_reference_bounds(self.images.subjects, found.rows)
+        bounds = self._compute_bounds(found)
         scores = compute_scores(self.images, found, self.tools)
         return replace(scores, images=sums), bounds
+
+    def _compute_bounds(self, found: Extracted) -> pd.DataFrame:
+        """Return what the photos score; those of pairs as an image of both side by side, too."""
+        subjects = self.images.subjects
+        if not self.images.protocol.pairs:
+            return compute_reference_bounds(subjects, found.rows)
+        names = [pair.name for pair in subjects]
+        pictures = [
+            place_side_by_side([load_image(one.photos[one.single]) for one in pair.members])
+            for pair in subjects
+        ]
+        side_by_side = {
+            role: dict(zip(names, encoder.encode_images(pictures), strict=True))
+            for role, encoder in self.tools.encoders.items()
+            if role in COSINE_ROLES
+        }
+        return compute_pair_bounds(subjects, found.rows, side_by_side)
 
     def score_conventions(self, names: Sequence[str]) -> pd.DataFrame:
         """Score the images under other scorers' conventions and write conventions.csv.
@@ -120,7 +138,7 @@ class Scorer:
             convention.name: (
                 loaded[specs[convention.name]["clip"]],
                 {
-                    convention.text(unit.prompt, subject.class_name)
+                    convention.text(unit.prompt, subject.nouns)
                     for subject in images.subjects
                     for unit, _ in made[subject.name]
                 },

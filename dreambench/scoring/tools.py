@@ -13,7 +13,7 @@ from dreambench.artifacts.long_texts import CutText, find_cut_texts
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
-from dreambench.datasets.subjects import References
+from dreambench.datasets.subjects import EMBEDDED, References
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.image_text import make_text_reader
 from dreambench.encoders.parts import HashExtractor, ThumbnailExtractor
@@ -26,15 +26,15 @@ from dreambench.encoders.registry import (
     load_spec,
 )
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
-from dreambench.encoders.spec import AnyEncoderSpec, has_own_pixels
+from dreambench.encoders.spec import REGIONS_IDENTITY, AnyEncoderSpec, has_own_pixels
 from dreambench.errors import UserError
-from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL
+from dreambench.metrics.base import HASH, HELD_OUT, MASK, REGIONS, THUMBNAIL
 from dreambench.metrics.registry import ChosenMetric, choose_metrics
 from dreambench.progress import Progress, no_progress
 
 logger = logging.getLogger(__name__)
 
-NO_ENCODER = (MASK, HASH, THUMBNAIL, HELD_OUT)
+NO_ENCODER = (MASK, REGIONS, HASH, THUMBNAIL, HELD_OUT)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Tools:
         found[THUMBNAIL] = ThumbnailExtractor.identity
         if self.segmenter is not None:
             found[MASK] = self.segmenter.identity
+            found[REGIONS] = f"{REGIONS_IDENTITY}|{self.segmenter.identity}"
         if self.references != "all":
             found[HELD_OUT] = f"shown:{self.references}"
         return found
@@ -95,8 +96,8 @@ def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list
     """Return the metrics of a protocol and the extra ones, and the others that need no more.
 
     The package's other metrics come along where the listed ones need the same encoders; a
-    segmenter's mask needs those of DINO and of CLIP, and held-out photos are there where methods
-    are not shown all of them.
+    segmenter's mask and regions need those of DINO and of CLIP, and held-out photos are there where
+    methods are not shown all of them.
     """
     chosen = choose_metrics(protocol, extra)
     listed = {*protocol.metrics, *(one.metric.name for one in chosen if one.is_extra)}
@@ -110,7 +111,8 @@ def choose_scored_metrics(protocol: Protocol, extra: Sequence[str] = ()) -> list
 
     def is_within(one: ChosenMetric) -> bool:
         needed = {name for name in one.metric.inputs if name not in NO_ENCODER}
-        has_mask = MASK not in one.metric.inputs or {"dino", "clip"} <= roles
+        needs_mask = bool({MASK, REGIONS} & set(one.metric.inputs))
+        has_mask = not needs_mask or {"dino", "clip"} <= roles
         has_photos = HELD_OUT not in one.metric.inputs or protocol.references != "all"
         has_rest = has_mask and has_photos
         return one.metric.name in listed or (bool(roles) and needed <= roles and has_rest)
@@ -168,7 +170,7 @@ def prepare_encoders(
 def _warn_of_mini(protocol: Protocol, specs: Mapping[str, AnyEncoderSpec]) -> None:
     """Say where photos of the world are to be scored by encoders that never saw it."""
     own = sorted({spec.name for spec in specs.values() if getattr(spec, "shipped", None)})
-    if own and protocol.dataset != "mini":
+    if own and protocol.dataset not in EMBEDDED:
         logger.warning(
             "%s: %s were trained on mini's drawn world alone, and know nothing of other photos: "
             "take these scores as a trial of the commands, and other encoders for numbers "

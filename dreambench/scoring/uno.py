@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from dreambench.config.slots import MAX_TEXT_LENGTH
+from dreambench.datasets.subjects import name_pair
 from dreambench.errors import UserError, name_some
 from dreambench.scoring.problems import Problem
 from dreambench.scoring.walking import SUFFIXES, File, Walk
@@ -38,20 +39,21 @@ class _Note(BaseModel):
     concat_refs: bool = False
 
     def find_subject(self) -> str:
-        """Return the name of the folder of its photos, which nobody opens.
+        """Return the name of the folder of its photos, which nobody opens; of a pair for two.
 
         Raises:
-            ValueError: there is not one such folder, or the image is not what was generated alone.
+            ValueError: there is no such folder or are more, or the image is not what was generated
+                alone.
         """
         paths = [PurePosixPath(path.replace("\\", "/")) for path in self.image_paths if path]
-        names = sorted({path.parent.name for path in paths})
+        names = list(dict.fromkeys(path.parent.name for path in paths))
         if self.concat_refs:
             raise ValueError("the photos stand in the image too (concat_refs)")
-        if names in ([], [""]):
+        if not names or "" in names:
             raise ValueError("image_paths names no photo in a subject's folder")
-        if len(names) > 1:
+        if len(names) > 2:
             raise ValueError(f"image_paths has photos of {len(names)} folders: {name_some(names)}")
-        return names[0]
+        return name_pair(names)
 
     def settings(self) -> dict[str, str]:
         """Return what it says of how its image was made, shortened where it is long."""

@@ -9,7 +9,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from dreambench.errors import UserError, explain_os_error
@@ -313,6 +313,23 @@ def _find_jpeg_end(content: bytes) -> int | None:
             if start < 0:
                 return None
     return start + 2 if content[start : start + 2] == b"\xff\xd9" else None
+
+
+def place_side_by_side(images: Sequence[Image.Image], *, side_px: int | None = None) -> Image.Image:
+    """Return images side by side in a square, each whole in a strip of its own.
+
+    Each is resized to fill the strip's width or height, and its own mean colour fills the rest. The
+    square has the side of the largest image, twice over, unless `side_px` says another.
+    """
+    side = side_px or 2 * max(max(image.size) for image in images)
+    canvas = Image.new("RGB", (side, side))
+    for place, image in enumerate(images):
+        left, right = (round(side * n / len(images)) for n in (place, place + 1))
+        rim: Any = tuple(round(value) for value in ImageStat.Stat(image).mean)
+        size = (right - left, side)
+        strip = ImageOps.pad(image, size, Image.Resampling.BICUBIC, color=rim)
+        canvas.paste(strip, (left, 0))
+    return canvas
 
 
 def load_mask(path: Path, *, side_px: int | None = None) -> Mask:

@@ -17,6 +17,8 @@ PROTOCOLS = {
     "applications": "6768668fc535b34d",
     "dreambench": "7c8d03100460b877",
     "mini": "5f389387ec2a5f11",
+    "mini-full": "ae8f42e8ef661a08",
+    "pairs": "21ec0efad5c54277",
 }
 RECIPES = {
     "class-only": {

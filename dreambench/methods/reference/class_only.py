@@ -1,4 +1,4 @@
-"""Generates the class and never sees the subject: the floor under every method."""
+"""Generates the class and never sees the subject, or both: the floor under every method."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class ClassOnly(Method):
     """The untouched base model with the class noun in the place of the subject."""
 
     n_references = 0
+    most_subjects = 2
 
     def __init__(self, settings: NoSettings, context: Context) -> None:
         super().__init__(settings, context)
@@ -26,4 +27,4 @@ class ClassOnly(Method):
 
     def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
         """Return a generator that asks the base model for the class."""
-        return TextGenerator(self.model, subject_phrase=subject.class_name)
+        return TextGenerator(self.model, subject_phrase=subject.nouns)

@@ -9,18 +9,24 @@ from PIL import Image
 
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Method
-from dreambench.storage.images import load_image
+from dreambench.storage.images import load_image, place_side_by_side
 
 
 class CopyReference(Method):
-    """Baseline without a model. The seed picks the photo."""
+    """Baseline without a model. The seed picks the photo; of a pair, one of each, side by side."""
+
+    most_subjects = 2
 
     def load(self, subject: Subject, out_dir: Path) -> _Copies:
-        """Load the photos, squeezed to the protocol's size."""
-        size = (self.context.sampler.size_px,) * 2
-        return _Copies(
-            [load_image(path).resize(size, Image.Resampling.BICUBIC) for path in subject.photos]
-        )
+        """Load the photos, squeezed to the protocol's size; those of a pair in turn."""
+        side = self.context.sampler.size_px
+        each = [[load_image(path) for path in one.photos] for one in subject.each]
+        if subject.members:
+            n_pictures = max(map(len, each))
+            rows = [[own[n % len(own)] for own in each] for n in range(n_pictures)]
+            return _Copies([place_side_by_side(row, side_px=side) for row in rows])
+        size = (side, side)
+        return _Copies([photo.resize(size, Image.Resampling.BICUBIC) for photo in each[0]])
 
 
 class _Copies:

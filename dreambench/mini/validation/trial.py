@@ -103,7 +103,7 @@ def _score(
     found = {
         name: metric.compute(seen)
         for name, metric in load_own_metrics().items()
-        if metric.unit == "image" and HELD_OUT not in metric.inputs
+        if metric.unit == "image" and metric.takes != "two" and HELD_OUT not in metric.inputs
     }
     heads = pd.DataFrame(
         [

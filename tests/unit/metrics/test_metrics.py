@@ -37,6 +37,7 @@ from dreambench.storage.images import load_image
 
 METRICS = load_own_metrics()
 PAPER = ["dino", "clip-i", "clip-t", "div", "pres"]
+OF_TWO = ["pair-dino", "pair-clip-i"]
 
 
 def unit(rng, n, d=16, around=None, spread=1.0):
@@ -233,6 +234,7 @@ def test_pairs_that_there_should_be():
     )  # fmt: skip
     found = {name: metric.n_expected(counts) for name, metric in METRICS.items()}
     assert [found.pop(name) for name in PAPER] == [35, 35, 7, 6 + 1 + 0, 15]
+    assert [found.pop(name) for name in OF_TWO] == [35, 35]
     assert set(found.values()) == {7}
 
 
@@ -240,9 +242,10 @@ def test_the_papers_metrics_come_first_and_are_marked():
     assert list(METRICS)[:5] == PAPER
     assert [name for name, metric in METRICS.items() if "paper" in metric.tags] == PAPER
     assert {metric.prompts for name, metric in METRICS.items() if name in PAPER} == {"all"}
-    others = [metric for name, metric in METRICS.items() if name not in PAPER]
+    others = [metric for name, metric in METRICS.items() if name not in PAPER + OF_TWO]
     assert {metric.prompts for metric in others} == {"not-property"}
     worse = {name for name, metric in METRICS.items() if not metric.higher_is_better}
+    worse -= {"pair-twice", "pair-swapped"}
     assert worse == {"pres", "copy", "copy-pixels", "leak", "pixel-match"}
     places = [metric.place for metric in METRICS.values()]
     assert len(set(places)) == len(places)
@@ -259,7 +262,7 @@ def test_every_metric_has_a_page_with_what_it_cannot_see():
 
 IDENTITIES = {
     "dino": "D@1", "clip": "C@2", "mask": "S@3", "hash": "H@4", "perceptual": "P@5",
-    "thumbnail": "T@6", "held-out": "shown:single",
+    "thumbnail": "T@6", "held-out": "shown:single", "regions": "R@7",
 }  # fmt: skip
 
 

@@ -140,7 +140,8 @@ def test_photos_of_one_folder_name_the_subject(read, uno, paths):
 @pytest.mark.parametrize(
     ("values", "fact"),
     [
-        ({"image_paths": ["dog/00.jpg", "mug/00.jpg"]}, "dog, mug"),
+        ({"image_paths": ["dog/00.jpg", "mug/00.jpg"]}, "dog+mug"),
+        ({"image_paths": ["dog/0.jpg", "mug/0.jpg", "cat/0.jpg"]}, "dog, mug, cat"),
         ({"image_paths": []}, "image_paths"),
         ({"image_paths": ["dog.jpg"]}, "image_paths"),
         ({"image_paths": ["../../etc/passwd"]}, "no subject"),
