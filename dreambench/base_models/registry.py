@@ -148,6 +148,8 @@ class BaseModel:
     def is_here(self) -> bool:
         """Return whether its weights are on this machine: a local folder, or the hub's cache."""
         names = (self.weights_file, f"{self.weights_file}.index.json")
+        if self.upscaler is not None and not self.find_upscaler().is_here():
+            return False
         return self.is_local or any(self._find(name) is not None for name in names)
 
     def _find(self, name: str) -> Path | None:
@@ -156,6 +158,15 @@ class BaseModel:
             return path if path.is_file() else None
         found = find_cached(self.location, [name], revision=self.revision)
         return next(iter(found), None)
+
+    @property
+    def where(self) -> str:
+        """Hub id and revision, of both stages of a cascade."""
+        found = f"{self.location} at {self.revision}"
+        if self.upscaler is not None:
+            second, revision, _ = self.upscaler
+            found += f", and {second} at {revision} as {UPSCALER_DIR}/ in its folder"
+        return found
 
     @property
     def terms(self) -> str:

@@ -136,7 +136,7 @@ def _describe(kind: str, base_model: str, *, brief: bool) -> list[dict[str, Any]
                 "name": m.name, "location": "shipped" if m.is_local else m.location,
                 "revision": m.revision, "size_px": m.size_px, "licence": m.licence,
                 "is_gated": m.is_gated,
-                "text": f"{'shipped' if m.is_local else f'{m.location} at {m.revision}'}; "
+                "text": f"{'shipped' if m.is_local else m.where}; "
                 f"{m.size_px} px; {m.terms}",
             }
             for m in BASE_MODELS.values()

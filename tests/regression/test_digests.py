@@ -197,7 +197,7 @@ RECIPES = {
         "flux-kontext": "9bd0535291b28355",
         "qwen-image": "601788f4345fd229",
         "qwen-image-edit": "601788f4345fd229",
-        "deepfloyd-if": "fa8005c384826485",
+        "deepfloyd-if": "89841399f7014833",
     },
     "dreambooth-no-noun": {
         "mini": "0d661a6af8704258",
