@@ -1,5 +1,6 @@
 """Small random pipelines of the families that were trained by flow matching."""
 
+import re
 import string
 
 import torch
@@ -21,6 +22,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
@@ -41,6 +43,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from dreambench.base_models.flux_photo import ADAPTED
 from dreambench.base_models.registry import BASE_MODELS
 
 SIDE_PX = 64
@@ -188,6 +191,26 @@ def write_schnell_folder(folder):
 def write_kontext_folder(folder):
     """The same networks under another pipeline."""
     write_flux_folder(folder, kind=FluxKontextPipeline)
+
+
+def find_photo_layers(model):
+    """The layers that OminiControl's adapter is for, by their names."""
+    named = model.pipeline.transformer.named_modules()
+    return {name: one for name, one in named if re.fullmatch(ADAPTED, name)}
+
+
+def write_photo_adapter(model, file, *, scale=0.3, kinds=""):
+    """A random one of rank 2 in its authors' layout, on the layers that match `kinds`."""
+    noise, state = torch.Generator().manual_seed(1), {}
+    for name, layer in find_photo_layers(model).items():
+        if re.search(kinds, name):
+            sizes = (2, layer.in_features), (layer.out_features, 2)
+            for end, size in zip(("A", "B"), sizes, strict=True):
+                value = scale * torch.randn(size, generator=noise)
+                state[f"transformer.{name}.lora_{end}.weight"] = value
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, file)
+    return file
 
 
 def write_sd3_folder(folder):

@@ -226,6 +226,8 @@ class LoadedModel(ABC):
     of prompts, and both need fp32: a family rounds its text encoders only if it hands their states
     over in fp32."""
 
+    upscaler: LoadedModel | None = None
+    """What enlarges its images, in a cascade that was trained stage by stage."""
     most_images: int | None = None
     """Images that memory holds at once, where it did not hold more."""
 

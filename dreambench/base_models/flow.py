@@ -109,7 +109,7 @@ class FlowModel(LoadedModel):
             key: value if key in filled_in else config.get(key, value)
             for key, value in FLOW_SCHEDULE.items()
         }
-        return FlowMatchEulerDiscreteScheduler(**schedule, **EULER_OPTIONS | cls.own_schedule)
+        return FlowMatchEulerDiscreteScheduler(**schedule, **{**EULER_OPTIONS, **cls.own_schedule})
 
     # Images
 

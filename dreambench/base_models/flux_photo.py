@@ -74,8 +74,8 @@ class PhotoAdapter:
             for name, layer in self.model.pipeline.transformer.named_modules()
             if re.fullmatch(ADAPTED, name)
         }
-        found = {key.removeprefix("transformer.").removesuffix(f".{ENDS[0]}") for key in state}
-        kinds = {re.sub(r"\d+", "", name) for name in found & layers.keys()}
+        named = {key.removeprefix("transformer.").removesuffix(f".{ENDS[0]}") for key in state}
+        kinds = {re.sub(r"\d+", "", name) for name in named & layers.keys()}
         rank = next((len(value) for key, value in state.items() if key.endswith(ENDS[0])), 0)
         own = {}
         for name, layer in layers.items():
@@ -87,11 +87,13 @@ class PhotoAdapter:
             own, state, where=str(file), part="the photo adapter",
             hint="download the adapter again", harmless="",
         )  # fmt: skip
-        return {
-            layer: tuple(state[f"transformer.{name}.{end}"].to(self.model.device) for end in ENDS)
-            for name, layer in layers.items()
-            if f"transformer.{name}.{ENDS[0]}" in state
-        }  # type: ignore[return-value]
+        found = {}
+        for name, layer in layers.items():
+            keys = [f"transformer.{name}.{end}" for end in ENDS]
+            if keys[0] in state:
+                down, up = (state[key].to(self.model.device) for key in keys)
+                found[layer] = (down, up)
+        return found
 
     def sample(
         self,

@@ -49,7 +49,8 @@ class Linear8bit(bnb.nn.Linear8bitLt):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the outputs in the precision of the inputs."""
-        found: Tensor = _Product.apply(inputs, self.weight.data, self.weight.SCB)
+        weight: Any = self.weight
+        found: Tensor = _Product.apply(inputs, weight.data, weight.SCB)
         return found if self.bias is None else found + self.bias.to(found.dtype)
 
 

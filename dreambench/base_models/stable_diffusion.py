@@ -49,7 +49,7 @@ NOISE_SCHEDULE: Mapping[str, Any] = {
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
-def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
+def read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the noise that a base model was trained on, from the config of its scheduler.
 
     Raises:
@@ -69,6 +69,22 @@ def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
             code="unsupported-base-model",
         )
     return found
+
+
+def make_diffusion_scheduler(config: Mapping[str, Any], sampler: Sampler) -> Any:
+    """Return a protocol's scheduler on the noise that a base model's `config` says.
+
+    Raises:
+        UserError: see `read_noise_schedule`.
+    """
+    import diffusers  # noqa: PLC0415  (slow import)
+
+    classes = {
+        "ddim": diffusers.DDIMScheduler,
+        "ddpm": diffusers.DDPMScheduler,
+        "dpm-solver": diffusers.DPMSolverMultistepScheduler,
+    }
+    return classes[sampler.scheduler](**read_noise_schedule(config), **sampler.options)
 
 
 class StableDiffusion(LoadedModel):
@@ -95,15 +111,7 @@ class StableDiffusion(LoadedModel):
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
         """See `LoadedModel`."""
-        import diffusers  # noqa: PLC0415  (slow import)
-
-        classes = {
-            "ddim": diffusers.DDIMScheduler,
-            "ddpm": diffusers.DDPMScheduler,
-            "dpm-solver": diffusers.DPMSolverMultistepScheduler,
-        }
-        noise = _read_noise_schedule(pipeline.scheduler.config)
-        return classes[sampler.scheduler](**noise, **sampler.options)
+        return make_diffusion_scheduler(pipeline.scheduler.config, sampler)
 
     # Text
 
@@ -140,7 +148,7 @@ class StableDiffusion(LoadedModel):
     def _training_schedule(self) -> DDPMScheduler:
         from diffusers import DDPMScheduler  # noqa: PLC0415  (slow import)
 
-        return DDPMScheduler(**_read_noise_schedule(self.pipeline.scheduler.config))
+        return DDPMScheduler(**read_noise_schedule(self.pipeline.scheduler.config))
 
     def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         """Return what the UNet predicts for noisy latents (n, c, h, w) at `times` (n,)."""
@@ -230,7 +238,7 @@ class StableDiffusion(LoadedModel):
         }
         # The class of inverse steps knows no thresholds.
         del options["thresholding"]
-        made = kind(**_read_noise_schedule(self.pipeline.scheduler.config), **options)
+        made = kind(**read_noise_schedule(self.pipeline.scheduler.config), **options)
         made.set_timesteps(self.sampler.n_steps, device=self.device)
         return made
 

@@ -113,17 +113,20 @@ class Work:
     """What a method does besides generating its images, as far as it can be counted beforehand.
 
     `optimizer_steps` and `saved_bytes` are for each subject, `class_images` for each class noun;
-    `images_per_step` are the noisy images that a step learns from; `other_parameters` those of
-    networks besides the base model's own; `kept_bytes` what a step holds for its backward pass,
-    besides the base model's activations. `samples` says whether images come out of the denoising
-    network, `calls_per_image` how many network calls an image of the subject takes, where plain
-    sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an image.
-    `missing` are weights besides the base model's that are not on this machine, with their bytes
-    (0: unknown).
+    `images_per_step` are the noisy images that a step learns from; `second_steps` and
+    `second_images` are the steps of a second network and all their images; `other_parameters`
+    those of networks besides the base model's own; `kept_bytes` what a step holds for its backward
+    pass, besides the base model's activations. `samples` says whether images come out of the
+    denoising network, `calls_per_image` how many network calls an image of the subject takes, where
+    plain sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an
+    image. `missing` are weights besides the base model's that are not on this machine, with their
+    bytes (0: unknown).
     """
 
     optimizer_steps: int = 0
     images_per_step: int = 0
+    second_steps: int = 0
+    second_images: int = 0
     class_images: int = 0
     trained_parameters: int = 0
     saved_bytes: int = 0
@@ -133,6 +136,11 @@ class Work:
     calls_per_image: float = 1.0
     photo_pixels: Sequence[int] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def training_images(self) -> int:
+        """Noisy images that all steps on a subject learn from."""
+        return self.optimizer_steps * self.images_per_step + self.second_images
 
 
 def checkpoint_dir(out_dir: Path, step: int) -> Path:

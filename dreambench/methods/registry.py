@@ -38,6 +38,12 @@ METHODS = {
     "copy-reference": "dreambench.methods.reference.copy_reference:CopyReference",
 }
 
+MISSING = {
+    "blip-diffusion": "diffusers' deprecated class loads, and its Q-Former calls what "
+    "transformers 5 no longer has (invert_attention_mask, get_head_mask)",
+}
+"""Methods of other benchmarks that are not here, and why."""
+
 
 def list_shipped() -> list[str]:
     """Return the names of the package's own methods: the table's, then its entry points'."""

@@ -73,11 +73,11 @@ def make_estimate(
         )
     n_runs = replicates if find_class(recipe).tunes else 1
     if is_checkpoint:
-        work = replace(work, optimizer_steps=0, class_images=0)
+        work = replace(work, optimizer_steps=0, class_images=0, second_steps=0, second_images=0)
     units = make_plan(protocol, subjects, batch_size=1).images
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({subject.class_name for subject in subjects})
-    steps = work.optimizer_steps * len(subjects) * n_runs
+    n_trainings = len(subjects) * n_runs
     # Images of the plain class are drawn plainly whatever the method does for its subject.
     n_drawn = n_prior + (len(units) - n_prior) * work.calls_per_image
     n_drawn = n_class + work.samples * n_drawn * n_runs
@@ -87,8 +87,8 @@ def make_estimate(
         n_images=(len(units) - n_prior) * n_runs,
         n_prior_images=n_prior * n_runs,
         n_class_images=n_class,
-        n_optimizer_steps=steps,
-        n_training_images=steps * work.images_per_step,
+        n_optimizer_steps=(work.optimizer_steps + work.second_steps) * n_trainings,
+        n_training_images=work.training_images * n_trainings,
         n_network_calls=round(n_drawn * base_model.count_calls(sampler)),
         image_bytes=round(
             (len(units) * n_runs + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL
@@ -132,7 +132,8 @@ def estimate_memory(
     )
     weights, master = 4 * n_weights, 0
     if precision == "bf16":
-        n_wide = 0 if base_model.flow is not None else base_model.n_text_parameters
+        has_t5 = base_model.flow is not None or base_model.upscaler is not None
+        n_wide = 0 if has_t5 else base_model.n_text_parameters
         weights, master = 2 * (n_weights + n_wide), 4
     if (quantization := getattr(settings, "quantization", "none")) != "none":
         wide = 2 if precision == "bf16" else 4

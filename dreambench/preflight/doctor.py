@@ -158,8 +158,7 @@ def check_weights() -> list[Finding]:
     for model in BASE_MODELS.values():
         is_here, text = model.is_here(), "present"
         if not is_here:
-            where = f"{model.location} at {model.revision}"
-            text = f"bring {where} and pass --base-model {model.name}=FOLDER"
+            text = f"bring {model.where} and pass --base-model {model.name}=FOLDER"
         text += f" ({model.terms})"
         found.append(Finding("base models", model.name, is_here, text))
     return found

@@ -50,6 +50,10 @@ class DreamBoothLora(DreamBooth):
         return self.context.load_base_model(quantization=self.settings.quantization)
 
     @classmethod
+    def _count_second(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        return 0  # Adapters of stage II are few in comparison.
+
+    @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
         # Adapters of text encoders are few in comparison.
         assert isinstance(settings, DreamBoothLoraSettings)

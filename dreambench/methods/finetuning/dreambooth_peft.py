@@ -200,6 +200,10 @@ class DreamBoothPeft(DreamBooth):
         )
 
     @classmethod
+    def _count_second(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        return 0  # Adapters of stage II are few in comparison.
+
+    @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
         # Adapters of text encoders are few in comparison.
         assert isinstance(settings, DreamBoothPeftSettings)

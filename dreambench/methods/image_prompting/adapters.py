@@ -86,7 +86,10 @@ class Adapter:
         return weights_root() / self.name
 
 
-_AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
+_AUTHORS: dict[str, Any] = {
+    "hub": "h94/IP-Adapter",
+    "revision": "018e402774aeeddd60609b4ecdb7e298259dc729",
+}
 ADAPTERS = {
     adapter.name: adapter
     for adapter in (

@@ -114,7 +114,8 @@ class PhotoPrompting(Method):
 
     def load(self, subject: Subject, out_dir: Path) -> Prompted:
         """Load the photos."""
-        settings, draw = self.settings, self.model.sample_in_context
+        settings: PhotoPromptingSettings = self.settings
+        draw: Callable[..., list[Image.Image]] = self.model.sample_in_context
         if settings.image_guidance is not None:
             draw = partial(draw, image_guidance=settings.image_guidance)
         return Prompted(

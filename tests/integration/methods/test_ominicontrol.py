@@ -10,11 +10,17 @@ import torch
 from conftest import invoke, refused_at_once
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_flows import PROTOCOL, SIDE_PX, write_schnell_folder
+from small_flows import (
+    PROTOCOL,
+    SIDE_PX,
+    find_photo_layers,
+    write_photo_adapter,
+    write_schnell_folder,
+)
 from small_pipelines import context, pixels, subjects
 
 from dreambench.base_models import flux_photo
-from dreambench.base_models.flux_photo import ADAPTED, PhotoAdapter
+from dreambench.base_models.flux_photo import PhotoAdapter
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.recipe import load_recipe
 from dreambench.config.sampler import Sampler
@@ -40,28 +46,9 @@ def model(schnell):
     return load_base_model(schnell, SAMPLER)
 
 
-def layers_of(model):
-    named = model.pipeline.transformer.named_modules()
-    return {name: one for name, one in named if flux_photo.re.fullmatch(ADAPTED, name)}
-
-
-def write_adapter(model, file, *, scale=0.3, kinds=""):
-    """A random adapter of rank 2 in the authors' layout, on the layers that match `kinds`."""
-    noise, state = torch.Generator().manual_seed(1), {}
-    for name, layer in layers_of(model).items():
-        if flux_photo.re.search(kinds, name):
-            sizes = (2, layer.in_features), (layer.out_features, 2)
-            for end, size in zip(("A", "B"), sizes, strict=True):
-                value = scale * torch.randn(size, generator=noise)
-                state[f"transformer.{name}.lora_{end}.weight"] = value
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, file)
-    return file
-
-
 @pytest.fixture(scope="module")
 def file(model, tmp_path_factory):
-    return write_adapter(model, tmp_path_factory.mktemp("adapter") / FILE)
+    return write_photo_adapter(model, tmp_path_factory.mktemp("adapter") / FILE)
 
 
 def photo(seed=1):
@@ -118,7 +105,9 @@ def test_without_its_contribution_images_are_those_of_the_pipeline(schnell, mode
 
 
 def test_tokens_of_the_photo_join_the_sequence_at_shifted_places(model, tmp_path):
-    nothing = PhotoAdapter(model, write_adapter(model, tmp_path / "zeros.safetensors", scale=0.0))
+    nothing = PhotoAdapter(
+        model, write_photo_adapter(model, tmp_path / "zeros.safetensors", scale=0.0)
+    )
     given = shown(model)
 
     def compare(time, *others):
@@ -150,7 +139,9 @@ def test_the_adapter_acts_on_the_photo_alone(model, file, monkeypatch):
     monkeypatch.setattr(adapter, "_pass", watch)
     with adapter._shown(given):
         call(model)
-    assert {layer for layer, _, changed in seen if changed} == set(layers_of(model).values())
+    assert {layer for layer, _, changed in seen if changed} == set(
+        find_photo_layers(model).values()
+    )
     assert all(
         changed == is_photo for layer, is_photo, changed in seen if layer in adapter._factors
     )
@@ -165,7 +156,7 @@ def test_photo_place_and_adapter_each_count(model, file, tmp_path):
     adapter = PhotoAdapter(model, file)
     found = draw(adapter)
     assert np.array_equal(found, draw(adapter))
-    half = write_adapter(model, tmp_path / "half.safetensors", kinds=r"to_[qk]$|norm")
+    half = write_photo_adapter(model, tmp_path / "half.safetensors", kinds=r"to_[qk]$|norm")
     for other in (
         draw(adapter, shown=photo(2)),
         draw(adapter, shift=(4, 0)),
@@ -204,7 +195,7 @@ def test_a_file_that_is_not_the_whole_adapter_is_refused(fault, model, file, tmp
 @pytest.fixture
 def here(model, tmp_path, monkeypatch):
     """The small adapter where a user puts the real one, and of this test's size."""
-    write_adapter(model, tmp_path / "weights" / NAME / FILE)
+    write_photo_adapter(model, tmp_path / "weights" / NAME / FILE)
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "weights"))
     small = replace(adapters.ADAPTERS[NAME], size_px=SIDE_PX)
     monkeypatch.setitem(adapters.ADAPTERS, NAME, small)
