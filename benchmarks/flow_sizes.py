@@ -16,6 +16,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    OmniGenTransformer2DModel,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
 )
@@ -35,7 +36,7 @@ from transformers import (
 
 from dreambench.base_models.registry import BASE_MODELS, find_family
 
-BLOCK = re.compile(r".*transformer_blocks\.\d+")
+BLOCK = re.compile(r"(.*transformer_blocks|layers)\.\d+")
 """What gradient checkpointing makes anew at once."""
 SIDE = 128
 """Places of an autoencoder's latents along a side of 1024 px."""
@@ -134,6 +135,18 @@ def make_qwen() -> dict[str, nn.Module]:
     }
 
 
+def make_omnigen() -> dict[str, nn.Module]:
+    """OmniGen, which reads words itself."""
+    factors = {"short_factor": [1.0] * 48, "long_factor": [1.0] * 48}
+    return {
+        "transformer": OmniGenTransformer2DModel(rope_scaling=factors),
+        "vae": AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        ),
+    }  # fmt: skip
+
+
 MAKERS = {
     "flux2-klein-base": make_flux2,
     "flux-dev": make_flux,
@@ -141,6 +154,7 @@ MAKERS = {
     "flux-kontext": make_flux,
     "sd35-medium": make_sd3,
     "qwen-image": make_qwen,
+    "omnigen": make_omnigen,
 }
 """Networks by the name of a base model; distilled ones and editors have those of their bases."""
 
@@ -183,6 +197,8 @@ def call(name: str, transformer: nn.Module) -> torch.Tensor:
 
 def count(name: str) -> dict[str, Any]:
     """Parameters, and bytes of activations of one image in a training step in fp32."""
+    if name == "omnigen":  # Not trained; what it computes depends on numbers that are not there.
+        return count_parameters(name)
     return {
         **count_parameters(name),
         "activation_bytes": trace(name, checkpointing=False),

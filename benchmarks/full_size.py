@@ -56,6 +56,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from dreambench.base_models import deepfloyd_if
 from dreambench.base_models.registry import BASE_MODELS, BaseModel
 from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol
@@ -87,6 +88,17 @@ UNETS = {
         "cross_attention_dim": 2048, "use_linear_projection": True,
         "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": 2816,
+    },
+    # Stage I of a cascade on pixels.
+    "deepfloyd-if": {
+        "sample_size": 64, "in_channels": 3, "out_channels": 6, "layers_per_block": 3,
+        "block_out_channels": [704, 1408, 2112, 2816], "attention_head_dim": 64,
+        "down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3],
+        "up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"],
+        "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "cross_attention_dim": 2816,
+        "encoder_hid_dim": 4096, "addition_embed_type": "text", "act_fn": "gelu",
+        "addition_embed_type_num_heads": 64, "cross_attention_norm": "group_norm",
+        "resnet_time_scale_shift": "scale_shift",
     },
 }  # fmt: skip
 TEXT_S = {
@@ -284,6 +296,7 @@ def count(name: str) -> dict[str, Any]:
         else:
             networks = {"unet": UNet2DConditionModel.from_config(UNETS[name])}
     unet = networks.pop("unet")
+    layers = deepfloyd_if.UNET_LAYERS if name == "deepfloyd-if" else UNET_LAYERS
     networks.pop("image_normalizer", None)
     texts = [network for part, network in networks.items() if part.startswith("text_encoder")]
     others = list(networks.values())
@@ -297,7 +310,7 @@ def count(name: str) -> dict[str, Any]:
         "n_denoiser_parameters": sum(p.numel() for p in unet.parameters()),
         "n_other_parameters": sum(p.numel() for part in others for p in part.parameters()),
         "n_text_parameters": sum(p.numel() for part in texts for p in part.parameters()),
-        **flow_sizes.count_adapted(unet, UNET_LAYERS),
+        **flow_sizes.count_adapted(unet, layers),
         "n_cross_attention_parameters": sum(weight.numel() for weight in keys_and_values),
         "activation_bytes": _trace_step(name, checkpointing=False),
         "checkpointed_bytes": _trace_step(name, checkpointing=True),
@@ -317,9 +330,10 @@ def _trace_step(name: str, *, checkpointing: bool) -> int:
         unet.train()
         for weight in unet.parameters():
             weight.register_post_accumulate_grad_hook(lambda it: setattr(it, "grad", None))
-        side, width = config["sample_size"], config["cross_attention_dim"]
+        side = config["sample_size"]
+        width = config.get("encoder_hid_dim", config["cross_attention_dim"])
         extra = {}
-        if config.get("addition_embed_type"):
+        if config.get("addition_embed_type") == "text_time":
             conditions = {"text_embeds": torch.randn(1, 1280), "time_ids": torch.randn(1, 6)}
             extra = {"added_cond_kwargs": conditions}
         if config.get("class_embed_type"):

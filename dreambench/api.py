@@ -333,8 +333,9 @@ def load_subjects(
 ) -> list[Subject]:
     """Load the subjects of a dataset with the paths of their photos, each checked by its SHA-256.
 
-    `dataset` is "dreambooth", "mini", or a folder with the two index files; `data_dir` is where the
-    photos of "dreambooth" lie (default: DREAMBENCH_DATA, else the user's cache folder).
+    `dataset` is "dreambooth", "mini", "mini-full", or a folder with the two index files;
+    `data_dir` is where the photos of "dreambooth" lie (default: DREAMBENCH_DATA, else the user's
+    cache folder).
 
     Examples:
         >>> [subject.name for subject in dreambench.load_subjects("mini")][:2]

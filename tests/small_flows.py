@@ -1,5 +1,6 @@
 """Small random pipelines of the families that were trained by flow matching."""
 
+import re
 import string
 
 import torch
@@ -13,18 +14,22 @@ from diffusers import (
     FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
+    OmniGenPipeline,
+    OmniGenTransformer2DModel,
     QwenImageEditPlusPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    LlamaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -38,6 +43,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from dreambench.base_models.flux_photo import ADAPTED
 from dreambench.base_models.registry import BASE_MODELS
 
 SIDE_PX = 64
@@ -187,6 +193,26 @@ def write_kontext_folder(folder):
     write_flux_folder(folder, kind=FluxKontextPipeline)
 
 
+def find_photo_layers(model):
+    """The layers that OminiControl's adapter is for, by their names."""
+    named = model.pipeline.transformer.named_modules()
+    return {name: one for name, one in named if re.fullmatch(ADAPTED, name)}
+
+
+def write_photo_adapter(model, file, *, scale=0.3, kinds=""):
+    """A random one of rank 2 in its authors' layout, on the layers that match `kinds`."""
+    noise, state = torch.Generator().manual_seed(1), {}
+    for name, layer in find_photo_layers(model).items():
+        if re.search(kinds, name):
+            sizes = (2, layer.in_features), (layer.out_features, 2)
+            for end, size in zip(("A", "B"), sizes, strict=True):
+                value = scale * torch.randn(size, generator=noise)
+                state[f"transformer.{name}.lora_{end}.weight"] = value
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, file)
+    return file
+
+
 def write_sd3_folder(folder):
     """A random pipeline of Stable Diffusion 3.5's shape, with dual attention in the first block."""
     torch.manual_seed(9)
@@ -264,6 +290,32 @@ def write_qwen_edit_folder(folder):
     QwenImageEditPlusPipeline(processor=processor, **parts).save_pretrained(folder)
 
 
+def write_omnigen_folder(folder):
+    """A random pipeline of OmniGen's shape, whose transformer reads letters itself."""
+    torch.manual_seed(11)
+    pieces = ["<unk>", "<s>", "</s>", "▁", *map(chr, range(33, 127))]
+    tokenizer = LlamaTokenizer(
+        vocab={piece: place for place, piece in enumerate(pieces)}, merges=[],
+        model_max_length=4096, add_bos_token=True,
+    )  # fmt: skip
+    width = 16
+    transformer = OmniGenTransformer2DModel(
+        in_channels=4, hidden_size=2 * width, num_attention_heads=2, num_key_value_heads=2,
+        intermediate_size=24, num_layers=2, pad_token_id=2, vocab_size=len(tokenizer),
+        pos_embed_max_size=32, time_step_dim=16,
+        rope_scaling={"short_factor": [1.0] * (width // 2), "long_factor": [1.0] * (width // 2)},
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 16), norm_num_groups=4, latent_channels=4, sample_size=SIDE_PX,
+        layers_per_block=1, down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=0.13025,
+    )  # fmt: skip
+    OmniGenPipeline(
+        transformer=transformer, vae=vae, tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(invert_sigmas=True, num_train_timesteps=1),
+    ).save_pretrained(folder)  # fmt: skip
+
+
 WRITERS = {
     "flux2-klein-base": write_flux2_folder,
     "flux-dev": write_flux_folder,
@@ -272,5 +324,6 @@ WRITERS = {
     "sd35-medium": write_sd3_folder,
     "qwen-image": write_qwen_folder,
     "qwen-image-edit": write_qwen_edit_folder,
+    "omnigen": write_omnigen_folder,
 }
 """Writes a random folder of the family of a base model."""

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_map
 from dreambench.base_models.folder import check_folder
 from dreambench.base_models.registry import PARTS, BaseModel
 from dreambench.base_models.weights import check_loading, check_state, read_trained
-from dreambench.config.sampler import Precision, Sampler
+from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.errors import UserError, raise_if_disk
 from dreambench.machine.devices import send
 
@@ -184,6 +184,23 @@ def _load_networks(
     return networks
 
 
+def _find_quantizer() -> Callable[..., None]:
+    """Import what quantises a network.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    try:
+        from dreambench.base_models.quantization import quantize  # noqa: PLC0415  (an extra)
+    except ImportError as error:
+        raise UserError(
+            "quantised weights need the package bitsandbytes",
+            hint="pip install 'dreambench[small-gpu]', or quantization = 'none' in the recipe",
+            code="missing-package",
+        ) from error
+    return quantize
+
+
 AfterStep = Callable[[int, Tensor], Tensor]
 """Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
 
@@ -209,18 +226,28 @@ class LoadedModel(ABC):
     of prompts, and both need fp32: a family rounds its text encoders only if it hands their states
     over in fp32."""
 
+    upscaler: LoadedModel | None = None
+    """What enlarges its images, in a cascade that was trained stage by stage."""
     most_images: int | None = None
     """Images that memory holds at once, where it did not hold more."""
 
     def __init__(
-        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
+        self,
+        model: BaseModel,
+        sampler: Sampler,
+        *,
+        device: str,
+        precision: Precision,
+        quantization: Quantization = "none",
     ) -> None:
         self.model = model
         self.sampler = sampler
         self.precision = precision
+        self.quantization = quantization
         self.pipeline = self.load_pipeline(
-            model, device=torch.device(device), rounded=precision == "bf16"
-        )
+            model, device=torch.device(device), rounded=precision == "bf16",
+            quantization=quantization,
+        )  # fmt: skip
         self.pipeline.scheduler = self.make_scheduler(self.pipeline, sampler)
 
     @property
@@ -296,15 +323,24 @@ class LoadedModel(ABC):
         return options
 
     @classmethod
-    def load_pipeline(cls, model: BaseModel, *, device: torch.device, rounded: bool = False) -> Any:
+    def load_pipeline(
+        cls,
+        model: BaseModel,
+        *,
+        device: torch.device,
+        rounded: bool = False,
+        quantization: Quantization = "none",
+    ) -> Any:
         """Load the pipeline from safetensors, without safety checker and progress bars.
 
-        In fp32, or with the weights of `rounded_networks` rounded to bf16.
+        In fp32, or with the weights of `rounded_networks` rounded to bf16; those of the denoising
+        network may be quantised, too.
 
         Raises:
             UserError: its folder lacks files or holds damaged ones, or there is none and the hub
-                cannot be reached.
+                cannot be reached; a package for quantised weights is missing.
         """
+        quantize = _find_quantizer() if quantization != "none" else None
         # Diffusers imports it wherever it is installed; it warns of kernels that nothing here
         # calls.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -319,6 +355,9 @@ class LoadedModel(ABC):
             # may hold statistics that stay in fp32.
             narrow = [name for name in cls.rounded_networks if rounded and name != "vae"]
             networks = _load_networks(model, options, rounded=narrow)
+            if quantize is not None:
+                network = networks[cls.denoiser]
+                quantize(network, quantization, device=device, rounded=rounded)
             pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
                 model.location, **options, **networks
             )
@@ -661,7 +700,8 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def _round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Round what a network is given to its weights' precision; times (n,) stay as they are."""
-    dtype = next(module.parameters()).dtype
+    # Quantised weights are of whole numbers.
+    dtype = next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
 
     def round_one(value: Any) -> Any:
         is_wide = isinstance(value, Tensor) and value.dtype == torch.float32 and value.ndim > 1

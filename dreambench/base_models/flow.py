@@ -27,7 +27,7 @@ from dreambench.base_models.base import (
     encode_squares,
 )
 from dreambench.base_models.registry import BaseModel
-from dreambench.config.sampler import Precision, Sampler
+from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.machine.devices import send
 
@@ -82,13 +82,13 @@ class FlowModel(LoadedModel):
     """Ends of the names of the transformer's layers that the family's script adapts."""
     trained_text_encoders: ClassVar[Sequence[str]] = ()
     """What the names of the text encoders that the family's script can train end with."""
+    own_schedule: ClassVar[Mapping[str, Any]] = {}
+    """Options of its scheduler that are others than those of all families."""
     redrawing_class: ClassVar[str | None] = None
     """Name of the class in diffusers that starts from an image; None where there is none."""
 
-    def __init__(
-        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
-    ) -> None:
-        super().__init__(model, sampler, device=device, precision=precision)
+    def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
+        super().__init__(model, sampler, **options)
         decode_one_by_one_without_memory(self.pipeline.vae)
 
     @classmethod
@@ -109,7 +109,7 @@ class FlowModel(LoadedModel):
             key: value if key in filled_in else config.get(key, value)
             for key, value in FLOW_SCHEDULE.items()
         }
-        return FlowMatchEulerDiscreteScheduler(**schedule, **EULER_OPTIONS)
+        return FlowMatchEulerDiscreteScheduler(**schedule, **{**EULER_OPTIONS, **cls.own_schedule})
 
     # Images
 
@@ -229,6 +229,10 @@ class InContextModel(FlowModel):
 
     max_photos: ClassVar[int | None] = None
     """Photos that its pipeline takes at once; None where it sets no limit."""
+    photo_words: ClassVar[str | None] = None
+    """What stands in a prompt for a photo, with its {number} from 1; None where nothing does."""
+    has_image_guidance: ClassVar[bool] = False
+    """Whether `sample_in_context` takes `image_guidance`: how much photos count without text."""
 
     @abstractmethod
     def sample_in_context(

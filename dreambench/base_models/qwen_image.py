@@ -22,7 +22,7 @@ from dreambench.base_models.flow import (
     unpack_patches,
 )
 from dreambench.base_models.registry import BaseModel
-from dreambench.config.sampler import Precision, Sampler
+from dreambench.config.sampler import Sampler
 
 NO_WORDS = " "
 """What guidance goes away from, as the makers' examples have it."""
@@ -104,10 +104,8 @@ class QwenImageEdit(QwenImage, InContextModel):
     Without photos it draws, and is trained, as Qwen-Image does.
     """
 
-    def __init__(
-        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
-    ) -> None:
-        super().__init__(model, sampler, device=device, precision=precision)
+    def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
+        super().__init__(model, sampler, **options)
         from diffusers import QwenImageEditPlusPipeline  # noqa: PLC0415  (slow import)
 
         self._editing = QwenImageEditPlusPipeline(

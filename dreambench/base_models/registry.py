@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dreambench.artifacts.long_texts import TextReader
 from dreambench.base_models.folder import INDEX, check_folder, check_mark
-from dreambench.config.sampler import FLOW, Precision, Sampler, SamplerSettings
+from dreambench.config.sampler import FLOW, Precision, Quantization, Sampler, SamplerSettings
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest_folder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Family = Literal[
     "stable-diffusion", "sdxl", "unclip", "flux2", "flux", "flux-kontext", "sd3", "qwen-image",
-    "qwen-image-edit",
+    "qwen-image-edit", "omnigen", "deepfloyd-if", "deepfloyd-if-upscaler",
 ]  # fmt: skip
 
 FAMILIES: dict[Family, str] = {
@@ -39,12 +39,15 @@ FAMILIES: dict[Family, str] = {
     "sd3": "dreambench.base_models.sd3:StableDiffusion3",
     "qwen-image": "dreambench.base_models.qwen_image:QwenImage",
     "qwen-image-edit": "dreambench.base_models.qwen_image:QwenImageEdit",
+    "omnigen": "dreambench.base_models.omnigen:OmniGen",
+    "deepfloyd-if": "dreambench.base_models.deepfloyd_if:DeepFloydIF",
+    "deepfloyd-if-upscaler": "dreambench.base_models.deepfloyd_if:Upscaler",
 }
 """The class of each family, imported when a model is loaded, since torch is slow to import."""
 
 DIFFUSION: tuple[Family, ...] = ("stable-diffusion", "sdxl", "unclip")
 """Families with a UNet that was trained by diffusion, which some methods are about by nature."""
-IN_CONTEXT: tuple[Family, ...] = ("flux2", "flux-kontext", "qwen-image-edit")
+IN_CONTEXT: tuple[Family, ...] = ("flux2", "flux-kontext", "qwen-image-edit", "omnigen")
 """Families that can be shown photos, in one sequence with the image that they draw."""
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -63,10 +66,15 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "sd3": (*_FLUX_PARTS, "text_encoder_3", "tokenizer_3"),
     "qwen-image": _FLOW_PARTS,
     "qwen-image-edit": (*_FLOW_PARTS, "processor"),
+    "omnigen": ("transformer", "vae", "tokenizer", "scheduler"),
+    "deepfloyd-if": ("unet", "text_encoder", "tokenizer", "scheduler"),
+    "deepfloyd-if-upscaler": ("unet", "scheduler", "image_noising_scheduler"),
 }  # fmt: skip
 """What a family loads of a pipeline's folder."""
 
 TRANSFORMER_FILE = "transformer/diffusion_pytorch_model.safetensors"
+UPSCALER_DIR, UPSCALING_STEPS = "upscaler", 50
+"""Where stage II of a cascade is in its folder, and how many steps it takes at most."""
 FLOW_SIZE_STEP_PX = 16
 """A transformer's token shows 2 x 2 places of the latents, and each of these 8 x 8 pixels."""
 MAX_TEXT_TOKENS = 100_000
@@ -81,7 +89,8 @@ class BaseModel:
     that the hub hands them out only to those who have accepted it. `weights_file` is the denoising
     network's file of weights in the pipeline's folder, or the name that its shards have without
     their numbers. `flow` is how its makers sample a model that was trained by flow matching; None
-    for diffusion. `is_distilled` says that guidance takes no second call of the network. `mark` is
+    for diffusion. `is_distilled` says that guidance takes no second call of the network. `upscaler`
+    is a cascade's stage II: hub id, revision, parameters; a folder has it in `upscaler/`. `mark` is
     a file of a snapshot, a key in it and its value, by which other weights of the family are told
     from these. The counts are of parameters: `n_denoiser` of that network, `n_other` of autoencoder
     and text encoders, `n_text` of text encoders alone, `n_cross_attention` of the keys and values
@@ -102,6 +111,7 @@ class BaseModel:
     is_gated: bool = False
     flow: SamplerSettings | None = None
     is_distilled: bool = False
+    upscaler: tuple[str, str, int] | None = None
     mark: tuple[str, str, bool] | None = None
     n_download_bytes: int = 0
     n_denoiser_parameters: int = 0
@@ -119,6 +129,15 @@ class BaseModel:
         """Whether the location is a folder on this machine."""
         return Path(self.location).is_dir()
 
+    def find_upscaler(self) -> BaseModel:
+        """Return stage II of a cascade."""
+        assert self.upscaler is not None
+        location, revision, _ = self.upscaler
+        found = replace(self, family="deepfloyd-if-upscaler", upscaler=None)
+        if self.is_local:
+            return replace(found, location=str(Path(self.location) / UPSCALER_DIR))
+        return replace(found, location=location, revision=revision)
+
     def find_weights(self) -> Path | None:
         """Return the denoising network's weights on this machine, local or in the hub's cache.
 
@@ -129,6 +148,8 @@ class BaseModel:
     def is_here(self) -> bool:
         """Return whether its weights are on this machine: a local folder, or the hub's cache."""
         names = (self.weights_file, f"{self.weights_file}.index.json")
+        if self.upscaler is not None and not self.find_upscaler().is_here():
+            return False
         return self.is_local or any(self._find(name) is not None for name in names)
 
     def _find(self, name: str) -> Path | None:
@@ -137,6 +158,15 @@ class BaseModel:
             return path if path.is_file() else None
         found = find_cached(self.location, [name], revision=self.revision)
         return next(iter(found), None)
+
+    @property
+    def where(self) -> str:
+        """Hub id and revision, of both stages of a cascade."""
+        found = f"{self.location} at {self.revision}"
+        if self.upscaler is not None:
+            second, revision, _ = self.upscaler
+            found += f", and {second} at {revision} as {UPSCALER_DIR}/ in its folder"
+        return found
 
     @property
     def terms(self) -> str:
@@ -193,14 +223,18 @@ class BaseModel:
     def count_calls(self, sampler: Sampler) -> int:
         """Return the evaluations of the network for one image; guidance takes two a step."""
         is_guided = sampler.guidance_scale > 1 and not self.is_distilled
-        return sampler.n_steps * (2 if is_guided else 1)
+        n_calls = sampler.n_steps * (2 if is_guided else 1)
+        if self.upscaler is not None:
+            n_calls += 2 * min(sampler.n_steps, UPSCALING_STEPS)
+        return n_calls
 
     def identity(self) -> str:
         """Return the name with the digest of a local folder's weights, or with hub revision."""
         if self.is_local:
             content = digest_folder(Path(self.location), suffixes=WEIGHT_SUFFIXES)
             return f"{self.name}:folder@{content}"
-        return f"{self.name}:{self.location}@{self.revision}"
+        second = "" if self.upscaler is None else "+{}@{}".format(*self.upscaler[:2])
+        return f"{self.name}:{self.location}@{self.revision}{second}"
 
 
 _SD15_SHAPES = (
@@ -464,6 +498,52 @@ BASE_MODELS = {
             activation_bytes=73_909_412_868,
             checkpointed_bytes=4_643_769_864,
         ),
+        # Not trained here. Its transformer reads words itself.
+        BaseModel(
+            "omnigen",
+            "Shitao/OmniGen-v1-diffusers",
+            "016e2f61d12a98303f6bbdf122687694d7984268",
+            "omnigen",
+            licence="mit",
+            weights_file=TRANSFORMER_FILE,
+            flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=2.5),
+            size_px=1024,
+            n_download_bytes=7_700_000_000,
+            n_denoiser_parameters=3_762_072_592,
+            n_other_parameters=83_653_863,
+            adapted_shapes=((3072, 3072, 128),),
+            adapted_block=((3072, 3072, 4),),
+        ),
+        # Two networks on pixels, the second of 1.2 billion parameters by its hub page; activations
+        # are the first's.
+        BaseModel(
+            "deepfloyd-if",
+            "DeepFloyd/IF-I-XL-v1.0",
+            "c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+            "deepfloyd-if",
+            licence="deepfloyd-if-license",
+            is_gated=True,
+            upscaler=(
+                "DeepFloyd/IF-II-L-v1.0",
+                "609476ce702b2d94aff7d1f944dcc54d4f972901",
+                1_200_000_000,
+            ),
+            size_px=256,
+            n_download_bytes=41_000_000_000,
+            n_denoiser_parameters=4_304_695_110,
+            n_other_parameters=5_962_310_656,
+            n_text_parameters=4_762_310_656,
+            adapted_shapes=(
+                (1408, 1408, 28),
+                (2112, 2112, 28),
+                (2816, 1408, 14),
+                (2816, 2112, 14),
+                (2816, 2816, 48),
+            ),
+            adapted_block=((2816, 2816, 6),),
+            activation_bytes=2_092_288_632,
+            checkpointed_bytes=1_139_275_384,
+        ),
     )
 }
 
@@ -481,6 +561,8 @@ def find_base_model(name: str) -> BaseModel:
     if not folder:
         return BASE_MODELS[key]
     check_folder(Path(folder), PARTS[BASE_MODELS[key].family])
+    if BASE_MODELS[key].upscaler is not None:
+        check_folder(Path(folder) / UPSCALER_DIR, PARTS["deepfloyd-if-upscaler"])
     if (mark := BASE_MODELS[key].mark) is not None:
         check_mark(Path(folder), *mark, name=key)
     return replace(BASE_MODELS[key], location=folder, revision=None)
@@ -501,7 +583,7 @@ def make_text_reader(model: BaseModel) -> TextReader | None:
     that nothing is downloaded.
     """
     name = f"the text encoder of '{model.name}'"
-    if model.flow is not None:
+    if model.flow is not None or model.upscaler is not None:
         return None  # Language models read more tokens than any prompt has.
     if not model.is_local:
         from open_clip import SimpleTokenizer  # noqa: PLC0415  (imports torch)
@@ -522,11 +604,18 @@ def make_text_reader(model: BaseModel) -> TextReader | None:
 
 
 def load_base_model(
-    model: BaseModel, sampler: Sampler, *, device: str = "cpu", precision: Precision = "fp32"
+    model: BaseModel,
+    sampler: Sampler,
+    *,
+    device: str = "cpu",
+    precision: Precision = "fp32",
+    quantization: Quantization = "none",
 ) -> LoadedModel:
     """Load a base model that samples as a protocol says.
 
     Raises:
         UserError: its files are not on this machine and the hub cannot be reached.
     """
-    return find_family(model.family)(model, sampler, device=device, precision=precision)
+    return find_family(model.family)(
+        model, sampler, device=device, precision=precision, quantization=quantization
+    )

@@ -29,7 +29,7 @@ from dreambench.base_models.base import (
 )
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
-from dreambench.config.sampler import SCHEDULER_OPTIONS, Precision, Sampler
+from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
 from dreambench.errors import UserError
 from dreambench.machine.devices import send
 
@@ -49,7 +49,7 @@ NOISE_SCHEDULE: Mapping[str, Any] = {
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 
-def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
+def read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the noise that a base model was trained on, from the config of its scheduler.
 
     Raises:
@@ -71,6 +71,22 @@ def _read_noise_schedule(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def make_diffusion_scheduler(config: Mapping[str, Any], sampler: Sampler) -> Any:
+    """Return a protocol's scheduler on the noise that a base model's `config` says.
+
+    Raises:
+        UserError: see `read_noise_schedule`.
+    """
+    import diffusers  # noqa: PLC0415  (slow import)
+
+    classes = {
+        "ddim": diffusers.DDIMScheduler,
+        "ddpm": diffusers.DDPMScheduler,
+        "dpm-solver": diffusers.DPMSolverMultistepScheduler,
+    }
+    return classes[sampler.scheduler](**read_noise_schedule(config), **sampler.options)
+
+
 class StableDiffusion(LoadedModel):
     """Stable Diffusion 1 and 2, and mini's own base model."""
 
@@ -82,30 +98,20 @@ class StableDiffusion(LoadedModel):
     denoiser = "unet"
     rounded_networks: ClassVar[Sequence[str]] = ("unet", "vae")
 
-    def __init__(
-        self, model: BaseModel, sampler: Sampler, *, device: str, precision: Precision
-    ) -> None:
-        super().__init__(model, sampler, device=device, precision=precision)
+    def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
+        super().__init__(model, sampler, **options)
         # Convolutions are fastest this way on the CPU and on recent GPUs.
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.pipeline.vae.to(memory_format=torch.channels_last)
         decode_one_by_one_without_memory(self.pipeline.vae)
-        if precision == "bf16":
+        if self.precision == "bf16":
             # Some autoencoders want fp32 in place of fp16, whose range is smaller than bf16's.
             self.pipeline.vae.register_to_config(force_upcast=False)
 
     @classmethod
     def make_scheduler(cls, pipeline: Any, sampler: Sampler) -> Any:
         """See `LoadedModel`."""
-        import diffusers  # noqa: PLC0415  (slow import)
-
-        classes = {
-            "ddim": diffusers.DDIMScheduler,
-            "ddpm": diffusers.DDPMScheduler,
-            "dpm-solver": diffusers.DPMSolverMultistepScheduler,
-        }
-        noise = _read_noise_schedule(pipeline.scheduler.config)
-        return classes[sampler.scheduler](**noise, **sampler.options)
+        return make_diffusion_scheduler(pipeline.scheduler.config, sampler)
 
     # Text
 
@@ -142,7 +148,7 @@ class StableDiffusion(LoadedModel):
     def _training_schedule(self) -> DDPMScheduler:
         from diffusers import DDPMScheduler  # noqa: PLC0415  (slow import)
 
-        return DDPMScheduler(**_read_noise_schedule(self.pipeline.scheduler.config))
+        return DDPMScheduler(**read_noise_schedule(self.pipeline.scheduler.config))
 
     def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         """Return what the UNet predicts for noisy latents (n, c, h, w) at `times` (n,)."""
@@ -232,7 +238,7 @@ class StableDiffusion(LoadedModel):
         }
         # The class of inverse steps knows no thresholds.
         del options["thresholding"]
-        made = kind(**_read_noise_schedule(self.pipeline.scheduler.config), **options)
+        made = kind(**read_noise_schedule(self.pipeline.scheduler.config), **options)
         made.set_timesteps(self.sampler.n_steps, device=self.device)
         return made
 

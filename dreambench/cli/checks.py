@@ -170,7 +170,7 @@ def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
         encoder_specs,
     )
 
-    missing = {} if base.is_here() else {f"{base.name}: {base.location}": base.n_download_bytes}
+    missing = {} if base.is_here() else {f"{base.name}: {base.where}": base.n_download_bytes}
     specs: list[AnyEncoderSpec | SegmenterSpec] = [
         *encoder_specs(protocol, choose_scored_metrics(protocol)).values()
     ]

@@ -136,7 +136,7 @@ def _describe(kind: str, base_model: str, *, brief: bool) -> list[dict[str, Any]
                 "name": m.name, "location": "shipped" if m.is_local else m.location,
                 "revision": m.revision, "size_px": m.size_px, "licence": m.licence,
                 "is_gated": m.is_gated,
-                "text": f"{'shipped' if m.is_local else f'{m.location} at {m.revision}'}; "
+                "text": f"{'shipped' if m.is_local else m.where}; "
                 f"{m.size_px} px; {m.terms}",
             }
             for m in BASE_MODELS.values()
@@ -190,6 +190,7 @@ def _describe_methods(base_model: str) -> list[dict[str, Any]]:
 
 
 def _print_methods(rows: list[dict[str, Any]], base_model: str) -> None:
+    from dreambench.methods.registry import MISSING  # noqa: PLC0415
     from dreambench.report.terminal import print_rows  # noqa: PLC0415
 
     headings = ("name", "title", "track", "subjects", "trained", "base models", "source")
@@ -205,3 +206,5 @@ def _print_methods(rows: list[dict[str, Any]], base_model: str) -> None:
         f"Methods; trained parameters with {base_model}", headings, shown,
         folding=("title", "base models", "source"),
     )  # fmt: skip
+    for name, reason in MISSING.items():
+        say(f"Not here: {name}, since {reason}.")

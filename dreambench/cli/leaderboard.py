@@ -16,6 +16,7 @@ from dreambench.cli.shared import (
     device_option,
     encoder_option,
     json_option,
+    layout_option,
     metric_option,
     own_protocol_option,
     print_json,
@@ -24,7 +25,7 @@ from dreambench.cli.shared import (
     show_progress,
     user_errors,
 )
-from dreambench.errors import UserError
+from dreambench.errors import UserError, name_some
 
 if TYPE_CHECKING:
     from dreambench.leaderboard.checks import Checked
@@ -135,11 +136,12 @@ def render(records_dir: Path, out_dir: Path, as_json: bool) -> None:
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Of one record: score its images again, from a folder, a zip or a tar archive.",
+    help="Of one record: score its images again, from a folder, an index (.csv) or an archive.",
 )
 @click.option(
     "--write", is_flag=True, help="With --images: write into the record that it was re-scored."
 )
+@layout_option
 @own_protocol_option
 @metric_option
 @encoder_option
@@ -150,8 +152,8 @@ def render(records_dir: Path, out_dir: Path, as_json: bool) -> None:
 @user_errors
 def check(
     paths: tuple[Path, ...], board: Path | None, images: Path | None, write: bool,
-    protocol: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...], device: str,
-    n_decoding: int, data_dir: Path | None, as_json: bool,
+    layout: str | None, protocol: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...],
+    device: str, n_decoding: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check that records are what they say.
 
@@ -169,13 +171,16 @@ def check(
         from dreambench.leaderboard.rescoring import RescoreOptions  # noqa: PLC0415
 
         options = RescoreOptions(
-            images=images, protocol=named, metrics=metrics, device=device, data_dir=data_dir,
-            encoders=parse_encoder_options(encoders), n_decoding=n_decoding,
+            images=images, layout=layout, protocol=named, metrics=metrics,
+            device=device, data_dir=data_dir, encoders=parse_encoder_options(encoders),
+            n_decoding=n_decoding,
         )  # fmt: skip
         checked = [_rescore(checked, options, write=write)]
-    elif write:
+    elif unused := [
+        option for option, value in (("--write", write), ("--layout", layout)) if value
+    ]:
         raise UserError(
-            "--write is for what scoring the images again found",
+            f"{name_some(unused)}: for scoring the images again, and none are named",
             hint="name the images with --images FOLDER",
             code="missing-option",
         )

@@ -79,6 +79,10 @@ data_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of the paper's photos.  [default: DREAMBENCH_DATA or the user's cache]",
 )
+layout_option = click.option(
+    "--layout",
+    help="run, subject/prompt, dreambench-plus, uno or patchdpo.  [default: auto-detected]",
+)
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),

@@ -20,6 +20,7 @@ from dreambench.cli.shared import (
     encoder_option,
     extract_batch_option,
     extract_workers_option,
+    layout_option,
     metric_option,
     narrowing_options,
     run_dir_argument,
@@ -190,10 +191,7 @@ def extract(
     type=click.Path(path_type=Path),
     help="CSV with the columns file, subject, prompt, index: which image each file is.",
 )
-@click.option(
-    "--layout",
-    help="run, subject/prompt, dreambench-plus, uno or patchdpo.  [default: auto-detected]",
-)
+@layout_option
 @click.option("--partial", is_flag=True, help="Score what is right of a set, marked partial.")
 @narrowing_options
 @click.option(

@@ -20,6 +20,8 @@ from dreambench.storage.files import digest
 Option = bool | int | str
 Precision = Literal["fp32", "bf16"]
 """Of training and drawing."""
+Quantization = Literal["none", "int8", "nf4"]
+"""Of frozen weights: 8 bits, each row by its largest, or QLoRA's 4 bits, 64 weights by theirs."""
 
 SIZE_STEP_PX = 8
 """All pipelines of diffusers here want a side of whole squares of so many pixels."""

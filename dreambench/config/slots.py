@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-Slot = Literal["subject", "first", "second", "class", "prompt"]
+Slot = Literal["subject", "first", "second", "class", "prompt", "photos"]
 PAIR_SLOTS: tuple[Slot, ...] = ("first", "second")
 """What stands for two subjects in a prompt."""
 MAX_TEXT_LENGTH = 1000

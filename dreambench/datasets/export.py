@@ -31,6 +31,11 @@ COLUMNS = {
     "credit": "Who made it",
 }
 """What an exported table says about each photo, with the descriptions for Croissant."""
+DRAWN = {
+    "license": "https://www.apache.org/licenses/LICENSE-2.0",
+    "url": "https://github.com/dreambench/dreambench",
+    "cite_as": "dreambench, https://github.com/dreambench/dreambench",
+}
 ABOUT = {
     "dreambooth": {
         "description": "30 subjects, 158 photos, of the DreamBooth paper, as pinned by dreambench.",
@@ -40,10 +45,12 @@ ABOUT = {
         "Subject-Driven Generation, CVPR 2023, arXiv 2208.12242",
     },
     "mini": {
+        **DRAWN,
         "description": "Eight subjects drawn by a program: the embedded benchmark of dreambench.",
-        "license": "https://www.apache.org/licenses/LICENSE-2.0",
-        "url": "https://github.com/dreambench/dreambench",
-        "cite_as": "dreambench, https://github.com/dreambench/dreambench",
+    },
+    "mini-full": {
+        **DRAWN,
+        "description": "30 subjects of 14 classes drawn by a program, mini's eight first.",
     },
 }
 

@@ -41,6 +41,11 @@ OPTIONAL_COLUMNS = (*IMAGE_COLUMNS[3:], "mask", "mask_sha256")
 SUBJECTS, IMAGES = "subjects.csv", "images.csv"
 MAX_NOUN_LENGTH = 100
 SINGLE_REFERENCES = "single-references.csv"
+EMBEDDED = {
+    "mini": PACKAGE_DIR / "mini" / "subjects",
+    "mini-full": PACKAGE_DIR / "mini" / "full",
+}
+"""The drawn datasets and where their indexes lie; the photos of both lie with mini's."""
 AND = "+"
 """Between the names of a pair's subjects in its own, and, with blanks, between their nouns."""
 
@@ -150,7 +155,7 @@ class Index:
 def find_dataset(
     name: str, *, photos_dir: Path | None = None, folders: Sequence[Path] = (Path(),)
 ) -> Dataset:
-    """Return a dataset by name (`mini`, `dreambooth`) or by the path of its folder.
+    """Return a dataset by name (`mini`, `mini-full`, `dreambooth`) or by the path of its folder.
 
     The folder holds the two index files; a relative one is looked for in each of `folders` until it
     is there. The photos of `dreambooth` are looked for in `photos_dir`, else in DREAMBENCH_DATA,
@@ -159,9 +164,8 @@ def find_dataset(
     Raises:
         UserError: `unknown-name` for anything else; it says where was looked.
     """
-    if name == "mini":
-        folder = PACKAGE_DIR / "mini" / "subjects"
-        return Dataset("mini", folder, folder)
+    if name in EMBEDDED:
+        return Dataset(name, EMBEDDED[name], EMBEDDED["mini"])
     if name == "dreambooth":
         named = expand_home(photos_dir) if photos_dir else named_folder("DREAMBENCH_DATA")
         photos = named or cache_dir() / "data" / "dreambooth"
@@ -171,7 +175,7 @@ def find_dataset(
     for folder in tried:
         if (folder / SUBJECTS).is_file():
             return Dataset(folder.resolve().name, folder, folder)
-    error = unknown_name("dataset", name, ["mini", "dreambooth"])
+    error = unknown_name("dataset", name, [*EMBEDDED, "dreambooth"])
     looked = name_some([str(folder.absolute()) for folder in tried])
     raise UserError(
         f"{error.problem}, and no folder {looked} with {SUBJECTS}",

@@ -34,13 +34,15 @@ MAX_UNPACKED_BYTES = 50_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class RescoreOptions:
-    """Where a record's images lie, in a folder or an archive, and with what to score them.
+    """Where a record's images lie, in a folder, an index or an archive, and how to score them.
 
-    `metrics` and `encoders` are those that the record has besides the protocol's; `protocol` is the
-    user's own where it is not a shipped one.
+    `layout` is one of LAYOUTS, or None: that which the folder is seen to have. `metrics` and
+    `encoders` are those that the record has besides the protocol's; `protocol` is the user's own
+    where it is not a shipped one.
     """
 
     images: Path
+    layout: str | None = None
     protocol: Protocol | None = None
     metrics: Sequence[str] = ()
     encoders: Mapping[str, str] = field(default_factory=dict)
@@ -64,13 +66,14 @@ def rescore(
     with tempfile.TemporaryDirectory(prefix="dreambench-check-") as name:
         work = Path(name)
         folder = options.images
-        if not folder.is_dir():
+        if not folder.is_dir() and folder.suffix.lower() != ".csv":
             folder = work / "images"
             folder.mkdir()
             unpack(options.images, folder, max_bytes=MAX_UNPACKED_BYTES)
             folder = _find_top(folder, {"images", *opened.record.subjects})
         request = ExternalRequest(
             folder=folder, protocol=protocol, name="images", partial=True,
+            layout=options.layout,
             subjects=opened.record.subjects, prompts=opened.record.prompts,
             metrics=options.metrics, encoders=options.encoders, data_dir=options.data_dir,
         )  # fmt: skip

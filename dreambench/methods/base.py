@@ -12,7 +12,7 @@ import pydantic
 from PIL import Image
 
 from dreambench.base_models.registry import BaseModel, Family, find_family, load_base_model
-from dreambench.config.sampler import Precision, Sampler
+from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.progress import Progress
@@ -33,6 +33,34 @@ class NoSettings(Settings):
     """For a method without numbers."""
 
 
+class QuantizedSettings(Settings):
+    """Numbers of a method that leaves the denoising network's weights as they are."""
+
+    quantization: Quantization = pydantic.Field(
+        default="none", description="of the transformer's frozen weights; needs bitsandbytes"
+    )
+
+    @property
+    def quantizations(self) -> Sequence[Quantization]:
+        """How weights can be quantised with this recipe, the least rounded first."""
+        return ("int8", "nf4")
+
+    def check_quantization(self, base_model: BaseModel) -> None:
+        """Refuse a base model whose weights are not quantised here.
+
+        Raises:
+            UserError: it has a UNet, much of which are convolutions.
+        """
+        if self.quantization != "none" and base_model.flow is None:
+            raise UserError(
+                f"quantization = '{self.quantization}' is for transformers, and the base model "
+                f"'{base_model.name}' has a UNet, whose convolutions have no such form",
+                hint="set quantization = 'none', or pass another --base-model: "
+                "dreambench list base-models",
+                code="unsupported-base-model",
+            )
+
+
 @dataclass(frozen=True)
 class Context:
     """Where and under which protocol a method works.
@@ -51,13 +79,18 @@ class Context:
     checkpoints: Sequence[int] = ()
 
     @overload
-    def load_base_model(self) -> LoadedModel: ...
+    def load_base_model(self, *, quantization: Quantization = "none") -> LoadedModel: ...
     @overload
-    def load_base_model(self, family: type[Model]) -> Model: ...
-    def load_base_model(self, family: type[Any] | None = None) -> Any:
+    def load_base_model(
+        self, family: type[Model], *, quantization: Quantization = "none"
+    ) -> Model: ...
+    def load_base_model(
+        self, family: type[Any] | None = None, *, quantization: Quantization = "none"
+    ) -> Any:
         """Load the base model with the protocol's sampler, on the run's device.
 
-        A method that works on one family alone names its class.
+        A method that works on one family alone names its class. `quantization` is of the denoising
+        network's weights, which then cannot be trained themselves.
 
         Raises:
             UserError: the base model is of another family, or its files cannot be had.
@@ -70,8 +103,9 @@ class Context:
                 code="unsupported-base-model",
             )
         return load_base_model(
-            self.base_model, self.sampler, device=self.device, precision=self.precision
-        )
+            self.base_model, self.sampler, device=self.device, precision=self.precision,
+            quantization=quantization,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,17 +113,20 @@ class Work:
     """What a method does besides generating its images, as far as it can be counted beforehand.
 
     `optimizer_steps` and `saved_bytes` are for each subject, `class_images` for each class noun;
-    `images_per_step` are the noisy images that a step learns from; `other_parameters` those of
-    networks besides the base model's own; `kept_bytes` what a step holds for its backward pass,
-    besides the base model's activations. `samples` says whether images come out of the denoising
-    network, `calls_per_image` how many network calls an image of the subject takes, where plain
-    sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an image.
-    `missing` are weights besides the base model's that are not on this machine, with their bytes
-    (0: unknown).
+    `images_per_step` are the noisy images that a step learns from; `second_steps` and
+    `second_images` are the steps of a second network and all their images; `other_parameters`
+    those of networks besides the base model's own; `kept_bytes` what a step holds for its backward
+    pass, besides the base model's activations. `samples` says whether images come out of the
+    denoising network, `calls_per_image` how many network calls an image of the subject takes, where
+    plain sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an
+    image. `missing` are weights besides the base model's that are not on this machine, with their
+    bytes (0: unknown).
     """
 
     optimizer_steps: int = 0
     images_per_step: int = 0
+    second_steps: int = 0
+    second_images: int = 0
     class_images: int = 0
     trained_parameters: int = 0
     saved_bytes: int = 0
@@ -99,6 +136,11 @@ class Work:
     calls_per_image: float = 1.0
     photo_pixels: Sequence[int] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def training_images(self) -> int:
+        """Noisy images that all steps on a subject learn from."""
+        return self.optimizer_steps * self.images_per_step + self.second_images
 
 
 def checkpoint_dir(out_dir: Path, step: int) -> Path:

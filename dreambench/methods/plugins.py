@@ -16,6 +16,7 @@ from dreambench.errors import UserError, unknown_name
 from dreambench.methods.base import Method, Settings, Work
 from dreambench.methods.registry import (
     GROUP,
+    MISSING,
     describe_track,
     find_class,
     list_shipped,
@@ -72,6 +73,12 @@ def _find(name: str) -> tuple[Recipe | None, FoundCode | None]:
         return recipe, _find_installed(recipe.method)
     if name in list_entry_points(GROUP):
         return None, _find_installed(name)
+    if name in MISSING:
+        raise UserError(
+            f"the method '{name}' is not here: {MISSING[name]}",
+            hint="dreambench list methods names those that are",
+            code="unknown-name",
+        )
     raise unknown_name("method", name, [*list_recipes(), *list_entry_points(GROUP), ALL])
 
 

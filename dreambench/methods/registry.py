@@ -27,6 +27,7 @@ METHODS = {
     "custom-diffusion": "dreambench.methods.finetuning.custom_diffusion:CustomDiffusion",
     "ip-adapter": "dreambench.methods.image_prompting.ip_adapter:IPAdapter",
     "photo-prompting": "dreambench.methods.image_prompting.photo_prompting:PhotoPrompting",
+    "ominicontrol": "dreambench.methods.image_prompting.ominicontrol:OminiControl",
     "image-variation": "dreambench.methods.image_prompting.image_variation:ImageVariation",
     "composition": "dreambench.methods.editing.composition:Composition",
     "cut-and-paste": "dreambench.methods.editing.composition:CutAndPaste",
@@ -36,6 +37,12 @@ METHODS = {
     "class-only": "dreambench.methods.reference.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.reference.copy_reference:CopyReference",
 }
+
+MISSING = {
+    "blip-diffusion": "diffusers' deprecated class loads, and its Q-Former calls what "
+    "transformers 5 no longer has (invert_attention_mask, get_head_mask)",
+}
+"""Methods of other benchmarks that are not here, and why."""
 
 
 def list_shipped() -> list[str]:

@@ -16,9 +16,8 @@ from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Generator, Method, Settings, Work
 from dreambench.methods.photos import load_photo
-from dreambench.mini.training.benchmark import SUBJECTS
-from dreambench.mini.training.data import make_identity
-from dreambench.mini.world.identities import ACCESSORIES, CLASSES, Identity, sample_identity
+from dreambench.mini.training.benchmark import FULL_SUBJECTS, make_benchmark_identity
+from dreambench.mini.world.identities import ACCESSORIES, Identity, sample_identity
 from dreambench.mini.world.renderer import (
     PROPERTIES,
     VIEWS,
@@ -87,11 +86,10 @@ def find_identity(subject: Subject) -> Identity:
     Raises:
         UserError: the photos are not mini's own.
     """
-    if subject.name in SUBJECTS:
-        (own,) = load_subjects(find_dataset("mini"), names=[subject.name])
+    if subject.name in FULL_SUBJECTS:
+        (own,) = load_subjects(find_dataset("mini-full"), names=[subject.name])
         if own.sha256 == subject.sha256:
-            class_name, nth = SUBJECTS[subject.name]
-            return make_identity("benchmark", list(CLASSES).index(class_name) + nth * len(CLASSES))
+            return make_benchmark_identity(subject.name)
     raise UserError(
         f"'{subject.name}' is not a subject of mini, so that no program can draw it",
         hint="set pictures = 'photos' in a copy of the recipe",

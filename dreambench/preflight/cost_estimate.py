@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dreambench.artifacts.plan import make_plan
@@ -75,11 +75,11 @@ def make_estimate(
         )
     n_runs = replicates if find_class(recipe).tunes else 1
     if is_checkpoint:
-        work = replace(work, optimizer_steps=0, class_images=0)
+        work = replace(work, optimizer_steps=0, class_images=0, second_steps=0, second_images=0)
     units = make_plan(protocol, subjects, batch_size=1).images
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({noun for subject in subjects for noun in subject.nouns})
-    steps = work.optimizer_steps * len(subjects) * n_runs
+    n_trainings = len(subjects) * n_runs
     # Images of the plain class are drawn plainly whatever the method does for its subject.
     n_drawn = n_prior + (len(units) - n_prior) * work.calls_per_image
     n_drawn = n_class + work.samples * n_drawn * n_runs
@@ -89,8 +89,8 @@ def make_estimate(
         n_images=(len(units) - n_prior) * n_runs,
         n_prior_images=n_prior * n_runs,
         n_class_images=n_class,
-        n_optimizer_steps=steps,
-        n_training_images=steps * work.images_per_step,
+        n_optimizer_steps=(work.optimizer_steps + work.second_steps) * n_trainings,
+        n_training_images=work.training_images * n_trainings,
         n_network_calls=round(n_drawn * base_model.count_calls(sampler)),
         image_bytes=round(
             (len(units) * n_runs + n_class) * sampler.size_px**2 * PNG_BYTES_PER_PIXEL
@@ -113,6 +113,11 @@ DENOISING_BYTES_PER_PIXEL = 1_200
 RUNTIME_BYTES, SLACK = 1_000_000_000, 1.05
 
 
+# Of a quantised weight, with the fp32 scale that 64 weights of 4 bits share; that of 8 bits is a
+# whole row's.
+QUANTIZED_BYTES: Mapping[str, float] = {"int8": 1, "nf4": 0.5 + 4 / 64}
+
+
 def estimate_memory(
     settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
 ) -> int:
@@ -121,15 +126,23 @@ def estimate_memory(
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
     whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of diffusion's text
-    encoders are held in it, and what is trained in both.
+    encoders are held in it, and what is trained in both. Quantised are those of the denoising
+    network, nearly all of which are linear layers'.
     """
     n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )
     weights, master = 4 * n_weights, 0
     if precision == "bf16":
-        n_wide = 0 if base_model.flow is not None else base_model.n_text_parameters
+        has_t5 = base_model.flow is not None or base_model.upscaler is not None
+        n_wide = 0 if has_t5 else base_model.n_text_parameters
         weights, master = 2 * (n_weights + n_wide), 4
+    if (quantization := getattr(settings, "quantization", "none")) != "none":
+        wide = 2 if precision == "bf16" else 4
+        weights += round((QUANTIZED_BYTES[quantization] - wide) * base_model.n_denoiser_parameters)
+        # One layer at a time is made wide.
+        sizes = [n_in * n_out for n_in, n_out, _ in base_model.adapted_shapes]
+        weights += wide * max(sizes, default=0)
     state = 0
     if work.trained_parameters:
         optimizer = 2 if getattr(settings, "optimizer", "adamw") == "adamw-8bit" else 8

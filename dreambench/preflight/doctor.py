@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from dreambench.datasets.subjects import check_files, find_dataset, read_index
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.encoders.spec import EncoderSpec, SegmenterSpec
 from dreambench.machine.environment import PACKAGES
+from dreambench.methods.base import QuantizedSettings, Settings, Work
 from dreambench.methods.image_prompting.adapters import ADAPTERS, Adapter
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.preflight.cost_estimate import estimate_memory
@@ -107,7 +108,19 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     if plain <= n_bytes:
         return f"{base.name} {plain / 1e9:.1f} GB", True
     text = f"{base.name} needs {plain / 1e9:.1f} of {n_bytes / 1e9:.1f} GB"
-    lowered, told = plain, []
+    lowered, told = _lower(need, settings, work, base, n_bytes)
+    if told:
+        text += f", {lowered / 1e9:.1f} with {', '.join(told)}"
+    if lowered > n_bytes and work.trained_parameters and recipe.name != SMALLEST_TUNED:
+        text += f", else take {SMALLEST_TUNED}"
+    return text, False
+
+
+def _lower(
+    need: Callable[..., int], settings: Settings, work: Work, base: BaseModel, n_bytes: int
+) -> tuple[int, list[str]]:
+    """Return the memory after what takes less of it, and what that was: no more than it takes."""
+    lowered, told = need({}), []
     changes: dict[str, object] = {}
     for key, value in LOWERING.items() if work.trained_parameters else ():
         if need({**changes, key: value}) < lowered:
@@ -115,15 +128,17 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
             lowered = need(changes)
             told.append(f"{key} = {json.dumps(value)}")
         if lowered <= n_bytes:
-            break
-    if lowered > n_bytes and need(changes, "bf16") < lowered:
+            return lowered, told
+    if need(changes, "bf16") < lowered:
         lowered = need(changes, "bf16")
         told.append("--precision bf16")
-    if told:
-        text += f", {lowered / 1e9:.1f} with {', '.join(told)}"
-    if lowered > n_bytes and work.trained_parameters and recipe.name != SMALLEST_TUNED:
-        text += f", else take {SMALLEST_TUNED}"
-    return text, False
+    if lowered <= n_bytes or not isinstance(settings, QuantizedSettings) or base.flow is None:
+        return lowered, told
+    for form in settings.quantizations:
+        lowered = need({**changes, "quantization": form}, "bf16")
+        if lowered <= n_bytes or form == settings.quantizations[-1]:
+            return lowered, [*told, f"quantization = {json.dumps(form)}"]
+    return lowered, told
 
 
 def check_weights() -> list[Finding]:
@@ -143,8 +158,7 @@ def check_weights() -> list[Finding]:
     for model in BASE_MODELS.values():
         is_here, text = model.is_here(), "present"
         if not is_here:
-            where = f"{model.location} at {model.revision}"
-            text = f"bring {where} and pass --base-model {model.name}=FOLDER"
+            text = f"bring {model.where} and pass --base-model {model.name}=FOLDER"
         text += f" ({model.terms})"
         found.append(Finding("base models", model.name, is_here, text))
     return found

@@ -210,7 +210,7 @@ class Pipeline:
         For training the median subject's, since the first of a class may make class images as well.
         """
         work = check_recipe(self.run.recipe, self.run.base_model)
-        n_images = work.optimizer_steps * work.images_per_step
+        n_images = work.training_images
         seconds = read_train_seconds(self.run)
         if n_images and seconds and "train" in self._stages:
             self._note_speed("training_image", float(np.median(seconds)) / n_images)

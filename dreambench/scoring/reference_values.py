@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dreambench.datasets.subjects import Subject
+from dreambench.datasets.subjects import EMBEDDED, Subject
 from dreambench.encoders.preprocessing import HALF, IMAGENET, Fit, Interpolation
 from dreambench.encoders.registry import make_encoder
 from dreambench.encoders.spec import EncoderSpec, Pooling
 from dreambench.errors import UserError
 from dreambench.metrics.reference_bounds import METRIC_OF_ROLE, compute_reference_bounds
 from dreambench.storage.images import load_image
-from dreambench.storage.shipped import PACKAGE_DIR, shipped_path
+from dreambench.storage.shipped import shipped_path
 from dreambench.types import Features
 
 # Column of golden.csv by metric and kind of pairs.
@@ -81,8 +81,8 @@ def load_golden(dataset: str) -> Golden:
     Raises:
         UserError: the dataset has none.
     """
-    if dataset == "mini":
-        path = PACKAGE_DIR / "mini" / "subjects" / "golden.csv"
+    if dataset in EMBEDDED:
+        path = EMBEDDED[dataset] / "golden.csv"
         tolerance = {"dino": 2e-5, "clip-i": 2e-5}
         return Golden(pd.read_csv(path), tolerance, "dreambench, fp32 on a CPU", enlarge)
     if dataset == "dreambooth":
@@ -93,7 +93,7 @@ def load_golden(dataset: str) -> Golden:
         return Golden(pd.read_csv(path), tolerance, source, lambda image: image)
     raise UserError(
         f"there are no golden values for '{dataset}'",
-        hint="known: dreambooth, mini",
+        hint=f"known: dreambooth, {', '.join(EMBEDDED)}",
         code="unknown-name",
     )
 
@@ -107,9 +107,9 @@ def load_known_bounds(dataset: str) -> Golden:
         UserError: there are none for it.
     """
     known = load_golden(dataset)
-    if dataset != "mini":
+    if dataset not in EMBEDDED:
         return known
-    table = pd.read_csv(PACKAGE_DIR / "mini" / "subjects" / "reference-bounds.csv")
+    table = pd.read_csv(EMBEDDED[dataset] / "reference-bounds.csv")
     tolerance = load_golden("dreambooth").tolerance
     return Golden(table, tolerance, known.source, lambda image: image)
 

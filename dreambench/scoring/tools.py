@@ -13,7 +13,7 @@ from dreambench.artifacts.long_texts import CutText, find_cut_texts
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
-from dreambench.datasets.subjects import References
+from dreambench.datasets.subjects import EMBEDDED, References
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.image_text import make_text_reader
 from dreambench.encoders.parts import HashExtractor, ThumbnailExtractor
@@ -170,7 +170,7 @@ def prepare_encoders(
 def _warn_of_mini(protocol: Protocol, specs: Mapping[str, AnyEncoderSpec]) -> None:
     """Say where photos of the world are to be scored by encoders that never saw it."""
     own = sorted({spec.name for spec in specs.values() if getattr(spec, "shipped", None)})
-    if own and protocol.dataset != "mini":
+    if own and protocol.dataset not in EMBEDDED:
         logger.warning(
             "%s: %s were trained on mini's drawn world alone, and know nothing of other photos: "
             "take these scores as a trial of the commands, and other encoders for numbers "

@@ -54,7 +54,7 @@ class Watched:
         page.on("console", self._hear)
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
-        page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url[:200]}"))
+        page.on("requestfailed", self._note_failure)
         context.route("**/*", self._guard)
         page.goto(address.as_uri() if isinstance(address, Path) else address)
         return page
@@ -62,6 +62,11 @@ class Watched:
     def _hear(self, message):
         if message.type in ("error", "warning"):
             self.faults.append(f"{message.type}: {message.text}")
+
+    def _note_failure(self, request):
+        # A reload gives up images that are still being read.
+        if request.failure != "net::ERR_ABORTED":
+            self.faults.append(f"failed ({request.failure}): {request.url[:200]}")
 
     def _guard(self, route):
         if route.request.url.startswith(LOCAL):

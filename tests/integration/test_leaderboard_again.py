@@ -70,6 +70,27 @@ def test_images_may_be_an_archive(one, images, finished, tmp_path, kind):
     assert read_record(one.folder).status == "submitted"
 
 
+@pytest.mark.parametrize("form", ["index", "dreambench-plus"])
+def test_images_may_lie_as_score_takes_them(one, images, finished, tmp_path, form):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    rows = ["file,subject,prompt,index"]
+    for path in sorted(images.glob("*/*/*.png")):
+        subject, prompt, k = path.relative_to(images).with_suffix("").parts
+        copied = folder / "tgt_image" / subject / prompt / f"{k}.png"
+        if form == "index":
+            copied = folder / f"image {len(rows)}.png"
+            rows.append(f"{copied.name},{subject},{prompt},{k}")
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copied)
+    words = ["--layout", "dreambench-plus"]
+    if form == "index":
+        folder, words = folder / "index.csv", []
+        folder.write_text("\n".join(rows))
+    found = check_images(one.folder, folder, finished, *words)
+    assert found["re-scored"]["outcome"] == "passed"
+
+
 @pytest.mark.parametrize(
     "forgery", [one for one in FORGERIES if one.sees == "--images"], ids=lambda one: one.name
 )
@@ -91,7 +112,8 @@ def test_an_image_that_was_swapped_or_is_gone_is_named(one, images, finished):
 def test_nothing_is_read_because_a_record_names_it(one, images, board):
     line = refused("leaderboard", "check", one.folder, "--images", images)
     assert "--protocol" in line
-    assert "--images" in refused("leaderboard", "check", one.folder, "--write")
+    for unused in (["--write"], ["--layout", "uno"]):
+        assert "--images" in refused("leaderboard", "check", one.folder, *unused)
     assert "3 records" in refused("leaderboard", "check", board, "--images", images)
 
 

@@ -215,7 +215,7 @@ def test_all_stands_for_one_of_each_method_with_dreambooth_first():
     rows = [name for name in list_shipped() if name in list_recipes()]
     assert names == [name for name in rows if "mini" in load_recipe(name).tables]
     assert (names[0], names[-1]) == ("dreambooth", "real-images")
-    assert skipped == ["photo-prompting"]
+    assert skipped == ["photo-prompting", "ominicontrol"]
     recipes, skipped = find_recipes([ALL], "sd99")
     assert (recipes, skipped) == ([], rows)
     assert "photo-prompting" in [recipe.name for recipe in find_recipes([ALL], "flux2-klein")[0]]

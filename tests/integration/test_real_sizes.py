@@ -64,7 +64,8 @@ def test_sizes_of_flow_models_are_those_that_are_counted():
         base = BASE_MODELS[name]
         for key, value in flow_sizes.count_parameters(copies.get(name, name)).items():
             assert getattr(base, key) == value, (name, key)
-        assert 0 < base.checkpointed_bytes < base.activation_bytes
+        if name != "omnigen":  # Which is not trained.
+            assert 0 < base.checkpointed_bytes < base.activation_bytes
 
 
 def test_what_was_counted_at_full_size_is_below_the_estimates_of_now():

@@ -53,7 +53,7 @@ def test_a_prompt_that_is_too_long_is_named_in_plan_run_report_and_summary(
 
 
 def test_nothing_is_lost_of_the_shipped_protocols():
-    for protocol in ("mini", "dreambench", "applications"):
+    for protocol in ("mini", "mini-full", "dreambench", "applications"):
         planned = invoke("plan", "--method", "dreambooth", "--protocol", protocol, "--json")
         found = json.loads(planned.stdout)
         assert (found["cut_texts"], found["notes"]) == ([], [])

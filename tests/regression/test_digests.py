@@ -17,6 +17,7 @@ PROTOCOLS = {
     "applications": "6768668fc535b34d",
     "dreambench": "7c8d03100460b877",
     "mini": "5f389387ec2a5f11",
+    "mini-full": "ae8f42e8ef661a08",
     "mini-pairs": "450f4ceaecf386fd",
     "pairs": "21ec0efad5c54277",
 }
@@ -34,6 +35,8 @@ RECIPES = {
         "sd35-medium": "80db3e2098f04f1a",
         "qwen-image": "80db3e2098f04f1a",
         "qwen-image-edit": "80db3e2098f04f1a",
+        "omnigen": "80db3e2098f04f1a",
+        "deepfloyd-if": "80db3e2098f04f1a",
     },
     "composition": {
         "mini": "9d07a181a2ca6f26",
@@ -55,6 +58,8 @@ RECIPES = {
         "sd35-medium": "4b1956dff5eb55c1",
         "qwen-image": "4b1956dff5eb55c1",
         "qwen-image-edit": "4b1956dff5eb55c1",
+        "omnigen": "4b1956dff5eb55c1",
+        "deepfloyd-if": "4b1956dff5eb55c1",
     },
     "custom-diffusion": {
         "mini": "fad4a7fb55dbf8a0",
@@ -87,6 +92,7 @@ RECIPES = {
         "flux-kontext": "77d7f7bfd8c4bf43",
         "qwen-image": "77d7f7bfd8c4bf43",
         "qwen-image-edit": "77d7f7bfd8c4bf43",
+        "deepfloyd-if": "d92b6ab1b78fe048",
     },
     "dreambooth-1-photo": {
         "mini": "fcd7d2f55466fc71",
@@ -117,6 +123,7 @@ RECIPES = {
         "flux-kontext": "a17f0e894d24cd8b",
         "qwen-image": "a17f0e894d24cd8b",
         "qwen-image-edit": "a17f0e894d24cd8b",
+        "deepfloyd-if": "374c3820410eda4e",
     },
     "dreambooth-dora": {
         "mini": "ae85bd07a0413512",
@@ -131,6 +138,7 @@ RECIPES = {
         "flux-kontext": "2cd1dd0c2fe3bbc8",
         "qwen-image": "2cd1dd0c2fe3bbc8",
         "qwen-image-edit": "2cd1dd0c2fe3bbc8",
+        "deepfloyd-if": "be3b08698581e72d",
     },
     "dreambooth-hra": {
         "mini": "19ec9a29f7fa6e5d",
@@ -145,6 +153,7 @@ RECIPES = {
         "flux-kontext": "41ed6cc28408978f",
         "qwen-image": "41ed6cc28408978f",
         "qwen-image-edit": "41ed6cc28408978f",
+        "deepfloyd-if": "93e062a658d0cb96",
     },
     "dreambooth-loha": {
         "mini": "b660cbe0feb97225",
@@ -159,6 +168,7 @@ RECIPES = {
         "flux-kontext": "94a0006f101c97ed",
         "qwen-image": "94a0006f101c97ed",
         "qwen-image-edit": "94a0006f101c97ed",
+        "deepfloyd-if": "0d5f91fc75dc1599",
     },
     "dreambooth-lokr": {
         "mini": "3db6da94e70a431e",
@@ -173,6 +183,7 @@ RECIPES = {
         "flux-kontext": "ca90c89c0a3a8927",
         "qwen-image": "ca90c89c0a3a8927",
         "qwen-image-edit": "ca90c89c0a3a8927",
+        "deepfloyd-if": "9e4cd4d862a3369b",
     },
     "dreambooth-lora": {
         "mini": "812b486780e41a9c",
@@ -187,6 +198,7 @@ RECIPES = {
         "flux-kontext": "9bd0535291b28355",
         "qwen-image": "601788f4345fd229",
         "qwen-image-edit": "601788f4345fd229",
+        "deepfloyd-if": "89841399f7014833",
     },
     "dreambooth-no-noun": {
         "mini": "0d661a6af8704258",
@@ -205,6 +217,7 @@ RECIPES = {
         "flux-kontext": "2bd13ca82e8620fc",
         "qwen-image": "2bd13ca82e8620fc",
         "qwen-image-edit": "2bd13ca82e8620fc",
+        "deepfloyd-if": "18141438df64b17f",
     },
     "dreambooth-oft": {
         "mini": "ad2387798c5385fc",
@@ -219,6 +232,7 @@ RECIPES = {
         "flux-kontext": "0072c1b36ba330b2",
         "qwen-image": "0072c1b36ba330b2",
         "qwen-image-edit": "0072c1b36ba330b2",
+        "deepfloyd-if": "e4dc289fae8f1a2f",
     },
     "dreambooth-text-encoder": {
         "mini": "d675ec7f29443a8d",
@@ -239,6 +253,7 @@ RECIPES = {
         "flux-kontext": "a5cc11b5dd7b60e3",
         "qwen-image": "a5cc11b5dd7b60e3",
         "qwen-image-edit": "a5cc11b5dd7b60e3",
+        "deepfloyd-if": "97ed174e2a190aa2",
     },
     "dreambooth-wrong-noun": {
         "mini": "1f2e4c9219c13b7c",
@@ -271,11 +286,18 @@ RECIPES = {
     "ip-adapter-plus": {
         "sd15": "5234e6398d1e0834",
     },
+    "ominicontrol": {
+        "flux-schnell": "59566b7ba6f20468",
+    },
+    "omnigen": {
+        "omnigen": "7abd6f1e4f882563",
+    },
     "photo-prompting": {
         "flux-kontext": "45649e53cf105a91",
         "flux2-klein": "da9c50b9afaf3267",
         "flux2-klein-base": "da9c50b9afaf3267",
         "qwen-image-edit": "0756a85f1c4b0335",
+        "omnigen": "7abd6f1e4f882563",
     },
     "qwen-image-edit": {
         "qwen-image-edit": "0756a85f1c4b0335",

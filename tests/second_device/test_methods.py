@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_flows import WRITERS
+from small_cascade import LARGE_PX, write_cascade_folder
+from small_flows import WRITERS, write_photo_adapter
 from small_pipelines import (
     SAMPLER,
     context,
@@ -20,9 +21,10 @@ from small_pipelines import (
     write_unclip_folder,
 )
 
-from dreambench.base_models.registry import find_base_model
+from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.config.sampler import FLOW, SCHEDULER_OPTIONS, Sampler
+from dreambench.methods.image_prompting import adapters
 from dreambench.methods.process_state import kept_process
 from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.methods.registry import find_class, list_shipped, read_settings
@@ -124,7 +126,7 @@ def test_flow_models_train_and_draw_there(name, tmp_path):
 
 
 @pytest.mark.usefixtures("few_pixels")
-@pytest.mark.parametrize("name", ["flux-kontext", "flux2-klein-base", "qwen-image-edit"])
+@pytest.mark.parametrize("name", ["flux-kontext", "flux2-klein-base", "qwen-image-edit", "omnigen"])
 def test_photos_are_shown_there(name, tmp_path):
     WRITERS[name](tmp_path / "pipeline")
     on_cpu, on_second = compare(
@@ -132,6 +134,27 @@ def test_photos_are_shown_there(name, tmp_path):
         sampler=Sampler(scheduler=FLOW, n_steps=2, guidance_scale=3.0, size_px=64),
     )  # fmt: skip
     assert np.array_equal(on_cpu, on_second)
+
+
+def test_a_photo_in_the_sequence_works_there(tmp_path, monkeypatch):
+    WRITERS["flux-schnell"](tmp_path / "pipeline")
+    base = find_base_model(f"flux-schnell={tmp_path / 'pipeline'}")
+    sampler = Sampler(scheduler=FLOW, n_steps=2, guidance_scale=1.0, size_px=64)
+    name, file = "ominicontrol-subject-512", "omini/subject_512.safetensors"
+    write_photo_adapter(load_base_model(base, sampler), tmp_path / "weights" / name / file)
+    monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setitem(adapters.ADAPTERS, name, replace(adapters.ADAPTERS[name], size_px=64))
+    compare("ominicontrol", tmp_path, base_model=base, sampler=sampler)
+
+
+def test_a_cascade_trains_and_draws_there(tmp_path):
+    write_cascade_folder(tmp_path / "pipeline")
+    compare(
+        "dreambooth-lora", tmp_path,
+        base_model=find_base_model(f"deepfloyd-if={tmp_path / 'pipeline'}"),
+        sampler=Sampler(scheduler="ddpm", n_steps=2, guidance_scale=3.0, size_px=LARGE_PX),
+        identifier="zbx", upscaler_n_steps=2, batch_size=1,
+    )  # fmt: skip
 
 
 class Forgetful(ClassOnly):

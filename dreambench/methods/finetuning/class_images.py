@@ -42,6 +42,8 @@ def make_class_images(
         "packages": describe_packages(),
         "batch_size": context.batch_size,
     }
+    if model.quantization != "none":
+        key["quantization"] = model.quantization
     folder = make_dir(context.cache_dir / "class-images" / digest(key), inside=context.cache_dir)
     check_tree(folder)
     with locked(folder / "lock"):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import save
 from torch import nn
 
 from dreambench.artifacts.long_texts import ONE_TOKEN
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.registry import UPSCALER_DIR, BaseModel
 from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
@@ -30,7 +31,7 @@ from dreambench.methods.finetuning.training import (
     train,
 )
 from dreambench.methods.generators import TextGenerator
-from dreambench.storage.files import write_bytes, write_json
+from dreambench.storage.files import make_dir, write_bytes, write_json
 
 
 class DreamBoothSettings(TrainingSettings):
@@ -43,6 +44,27 @@ class DreamBoothSettings(TrainingSettings):
     class_noun: Literal["correct", "none", "wrong"] = Field(
         description="the paper's table 4; without a noun there is no prior either"
     )
+    upscaler_n_steps: int = Field(
+        default=0, ge=0, description="of a cascade's stage II, on the photos alone; 0: not trained"
+    )
+    upscaler_learning_rate: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check_upscaler(self) -> Self:
+        if (self.upscaler_n_steps > 0) != (self.upscaler_learning_rate is not None):
+            raise ValueError("upscaler_n_steps and upscaler_learning_rate go together")
+        return self
+
+    def of_upscaler(self) -> Self | None:
+        """Return the numbers that a cascade's stage II is trained with, which has no prior."""
+        if not self.upscaler_n_steps:
+            return None
+        changes = {
+            "n_steps": self.upscaler_n_steps, "learning_rate": self.upscaler_learning_rate,
+            "prior_weight": 0.0, "n_class_images": 0, "upscaler_n_steps": 0,
+            "upscaler_learning_rate": None,
+        }  # fmt: skip
+        return self.model_copy(update=changes)
 
 
 def choose_noun(subject: Subject, class_noun: str) -> str:
@@ -62,7 +84,10 @@ class DreamBooth(Method):
     tunes = True
     most_subjects = 2
 
-    def __init__(self, settings: DreamBoothSettings, context: Context) -> None:
+    def __init__(
+        self, settings: DreamBoothSettings, context: Context, model: LoadedModel | None = None
+    ) -> None:
+        """Load the base model, or train `model`, which is one of its networks' own."""
         check_prior(settings.prior_weight, settings.n_class_images)
         if settings.prior_weight > 0 and settings.class_noun == "none":
             raise UserError(
@@ -71,7 +96,7 @@ class DreamBooth(Method):
                 code="invalid-value",
             )
         super().__init__(settings, context)
-        self.model = context.load_base_model()
+        self.model = model or self._load_base_model()
         freeze(self.model, settings)
         self.identifier = choose_identifier(self.model.tokenizer, settings.identifier)
         self.trained: dict[str, nn.Module] = self.model.trainable_networks(
@@ -79,18 +104,41 @@ class DreamBooth(Method):
         )
         self._class_images = ClassImages(self.model, context, n_images=settings.n_class_images)
         self._prepare()
+        self._second: Self | None = None
+        if (numbers := settings.of_upscaler()) is not None:
+            if context.checkpoints:
+                raise UserError(
+                    "what checkpoints hold is one network's, and this recipe trains two",
+                    hint="set upscaler_n_steps = 0 and leave upscaler_learning_rate out",
+                    code="invalid-value",
+                )
+            self._second = type(self)(numbers, context, self.model.upscaler)
 
     @classmethod
     def count_work(cls, settings: DreamBoothSettings, base_model: BaseModel) -> Work:
-        """See `methods.Method`."""
+        """See `methods.Method`; memory is stage I's where a cascade is trained.
+
+        Raises:
+            UserError: there is no stage II that could be trained.
+        """
+        if settings.upscaler_n_steps and base_model.upscaler is None:
+            raise UserError(
+                f"the base model '{base_model.name}' has no stage II to train",
+                hint="leave upscaler_n_steps and upscaler_learning_rate out of the recipe",
+                code="unsupported-base-model",
+            )
         with_prior = settings.prior_weight > 0
         n_trained = cls._count_trained(settings, base_model)
+        n_second = settings.upscaler_n_steps
         return Work(
             optimizer_steps=settings.n_steps,
+            second_steps=n_second,
+            second_images=n_second * settings.photos_per_step,
             images_per_step=settings.photos_per_step * (2 if with_prior else 1),
             class_images=settings.n_class_images if with_prior else 0,
             trained_parameters=n_trained,
-            saved_bytes=cls._saved_bytes_per_parameter * n_trained,
+            saved_bytes=cls._saved_bytes_per_parameter
+            * (n_trained + cls._count_second(settings, base_model)),
             samples=True,
         )
 
@@ -107,10 +155,14 @@ class DreamBooth(Method):
         losses = self._train(subject, seed=seed, checkpoints=checkpoints)
         self._save(out_dir)
         write_json(out_dir / "losses.json", losses)
+        if self._second is not None:
+            self._second.fit(subject, make_dir(out_dir / UPSCALER_DIR), seed=seed)
 
     def load(self, subject: Subject, out_dir: Path) -> TextGenerator:
         """Put the subject's weights into the base model."""
         self._restore(out_dir)
+        if self._second is not None:
+            self._second._restore(out_dir / UPSCALER_DIR)
         return TextGenerator(self.model, subject_phrase=self._phrases(subject))
 
     def _phrases(self, subject: Subject) -> list[str]:
@@ -154,6 +206,16 @@ class DreamBooth(Method):
     # What a variant on other weights (LoRA) does in its own way.
 
     _saved_bytes_per_parameter = 2
+
+    def _load_base_model(self) -> LoadedModel:
+        return self.context.load_base_model()
+
+    @classmethod
+    def _count_second(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        """Return the parameters of a cascade's stage II that are trained."""
+        if base_model.upscaler is None or not settings.upscaler_n_steps:
+            return 0
+        return base_model.upscaler[2]
 
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from pydantic import Field
 
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
+from dreambench.methods.base import QuantizedSettings, Work
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-class DreamBoothLoraSettings(DreamBoothSettings):
+class DreamBoothLoraSettings(DreamBoothSettings, QuantizedSettings):
     """Numbers of a DreamBooth-LoRA recipe."""
 
     rank: int = Field(ge=1, description="of each adapter; its alpha is the same, so its scale is 1")
@@ -32,6 +34,24 @@ class DreamBoothLora(DreamBooth):
     settings: DreamBoothLoraSettings
 
     _saved_bytes_per_parameter = 4
+
+    @classmethod
+    def count_work(cls, settings: DreamBoothSettings, base_model: BaseModel) -> Work:
+        """See `methods.Method`.
+
+        Raises:
+            UserError: the base model's weights are not quantised here.
+        """
+        assert isinstance(settings, DreamBoothLoraSettings)
+        settings.check_quantization(base_model)
+        return super().count_work(settings, base_model)
+
+    def _load_base_model(self) -> LoadedModel:
+        return self.context.load_base_model(quantization=self.settings.quantization)
+
+    @classmethod
+    def _count_second(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        return 0  # Adapters of stage II are few in comparison.
 
     @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:

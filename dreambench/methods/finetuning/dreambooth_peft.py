@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 from safetensors.torch import save
 from torch import nn
 
+from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.base_models.weights import load_trained
+from dreambench.config.sampler import Quantization
 from dreambench.errors import UserError
-from dreambench.methods.base import Work
+from dreambench.methods.base import QuantizedSettings, Work
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.storage.files import make_dir, read_json, write_bytes, write_json
 
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 Name = Literal["lora", "dora", "loha", "lokr", "oft", "boft", "hra", "vera"]
+UNFIT: Mapping[Quantization, Sequence[Name]] = {"int8": ("hra",), "nf4": ("hra", "loha", "lokr")}
+"""Adapters that do not stand beside quantised weights, in peft 0.21.2."""
 
 
-class DreamBoothPeftSettings(DreamBoothSettings):
+class DreamBoothPeftSettings(DreamBoothSettings, QuantizedSettings):
     """Numbers of a recipe with one of PEFT's adapters.
 
     Its size is one number: the rank, or where blocks of inputs are rotated their size or how many
@@ -47,6 +51,20 @@ class DreamBoothPeftSettings(DreamBoothSettings):
         # Reflections come in pairs, which undo each other before the first step.
         if self.adapter == "hra" and self.rank % 2:
             raise ValueError("the rank of 'hra' is even")
+        return self
+
+    @property
+    def quantizations(self) -> Sequence[Quantization]:
+        """See `QuantizedSettings`."""
+        return [form for form in super().quantizations if self.adapter not in UNFIT[form]]
+
+    @model_validator(mode="after")
+    def _check_quantization(self) -> Self:
+        if self.quantization not in ("none", *self.quantizations):
+            raise ValueError(
+                f"PEFT's adapter '{self.adapter}' reads weights as they are and does not know "
+                f"quantization = '{self.quantization}'"
+            )
         return self
 
     def find_block_size(self, n_inputs: int) -> int:
@@ -156,9 +174,11 @@ class DreamBoothPeft(DreamBooth):
         """See `methods.Method`.
 
         Raises:
-            UserError: the adapter does not fit the base model's layers.
+            UserError: the adapter does not fit the base model's layers, or its weights are not
+                quantised here.
         """
         assert isinstance(settings, DreamBoothPeftSettings)
+        settings.check_quantization(base_model)
         shapes = base_model.adapted_shapes
         _check_fit(settings, ((n_in, n_out) for n_in, n_out, _ in shapes), base_model.name)
         work = super().count_work(settings, base_model)
@@ -180,11 +200,18 @@ class DreamBoothPeft(DreamBooth):
         )
 
     @classmethod
+    def _count_second(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
+        return 0  # Adapters of stage II are few in comparison.
+
+    @classmethod
     def _count_trained(cls, settings: DreamBoothSettings, base_model: BaseModel) -> int:
         # Adapters of text encoders are few in comparison.
         assert isinstance(settings, DreamBoothPeftSettings)
         count = ADAPTERS[settings.adapter].count
         return sum(n * count(settings, n_in, n_out) for n_in, n_out, n in base_model.adapted_shapes)
+
+    def _load_base_model(self) -> LoadedModel:
+        return self.context.load_base_model(quantization=self.settings.quantization)
 
     def _prepare(self) -> None:
         """Keep nothing: the base model's weights stay as they are, and adapters come and go."""

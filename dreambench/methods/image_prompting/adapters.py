@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ ENCODER_FILES = ("config.json", "model.safetensors")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An image adapter (Ye et al., 2023, arXiv 2308.06721) in the layout of its authors.
+    """An image adapter (IP-Adapter's or OminiControl's) in the layout of its authors.
 
     `hub` holds `subfolder/file` and, at `image_encoder`, the CLIP that reads the photos; without a
     hub both are the package's own.
@@ -42,6 +44,7 @@ class Adapter:
     revision: str | None = None
     image_encoder: str | None = None
     n_download_bytes: int = 0  # with the image encoder's
+    size_px: int = 0  # of photos and images, where the adapter is for one size alone
 
     @property
     def shipped(self) -> bool:
@@ -83,7 +86,10 @@ class Adapter:
         return weights_root() / self.name
 
 
-_AUTHORS = {"hub": "h94/IP-Adapter", "revision": "018e402774aeeddd60609b4ecdb7e298259dc729"}
+_AUTHORS: dict[str, Any] = {
+    "hub": "h94/IP-Adapter",
+    "revision": "018e402774aeeddd60609b4ecdb7e298259dc729",
+}
 ADAPTERS = {
     adapter.name: adapter
     for adapter in (
@@ -101,6 +107,12 @@ ADAPTERS = {
             "ip-adapter-sdxl", "sdxl", "sdxl_models", "ip-adapter_sdxl_vit-h.safetensors",
             981_264_896, image_encoder="models/image_encoder", n_download_bytes=3_227_000_000,
             **_AUTHORS,
+        ),
+        # Of rank 4, in bf16. No public code pins its revision.
+        Adapter(
+            "ominicontrol-subject-512", "flux-schnell", "omini", "subject_512.safetensors",
+            14_487_808, hub="Yuanshi/OminiControl", revision="main", n_download_bytes=29_000_000,
+            size_px=512,
         ),
     )
 }  # fmt: skip
@@ -192,12 +204,34 @@ def load_adapter(model: StableDiffusion, adapter: Adapter) -> None:
     if adapter.shipped:
         model.set_image_encoder(*make_mini_encoder(str(model.device)))
     folder = adapter.find_local()
-    try:
+    with _explained(adapter, folder):
         model.load_image_adapter(
             str(folder or adapter.hub), adapter.file, subfolder=adapter.subfolder,
             image_encoder=adapter.image_encoder,
             revision=adapter.revision if folder is None else None,
         )  # fmt: skip
+
+
+def fetch_file(adapter: Adapter) -> Path:
+    """Return the adapter's own file, from the hub where it is not on this machine.
+
+    Raises:
+        UserError: the hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  (slow import)
+
+    name = f"{adapter.subfolder}/{adapter.file}"
+    if (folder := adapter.find_local()) is not None:
+        return folder / name
+    with _explained(adapter, None):
+        return Path(hf_hub_download(str(adapter.hub), name, revision=adapter.revision))
+
+
+@contextmanager
+def _explained(adapter: Adapter, folder: Path | None) -> Iterator[None]:
+    """Say in one line why an adapter cannot be had, or read from its folder."""
+    try:
+        yield
     except UserError:
         raise
     # Of files that are not valid, libraries make any kind of exception.

@@ -1,4 +1,4 @@
-"""Writes mini's golden values: what its photos score by its encoders, to six decimals.
+"""Writes the golden values of mini and mini-full: what their photos score, to six decimals.
 
 `golden.csv` is of the photos enlarged, which shows a wrong resize; `reference-bounds.csv` of the
 photos as they are, which every score of mini has.
@@ -12,20 +12,20 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.subjects import EMBEDDED, find_dataset, load_subjects
 from dreambench.encoders.registry import ENCODERS
 from dreambench.scoring.reference_values import GOLDEN_COLUMNS, enlarge, make_bounds
 from dreambench.storage.files import write_bytes
-from dreambench.storage.shipped import PACKAGE_DIR
 
 
 def main() -> None:
-    _write("golden.csv", enlarge)
-    _write("reference-bounds.csv", lambda image: image)
+    for dataset in EMBEDDED:
+        _write(dataset, "golden.csv", enlarge)
+        _write(dataset, "reference-bounds.csv", lambda image: image)
 
 
-def _write(name: str, prepare: Callable[[Image.Image], Image.Image]) -> None:
-    subjects = load_subjects(find_dataset("mini"))
+def _write(dataset: str, file: str, prepare: Callable[[Image.Image], Image.Image]) -> None:
+    subjects = load_subjects(find_dataset(dataset))
     frames = [make_bounds(ENCODERS[name], subjects, prepare) for name in ("mini-vit", "mini-clip")]
     lines = [",".join(["subject", "n_images", *GOLDEN_COLUMNS.values()])]
     for subject in subjects:
@@ -35,8 +35,7 @@ def _write(name: str, prepare: Callable[[Image.Image], Image.Image]) -> None:
                 chosen = frame[(frame["metric"] == metric) & (frame["subject"] == subject.name)]
                 cells += [f"{value:.6f}" for value in chosen[pairs]]
         lines.append(",".join(cells))
-    path = PACKAGE_DIR / "mini" / "subjects" / name
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
+    write_bytes(EMBEDDED[dataset] / file, ("\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from dreambench.artifacts.device_time import FOLDER, time_path
 from dreambench.artifacts.failures import failures_dir
 from dreambench.artifacts.manifest import FILE_NAME
+from dreambench.datasets.subjects import EMBEDDED
 from dreambench.errors import UserError
 from dreambench.runs.run_folder import Run
 from dreambench.storage.files import make_dir, move_dir, write_bytes, write_together
@@ -117,7 +118,7 @@ def pack_dataset(run: Run, data_dir: Path | None) -> Dataset:
         UserError: the protocol names the dataset by a path that only this machine has.
     """
     named = run.protocol.dataset
-    if named == "mini":
+    if named in EMBEDDED:
         return Dataset(None, {})
     found = run.protocol.find_dataset(photos_dir=data_dir)
     photos = [path for one in run.subjects for path in (*one.photos, *one.masks)]

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from conftest import invoke, refused_at_once
+from diffusers.pipelines.deprecated.blip_diffusion.modeling_blip2 import Blip2QFormerModel
 from small_pipelines import context, pixels, subjects, write_adapter_snapshot, write_unclip_folder
+from transformers import BertTokenizer, Blip2Config
 
 from dreambench.base_models.registry import BASE_MODELS, find_base_model
 from dreambench.config.recipe import Recipe, load_recipe
@@ -195,3 +198,25 @@ def test_unclip_draws_from_the_embedding_and_the_plain_class_from_words(shared_c
     assert not np.array_equal(beach, other)
     dogs, mugs = pixels(generator.generate(["a dog", "a mug"], [9, 9]))
     assert not np.array_equal(dogs, mugs)
+
+
+def test_blip_diffusion_is_not_here_as_long_as_its_class_does_not_run(tmp_path):
+    assert "blip-diffusion" in invoke("list", "methods").stdout
+    line = refused_at_once("plan", "--method", "blip-diffusion", "--protocol", "mini")
+    assert "invert_attention_mask" in line
+    # Where this no longer fails, it can be a row.
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "dog"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    small = {
+        "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+    }  # fmt: skip
+    reader = Blip2QFormerModel(
+        Blip2Config(
+            vision_config={**small, "image_size": 28, "patch_size": 14, "hidden_act": "quick_gelu"},
+            qformer_config={**small, "cross_attention_frequency": 1, "encoder_hidden_size": 8},
+            num_query_tokens=2, tokenizer=str(tmp_path),
+        )
+    )  # fmt: skip
+    with pytest.raises(AttributeError, match=r"invert_attention_mask|get_head_mask"):
+        reader(image_input=torch.zeros(1, 3, 28, 28), text_input=["dog"], return_dict=False)

@@ -26,7 +26,7 @@ from dreambench.storage.images import load_image
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=1, guidance_scale=1.0, size_px=SIDE_PX)
 ROWS = [
     ("flux-kontext", "flux-kontext"), ("flux2-klein", "flux2-klein-base"),
-    ("qwen-image-edit", "qwen-image-edit"),
+    ("qwen-image-edit", "qwen-image-edit"), ("omnigen", "omnigen"),
 ]  # fmt: skip
 PROMPTS = ["a {subject} on the beach", "a {subject} on the beach", "a dog", "a red {subject}"]
 SEEDS = [10, 11, 12, 14]
@@ -98,6 +98,23 @@ def test_what_the_model_is_told_is_the_recipes(klein, tmp_path):
     assert PhotoPrompting.name_subject(method.settings, dog) == "dog of the photo"
 
 
+def test_photos_are_named_where_a_model_wants_that(tmp_path):
+    WRITERS["omnigen"](tmp_path / "pipeline")
+    base = find_base_model(f"omnigen={tmp_path / 'pipeline'}")
+    (dog,) = subjects("dog")
+    instruction, seen = "{photos} {prompt}", []
+    method, generator = prompt_with(
+        base, tmp_path, dog, instruction=instruction, image_guidance=1.6
+    )
+    draw = method.model.sample_in_context
+    method.model.sample_in_context = lambda prompts, seeds, **words: (
+        seen.append((prompts, words["image_guidance"])) or draw(prompts, seeds, **words)
+    )
+    assert len(generator.generate(PROMPTS[:1], SEEDS[:1])) == 1
+    named = "<img><|image_1|></img> <img><|image_2|></img> a dog on the beach"
+    assert seen == [([named], 1.6)]
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [("instruction", "a picture"), ("instruction", "{prompt} {}"), ("subject", "{prompt}"),
@@ -140,6 +157,18 @@ def test_a_base_model_that_is_shown_no_photos_is_refused_with_those_that_are(tmp
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_a_model_does_not_know_or_needs_is_refused_before_anything_starts():
+    words = ("plan", "--protocol", "mini", "--method")
+    klein = (*words, "flux2-klein", "--base-model", "flux2-klein", "--set")
+    omnigen = (*words, "omnigen", "--base-model", "omnigen", "--set")
+    for told, name in (
+        ((*klein, "image_guidance=1.6"), "image_guidance"),
+        ((*klein, "instruction=Of {photos}: {prompt}"), "{photos}"),
+        ((*omnigen, "instruction=Draw {prompt}"), "{photos}"),
+    ):
+        assert name in refused_at_once(*told)
+
+
 def test_more_photos_than_a_pipeline_takes_are_refused_before_anything_starts():
     words = ("plan", "--method", "flux-kontext", "--protocol", "mini", "--base-model")
     line = refused_at_once(*words, "flux-kontext", "--set", "max_photos=2")
@@ -157,7 +186,9 @@ def test_what_photos_take_is_counted():
         )
         most = load_recipe(recipe).settings_for(base)["max_photos"]
         calls = model.count_calls(model.choose_sampler(protocol.sampler))
-        assert shown.n_network_calls == (120 + 3000 * (1 + most)) * calls
+        # OmniGen is guided by photos in a third call.
+        of_image = 1 + most + 0.5 * (recipe == "omnigen")
+        assert shown.n_network_calls == (120 + 3000 * of_image) * calls
         assert plain.memory_bytes <= shown.memory_bytes < plain.memory_bytes + 1e10
     klein = make_estimate(protocol, load_recipe("flux2-klein"), BASE_MODELS["flux2-klein"], chosen)
     small = make_estimate(protocol, load_recipe("class-only"), BASE_MODELS["flux2-klein"], chosen)

@@ -24,7 +24,7 @@ from dreambench.errors import UserError
 
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=2, guidance_scale=4.0, size_px=SIDE_PX)
 PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
-NAMES = ["flux-kontext", "flux2-klein-base", "qwen-image-edit"]
+NAMES = ["flux-kontext", "flux2-klein-base", "qwen-image-edit", "omnigen"]
 SIZES = [(64, 64), (96, 64), (70, 110)]
 
 
@@ -42,12 +42,32 @@ def photos(name):
     return made[:1] if name == "flux-kontext" else made
 
 
+def tell(model, n_photos):
+    """Prompts that name their photos, where a model wants that."""
+    words = model.photo_words or ""
+    names = "".join(words.replace("{number}", str(place + 1)) for place in range(n_photos))
+    return [f"{names}{prompt}" for prompt in PROMPTS]
+
+
+def show(model, shown, n_prompts=2):
+    options = {"image_guidance": 1.6} if model.has_image_guidance else {}
+    prompts = tell(model, len(shown))[:n_prompts]
+    return pixels(model.sample_in_context(prompts, SEEDS[:n_prompts], photos=shown, **options))
+
+
 def call(name, pipeline, prompts, seeds, shown):
     pipeline.set_progress_bar_config(disable=True)
     noise = [torch.Generator().manual_seed(seed) for seed in seeds]
     words = {"guidance_scale": SAMPLER.guidance_scale}
     if name == "flux-kontext":
         (shown,), words["max_area"] = shown, SIDE_PX**2
+    if name == "omnigen":
+        # It draws from the posterior of photos with torch's own generator.
+        torch.manual_seed(*seeds)
+        return pipeline(
+            input_images=[shown], prompt=prompts, num_inference_steps=SAMPLER.n_steps,
+            generator=noise, height=SIDE_PX, width=SIDE_PX, img_guidance_scale=1.6, **words,
+        ).images  # fmt: skip
     if name == "qwen-image-edit":
         words = {"true_cfg_scale": SAMPLER.guidance_scale, "negative_prompt": " "}
     return pipeline(
@@ -60,19 +80,20 @@ def call(name, pipeline, prompts, seeds, shown):
 @pytest.mark.parametrize("name", NAMES)
 def test_images_are_those_of_the_pipeline_called_directly_with_the_photos(name, folder_of):
     model, shown = load(folder_of(name), name), photos(name)
-    found = pixels(model.sample_in_context(PROMPTS, SEEDS, photos=shown))
+    found, prompts = show(model, shown), tell(model, len(shown))
     theirs = diffusers.DiffusionPipeline.from_pretrained(folder_of(name))
-    if name == "qwen-image-edit":  # It takes one prompt.
+    if name in ("qwen-image-edit", "omnigen"):  # One prompt at a time.
         wanted = [
-            *call(name, theirs, PROMPTS[:1], SEEDS[:1], shown),
-            *call(name, theirs, PROMPTS[1:], SEEDS[1:], shown),
+            *call(name, theirs, prompts[:1], SEEDS[:1], shown),
+            *call(name, theirs, prompts[1:], SEEDS[1:], shown),
         ]
     else:
-        wanted = call(name, theirs, PROMPTS, SEEDS, shown)
+        wanted = call(name, theirs, prompts, SEEDS, shown)
     assert type(theirs).__name__ in (
         "FluxKontextPipeline",
         "Flux2KleinPipeline",
         "QwenImageEditPlusPipeline",
+        "OmniGenPipeline",
     )
     assert np.array_equal(found, pixels(wanted))
     assert found.shape == (2, SIDE_PX, SIDE_PX, 3) and found.std() > 1
@@ -86,7 +107,7 @@ def test_each_photo_matters_and_so_does_their_order(name, folder_of):
     model, shown = load(folder_of(name), name), photos(name)
 
     def draw(chosen):
-        return pixels(model.sample_in_context(PROMPTS[:1], SEEDS[:1], photos=chosen))
+        return show(model, chosen, 1)
 
     found = draw(shown)
     for place, photo in enumerate(shown):
@@ -108,10 +129,31 @@ def test_in_bf16_latents_stay_fp32_beside_photos(name, folder_of, monkeypatch):
         return step(predicted, time, latents, **options)
 
     monkeypatch.setattr(model.pipeline.scheduler, "step", watch)
-    found = pixels(model.sample_in_context(PROMPTS, SEEDS, photos=photos(name)))
-    exact = load(folder_of(name), name).sample_in_context(PROMPTS, SEEDS, photos=photos(name))
+    found = show(model, photos(name))
+    exact = show(load(folder_of(name), name), photos(name))
     assert set(seen) == {torch.float32}
-    assert 0 < np.abs(found.astype(int) - pixels(exact)).mean() < 16
+    assert 0 < np.abs(found.astype(int) - exact).mean() < 16
+
+
+def test_omnigen_without_photos_is_the_pipeline_one_prompt_at_a_time(folder_of):
+    model = load(folder_of("omnigen"), "omnigen")
+    theirs = diffusers.DiffusionPipeline.from_pretrained(folder_of("omnigen"))
+    theirs.set_progress_bar_config(disable=True)
+    prompts, wanted = ["a dog", "a red mug on a table by the window"], []
+    for prompt, seed in zip(prompts, SEEDS, strict=True):
+        wanted += theirs(
+            [prompt], num_inference_steps=SAMPLER.n_steps, height=SIDE_PX, width=SIDE_PX,
+            guidance_scale=SAMPLER.guidance_scale, generator=torch.Generator().manual_seed(seed),
+        ).images  # fmt: skip
+    assert np.array_equal(pixels(model.sample(prompts, SEEDS)), pixels(wanted))
+    for ask in (
+        lambda: model.sample(prompts, SEEDS, after_step=lambda _, latents: latents),
+        lambda: model.encode_prompts(prompts),
+        lambda: model.trainable_networks(with_text_encoders=False),
+    ):
+        with pytest.raises(UserError) as caught:
+            ask()
+        assert caught.value.code == "unsupported-base-model"
 
 
 @pytest.mark.parametrize("size", [(64, 40), (1000, 100)])

@@ -195,7 +195,7 @@ def test_whatever_people_call_things_is_read_as_it_was_added(tmp_path, wanted):
 
 
 def test_the_vocabulary_has_the_classes_of_the_benchmarks():
-    for name in ("dreambooth", "mini"):
+    for name in ("dreambooth", "mini", "mini-full"):
         for row in read_index(find_dataset(name)).subjects:
             assert load_class_nouns()[row["class_name"]] == row["kind"]
     with pytest.raises(UserError) as caught:
