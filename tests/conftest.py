@@ -1,5 +1,6 @@
 """What the tests share: no network, a tiny protocol and recipe, the command line as a process."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -129,6 +130,12 @@ class Server:
 def pytest_collection_modifyitems(items):
     """Start the longest tests first, so that no worker waits for one at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish():
+    """Leave what is there to the end out of each search for what can go; runs make many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,6 +27,7 @@ from dreambench.cli import (
 )
 from dreambench.cli import run as run_command
 from dreambench.cli.shared import say, set_up_logging
+from dreambench.machine.collection import search_less_often
 from dreambench.text import make_lines_printable
 
 
@@ -35,6 +36,7 @@ class _Program(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Print letters that the console's encoding lacks, and a bug's traceback, spelled."""
+        search_less_often()
         sys.excepthook = _print_traceback
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):

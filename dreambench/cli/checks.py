@@ -335,6 +335,10 @@ def list_metrics() -> None:
 @metrics.command("test")
 @click.option("--subjects", "n_subjects", type=click.IntRange(2), default=14, show_default=True)
 @click.option(
+    "--pairs", "n_pairs", type=click.IntRange(2), default=8, show_default=True,
+    help="Pairs of subjects in one picture, for the metrics of two.",
+)  # fmt: skip
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="runs/metrics-test",
@@ -342,18 +346,24 @@ def list_metrics() -> None:
     help="Folder of the page, its tables and plots.",
 )
 @user_errors
-def test_metrics(n_subjects: int, out: Path) -> None:
+def test_metrics(n_subjects: int, n_pairs: int, out: Path) -> None:
     """Test all metrics on pictures whose truth is known."""
     from dreambench.mini.validation.page import write_trial  # noqa: PLC0415  (imports torch)
+    from dreambench.mini.validation.pairs_page import write_pair_trial  # noqa: PLC0415
     from dreambench.report.formatting import format_interval, format_number  # noqa: PLC0415
 
     with show_progress() as progress:
         correlations, dominance, paths = write_trial(out, n_subjects=n_subjects, progress=progress)
+        means, _, more = write_pair_trial(out, n_pairs=n_pairs, progress=progress)
     say("Kendall's tau with the truth, mean over subjects [95 %]; trivial baselines above:")
     above = dominance.set_index("metric")
     for row in correlations[correlations["cause"] == "truth"].itertuples():
         shares = [f"{name} {format_number(x)}" for name, x in above.loc[row.metric].items()]
         interval = format_interval(row.tau, row.low, row.high)
         say(f"  {row.metric:13} {interval:18} {', '.join(shares)}")
-    for path in paths:
+    say("Metrics of two subjects in one picture, mean over pairs:")
+    for name, row in means.iterrows():
+        values = [f"{key} {format_number(value)}" for key, value in row.items()]
+        say(f"  {name:15} {', '.join(values)}")
+    for path in [*paths, *more]:
         say(f"  {path}")

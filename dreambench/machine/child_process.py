@@ -6,6 +6,7 @@ in them and each is there at once. Where a GPU is used, which no fork can, each 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -58,7 +59,7 @@ def prepare_children(modules: Sequence[str], *, device: str, n_at_once: int = 1)
     if _choose_method(device) == "forkserver":
         from multiprocessing import forkserver  # noqa: PLC0415  (not on every system)
 
-        multiprocessing.set_forkserver_preload(list(modules))
+        multiprocessing.set_forkserver_preload(["dreambench.machine.forked", *modules])
         with _without_main():
             forkserver.ensure_running()
 
@@ -204,6 +205,7 @@ def _serve(
     search_path: list[str],
 ) -> None:
     """Answer requests until nobody sends any."""
+    gc.freeze()  # What was imported before the fork stays, and is not looked through again.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Whoever started it ends it.
     # For a method of its own that starts processes, as in any other program.
     multiprocessing.set_start_method(None, force=True)  # type: ignore[arg-type]

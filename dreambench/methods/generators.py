@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dreambench.base_models.base import LoadedModel, is_out_of_memory
-from dreambench.config.slots import fill_subjects, has_slot
+from dreambench.config.slots import fill_subjects, has_subject_slots
 from dreambench.errors import UserError
 
 
@@ -21,7 +21,8 @@ class TextGenerator:
 
     def __init__(self, model: LoadedModel, *, subject_phrase: str | Sequence[str]) -> None:
         self.model = model
-        self.subject_phrase = subject_phrase
+        is_one = not isinstance(subject_phrase, str) and len(subject_phrase) == 1
+        self.subject_phrase = subject_phrase[0] if is_one else subject_phrase
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """See `methods.Generator`. Halves the batch when memory runs out, down to one image.
@@ -71,7 +72,7 @@ class ReferenceGenerator(TextGenerator):
     def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         found: dict[int, Image.Image] = {}
         for generate, wanted in ((self._generate_subject, True), (self._generate_class, False)):
-            rows = [row for row, text in enumerate(prompts) if has_slot(text) is wanted]
+            rows = [row for row, text in enumerate(prompts) if has_subject_slots(text) is wanted]
             if rows:
                 images = generate([prompts[row] for row in rows], [seeds[row] for row in rows])
                 found |= dict(zip(rows, images, strict=True))

@@ -65,6 +65,8 @@ def make_estimate(
     """
     settings = read_settings(recipe, base_model.name)
     work = find_class(recipe).count_work(settings, base_model)
+    # A step learns from a batch of each subject of a pair.
+    work = replace(work, images_per_step=work.images_per_step * protocol.n_subjects)
     memory = 0
     sampler = base_model.choose_sampler(protocol.sampler)
     if work.samples or work.trained_parameters:
@@ -76,7 +78,7 @@ def make_estimate(
         work = replace(work, optimizer_steps=0, class_images=0, second_steps=0, second_images=0)
     units = make_plan(protocol, subjects, batch_size=1).images
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
-    n_class = work.class_images * len({subject.class_name for subject in subjects})
+    n_class = work.class_images * len({noun for subject in subjects for noun in subject.nouns})
     n_trainings = len(subjects) * n_runs
     # Images of the plain class are drawn plainly whatever the method does for its subject.
     n_drawn = n_prior + (len(units) - n_prior) * work.calls_per_image

@@ -18,6 +18,7 @@ PROTOCOLS = {
     "dreambench": "7c8d03100460b877",
     "mini": "5f389387ec2a5f11",
     "mini-full": "ae8f42e8ef661a08",
+    "mini-pairs": "450f4ceaecf386fd",
     "pairs": "21ec0efad5c54277",
 }
 RECIPES = {

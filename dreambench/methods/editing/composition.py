@@ -18,11 +18,15 @@ from pydantic import Field
 from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
+from dreambench.config.slots import has_pair_slots
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.editing.generator import EditingGenerator, check_strength
 from dreambench.methods.editing.masks import load_masks
 from dreambench.types import Mask
+
+MIDDLES, TOGETHER, FEET = (0.27, 0.73), 0.44, 0.88
+"""Where two subjects stand in a picture, how large they are, and where their feet are."""
 
 
 class CompositionSettings(Settings):
@@ -36,8 +40,12 @@ def remove_subject(prompt: str) -> str:
 
     "a red {subject} on the beach" gives "on the beach", "an oil painting of a {subject}" gives
     "an oil painting". What a prompt says of the subject itself, of what it wears or is made of, is
-    left out with it.
+    left out with it. So are both subjects of a pair: "a {first} and a {second} in the snow" gives
+    "in the snow".
     """
+    if has_pair_slots(prompt):
+        others = r"(?:,\s+next to it is|\s+and)\s+(?:an?\s+)?(?:[\w'-]+\s+)*?\{second\}"
+        prompt = re.sub(others, "", prompt).replace("{first}", "{subject}")
     word = r"(?!(?:an?|the|of)\b)[\w'-]+"
     phrase = rf"(?:\bof\s+)?(?:\b(?:an?|the)\s+)?(?:\b{word}\s+)*?\{{subject\}}"
     return " ".join(re.sub(rf"{phrase}(?:\s+(?:wearing|made of)\b.*)?", "", prompt).split())
@@ -48,12 +56,35 @@ def paste(photo: Image.Image, mask: Mask, scene: Image.Image) -> Image.Image:
     return Image.fromarray(np.where(mask[..., None], np.asarray(photo), np.asarray(scene)))
 
 
+def set_beside(photo: Image.Image, mask: Mask, scene: Image.Image, *, middle: float) -> Image.Image:
+    """Return the masked pixels of a square photo on a scene of its size, as one of two subjects.
+
+    They are scaled to TOGETHER of the scene's side and stand with their feet at FEET of it, their
+    `middle` as far from the left (shares of the side).
+    """
+    side = scene.width
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return scene
+    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+    scale = TOGETHER * side / max(box[2] - box[0], box[3] - box[1])
+    size = (max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale)))
+    cut = photo.crop(box).resize(size, Image.Resampling.LANCZOS)
+    shape = Image.fromarray(np.uint8(mask) * np.uint8(255)).crop(box).resize(size)
+    found = scene.copy()
+    found.paste(cut, (round(middle * side - size[0] / 2), round(FEET * side) - size[1]), shape)
+    return found
+
+
 class CutAndPaste(Method):
     """Pastes the subject of a photo, at its place and size there, into a generated scene.
 
     A photographer has put it where a subject stands well, which is also where the model puts what
-    no prompt asked for. The seed picks the photo among all.
+    no prompt asked for. The seed picks the photo among all. Two subjects are made smaller and stand
+    side by side, the first on the left.
     """
+
+    most_subjects = 2
 
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
@@ -92,9 +123,12 @@ class _Pasted(EditingGenerator):
     def __init__(self, model: LoadedModel, *, subject: Subject) -> None:
         super().__init__(model, subject=subject)
         self.masks = load_masks(subject, model.sampler.size_px)
+        self.n_first = len(subject.each[0].photos) if subject.members else 0
 
     def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         texts = [remove_subject(prompt) for prompt in prompts]
+        if self.n_first:
+            return self._generate_pair(texts, seeds)
         picks = self._pick(seeds)
         images = [self.photos[index] for index in picks]
         # The scene is asked for without the noun, which would put a stranger of the class into it
@@ -105,6 +139,18 @@ class _Pasted(EditingGenerator):
             scenes = self.model.sample([texts[row] for row in rows], [seeds[row] for row in rows])
             for row, scene in zip(rows, scenes, strict=True):
                 images[row] = paste(images[row], self.masks[picks[row]], scene)
+        return images
+
+    def _generate_pair(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """Return both side by side on the scene that is asked for, or on any where none is."""
+        n_second = len(self.photos) - self.n_first
+        images = self.model.sample(list(texts), seeds)
+        for row, seed in enumerate(seeds):
+            turn, first = divmod(seed, self.n_first)
+            for index, middle in zip((first, self.n_first + turn % n_second), MIDDLES, strict=True):
+                images[row] = set_beside(
+                    self.photos[index], self.masks[index], images[row], middle=middle
+                )
         return images
 
 

@@ -30,10 +30,13 @@ def check_strength(strength: float, context: Context) -> None:
 
 
 class EditingGenerator(ReferenceGenerator):
-    """Makes images out of the subject's photos; the seed picks which. The subject is its class."""
+    """Makes images out of the subject's photos; the seed picks which. The subject is its class.
+
+    Of a pair the photos of the first come before those of the second.
+    """
 
     def __init__(self, model: LoadedModel, *, subject: Subject) -> None:
-        super().__init__(model, subject_phrase=subject.class_name)
+        super().__init__(model, subject_phrase=subject.nouns)
         size_px = model.sampler.size_px
         self.photos = [load_photo(path, size_px=size_px) for path in subject.photos]
 

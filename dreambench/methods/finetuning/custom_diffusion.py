@@ -39,7 +39,7 @@ from dreambench.methods.finetuning.training import (
 from dreambench.methods.generators import TextGenerator
 from dreambench.storage.files import write_bytes, write_json
 
-WORD = "<new1>"
+WORD, SECOND_WORD = "<new1>", "<new2>"
 FILE = "pytorch_custom_diffusion_weights.safetensors"
 # The paper's scales ("Training details": .4 to 1.4) with the authors' code's gap between them, its
 # two thirds of smaller ones, and its words, which stand before "photo of a <new1> [class]".
@@ -127,12 +127,16 @@ class CustomDiffusion(Method):
     them in smaller tokens that no caption had: they mean nothing to the base model there, and are
     marks that training itself ties to the scale.
 
+    Of a pair each subject has a word of its own, and a step learns from a batch of each: the
+    paper's joint training on two concepts (section 3.3).
+
     Saved are the keys and values under diffusers' names for them, and the word as `NewWord` does.
     """
 
     Settings: ClassVar[type[CustomDiffusionSettings]] = CustomDiffusionSettings
     families = DIFFUSION
     tunes = True
+    most_subjects = 2
 
     def __init__(self, settings: CustomDiffusionSettings, context: Context) -> None:
         check_prior(settings.prior_weight, settings.n_class_images)
@@ -168,7 +172,11 @@ class CustomDiffusion(Method):
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Train on the subject's photos; write what it learned and `losses.json`."""
         self._put(self._initial)
-        self.word.put(self.word.find_vectors(self.identifier))
+        self._add_words(subject)
+        tokens = [self.identifier]
+        while len(tokens) < len(subject.each):
+            tokens.append(choose_identifier(self.model.tokenizer, "auto", taken=tokens))
+        self.word.put(self.word.find_vectors(" ".join(tokens)))
         checkpoints = Checkpoints(out_dir, self.context.checkpoints, self._save)
         with self.word.learning() as vocabulary, self._learning_layers():
             losses = self._train(subject, vocabulary, seed=seed, checkpoints=checkpoints)
@@ -180,8 +188,14 @@ class CustomDiffusion(Method):
         own = {_file_key(name): layer.weight for name, layer in self.layers.items()}
         state = load_trained(out_dir / FILE, own, part="the keys and values")
         self._put({name: state[_file_key(name)] for name in self.layers})
+        self._add_words(subject)
         self.word.load(out_dir)
-        return TextGenerator(self.model, subject_phrase=_phrase(subject))
+        return TextGenerator(self.model, subject_phrase=_phrases(subject))
+
+    def _add_words(self, subject: Subject) -> None:
+        """Have a word for each of the subjects; those of a run are all one or all two."""
+        if subject.members and not self.word.others:
+            self.word = NewWord(self.model, WORD, others=[SECOND_WORD])
 
     def _save(self, out_dir: Path) -> None:
         self.word.save(out_dir)
@@ -236,27 +250,36 @@ class CustomDiffusion(Method):
     ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
         size, device = settings.batch_size, model.device
-        views = self._make_views(subject, seed=seed)
-        photos = model.encode_images([view.image for view in views])
-        valid = torch.stack([view.valid for view in views])[:, None].to(device)
-        prior = None
+        phrases = _phrases(subject)
+        views = [self._make_views(one, seed=seed) for one in subject.each]
+        photos = [model.encode_images([view.image for view in own]) for own in views]
+        valid = [torch.stack([view.valid for view in own])[:, None].to(device) for own in views]
+        priors = []
         if settings.prior_weight > 0:
-            prior = self._class_images.encode(subject.class_name)
+            priors = [self._class_images.encode(noun) for noun in subject.nouns]
         with torch.no_grad():
-            class_text = model.encode_prompts([f"a {subject.class_name}"])
-        photo_of = f"photo of a {_phrase(subject)}"
-        texts = sorted({f"{view.words} {photo_of}".strip() for view in views})
-        text_of = [texts.index(f"{view.words} {photo_of}".strip()) for view in views]
+            class_text = model.encode_prompts([f"a {noun}" for noun in subject.nouns])
+        captions = [
+            [f"{view.words} photo of a {phrase}".strip() for view in own]
+            for phrase, own in zip(phrases, views, strict=True)
+        ]
+        texts = sorted({text for own in captions for text in own})
 
         def make_batch(noise: torch.Generator) -> Batch:
-            rows = pick_rows(len(views), size, noise)
-            latents, weights = photos.sample(rows, noise), valid[send(rows, device)]
-            words = model.encode_prompts(texts).take([text_of[row] for row in rows.tolist()])
-            if prior is not None:
-                of_class = prior.sample(pick_rows(len(prior), size, noise), noise)
-                latents = torch.cat([latents, of_class])
-                words = words.join(class_text.repeat(0, size))
-            return Batch(latents, words, n_subject=size, weights=weights)
+            text = model.encode_prompts(texts)
+            latents, weights, rows_of_text = [], [], []
+            for own, known, names in zip(photos, valid, captions, strict=True):
+                rows = pick_rows(len(own), size, noise)
+                latents.append(own.sample(rows, noise))
+                weights.append(known[send(rows, device)])
+                rows_of_text += [texts.index(names[row]) for row in rows.tolist()]
+            words = text.take(rows_of_text)
+            for place, prior in enumerate(priors):
+                latents.append(prior.sample(pick_rows(len(prior), size, noise), noise))
+                words = words.join(class_text.repeat(place, size))
+            return Batch(
+                torch.cat(latents), words, n_subject=size * len(photos), weights=torch.cat(weights)
+            )
 
         return train(
             model, settings, modules=[*self.layers.values(), *vocabulary], make_batch=make_batch,
@@ -265,8 +288,9 @@ class CustomDiffusion(Method):
         )  # fmt: skip
 
 
-def _phrase(subject: Subject) -> str:
-    return f"{WORD} {subject.class_name}"
+def _phrases(subject: Subject) -> list[str]:
+    words = (WORD, SECOND_WORD)
+    return [f"{word} {noun}" for word, noun in zip(words, subject.nouns, strict=False)]
 
 
 def _file_key(layer: str) -> str:

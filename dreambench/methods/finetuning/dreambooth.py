@@ -74,10 +74,15 @@ def choose_noun(subject: Subject, class_noun: str) -> str:
 
 
 class DreamBooth(Method):
-    """Fine-tunes the whole denoising network (and text encoders by choice) on "a [V] [class]"."""
+    """Fine-tunes the whole denoising network (and text encoders by choice) on "a [V] [class]".
+
+    Of a pair each subject has an identifier of its own, the second always a rare token, and a step
+    learns from a batch of each.
+    """
 
     Settings: ClassVar[type[DreamBoothSettings]] = DreamBoothSettings
     tunes = True
+    most_subjects = 2
 
     def __init__(
         self, settings: DreamBoothSettings, context: Context, model: LoadedModel | None = None
@@ -158,33 +163,39 @@ class DreamBooth(Method):
         self._restore(out_dir)
         if self._second is not None:
             self._second._restore(out_dir / UPSCALER_DIR)
-        return TextGenerator(self.model, subject_phrase=self._phrase(subject))
+        return TextGenerator(self.model, subject_phrase=self._phrases(subject))
 
-    def _phrase(self, subject: Subject) -> str:
-        return f"{self.identifier} {choose_noun(subject, self.settings.class_noun)}".strip()
+    def _phrases(self, subject: Subject) -> list[str]:
+        """Return what each of the subjects is called."""
+        words = [self.identifier]
+        while len(words) < len(subject.each):
+            words.append(choose_identifier(self.model.tokenizer, "auto", taken=words))
+        nouns = [choose_noun(one, self.settings.class_noun) for one in subject.each]
+        return [f"{word} {noun}".strip() for word, noun in zip(words, nouns, strict=True)]
 
     def _train(
         self, subject: Subject, *, seed: int, checkpoints: Checkpoints
     ) -> list[dict[str, float]]:
         settings, model = self.settings, self.model
-        photos = model.encode_images(load_photos(subject.photos, settings))
-        noun, prior = choose_noun(subject, settings.class_noun), None
+        photos = [model.encode_images(load_photos(one.photos, settings)) for one in subject.each]
+        nouns = [choose_noun(one, settings.class_noun) for one in subject.each]
+        priors = []
         if settings.prior_weight > 0:
-            prior = self._class_images.encode(noun)
-        texts = [f"a {self._phrase(subject)}", f"a {noun}"]
+            priors = [self._class_images.encode(noun) for noun in nouns]
+        # One text a subject, then one a class.
+        texts = [f"a {words}" for words in (*self._phrases(subject), *nouns)]
         with torch.no_grad():
             frozen_text = model.encode_prompts(texts)
         size = settings.batch_size
 
         def make_batch(noise: torch.Generator) -> Batch:
             text = model.encode_prompts(texts) if settings.train_text_encoder else frozen_text
-            latents = photos.sample(pick_rows(len(photos), size, noise), noise)
+            every = [*photos, *priors]
+            latents = [one.sample(pick_rows(len(one), size, noise), noise) for one in every]
             words = text.repeat(0, size)
-            if prior is not None:
-                of_class = prior.sample(pick_rows(len(prior), size, noise), noise)
-                latents = torch.cat([latents, of_class])
-                words = words.join(text.repeat(1, size))
-            return Batch(latents, words, n_subject=size)
+            for row in range(1, len(every)):
+                words = words.join(text.repeat(row, size))
+            return Batch(torch.cat(latents), words, n_subject=size * len(photos))
 
         return train(
             model, settings, modules=list(self.trained.values()), make_batch=make_batch,

@@ -68,15 +68,19 @@ def sample_tokens(tokens: Sequence[str], n_tokens: int, *, seed: int) -> list[st
     return [tokens[index] for index in order[:n_tokens]]
 
 
-def choose_identifier(tokenizer: PreTrainedTokenizerBase, wanted: str) -> str:
+def choose_identifier(
+    tokenizer: PreTrainedTokenizerBase, wanted: str, *, taken: Sequence[str] = ()
+) -> str:
     """Return `wanted`, or for "auto" one of the rare tokens, always the same for a tokenizer.
+
+    None that is `taken`: of two subjects in one picture each has its own.
 
     Raises:
         UserError: the vocabulary has no rare token.
     """
     if wanted != "auto":
         return wanted
-    tokens = find_rare_tokens(tokenizer)
+    tokens = [token for token in find_rare_tokens(tokenizer) if token not in taken]
     if not tokens:
         raise UserError(
             "the base model's tokenizer has no rare three-letter token",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,15 +53,20 @@ class _Place:
 class NewWord:
     """A word of one or more vectors in each text encoder of a base model.
 
+    With `others` further words, of one vector each, that are trained and saved with it.
+
     Saved as `learned_embeds.safetensors`, which `pipeline.load_textual_inversion` reads, and
     `learned_embeds_2.safetensors` for a second text encoder (`places` has a key for each suffix).
     """
 
-    def __init__(self, model: LoadedModel, word: str, *, n_vectors: int = 1) -> None:
+    def __init__(
+        self, model: LoadedModel, word: str, *, n_vectors: int = 1, others: Sequence[str] = ()
+    ) -> None:
         self.word = word
+        self.others = list(others)
         self.places: dict[str, _Place] = {}
         # diffusers reads the word in a prompt as all of these in a row.
-        words = [word, *(f"{word}_{index}" for index in range(1, n_vectors))]
+        words = [word, *(f"{word}_{index}" for index in range(1, n_vectors)), *others]
         for suffix, encoder in model.text_encoders.items():
             tokenizer = encoder.tokenizer
             tokenizer.add_tokens([name for name in words if name not in tokenizer.get_vocab()])
@@ -106,7 +111,7 @@ class NewWord:
         """Write the word's vectors."""
         for suffix, place in self.places.items():
             vectors = place.vectors.detach().cpu().contiguous()
-            content = save({self.word: vectors}, metadata={"format": "pt"})
+            content = save(self._name_rows(vectors), metadata={"format": "pt"})
             write_bytes(out_dir / f"learned_embeds{suffix}.safetensors", content)
 
     def load(self, out_dir: Path) -> None:
@@ -118,6 +123,13 @@ class NewWord:
         found = {}
         for suffix, place in self.places.items():
             file = out_dir / f"learned_embeds{suffix}.safetensors"
-            own = {self.word: place.vectors}
-            found[suffix] = load_trained(file, own, part="the new word")[self.word]
+            own = self._name_rows(place.vectors)
+            state = load_trained(file, own, part="the new word")
+            found[suffix] = torch.cat([state[name] for name in own])
         self.put(found)
+
+    def _name_rows(self, vectors: Tensor) -> dict[str, Tensor]:
+        """Return the vectors (n, d) of each word, by its name."""
+        n_first = len(vectors) - len(self.others)
+        parts = vectors.split([n_first, *(1 for _ in self.others)])
+        return dict(zip([self.word, *self.others], parts, strict=True))

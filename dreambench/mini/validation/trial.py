@@ -21,7 +21,8 @@ from dreambench.encoders.parts import (
 )
 from dreambench.encoders.registry import find_encoder, find_segmenter, load_encoder
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
-from dreambench.metrics.base import HASH, HELD_OUT, MASK, THUMBNAIL, SubjectFeatures
+from dreambench.encoders.spec import REGIONS_IDENTITY
+from dreambench.metrics.base import HASH, HELD_OUT, MASK, REGIONS, THUMBNAIL, SubjectFeatures
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.mini.validation.truth import (
     DAMAGES,
@@ -224,4 +225,5 @@ def sign_metrics(names: Iterable[str]) -> dict[str, str]:
         HASH: HashExtractor.identity,
         THUMBNAIL: ThumbnailExtractor.identity,
     }
+    identities[REGIONS] = f"{REGIONS_IDENTITY}|{identities[MASK]}"
     return {name: load_own_metrics()[name].signature(identities) for name in names}

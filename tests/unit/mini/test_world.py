@@ -11,7 +11,14 @@ from dreambench.mini.world.identities import (
     make_parts,
     sample_identity,
 )
-from dreambench.mini.world.renderer import PROPERTIES, VIEWS, Shot, make_caption, render
+from dreambench.mini.world.renderer import (
+    PROPERTIES,
+    VIEWS,
+    Shot,
+    make_caption,
+    render,
+    render_together,
+)
 from dreambench.mini.world.scenes import SCENES
 from dreambench.mini.world.shapes import Camera, Light, Paint, Part, draw
 from dreambench.mini.world.styles import STYLES
@@ -124,3 +131,28 @@ def test_nearer_part_hides_the_farther_one():
     assert layer.part[16, 16] == 0
     assert layer.part[16, 26] == 1
     assert not layer.mask[0, 0]
+
+
+def test_two_subjects_stand_side_by_side_each_with_its_own_pixels():
+    dog, mug = identity("dog"), identity("mug")
+    for seed in range(6):
+        found = render_together([Shot(dog, seed, "on the beach"), Shot(mug, seed)])
+        one, other = found.masks
+        assert not (one & other).any()
+        assert min(one.mean(), other.mean()) > 0.03
+        left, right = (np.nonzero(mask)[1].mean() for mask in (one, other))
+        assert abs(left - right) > 20
+    again = render_together([Shot(dog, 5, "on the beach"), Shot(mug, 5)])
+    assert again.image.tobytes() == found.image.tobytes()
+    alone = render_together([Shot(dog, 5, "on the beach")])
+    assert np.array_equal(alone.masks[0], found.masks[0] | alone.masks[0])
+
+
+def test_each_of_two_has_what_its_own_shot_says():
+    dog, cat = identity("dog"), identity("cat")
+    plain = render_together([Shot(dog, 3), Shot(cat, 3)])
+    red = render_together([Shot(dog, 3, property_name="red"), Shot(cat, 3)])
+    before, after = (np.asarray(one.image, float) for one in (plain, red))
+    changed = np.abs(before - after).sum(-1) > 30
+    assert changed[plain.masks[0]].mean() > 0.5
+    assert not changed[plain.masks[1]].any()
