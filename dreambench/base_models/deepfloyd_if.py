@@ -41,9 +41,8 @@ RANGE: Mapping[str, Any] = {
     "clip_sample": True, "clip_sample_range": 1.0, "thresholding": False,
     "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0,
 }  # fmt: skip
-
-
 UNET_LAYERS = ("to_k", "to_q", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
+"""What the script adapts: these UNets project texts apart."""
 
 
 class _Stage(LoadedModel):
@@ -225,13 +224,14 @@ class DeepFloydIF(_Stage):
     """Stage I, and stage II behind it: images are those of both."""
 
     pipeline_class = "IFPipeline"
+    upscaler: Upscaler
 
     def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
         super().__init__(model, sampler, **options)
         self.upscaler = Upscaler(model.find_upscaler(), sampler, **options)
         self.upscaler.reader = self
-        sides = [stage.pipeline.unet.config.sample_size for stage in (self, self.upscaler)]
-        self._ratio = sides[1] // sides[0]
+        small, large = self.pipeline.unet.config, self.upscaler.pipeline.unet.config
+        self._ratio = large.sample_size // small.sample_size
         if sampler.size_px % (8 * self._ratio):
             raise UserError(
                 f"the base model '{model.name}' enlarges {self._ratio} times and makes images of "

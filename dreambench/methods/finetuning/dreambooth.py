@@ -104,7 +104,7 @@ class DreamBooth(Method):
         )
         self._class_images = ClassImages(self.model, context, n_images=settings.n_class_images)
         self._prepare()
-        self._second: Self | None = None
+        self._second: DreamBooth | None = None
         if (numbers := settings.of_upscaler()) is not None:
             if context.checkpoints:
                 raise UserError(

@@ -22,8 +22,11 @@ lr_warmup_steps = 0
 """
 
 
-# The others have the same networks and code.
-@pytest.mark.parametrize("base", sorted(WRITERS.keys() - {"flux-schnell", "qwen-image-edit"}))
+# The others have the same networks and code, or are not trained.
+OTHERS = {"flux-schnell", "qwen-image-edit", "omnigen"}
+
+
+@pytest.mark.parametrize("base", sorted(WRITERS.keys() - OTHERS))
 def test_methods_run_on_a_folder_of_the_family(base, tmp_path, shared_cache):
     WRITERS[base](tmp_path / "pipeline")
     (tmp_path / "tiny.toml").write_text(PROTOCOL)

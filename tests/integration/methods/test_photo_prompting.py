@@ -106,13 +106,17 @@ def test_photos_are_named_where_a_model_wants_that(tmp_path):
     method, generator = prompt_with(
         base, tmp_path, dog, instruction=instruction, image_guidance=1.6
     )
-    draw = method.model.sample_in_context
-    method.model.sample_in_context = lambda prompts, seeds, **words: (
-        seen.append((prompts, words["image_guidance"])) or draw(prompts, seeds, **words)
+    draw = generator.draw
+    generator.draw = lambda prompts, seeds, **words: (
+        seen.append(prompts) or draw(prompts, seeds, **words)
     )
     assert len(generator.generate(PROMPTS[:1], SEEDS[:1])) == 1
     named = "<img><|image_1|></img> <img><|image_2|></img> a dog on the beach"
-    assert seen == [([named], 1.6)]
+    assert seen == [[named]]
+    photos = [load_image(path) for path in dog.photos]
+    shown = [photos[(SEEDS[0] + step) % len(photos)] for step in range(2)]
+    wanted = method.model.sample_in_context([named], SEEDS[:1], photos=shown, image_guidance=1.6)
+    assert np.array_equal(pixels(generator.generate(PROMPTS[:1], SEEDS[:1])), pixels(wanted))
 
 
 @pytest.mark.parametrize(
