@@ -171,6 +171,8 @@ def _explain_means(record: Record) -> str:
 
 def _list_notes(record: Record) -> list[str]:
     lines = [cut(line, LONG) for line in describe_failures(record.failures)]
+    settings = None if record.recipe is None else record.recipe.settings
+    lines += [cut(line, LONG) for line in describe_steering(settings)]
     if record.missing:
         n_missing = record.n_images_expected - record.n_images
         names = ", ".join(record.missing[:MAX_LINES])
