@@ -8,6 +8,7 @@ from typing import Any
 from dreambench.artifacts.failures import describe_failures
 from dreambench.artifacts.manifest import flatten
 from dreambench.artifacts.record import Record
+from dreambench.artifacts.steering import describe_steering
 from dreambench.leaderboard.board import Board, Entry
 from dreambench.leaderboard.board_page import count, name_board
 from dreambench.leaderboard.citing import make_bibtex

@@ -100,6 +100,11 @@ class Work:
     photo_pixels: Sequence[int] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def uses_base_model(self) -> bool:
+        """Whether the base model's networks are loaded."""
+        return self.samples or self.trained_parameters > 0
+
 
 def checkpoint_dir(out_dir: Path, step: int) -> Path:
     """Return where a method leaves what it has learned after so many steps."""

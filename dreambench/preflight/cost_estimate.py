@@ -24,7 +24,8 @@ class Estimate:
     """Counts for one baseline on one protocol.
 
     `memory_bytes` are those of the device at the peak (`estimate_memory`); `downloads` are weights
-    of the method's own that are not on this machine, with their bytes.
+    of the method's own that are not on this machine, with their bytes. `is_counted` is false for a
+    method that computes with other networks alone, whose calls are not counted.
     """
 
     n_subjects: int
@@ -39,6 +40,7 @@ class Estimate:
     weight_bytes: int
     memory_bytes: int
     downloads: dict[str, int]
+    is_counted: bool
 
     @property
     def n_bytes(self) -> int:
@@ -67,7 +69,7 @@ def make_estimate(
     work = find_class(recipe).count_work(settings, base_model)
     memory = 0
     sampler = base_model.choose_sampler(protocol.sampler)
-    if work.samples or work.trained_parameters:
+    if work.uses_base_model or work.other_parameters:
         memory = estimate_memory(
             settings, work, base_model, size_px=sampler.size_px, precision=precision
         )
@@ -96,6 +98,7 @@ def make_estimate(
         weight_bytes=work.saved_bytes * len(subjects) * n_runs,
         memory_bytes=memory,
         downloads=dict(work.missing),
+        is_counted=work.uses_base_model or not work.other_parameters,
     )
 
 
@@ -121,6 +124,9 @@ def estimate_memory(
     whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of diffusion's text
     encoders are held in it, and what is trained in both.
     """
+    if not work.uses_base_model:
+        # Such networks stay in fp32; what a step keeps is not counted.
+        return round(4 * work.other_parameters * SLACK + RUNTIME_BYTES)
     n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )

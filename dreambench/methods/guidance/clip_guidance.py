@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -27,7 +27,7 @@ from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import find_encoder, load_encoder
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Settings, Work
-from dreambench.methods.guidance.vqgan import VQGAN, find_vqgan, load_vqgan
+from dreambench.methods.guidance.vqgan import VQGAN, find_vqgan
 from dreambench.methods.photos import load_photo
 
 
@@ -62,7 +62,14 @@ class ClipGuidance(Method):
         size_px = context.sampler.size_px
         find_encoder(settings.steered_by, "clip").ensure_weights(context.progress)
         self.clip = load_encoder(settings.steered_by, "clip", device=context.device)
-        self.vqgan = load_vqgan(settings.vqgan, device=context.device)
+        if not isinstance(self.clip.pixels, Pixels):
+            raise UserError(
+                f"the encoder '{settings.steered_by}' prepares images by code of its own, which no "
+                "gradient passes",
+                hint="set steered_by to another: dreambench list encoders",
+                code="unsupported-encoder",
+            )
+        self.vqgan = VQGAN(find_vqgan(settings.vqgan), device=context.device)
         if size_px % self.vqgan.reduction:
             raise UserError(
                 f"'{settings.vqgan}' makes images of whole squares of {self.vqgan.reduction} px, "
@@ -152,24 +159,18 @@ class _Guided:
                 loss = measure_angles(found, text[None]).mean()
                 if shows_subject and settings.image_weight:
                     loss = loss + settings.image_weight * measure_angles(found, self.wanted).mean()
-                (latents.grad,) = torch.autograd.grad(loss, [latents])
+                latents.grad = torch.autograd.grad(loss, latents)[0]
                 adam.step()
                 with torch.no_grad():
-                    # No code is beyond, and what is nearest to a latent there stays the same.
+                    # No code is beyond, and the way back would be long.
                     latents.clamp_(low, high)
             with torch.no_grad():
                 return to_image(self.vqgan.decode(latents)[0])
 
     def _look(self, image: Tensor, noise: torch.Generator) -> Tensor:
         """Return CLIP's rows (n_crops, d) of random crops of an image (1, 3, side, side)."""
-        pixels, settings = self.clip.pixels, self.settings
-        if not isinstance(pixels, Pixels):
-            raise UserError(
-                f"the encoder '{settings.steered_by}' prepares images by code of its own, which no "
-                "gradient passes",
-                hint="set steered_by to another: dreambench list encoders",
-                code="unsupported-encoder",
-            )
+        pixels: Any = self.clip.pixels
+        settings = self.settings
         n, side = settings.n_crops, pixels.crop_px
         crops = cut_crops(image, n, side_px=side, smallest=settings.smallest_crop, noise=noise)
         mean, std = (torch.tensor(part, device=image.device) for part in (pixels.mean, pixels.std))

@@ -6,7 +6,6 @@ decoder that was trained against a discriminator.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +149,3 @@ def _load(spec: VQGANSpec) -> Any:
         ) from error
     check_loading(found, where=str(folder), part=f"the VQGAN '{spec.name}'", hint=spec.how_to_get)
     return network
-
-
-@functools.lru_cache(maxsize=2)
-def load_vqgan(name: str, *, device: str) -> VQGAN:
-    """Return a VQGAN by name, made once per process; see `VQGAN`."""
-    return VQGAN(find_vqgan(name), device=device)

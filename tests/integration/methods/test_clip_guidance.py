@@ -25,7 +25,7 @@ from dreambench.methods.guidance.clip_guidance import (
     cut_crops,
     measure_angles,
 )
-from dreambench.methods.guidance.vqgan import VQGANS, WEIGHTS, VQGANSpec, load_vqgan
+from dreambench.methods.guidance.vqgan import VQGAN, VQGANS, WEIGHTS, VQGANSpec
 from dreambench.methods.registry import describe_track, make_method
 from dreambench.mini.training.encoders import CLIP_2_CONFIG, make_clip, write_clip
 from dreambench.report.notes import make_image_notes
@@ -58,11 +58,8 @@ def test_it_sees_photos_and_trains_nothing():
     recipe = load_recipe("clip-guidance")
     assert describe_track(recipe, "mini") == "tuning-free, all photos"
     work = ClipGuidance.count_work(MINI, BASE_MODELS["mini"])
-    vqgan = load_vqgan("mini-vqgan", device="cpu").network
-    clip = load_encoder("mini-clip", "clip").model
-    n_vqgan, n_clip = (sum(p.numel() for p in net.parameters()) for net in (vqgan, clip))
-    assert work.other_parameters == n_vqgan == VQGANS["mini-vqgan"].n_parameters
-    assert n_clip > 0
+    vqgan = VQGAN(VQGANS["mini-vqgan"], device="cpu").network
+    assert work.other_parameters == sum(p.numel() for p in vqgan.parameters())
     assert not work.missing
     assert work.optimizer_steps == work.trained_parameters == 0
 
@@ -162,9 +159,7 @@ def write_vqgan(folder, *, n_levels=5):
 @pytest.fixture
 def amused(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "weights"))
-    load_vqgan.cache_clear()
-    yield tmp_path / "weights" / "amused-vqgan"
-    load_vqgan.cache_clear()
+    return tmp_path / "weights" / "amused-vqgan"
 
 
 @pytest.fixture
@@ -246,7 +241,7 @@ def run(tmp_path_factory, shared_cache):
     (folder / "tiny.toml").write_text(TINY_PROTOCOL)
     words = [
         "run", "--method", "clip-guidance", "--set", "n_steps=2", "--set", "n_crops=1",
-        "--protocol", folder / "tiny.toml", "--subjects", "mug", "--alongside", "",
+        "--protocol", folder / "tiny.toml", "--alongside", "",
         "--cache", shared_cache, "--out", folder / "runs",
     ]  # fmt: skip
     invoke(*words)
@@ -267,6 +262,20 @@ def test_the_row_says_which_encoder_steered(run):
     assert describe_steering({"steered_by": ["mini-clip"]}) == []
 
 
+def test_plan_and_the_boards_page_say_it_too(run, tmp_path):
+    (line,) = describe_steering({"steered_by": "mini-clip"})
+    plan = json.loads(invoke("plan", "--method", "clip-guidance", "--json").stdout)
+    assert plan["notes"] == [line]
+    # Its networks are counted, and how often they are called is not.
+    assert plan["memory_bytes"] > 4 * VQGANS["mini-vqgan"].n_parameters
+    assert plan["hours"] == {"training": None, "generating": None}
+    invoke("submit", run[0], "--sample", "0", "--out", tmp_path / "records")
+    words = ("--records", tmp_path / "records", "--out", tmp_path / "board")
+    invoke("leaderboard", "render", *words)
+    pages = [page.read_text() for page in (tmp_path / "board").rglob("*.html")]
+    assert any("steered by the encoder mini-clip" in page for page in pages)
+
+
 def test_a_run_that_was_killed_repeats_nothing(run):
     made, words = run
     images = sorted((made / "images").rglob("*.png"))
@@ -283,7 +292,7 @@ def test_another_clip_scores_the_same_images_apart(run, tmp_path):
     protocol, cache = words[words.index("--protocol") + 1], words[words.index("--cache") + 1]
     invoke(
         "score", made / "images", "--protocol", protocol, "--encoder", "clip=mini-clip-2",
-        "--name", "by-another", "--subjects", "mug", "--out", tmp_path, "--cache", cache,
+        "--name", "by-another", "--out", tmp_path, "--cache", cache,
     )  # fmt: skip
     (scored,) = (tmp_path / "tiny").iterdir()
     first, second = read_scored(made).summary, read_scored(scored).summary
