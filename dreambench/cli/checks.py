@@ -110,8 +110,9 @@ def plan(
 def _read_words(
     protocol: Protocol, base: BaseModel, recipes: Sequence[Recipe], subjects: Sequence[Subject]
 ) -> tuple[dict[str, list[CutText]], dict[str, list[str]]]:
-    """Return by recipe which prompts are longer than they are read, and notes on its identifier."""
+    """Return by recipe which prompts are longer than they are read, and notes on what it does."""
     from dreambench.artifacts.plan import make_plan  # noqa: PLC0415
+    from dreambench.artifacts.steering import describe_steering  # noqa: PLC0415
     from dreambench.methods.words import find_drawn_cuts, note_identifier  # noqa: PLC0415
     from dreambench.scoring.tools import (  # noqa: PLC0415  (imports torch)
         choose_scored_metrics,
@@ -123,7 +124,13 @@ def _read_words(
     clip = encoder_specs(protocol, choose_scored_metrics(protocol)).get("clip")
     scored = [] if clip is None else find_scored_cuts(clip, units)
     cuts = {r.name: [*find_drawn_cuts(r, base, subjects, units), *scored] for r in recipes}
-    return cuts, {r.name: note_identifier(r, base, subjects) for r in recipes}
+    notes = {
+        r.name: [
+            *note_identifier(r, base, subjects), *describe_steering(r.settings_for(base.name)),
+        ]
+        for r in recipes
+    }  # fmt: skip
+    return cuts, notes
 
 
 def _print_estimate(
@@ -158,7 +165,8 @@ def _print_estimate(
         size = f"{n_bytes / 1e9:.2f} GB" if n_bytes else "size unknown"
         say(f"  {'download':16} {what} ({size})")
     for what, value in hours.items():
-        shown = f"{value:.1f} hours" if value is not None else "no speed was measured here yet"
+        unknown = "no speed was measured here yet" if found.is_counted else "not counted"
+        shown = f"{value:.1f} hours" if value is not None else unknown
         say(f"  {'time, ' + what:16} {shown}")
 
 
@@ -193,7 +201,7 @@ def _find_hours(
         "training": ("training_image", counts["n_training_images"]),
         "generating": ("network_call", counts["n_network_calls"]),
     }
-    if not is_device(device):
+    if not is_device(device) or not counts["is_counted"]:
         return dict.fromkeys(parts)
     size_px = base.choose_sampler(protocol.sampler).size_px
     setting = Setting(name_device(device), base.name, size_px, precision)

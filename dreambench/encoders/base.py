@@ -34,7 +34,7 @@ TEXT_BATCH_SIZE = 8
 
 
 @contextmanager
-def exact_inference() -> Iterator[None]:
+def exact_sums() -> Iterator[None]:
     """Compute in what fp32 says, whatever the process has set.
 
     Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16; where somebody asked
@@ -44,10 +44,17 @@ def exact_inference() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     try:
-        with torch.inference_mode(), flags:
+        with flags:
             yield
     finally:
         torch.set_float32_matmul_precision(wanted)
+
+
+@contextmanager
+def exact_inference() -> Iterator[None]:
+    """Compute so, without gradients."""
+    with exact_sums(), torch.inference_mode():
+        yield
 
 
 class Extractor(Protocol):

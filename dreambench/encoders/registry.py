@@ -81,6 +81,11 @@ ENCODERS = {
             "mini-clip", "clip", "open_clip", "mini-clip", _MINI_PIXELS, "projected",
             shipped="clip",
         ),
+        # Trained apart from mini-clip, and smaller: for images that mini-clip has steered.
+        EncoderSpec(
+            "mini-clip-2", "clip", "open_clip", "mini-clip-2", _MINI_PIXELS, "projected",
+            shipped="clip-2",
+        ),
         EncoderSpec(
             "mini-vit-patches", "perceptual", "timm", "mini-vit-two-view", _MINI_PIXELS,
             "patches", shipped="vit", layers=(2, 4),

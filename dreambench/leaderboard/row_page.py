@@ -8,6 +8,7 @@ from typing import Any
 from dreambench.artifacts.failures import describe_failures
 from dreambench.artifacts.manifest import flatten
 from dreambench.artifacts.record import Record
+from dreambench.artifacts.steering import describe_steering
 from dreambench.leaderboard.board import Board, Entry
 from dreambench.leaderboard.board_page import count, name_board
 from dreambench.leaderboard.citing import make_bibtex
@@ -171,6 +172,8 @@ def _explain_means(record: Record) -> str:
 
 def _list_notes(record: Record) -> list[str]:
     lines = [cut(line, LONG) for line in describe_failures(record.failures)]
+    settings = None if record.recipe is None else record.recipe.settings
+    lines += [cut(line, LONG) for line in describe_steering(settings)]
     if record.missing:
         n_missing = record.n_images_expected - record.n_images
         names = ", ".join(record.missing[:MAX_LINES])

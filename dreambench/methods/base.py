@@ -142,6 +142,11 @@ class Work:
         """Noisy images that all steps on a subject learn from."""
         return self.optimizer_steps * self.images_per_step + self.second_images
 
+    @property
+    def uses_base_model(self) -> bool:
+        """Whether the base model's networks are loaded."""
+        return self.samples or self.trained_parameters > 0
+
 
 def checkpoint_dir(out_dir: Path, step: int) -> Path:
     """Return where a method leaves what it has learned after so many steps."""

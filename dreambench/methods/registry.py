@@ -34,6 +34,7 @@ METHODS = {
     "sdedit": "dreambench.methods.editing.sdedit:SDEdit",
     "inpainting": "dreambench.methods.editing.inpainting:Inpainting",
     "ddim-inversion": "dreambench.methods.editing.ddim_inversion:DDIMInversion",
+    "clip-guidance": "dreambench.methods.guidance.clip_guidance:ClipGuidance",
     "class-only": "dreambench.methods.reference.class_only:ClassOnly",
     "copy-reference": "dreambench.methods.reference.copy_reference:CopyReference",
 }

@@ -24,7 +24,8 @@ class Estimate:
     """Counts for one baseline on one protocol.
 
     `memory_bytes` are those of the device at the peak (`estimate_memory`); `downloads` are weights
-    of the method's own that are not on this machine, with their bytes.
+    of the method's own that are not on this machine, with their bytes. `is_counted` is false for a
+    method that computes with other networks alone, whose calls are not counted.
     """
 
     n_subjects: int
@@ -39,6 +40,7 @@ class Estimate:
     weight_bytes: int
     memory_bytes: int
     downloads: dict[str, int]
+    is_counted: bool
 
     @property
     def n_bytes(self) -> int:
@@ -69,7 +71,7 @@ def make_estimate(
     work = replace(work, images_per_step=work.images_per_step * protocol.n_subjects)
     memory = 0
     sampler = base_model.choose_sampler(protocol.sampler)
-    if work.samples or work.trained_parameters:
+    if work.uses_base_model or work.other_parameters:
         memory = estimate_memory(
             settings, work, base_model, size_px=sampler.size_px, precision=precision
         )
@@ -98,6 +100,7 @@ def make_estimate(
         weight_bytes=work.saved_bytes * len(subjects) * n_runs,
         memory_bytes=memory,
         downloads=dict(work.missing),
+        is_counted=work.uses_base_model or not work.other_parameters,
     )
 
 
@@ -129,6 +132,9 @@ def estimate_memory(
     encoders are held in it, and what is trained in both. Quantised are those of the denoising
     network, nearly all of which are linear layers'.
     """
+    if not work.uses_base_model:
+        # Such networks stay in fp32; what a step keeps is not counted.
+        return round(4 * work.other_parameters * SLACK + RUNTIME_BYTES)
     n_weights = (
         base_model.n_denoiser_parameters + base_model.n_other_parameters + work.other_parameters
     )

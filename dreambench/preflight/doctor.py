@@ -94,7 +94,7 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     settings = read_settings(recipe, base.name)
     method = find_method(recipe.method)
     work = method.count_work(settings, base)
-    if not (work.samples or work.trained_parameters):
+    if not (work.uses_base_model or work.other_parameters):
         return f"{base.name} needs none", True
     protocol = load_protocol("mini" if base.name == "mini" else "dreambench")
     size_px = base.choose_sampler(protocol.sampler).size_px

@@ -19,6 +19,7 @@ from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.failures import describe_failures
 from dreambench.artifacts.manifest import Digests, Manifest, ProblemGroup, RecipeRecord
 from dreambench.artifacts.results import Summary
+from dreambench.artifacts.steering import describe_steering
 from dreambench.config.changes import describe_settings
 from dreambench.datasets.subjects import AND, PairKind
 from dreambench.errors import name_some
@@ -40,7 +41,7 @@ SKEW: Mapping[Way, str] = {
 
 
 def make_image_notes(runs: Sequence[Scored]) -> list[str]:
-    """Return a line for each thing to know of failures, missing metrics and external images."""
+    """Return a line for each thing to know of failures, steering, missing metrics and the like."""
     lines = _note_shared_nouns(runs[0].scores.frame) if runs else []
     for run in runs:
         summary = run.summary
@@ -49,6 +50,7 @@ def make_image_notes(runs: Sequence[Scored]) -> list[str]:
             if entry.info.listed and entry.info.not_measured:
                 title, why = entry.info.title, entry.info.not_measured
                 lines.append(f"{run.label}: {title} not measured: {why}")
+        lines += [f"{run.label}: {line}" for line in describe_steering(summary.settings)]
         lines += [f"{run.label}: {cut}" for cut in summary.cut_texts]
         lines += _list_problems(run.label, summary.problems)
         images = summary.images

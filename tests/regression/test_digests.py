@@ -38,6 +38,10 @@ RECIPES = {
         "omnigen": "80db3e2098f04f1a",
         "deepfloyd-if": "80db3e2098f04f1a",
     },
+    "clip-guidance": {
+        "mini": "453b79fb9c0e09a9",
+        "sd15": "baeffc80b96d81b9",
+    },
     "composition": {
         "mini": "9d07a181a2ca6f26",
         "sd15": "d139f8f47fa4ca7b",

@@ -74,6 +74,11 @@ def name_bits(rows):
     return hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()[:16]
 
 
+def test_identity_of_the_second_clip():
+    found = f"open_clip:mini-clip-2@09797ceddad0251e|resize{PIXELS}|projected|fp32"
+    assert ENCODERS["mini-clip-2"].identity() == found
+
+
 @pytest.mark.parametrize("name", IDENTITIES)
 def test_identity_of_an_encoder(name):
     assert ENCODERS[name].identity() == IDENTITIES[name]

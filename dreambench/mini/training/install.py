@@ -1,7 +1,7 @@
 r"""Puts trained models where the package looks for them.
 
-    python -m dreambench.mini.training.install --vit DIR --clip DIR --base DIR \
-        --segmenter DIR --ip-adapter DIR
+    python -m dreambench.mini.training.install --vit DIR --clip DIR --clip-2 DIR \
+        --base DIR --segmenter DIR --ip-adapter DIR --vqgan DIR
 
 Refuses to ship more than the package may carry.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dreambench.storage.shipped import PACKAGE_DIR
 
-MAX_BYTES = 40_000_000
+MAX_BYTES = 80_000_000
 
 
 def forget_place(config: Path) -> None:
@@ -35,7 +35,7 @@ def write_compactly(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("vit", "clip", "base", "segmenter", "ip-adapter"):
+    for name in ("vit", "clip", "clip-2", "base", "segmenter", "ip-adapter", "vqgan"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = vars(parser.parse_args()).items()
     sources = {name.replace("_", "-"): Path(value) for name, value in given}
