@@ -18,10 +18,10 @@ PROMPTS = {"beach": "a {subject} on the beach", "red": "a red {subject}", "prior
 KEYS = [(s, p, k) for s in ("dog", "mug") for p in PROMPTS for k in (0, 1)]
 
 
-def draw_images(folder):
-    """The tiny protocol's images as <subject>/<prompt>/<k>.png, each another noise."""
+def draw_images(folder, keys=KEYS):
+    """Images, the tiny protocol's, as <subject>/<prompt>/<k>.png, each another noise."""
     rng = np.random.default_rng(0)
-    for subject, prompt, k in KEYS:
+    for subject, prompt, k in keys:
         path = folder / subject / prompt / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(path)

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from conftest import TINY_PROTOCOL
 from external_images import draw_images
+from pairs import TINY_PAIRS
 
-from dreambench.config.protocol import load_protocol
+from dreambench.artifacts.plan import make_plan
+from dreambench.config.protocol import load_all, load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.outside import load_outside
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS, load_encoder, load_spec
 from dreambench.encoders.segmentation import load_segmenter
 from dreambench.errors import UserError
 from dreambench.metrics.conventions import CONVENTIONS
-from dreambench.metrics.registry import list_metric_names
+from dreambench.metrics.registry import load_own_metrics
 from dreambench.progress import no_progress
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
 from dreambench.scoring.scorer import Scorer
@@ -70,13 +72,19 @@ def test_an_encoder_that_leaves_a_tensor_on_the_cpu_is_found(photos, tmp_path):
         load_spec(spec, device=NAME).encode_images(photos)
 
 
-def test_every_metric_and_convention_scores_as_on_the_cpu(tmp_path):
-    # A photo is held out for the metric of photos that no method was shown.
-    (tmp_path / "tiny.toml").write_text(f'references = "all-but-last"\n{TINY_PROTOCOL}')
-    request = ExternalRequest(
-        folder=draw_images(tmp_path / "images"), name="mine",
-        protocol=load_protocol(str(tmp_path / "tiny.toml")), metrics=list_metric_names(),
-    )  # fmt: skip
+# A photo is held out for the metric of photos that no method was shown.
+ONE = f'references = "all-but-last"\n{TINY_PROTOCOL}'
+
+
+@pytest.mark.parametrize(("takes", "text"), [("one", ONE), ("two", TINY_PAIRS)])
+def test_every_metric_and_convention_scores_as_on_the_cpu(tmp_path, takes, text):
+    (tmp_path / "tiny.toml").write_text(text)
+    protocol = load_protocol(str(tmp_path / "tiny.toml"))
+    names = [name for name, one in load_own_metrics().items() if one.takes in (takes, "any")]
+    plan = make_plan(protocol, load_all(protocol, protocol.find_dataset()), batch_size=1)
+    keys = [(unit.subject, unit.prompt_id, unit.k) for unit in plan.images]
+    folder = draw_images(tmp_path / "images", keys)
+    request = ExternalRequest(folder=folder, name="mine", protocol=protocol, metrics=names)
     found = []
     for device in ("cpu", NAME):
         out, cache = tmp_path / f"scores-{device}", tmp_path / f"cache-{device}"
@@ -89,7 +97,7 @@ def test_every_metric_and_convention_scores_as_on_the_cpu(tmp_path):
         by_rules = scorer.score_conventions(list(CONVENTIONS)).set_index(RULES)["mean"]
         found.append((scores, by_rules))
     (on_cpu, by_rules), (there, by_rules_there) = found
-    assert {*on_cpu.index.unique("metric")} == {*list_metric_names()}
+    assert {*on_cpu.index.unique("metric")} == {*names}
     for one, other in ((on_cpu, there), (by_rules, by_rules_there)):
         assert len(one) > 5 and one.index.equals(other.index)
         # Some conventions count in percent.
