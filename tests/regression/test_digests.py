@@ -39,7 +39,7 @@ RECIPES = {
         "deepfloyd-if": "80db3e2098f04f1a",
     },
     "clip-guidance": {
-        "mini": "453b79fb9c0e09a9",
+        "mini": "5964127edf3f26a1",
         "sd15": "baeffc80b96d81b9",
     },
     "composition": {
