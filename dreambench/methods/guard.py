@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreambench.artifacts.device_time import FOLDER
@@ -79,8 +79,10 @@ class Guard:
             # A link to a folder is not walked into.
             links = [name for name in folders if Path(root, name).is_symlink()]
             for name in (*files, *links):
-                about = (path := Path(root, name)).lstat()
-                found[path] = (about.st_size, about.st_mtime_ns)
+                # Other workers' unfinished files come and go meanwhile.
+                with suppress(FileNotFoundError):
+                    about = (path := Path(root, name)).lstat()
+                    found[path] = (about.st_size, about.st_mtime_ns)
         for path in self._photos:
             if path.is_file():
                 about = path.stat()

@@ -22,7 +22,11 @@ from dreambench.storage.files import read_json
 from dreambench.storage.sums import read_sums
 
 PAPER = ["dino", "clip-i", "clip-t", "div", "pres"]
-MEASURED = [name for name in load_own_metrics() if name != "dino-held-out"]
+MEASURED = [
+    name
+    for name, metric in load_own_metrics().items()
+    if metric.takes != "two" and name != "dino-held-out"
+]
 OTHERS = [name for name in MEASURED if name not in PAPER]
 
 

@@ -72,9 +72,6 @@ def test_steps_bring_images_nearer_to_the_prompt(make_images, mug):
     )
     likeness = [float(clip.encode_images(images)[0] @ row) for images in (few, many)]
     assert likeness[1] > likeness[0] + 0.1
-    red = pixels([*few, *many]).astype(float)
-    redness = (red[..., 0] - red[..., 1:].mean(-1)).mean((1, 2))
-    assert redness[1] > redness[0]
 
 
 def test_a_weight_on_the_photos_keeps_images_near_them(make_images, mug):

@@ -474,7 +474,7 @@ def test_every_method_has_a_baseline():
 def test_shipped_base_model_is_small_and_plain():
     folder = Path(BASE_MODELS["mini"].location)
     weights = [path for path in folder.parent.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in weights) <= 40e6
+    assert sum(path.stat().st_size for path in weights) <= 80e6
     assert {path.suffix for path in weights} <= {".safetensors", ".json", ".txt"}
 
 

@@ -41,6 +41,23 @@ def test_also_where_the_claim_came_and_went_meanwhile(guard, tmp_path):
     assert all((tmp_path / name).exists() for name in OTHERS)
 
 
+def test_what_goes_while_it_is_looked_at_is_no_failure(guard, tmp_path, monkeypatch):
+    unfinished = tmp_path / "images" / "mug" / ".2.8853.part"
+    write(tmp_path, unfinished.relative_to(tmp_path))
+    walk = os.walk
+
+    def walk_and_lose(folder):
+        for listed in walk(folder):
+            if unfinished.name in listed[2]:
+                unfinished.unlink()
+            yield listed
+
+    monkeypatch.setattr(os, "walk", walk_and_lose)
+    with claim_subject(tmp_path, "mug"), guard.watch():
+        pass
+    assert not unfinished.exists()
+
+
 @pytest.mark.parametrize("name", ["images/cat/beach/0.png", "train/cat/unet.bin", "scores.parquet"])
 def test_what_is_nobody_elses_is_taken_away(guard, tmp_path, name):
     with claim_subject(tmp_path, "mug"), pytest.raises(WriteOutsideError), guard.watch():
