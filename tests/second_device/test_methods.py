@@ -77,8 +77,8 @@ def compare(*words, **options):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_does_there_what_it_does_here(name, tmp_path):
     on_cpu, on_second = compare(name, tmp_path)
-    if not find_class(load_recipe(name)).tunes:
-        # The same kernels give the same bits where nothing is trained.
+    if not find_class(load_recipe(name)).tunes and name != "clip-guidance":
+        # The same kernels give the same bits where no gradients are summed.
         assert np.array_equal(on_cpu, on_second)
 
 
