@@ -546,6 +546,14 @@ class LoadedModel(ABC):
         """Take all adapters out."""
         self.pipeline.unload_lora_weights()
 
+    def refuse(self, why: str) -> UserError:
+        """Return what a method is told that asks for what the family does not do."""
+        return UserError(
+            f"the base model '{self.model.name}' {why}",
+            hint="pass another --base-model: dreambench list base-models",
+            code="unsupported-base-model",
+        )
+
     # Sampling
 
     def sample(
@@ -560,7 +568,13 @@ class LoadedModel(ABC):
 
         `start` (n, c, h, w) are the latents to begin with, else noise that each seed draws on the
         CPU by itself, so that neither batch nor device changes it.
+
+        Raises:
+            UserError: a method wants other latents than those of the family's own steps, which
+                takes no others.
         """
+        if self.draws_by_own_steps and (start is not None or after_step is not None):
+            raise self.refuse("draws from noise and by its own steps alone")
         return self._sample(prompts, seeds, start=start, after_step=after_step)
 
     def _sample(
@@ -585,6 +599,8 @@ class LoadedModel(ABC):
             options["callback_on_step_end"] = at_step_end
         return self._run_pipeline(self.pipeline, prompts, seeds, height=side, width=side, **options)
 
+    draws_by_own_steps: ClassVar[bool] = False
+    """Whether its pipeline takes neither latents to begin with nor changes between steps."""
     starts_packed: ClassVar[bool] = False
     """Whether the pipeline wants the latents to begin with as it holds them between steps."""
 

@@ -18,17 +18,19 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from dreambench.base_models.base import (
-    AfterStep,
     Conditioning,
     EncodedImages,
     LoadedModel,
     make_images,
 )
 from dreambench.base_models.registry import UPSCALING_STEPS, BaseModel
-from dreambench.base_models.stable_diffusion import make_diffusion_scheduler, read_noise_schedule
+from dreambench.base_models.stable_diffusion import (
+    add_random_noise,
+    make_diffusion_scheduler,
+    read_noise_schedule,
+)
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
-from dreambench.machine.devices import send
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
@@ -53,6 +55,7 @@ class _Stage(LoadedModel):
         "requires_safety_checker": False,
     }  # fmt: skip
     denoiser = "unet"
+    draws_by_own_steps = True
     tokenizer_class = "T5Tokenizer"
     rounded_networks: ClassVar[Sequence[str]] = ("unet", "text_encoder")
 
@@ -121,11 +124,8 @@ class _Stage(LoadedModel):
         self, latents: Tensor, text: Conditioning, *, noise: torch.Generator
     ) -> Tensor:
         """See `LoadedModel`; the DreamBooth paper's equation 2 on pixels."""
-        schedule = self._training_schedule
-        eps = send(torch.randn(latents.shape, generator=noise), latents.device)
-        n_times = schedule.config.num_train_timesteps
-        times = send(torch.randint(n_times, (len(latents),), generator=noise), latents.device)
-        found = self.predict(schedule.add_noise(latents, eps, times), times, text)
+        noisy, eps, times = add_random_noise(self._training_schedule, latents, noise=noise)
+        found = self.predict(noisy, times, text)
         return F.mse_loss(found.float(), eps, reduction="none")
 
     def trainable_networks(self, *, with_text_encoders: bool) -> dict[str, nn.Module]:
@@ -155,13 +155,6 @@ class _Stage(LoadedModel):
         """
         return state
 
-    def _refuse(self) -> UserError:
-        return UserError(
-            f"the base model '{self.model.name}' draws from noise and by its own steps alone",
-            hint="pass another --base-model: dreambench list base-models",
-            code="unsupported-base-model",
-        )
-
     def redraw(
         self,
         prompts: Sequence[str],
@@ -171,11 +164,11 @@ class _Stage(LoadedModel):
         strength: float,
     ) -> list[Image.Image]:
         """Raise UserError: a method that starts from an image would have to start each stage."""
-        raise self._refuse()
+        raise self.refuse("draws from noise and by its own steps alone")
 
     def add_noise(self, latents: Tensor, noise: Tensor, *, step: int) -> Tensor:
         """Raise UserError: see `redraw`."""
-        raise self._refuse()
+        raise self.refuse("draws from noise and by its own steps alone")
 
 
 def _keep_wide(pipeline: Any) -> None:
@@ -246,21 +239,8 @@ class DeepFloydIF(_Stage):
         """See `_Stage`."""
         return self.sampler.size_px // self._ratio
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        start: Tensor | None = None,
-        after_step: AfterStep | None = None,
-    ) -> list[Image.Image]:
-        """See `LoadedModel`.
-
-        Raises:
-            UserError: a method wants other latents than those of its own steps.
-        """
-        if start is not None or after_step is not None:
-            raise self._refuse()
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], **_: Any) -> list[Image.Image]:
+        """See `LoadedModel`; by both stages, whose steps nothing changes."""
         upscaler, n_steps = self.upscaler, self.sampler.n_steps
         ask = {"generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds]}
         with self.drawing(), upscaler.drawing(), torch.no_grad():

@@ -188,11 +188,8 @@ class FlowModel(LoadedModel):
         import diffusers  # noqa: PLC0415  (slow import)
 
         if self.redrawing_class is None:
-            raise UserError(
-                f"the base model '{self.model.name}' has no pipeline that starts from a noisy "
-                "photo, which this method needs",
-                hint="pass another --base-model: dreambench list base-models",
-                code="unsupported-base-model",
+            raise self.refuse(
+                "has no pipeline that starts from a noisy photo, which this method needs"
             )
         # `from_pipe` would cast the networks, which are the same, to fp32.
         made = getattr(diffusers, self.redrawing_class)(**self.pipeline.components)

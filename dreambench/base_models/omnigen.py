@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambench.base_models.base import AfterStep, Conditioning
+from dreambench.base_models.base import Conditioning
 from dreambench.base_models.flow import InContextModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.config.sampler import Sampler
-from dreambench.errors import UserError
+
+NOT_TRAINED = "is not trained here, since no public recipe does"
 
 
 class OmniGen(InContextModel):
@@ -30,6 +31,7 @@ class OmniGen(InContextModel):
     own_schedule: ClassVar[Mapping[str, Any]] = {"invert_sigmas": True}
     photo_words = "<img><|image_{number}|></img>"
     has_image_guidance = True
+    draws_by_own_steps = True
 
     def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
         super().__init__(model, sampler, **options)
@@ -41,53 +43,29 @@ class OmniGen(InContextModel):
         """See `LoadedModel`."""
         return self.pipeline.tokenizer
 
-    def _refuse(self, what: str = "is not trained here, since no public recipe does") -> UserError:
-        return UserError(
-            f"the base model '{self.model.name}' {what}",
-            hint="pass another --base-model: dreambench list base-models",
-            code="unsupported-base-model",
-        )
-
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Raise UserError: its transformer reads words itself."""
-        raise self._refuse()
+        raise self.refuse(NOT_TRAINED)
 
     def predict(self, noisy: Tensor, times: Tensor, text: Conditioning) -> Tensor:
         """Raise UserError: see `encode_prompts`."""
-        raise self._refuse()
+        raise self.refuse(NOT_TRAINED)
 
     def trainable_networks(self, *, with_text_encoders: bool) -> dict[str, nn.Module]:
         """Raise UserError: see `encode_prompts`."""
-        raise self._refuse()
+        raise self.refuse(NOT_TRAINED)
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        seeds: Sequence[int],
-        *,
-        start: Tensor | None = None,
-        after_step: AfterStep | None = None,
-    ) -> list[Image.Image]:
-        """See `LoadedModel`.
-
-        Raises:
-            UserError: a method wants other latents than those of its own steps.
-        """
-        if start is not None or after_step is not None:
-            raise self._refuse("is drawn from noise and by its own steps alone")
-        return self._draw(prompts, seeds)
-
-    def _draw(
+    def _sample(
         self, prompts: Sequence[str], seeds: Sequence[int], **options: Any
     ) -> list[Image.Image]:
-        """Draw prompts one by one.
+        """See `LoadedModel`; prompts are drawn one by one.
 
         In a batch, diffusers (0.42.1) takes the places of the first prompt's tokens for all.
         """
         found = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             self._noise.manual_seed(seed)
-            found += self._sample([prompt], [seed], **options)
+            found += super()._sample([prompt], [seed], **options)
         return found
 
     def sample_in_context(
@@ -99,7 +77,7 @@ class OmniGen(InContextModel):
         image_guidance: float = 0.0,
     ) -> list[Image.Image]:
         """See `InContextModel`; each photo is named in each prompt, and takes 1024 px at most."""
-        return self._draw(
+        return self._sample(
             prompts, seeds, input_images=[list(photos)], img_guidance_scale=image_guidance
         )
 

@@ -87,6 +87,16 @@ def make_diffusion_scheduler(config: Mapping[str, Any], sampler: Sampler) -> Any
     return classes[sampler.scheduler](**read_noise_schedule(config), **sampler.options)
 
 
+def add_random_noise(
+    schedule: DDPMScheduler, latents: Tensor, *, noise: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return latents (n, c, h, w) after one random time a row, the noise, and the times (n,)."""
+    eps = send(torch.randn(latents.shape, generator=noise), latents.device)
+    n_times = schedule.config.num_train_timesteps
+    times = send(torch.randint(n_times, (len(latents),), generator=noise), latents.device)
+    return schedule.add_noise(latents, eps, times), eps, times
+
+
 class StableDiffusion(LoadedModel):
     """Stable Diffusion 1 and 2, and mini's own base model."""
 
@@ -168,10 +178,8 @@ class StableDiffusion(LoadedModel):
     ) -> Tensor:
         """See `LoadedModel`; the DreamBooth paper's equation 2 for one time and noise a row."""
         schedule = self._training_schedule
-        eps = send(torch.randn(latents.shape, generator=noise), latents.device)
-        n_times = schedule.config.num_train_timesteps
-        times = send(torch.randint(n_times, (len(latents),), generator=noise), latents.device)
-        found = self.predict(schedule.add_noise(latents, eps, times), times, text)
+        noisy, eps, times = add_random_noise(schedule, latents, noise=noise)
+        found = self.predict(noisy, times, text)
         targets: dict[str, Callable[[], Tensor]] = {
             "epsilon": lambda: eps,
             "sample": lambda: latents,
