@@ -24,7 +24,11 @@ from dreambench.datasets.subjects import Subject
 from dreambench.machine.devices import send
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.class_images import ClassImages
-from dreambench.methods.finetuning.identifier import Identifier, choose_identifier
+from dreambench.methods.finetuning.identifier import (
+    Identifier,
+    choose_identifier,
+    complete_identifiers,
+)
 from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
@@ -173,9 +177,8 @@ class CustomDiffusion(Method):
         """Train on the subject's photos; write what it learned and `losses.json`."""
         self._put(self._initial)
         self._add_words(subject)
-        tokens = [self.identifier]
-        while len(tokens) < len(subject.each):
-            tokens.append(choose_identifier(self.model.tokenizer, "auto", taken=tokens))
+        n_subjects = len(subject.each)
+        tokens = complete_identifiers(self.model.tokenizer, self.identifier, n_subjects)
         self.word.put(self.word.find_vectors(" ".join(tokens)))
         checkpoints = Checkpoints(out_dir, self.context.checkpoints, self._save)
         with self.word.learning() as vocabulary, self._learning_layers():

@@ -18,7 +18,11 @@ from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.finetuning.class_images import ClassImages
-from dreambench.methods.finetuning.identifier import Identifier, choose_identifier
+from dreambench.methods.finetuning.identifier import (
+    Identifier,
+    choose_identifier,
+    complete_identifiers,
+)
 from dreambench.methods.finetuning.training import (
     Batch,
     Checkpoints,
@@ -167,9 +171,7 @@ class DreamBooth(Method):
 
     def _phrases(self, subject: Subject) -> list[str]:
         """Return what each of the subjects is called."""
-        words = [self.identifier]
-        while len(words) < len(subject.each):
-            words.append(choose_identifier(self.model.tokenizer, "auto", taken=words))
+        words = complete_identifiers(self.model.tokenizer, self.identifier, len(subject.each))
         nouns = [choose_noun(one, self.settings.class_noun) for one in subject.each]
         return [f"{word} {noun}".strip() for word, noun in zip(words, nouns, strict=True)]
 

@@ -88,3 +88,15 @@ def choose_identifier(
             code="no-rare-token",
         )
     return tokens[derive_seed("identifier") % len(tokens)]
+
+
+def complete_identifiers(tokenizer: PreTrainedTokenizerBase, first: str, n: int) -> list[str]:
+    """Return `first` and n - 1 rare tokens after it, all different: one a subject.
+
+    Raises:
+        UserError: the vocabulary has too few.
+    """
+    found = [first]
+    while len(found) < n:
+        found.append(choose_identifier(tokenizer, "auto", taken=found))
+    return found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,22 +22,23 @@ from dreambench.mini.training.data import WorldSet
 from dreambench.mini.training.loop import train
 
 LATENT_CHANNELS = 8
+LAYERS: dict[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (24, 48, 96),
+    "layers_per_block": 1,
+    "latent_channels": LATENT_CHANNELS,
+    "norm_num_groups": 8,
+    "sample_size": 64,
+    "mid_block_add_attention": False,
+}
 
 
 def make_autoencoder() -> AutoencoderKL:
     """The untrained model."""
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(24, 48, 96),
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
-        sample_size=64,
-        mid_block_add_attention=False,
-    )
+    return AutoencoderKL(**LAYERS)
 
 
 def to_pixels(images: np.ndarray) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dreambench.encoders.registry import SEGMENTERS
 from dreambench.encoders.segmentation import Segmenter
-from dreambench.mini.training.autoencoder import LATENT_CHANNELS, to_pixels
+from dreambench.mini.training.autoencoder import LATENT_CHANNELS, LAYERS, to_pixels
 from dreambench.mini.training.data import WorldSet
 from dreambench.mini.training.loop import train
 from dreambench.storage.shipped import PACKAGE_DIR
@@ -60,16 +60,7 @@ def make_discriminator(width: int = 32) -> nn.Sequential:
 def make_vqgan() -> VQModel:
     """Return the untrained model; its layers are those of the autoencoder."""
     return VQModel(
-        in_channels=3,
-        out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(24, 48, 96),
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
-        sample_size=64,
-        mid_block_add_attention=False,
+        **LAYERS,
         num_vq_embeddings=N_CODES,
         vq_embed_dim=LATENT_CHANNELS,
     )

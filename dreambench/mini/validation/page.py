@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from dreambench.artifacts.results import write_table
-from dreambench.machine.environment import describe_session
+from dreambench.mini.validation.blocks import describe_origin, make_table
 from dreambench.mini.validation.trial import (
     CAUSES,
     LEAST,
@@ -27,12 +27,11 @@ from dreambench.mini.validation.trial import (
     title_of,
 )
 from dreambench.mini.validation.truth import TrueSubject, make_true_subject
-from dreambench.mini.world.renderer import RENDERER_VERSION
 from dreambench.progress import Progress
 from dreambench.report.formatting import format_interval, format_number
 from dreambench.report.heatmap import plot_responses
 from dreambench.report.markdown import render_markdown
-from dreambench.report.model import Bullets, Cell, Document, Figure, Heading, Paragraph, Table
+from dreambench.report.model import Document, Figure, Heading, Paragraph
 from dreambench.report.pictures import plot_rows
 from dreambench.storage.files import make_dir, write_bytes
 
@@ -98,8 +97,6 @@ def make_document(
     highest_tau: float,
 ) -> Document:
     """Return the page of a trial over so many subjects."""
-    session = describe_session("cpu")
-    packages = ", ".join(f"{name} {version}" for name, version in session.packages.items())
     truth = correlations[correlations["cause"] == TRUTH]
     wide = correlations.pivot(index="metric", columns="cause", values="agreement")
     best = truth.set_index("metric")
@@ -126,7 +123,7 @@ def make_document(
                 "lacks. The other columns: with the levels of one cause, +1 where the metric gets "
                 "worse with every step, 0 where it does not notice, negative where it rises."
             ),
-            _make_table("correlations", wide.loc[truth["metric"], [TRUTH, *CAUSES]]),
+            make_table("correlations", wide.loc[truth["metric"], [TRUTH, *CAUSES]]),
             Paragraph(
                 f"Joint follows the truth at {joint}, plain DINO at "
                 f"{format_number(best.loc['dino', 'agreement'])}. Tau-b, which counts pairs that "
@@ -146,21 +143,7 @@ def make_document(
                 "Share of subjects on which it is above the faithful new picture (ties count half; "
                 "for metrics where lower is better, below). 0 is right; .5 cannot tell them apart."
             ),
-            _make_table("dominance", dominance.set_index("metric")),
-            Heading("What these numbers depend on"),
-            Bullets(signatures, is_code=True),
-            Paragraph(
-                f"Pictures by the small world's renderer, version {RENDERER_VERSION}; "
-                f"{session.code}; Python {session.python}, {packages}."
-            ),
+            make_table("dominance", dominance.set_index("metric")),
+            *describe_origin(signatures),
         ]
     )
-
-
-def _make_table(name: str, frame: pd.DataFrame) -> Table:
-    """Return a frame by metric as a table."""
-    rows: list[dict[str, Cell]] = [
-        {"metric": title_of(str(metric)), **{str(k): float(v) for k, v in row.items()}}
-        for metric, row in frame.iterrows()
-    ]
-    return Table.from_rows(name, rows)

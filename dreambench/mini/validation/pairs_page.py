@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from dreambench.artifacts.results import write_table
-from dreambench.machine.environment import describe_session
+from dreambench.mini.validation.blocks import describe_origin, make_table
 from dreambench.mini.validation.pairs import (
     RIGHT,
     TruePair,
@@ -17,12 +17,11 @@ from dreambench.mini.validation.pairs import (
     mean_by_pair_set,
     run_pair_trial,
 )
-from dreambench.mini.validation.trial import sign_metrics, title_of
-from dreambench.mini.world.renderer import RENDERER_VERSION
+from dreambench.mini.validation.trial import sign_metrics
 from dreambench.progress import Progress
 from dreambench.report.formatting import format_number
 from dreambench.report.markdown import render_markdown
-from dreambench.report.model import Bullets, Cell, Document, Figure, Heading, Paragraph, Table
+from dreambench.report.model import Document, Figure, Heading, Paragraph
 from dreambench.report.pictures import plot_rows
 from dreambench.storage.files import make_dir, write_bytes
 
@@ -60,8 +59,6 @@ def make_document(
     means: pd.DataFrame, wins: pd.DataFrame, pairs: list[TruePair], signatures: list[str]
 ) -> Document:
     """Return the page of a trial over so many pairs."""
-    session = describe_session("cpu")
-    packages = ", ".join(f"{name} {version}" for name, version in session.packages.items())
     n_same = sum(pair.shares_noun for pair in pairs)
     field, own = (means.loc[name] for name in ("pair-dino", "pair-own-dino"))
     return Document(
@@ -87,7 +84,7 @@ def make_document(
                 f"{format_number(own['swapped'])}, {format_number(own['first twice'])} and "
                 f"{format_number(own['first photo alone'])}."
             ),
-            _make_table("pairs-responses", means),
+            make_table("pairs-responses", means),
             Heading("Does a picture with a fault win?"),
             Paragraph(
                 "Share of pairs on which a set is above the right one, pictures of a pair averaged "
@@ -95,22 +92,7 @@ def make_document(
                 "cannot tell them apart, as is right for a metric of another fault. Swapped "
                 f"pictures there are of the {len(pairs) - n_same} pairs of two classes alone."
             ),
-            _make_table("pairs-wins", wins),
-            Heading("What these numbers depend on"),
-            Bullets(signatures, is_code=True),
-            Paragraph(
-                f"Pictures by the small world's renderer, version {RENDERER_VERSION}; "
-                f"{session.code}; Python {session.python}, {packages}."
-            ),
+            make_table("pairs-wins", wins),
+            *describe_origin(signatures),
         ]
     )
-
-
-def _make_table(name: str, frame: pd.DataFrame) -> Table:
-    """Return a frame by metric as a table."""
-    rows: list[dict[str, Cell]] = [
-        {"metric": title_of(str(metric))}
-        | {str(key): None if pd.isna(value) else float(value) for key, value in row.items()}
-        for metric, row in frame.iterrows()
-    ]
-    return Table.from_rows(name, rows)

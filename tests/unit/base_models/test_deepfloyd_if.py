@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from script_steps import CLASS, PRIOR_WEIGHT, SEED, SUBJECT, take_step
 from small_cascade import LARGE_PX, SMALL_PX, write_cascade_folder
 from small_pipelines import pixels
 
 from dreambench.base_models.registry import BASE_MODELS, find_base_model, load_base_model
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
-from dreambench.methods.finetuning.training import Batch, compute_losses
 
 SAMPLER = Sampler(scheduler="ddpm", n_steps=3, guidance_scale=4.0, size_px=LARGE_PX)
 PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
-SUBJECT, CLASS, PRIOR_WEIGHT = "a zbx dog", "a dog", 0.5
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def compute_scripts_loss(folder, stage, images):
     unet.requires_grad_(True)
     values = np.stack([np.asarray(image, np.float32) for image in images]) / 255
     inputs = torch.from_numpy((values - 0.5) / 0.5).permute(0, 3, 1, 2)
-    noise = torch.Generator().manual_seed(3)
+    noise = torch.Generator().manual_seed(SEED)
     torch.randn(inputs.shape, generator=noise)  # Where others draw from the posterior.
     target = torch.randn(inputs.shape, generator=noise)
     times = torch.randint(0, 1000, (len(inputs),), generator=noise).long()
@@ -87,21 +86,8 @@ def compute_scripts_loss(folder, stage, images):
 def test_a_step_of_each_stage_is_that_of_the_script_with_prior_preservation(stage, base, folder):
     cascade = load_base_model(base, SAMPLER)
     model = (cascade, cascade.upscaler)[stage]
-    model.freeze()
-    (network,) = model.trainable_networks(with_text_encoders=False).values()
-    network.requires_grad_(True)
     images = photos((SMALL_PX, LARGE_PX)[stage])
-    encoded = model.encode_images(images)
-    with torch.no_grad():
-        text = model.encode_prompts([SUBJECT, CLASS])
-
-    def make_batch(noise):
-        latents = encoded.sample(torch.arange(len(images)), noise)
-        return Batch(latents, text.repeat(0, 2).join(text.repeat(1, 2)), n_subject=2)
-
-    losses = compute_losses(model, make_batch, torch.Generator().manual_seed(3))
-    ours = losses["subject"] + PRIOR_WEIGHT * losses["prior"]
-    ours.backward()
+    ours, network, _ = take_step(model, images)
     wanted, gradients = compute_scripts_loss(folder, stage, images)
     assert ours.item() == pytest.approx(wanted, abs=1e-6)
     n_compared = 0

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from script_steps import CLASS, PRIOR_WEIGHT, SEED, SUBJECT, take_step
 from small_flows import SIDE_PX
 from small_pipelines import NUMBERS, Heard, pixels, subjects
 from transformers import Qwen2Tokenizer
@@ -26,11 +27,8 @@ from dreambench.methods.base import Context
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.finetuning.dreambooth_lora import DreamBoothLora, DreamBoothLoraSettings
 from dreambench.methods.finetuning.identifier import choose_identifier, find_rare_tokens
-from dreambench.methods.finetuning.training import Batch, compute_losses
 
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=3, guidance_scale=4.0, size_px=SIDE_PX)
-SUBJECT, CLASS = "a zbx dog", "a dog"
-PRIOR_WEIGHT = 0.5
 
 
 @pytest.fixture
@@ -213,23 +211,10 @@ def gradients(network):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_step_is_that_of_the_script_with_prior_preservation(name, base_of, folder_of):
     model = load_base_model(base_of(name), SAMPLER)
-    model.freeze()
-    (network,) = model.trainable_networks(with_text_encoders=False).values()
-    network.requires_grad_(True)
     images = photos()
-    encoded = model.encode_images(images)
-    with torch.no_grad():
-        text = model.encode_prompts([SUBJECT, CLASS])
+    ours, network, encoded = take_step(model, images)
 
-    def make_batch(noise):
-        latents = encoded.sample(torch.arange(len(images)), noise)
-        return Batch(latents, text.repeat(0, 2).join(text.repeat(1, 2)), n_subject=2)
-
-    losses = compute_losses(model, make_batch, torch.Generator().manual_seed(3))
-    ours = losses["subject"] + PRIOR_WEIGHT * losses["prior"]
-    ours.backward()
-
-    noise = torch.Generator().manual_seed(3)
+    noise = torch.Generator().manual_seed(SEED)
     posterior = torch.randn(encoded.mean.shape, generator=noise)
     script = SCRIPTS[name](name, folder_of(name), noise)
     script.pipeline.transformer.requires_grad_(True)
