@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -66,6 +67,8 @@ ERRNOS = (
     errno.ENOLCK, errno.EDQUOT, errno.EMFILE, errno.EPERM,
 )  # fmt: skip
 RESULTS = ("scores.parquet", "summary.json", "reference-bounds.csv")
+PAGES = ("report.md", "index.html")
+PAGES_IN_SUMS = [[page.encode()] for page in PAGES]
 Files = dict[str, bytes]
 
 
@@ -172,12 +175,16 @@ def read_files(folder: Path) -> Files:
 
 
 def _read(path: Path) -> bytes:
-    """Return the bytes of a file; of a manifest without the sessions, which have the time."""
+    """Return the bytes of a file without the time: a manifest's sessions, a report's seconds."""
     content = path.read_bytes()
-    if path.name != "run.json":
-        return content
-    with suppress(ValueError):
-        return json.dumps(json.loads(content) | {"sessions": []}).encode()
+    if path.name == "run.json":
+        with suppress(ValueError):
+            return json.dumps(json.loads(content) | {"sessions": []}).encode()
+    elif path.name in PAGES:
+        return re.sub(rb"Device time [^\n<]*", b"", content)
+    elif path.name == "SHA256SUMS" and path.parent.name == "report":
+        lines = content.splitlines(keepends=True)
+        return b"".join(line for line in lines if line.split()[-1:] not in PAGES_IN_SUMS)
     return content
 
 
