@@ -35,6 +35,8 @@ from dreambench.machine.devices import send
 LORA_FILE = "pytorch_lora_weights.safetensors"
 CLIP_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 """The layers of CLIP's text encoder that LoRA adapts, in all of diffusers' scripts."""
+ENCODED_PIXELS = 4 * 512**2
+"""Pixels that an autoencoder on an accelerator gets at once: four images of 512 px."""
 
 
 @dataclass(frozen=True)
@@ -685,14 +687,16 @@ def encode_squares(
 ) -> tuple[Tensor, Tensor]:
     """Return mean and deviation (n, c, ...) of an autoencoder's posterior of images, cut square.
 
-    `encode` gets pixels (1, 3, side, side) from -1 to 1. Images are encoded one by one: a batch
-    would change last bits.
+    `encode` gets pixels (n, 3, side, side) from -1 to 1. On a CPU images are encoded one by one,
+    since a batch would change last bits, and cores are busy with one. An accelerator gets batches,
+    whose bits depend on how many images there are.
     """
+    squares = [ImageOps.fit(one, (side_px, side_px), Image.Resampling.BICUBIC) for one in images]
+    size = 1 if device.type == "cpu" else max(1, ENCODED_PIXELS // side_px**2)
     means, stds = [], []
-    for image in images:
-        square = ImageOps.fit(image, (side_px, side_px), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1)
-        pixels = pixels.permute(2, 0, 1)[None].to(device)
+    for start in range(0, len(squares), size):
+        batch = np.stack([np.asarray(one, np.float32) for one in squares[start : start + size]])
+        pixels = torch.from_numpy(batch / 127.5 - 1).permute(0, 3, 1, 2).to(device)
         posterior = encode(pixels).latent_dist
         means.append(posterior.mean)
         stds.append(posterior.std)

@@ -29,6 +29,7 @@ from dreambench.methods.process_state import kept_process
 from dreambench.methods.reference.class_only import ClassOnly
 from dreambench.methods.registry import find_class, list_shipped, read_settings
 from dreambench.storage.files import read_json
+from dreambench.storage.images import load_image
 from second_device.device import NAME
 
 QUICK = SAMPLER.model_copy(update={"n_steps": 3})
@@ -155,6 +156,28 @@ def test_a_cascade_trains_and_draws_there(tmp_path):
         sampler=Sampler(scheduler="ddpm", n_steps=2, guidance_scale=3.0, size_px=LARGE_PX),
         identifier="zbx", upscaler_n_steps=2, batch_size=1,
     )  # fmt: skip
+
+
+def test_photos_are_encoded_in_batches_there(monkeypatch):
+    monkeypatch.setattr("dreambench.base_models.base.ENCODED_PIXELS", 2 * QUICK.size_px**2)
+    (dog,) = subjects("dog")
+    photos = [load_image(path) for path in dog.photos[:3]]
+    found, sizes = [], {"cpu": [], NAME: []}
+    for device, seen in sizes.items():
+        model = load_base_model(find_base_model("mini"), QUICK, device=device)
+        vae = model.pipeline.vae
+        monkeypatch.setattr(vae, "encode", note_size(vae.encode, seen))
+        found.append(model.encode_images(photos).means().cpu())
+    assert sizes == {"cpu": [1, 1, 1], NAME: [2, 1]}
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def note_size(encode, seen):
+    def encode_and_note(batch):
+        seen.append(len(batch))
+        return encode(batch)
+
+    return encode_and_note
 
 
 class Forgetful(ClassOnly):
