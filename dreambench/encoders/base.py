@@ -187,6 +187,11 @@ class Encoder(ABC):
 
     def encode_pixels(self, pixels: NDArray[np.float32]) -> Features:
         """Return `encode_images` of images that `pixels` has prepared, in one pass."""
+        found: Features = self.encode_there(pixels).cpu().numpy()
+        return found
+
+    def encode_there(self, pixels: NDArray[np.float32]) -> Tensor:
+        """Return the same in fp32, left on the device."""
         _ = self.model  # Built outside of the guards below.
         batch = torch.from_numpy(pixels).to(self.device, self.dtype)
         with exact_inference():
@@ -205,7 +210,7 @@ class Encoder(ABC):
                 with exact_inference():
                     with self._explain("forward_texts"):
                         rows = self.forward_texts([texts[index] for index in filled])
-                    made = self._finish(rows, len(filled), hook="forward_texts")
+                    made = self._finish(rows, len(filled), hook="forward_texts").cpu().numpy()
                 found |= dict(zip(batch, made, strict=False))
         return np.stack([found[index] for index in range(len(texts))])
 
@@ -225,7 +230,7 @@ class Encoder(ABC):
                 raise
             raise plugin_error(f"{hook}() of {self.spec.where}", error) from error
 
-    def _finish(self, rows: Any, n_rows: int, *, hook: str) -> Features:
+    def _finish(self, rows: Any, n_rows: int, *, hook: str) -> Tensor:
         """Return what a hook gave as float32 rows, of unit length where the role wants it.
 
         Raises:
@@ -243,8 +248,8 @@ class Encoder(ABC):
             )
         if self.spec.role in COSINE_ROLES:
             rows = normalize(rows.to(self.dtype), dim=-1)
-        found = rows.float().cpu().numpy()
-        if not np.isfinite(found).all():
+        found = rows.float()
+        if not found.isfinite().all():
             raise UserError(
                 f"{what} gives numbers that are not finite",
                 hint="check its weights and its preprocessing",

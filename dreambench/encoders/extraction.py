@@ -11,10 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import combinations, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from dreambench.encoders.base import Encoder, Extractor
 from dreambench.encoders.feature_cache import (
@@ -86,7 +89,7 @@ class Distances:
     in place of rows, which only live until their group is done.
     """
 
-    extractor: Extractor
+    extractor: Encoder
     groups: Sequence[Sequence[Path]]
 
 
@@ -235,12 +238,11 @@ class _Lane:
         if len(self.waiting) == len(self.todo[0]):
             batch = self.todo.popleft()
             filling = [pixels] * (self.size - len(batch))
-            made = self.extractor.encode_pixels(np.stack(self.waiting + filling))
+            self.compute(batch, np.stack(self.waiting + filling))
             self.waiting = []
-            self.keep(dict(zip(batch, made[: len(batch)], strict=True)))
 
-    def keep(self, made: Mapping[str, Features]) -> None:
-        """Take the rows of a batch."""
+    def compute(self, batch: Sequence[str], pixels: NDArray[np.float32]) -> None:
+        """Compute what is asked of a batch, whose pixels may be filled up with those of others."""
         raise NotImplementedError
 
     def add(self, key: str, row: Row) -> None:
@@ -270,19 +272,21 @@ class _RowLane(_Lane):
         super().__init__(extractor, order, cache, pace)
         self.plan(order, wanted - self.found.keys())
 
-    def keep(self, made: Mapping[str, Features]) -> None:
-        for name, row in made.items():
+    def compute(self, batch: Sequence[str], pixels: NDArray[np.float32]) -> None:
+        made = self.extractor.encode_pixels(pixels)
+        for name, row in zip(batch, made, strict=False):
             self.add(name, row)
 
 
 class _DistanceLane(_Lane):
-    """Rows live until all pairs that they are in are done."""
+    """Rows live until all pairs that they are in are done; they never leave an accelerator."""
 
     kind = "distance"
+    extractor: Encoder
 
     def __init__(
         self,
-        extractor: Extractor,
+        extractor: Encoder,
         contents: Iterable[str],
         groups: Sequence[Sequence[str]],
         cache: FeatureCache,
@@ -296,20 +300,35 @@ class _DistanceLane(_Lane):
             if key not in self.found:
                 self.partners.setdefault(a, set()).add(b)
                 self.partners.setdefault(b, set()).add(a)
-        self.rows: dict[str, Features] = {}
+        self.rows: dict[str, Features | Tensor] = {}
         members = {name for pair in pairs.values() for name in pair}
         self.plan([name for name in contents if name in members], self.partners.keys())
 
-    def keep(self, made: Mapping[str, Features]) -> None:
-        for name, row in made.items():
+    def compute(self, batch: Sequence[str], pixels: NDArray[np.float32]) -> None:
+        on_cpu, encoder = self.extractor.on_cpu, self.extractor
+        made = encoder.encode_pixels(pixels) if on_cpu else encoder.encode_there(pixels)
+        gaps: dict[str, Any] = {}
+        for name, row in zip(batch, made, strict=False):
             self.rows[name] = row
             for other in self.partners.get(name, set()) & self.rows.keys():
-                # Sums run in float64, so that the distance has no direction and no order.
-                gap = row.astype(np.float64) - self.rows[other].astype(np.float64)
-                self.add(key_of_pair(name, other), (gap**2).sum(keepdims=True))
+                gaps[key_of_pair(name, other)] = _measure_gap(row, self.rows[other])
                 for one, two in ((name, other), (other, name)):
                     self.partners[one].discard(two)
+        if gaps and not on_cpu:  # All at once, since a GPU has nothing to do while one is read.
+            gaps = dict(zip(gaps, torch.stack(list(gaps.values())).tolist(), strict=True))
+        for key, gap in gaps.items():
+            self.add(key, np.full(1, gap))
         self.rows = {name: row for name, row in self.rows.items() if self.partners.get(name)}
+
+
+def _measure_gap(one: Any, other: Any) -> Any:
+    """Return the squared distance of two rows, whose bits do not depend on which is the first.
+
+    On a CPU it is summed in float64; in float32 on an accelerator, which may have no other.
+    """
+    if isinstance(one, Tensor):
+        return (one - other).square().sum()
+    return ((one.astype(np.float64) - other.astype(np.float64)) ** 2).sum()
 
 
 def _run_lanes(

@@ -37,7 +37,7 @@ DEFAULT_MAX = "2 GB"
 """Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million rows."""
 
 # The name has the format: another format is another file; in 1, images that are not square were cut
-# otherwise. Distances are sums in float64; looks are what opening a file shows, as text.
+# otherwise. Distances are float64; looks are what opening a file shows, as text.
 FOLDER = "embeddings"
 FILE_NAME = "rows-v2.sqlite"
 DTYPES: Mapping[Kind, str] = {"image": "<f4", "text": "<f4", "distance": "<f8", "look": "u1"}

@@ -14,7 +14,7 @@ from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.protocol import Protocol
 from dreambench.config.slots import fill_subjects
 from dreambench.datasets.subjects import Subject
-from dreambench.encoders.base import Encoder, Extractor
+from dreambench.encoders.base import Encoder
 from dreambench.encoders.extraction import (
     AUTO,
     Distances,
@@ -96,7 +96,7 @@ def extract_asked(
     asked: Mapping[str, Rows],
     *,
     groups: Sequence[Sequence[Path]] = (),
-    perceptual: Extractor | None = None,
+    perceptual: Encoder | None = None,
     texts: Mapping[str, tuple[Encoder, Collection[str]]],
     cache_dir: Path,
     pace: Pace = AUTO,

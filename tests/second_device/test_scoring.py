@@ -9,6 +9,8 @@ from pairs import TINY_PAIRS
 from dreambench.artifacts.plan import make_plan
 from dreambench.config.protocol import load_all, load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.encoders.extraction import Distances, extract
+from dreambench.encoders.feature_cache import FeatureCache
 from dreambench.encoders.outside import load_outside
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS, load_encoder, load_spec
 from dreambench.encoders.segmentation import load_segmenter
@@ -62,6 +64,23 @@ def test_masks_are_those_of_the_cpu(spec, photos):
     assert next(there.model.parameters()).device.type == NAME
     masks = on_cpu.find_subjects(photos, "dog")
     assert np.array_equal(masks, there.find_subjects(photos, "dog")) and np.any(masks)
+
+
+def test_distances_are_measured_there(photos, tmp_path, monkeypatch):
+    (dog,) = load_subjects(find_dataset("mini"), names=["dog"])
+    (spec,) = (one for one in OWN if one.role == "perceptual")
+    found = []
+    for device in ("cpu", NAME):
+        encoder = load_encoder(spec.name, spec.role, device=device)
+        if device == NAME:
+            monkeypatch.setattr(encoder, "encode_pixels", None)  # Its rows would come here.
+        with FeatureCache(tmp_path / device) as cache:
+            asked = [Distances(encoder, [dog.photos])]
+            _, (gaps,) = extract([], asked, cache=cache, progress=no_progress)
+        found.append(gaps)
+    on_cpu, there = found
+    assert len(on_cpu) == len(photos) * (len(photos) - 1) / 2
+    assert there == pytest.approx(on_cpu, rel=1e-5)
 
 
 def test_an_encoder_that_leaves_a_tensor_on_the_cpu_is_found(photos, tmp_path):
