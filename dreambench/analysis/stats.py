@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
+from scipy import special  # Student's t; scipy.stats takes half a second to import
 
 from dreambench.types import Bounds
 
@@ -75,7 +75,7 @@ def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate
     mean = float(values.mean())
     if np.ptp(values) < SAME:
         return Estimate(mean, float("nan"), float("nan"), n)
-    half = float(scipy_stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2) * values.std(ddof=1) / np.sqrt(n))
     # Rounding may put the mean itself a last digit outside of its range.
     least, most = min(bounds[0], mean), max(bounds[1], mean)
     return Estimate(mean, max(mean - half, least), min(mean + half, most), n)
@@ -151,9 +151,9 @@ def estimate_table(
     subjects = mean_by_subject(scores, by=by)
     keys = ["metric", *by]
     rows = []
-    for key, group in subjects.groupby(keys, sort=False):
+    for key, values in subjects.groupby(keys, sort=False)["value"]:
         names = key if isinstance(key, tuple) else (key,)
-        found = estimate_mean(group["value"].to_numpy(), bounds=bounds.get(names[0], UNBOUNDED))
+        found = estimate_mean(values.to_numpy(), bounds=bounds.get(names[0], UNBOUNDED))
         rows.append([*names, found.mean, found.low, found.high, found.n_subjects])
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_subjects"])
 
@@ -182,7 +182,9 @@ def compute_sign_flip_p(differences: np.ndarray, *, seed: int = 0) -> float:
     largest = np.abs(differences).max()
     if largest < SAME:
         return 1.0
-    found = scipy_stats.permutation_test(
+    from scipy.stats import permutation_test  # noqa: PLC0415  (slow import)
+
+    found = permutation_test(
         # At most 1 in size and to 12 digits, so that sums in another order are ties, not more.
         (differences / largest,),
         lambda flipped, axis: flipped.mean(axis=axis).round(12),
@@ -211,7 +213,7 @@ def compute_t_p(differences: np.ndarray) -> float:
     if np.ptp(differences) < SAME:
         return smallest_p(n)
     t = differences.mean() / (differences.std(ddof=1) / np.sqrt(n))
-    return float(2 * scipy_stats.t.sf(abs(t), n - 1))
+    return float(2 * special.stdtr(n - 1, -abs(t)))
 
 
 def smallest_p(n_subjects: int, way: Way = "student-t") -> float:

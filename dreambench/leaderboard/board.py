@@ -22,7 +22,7 @@ from dreambench.artifacts.record import (
 from dreambench.artifacts.results import MetricInfo
 from dreambench.errors import UserError
 from dreambench.leaderboard.checks import open_sound
-from dreambench.leaderboard.ranking import Ranking, rank_methods
+from dreambench.leaderboard.ranking import Ranking, rank_in_all
 from dreambench.storage.files import digest
 from dreambench.storage.paths import check_tree
 
@@ -36,7 +36,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 SHOWN = tuple(name for names in GROUPS.values() for name in names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A record with the scores that its numbers follow from."""
 
@@ -109,10 +109,8 @@ class Board:
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
         """The ranking in each of its metrics; the names in them are digests."""
-        return {
-            name: rank_methods({entry.digest: entry.scores for entry in self.ranked}, info)
-            for name, info in self.infos.items()
-        }
+        scores = {entry.digest: entry.scores for entry in self.ranked}
+        return rank_in_all(scores, list(self.infos.values()))
 
     def sort(self, metric: str) -> list[Entry]:
         """Return the entries by rank in a metric, then by mean; those without a rank last."""

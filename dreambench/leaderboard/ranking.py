@@ -8,7 +8,7 @@ shown to differ.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -54,13 +54,29 @@ class Ranking:
 
 
 def rank_methods(scores: Mapping[str, pd.DataFrame], info: MetricInfo) -> Ranking:
-    """Rank methods in one metric; `scores` by name, as scores.parquet has them.
+    """Rank methods in one metric; see `rank_in_all`."""
+    return rank_in_all(scores, [info])[info.name]
 
-    Only the metric's own prompts count. Of each pair, only cells (subject, prompt) that both have:
-    a subject's difference is the mean over its cells. A method without a number has no rank.
+
+def rank_in_all(
+    scores: Mapping[str, pd.DataFrame], infos: Sequence[MetricInfo]
+) -> dict[str, Ranking]:
+    """Rank methods in metrics, by their names; `scores` by method, as scores.parquet has them.
+
+    Only a metric's own prompts count. Of each pair, only cells (subject, prompt) that both have: a
+    subject's difference is the mean over its cells. A method without a number has no rank.
     """
-    cells = {name: _average_cells(frame, info) for name, frame in scores.items()}
-    cells = {name: values for name, values in cells.items() if len(values)}
+    found: dict[str, Ranking] = {}
+    for prompts in {info.prompts for info in infos}:
+        cells = {name: _average_cells(frame, prompts) for name, frame in scores.items()}
+        for info in infos:
+            if info.prompts == prompts:
+                own = {name: of[info.name] for name, of in cells.items() if info.name in of}
+                found[info.name] = _rank(own, info)
+    return {info.name: found[info.name] for info in infos}
+
+
+def _rank(cells: Mapping[str, pd.Series[float]], info: MetricInfo) -> Ranking:
     # One order of subjects and prompts for all, so that no order in a file reaches a sum.
     places = sorted({place for values in cells.values() for place in values.index})
     columns = {name: values.reindex(places).to_numpy() for name, values in cells.items()}
@@ -87,13 +103,17 @@ def rank_methods(scores: Mapping[str, pd.DataFrame], info: MetricInfo) -> Rankin
     return Ranking(_count_better(list(columns), pairs), tuple(pairs))
 
 
-def _average_cells(scores: pd.DataFrame, info: MetricInfo) -> pd.Series[float]:
-    """Return the mean over the pairs of each cell (subject, prompt) that has a number."""
-    rows = scores[(scores["metric"] == info.name) & scores["value"].notna()]
-    if info.prompts == "not-property":
+def _average_cells(scores: pd.DataFrame, prompts: str) -> dict[str, pd.Series[float]]:
+    """Return the mean over the pairs of each cell (subject, prompt) that has a number, by metric.
+
+    `prompts` says which of them count, as `MetricInfo` has it.
+    """
+    rows = scores[scores["value"].notna()]
+    if prompts == "not-property":
         rows = rows[rows["family"] != PROPERTY]
-    means = mean_by_subject(rows, by=["prompt_id"]).set_index(["subject", "prompt_id"])["value"]
-    return means[means.notna()]
+    means = mean_by_subject(rows, by=["prompt_id"])
+    means = means[means["value"].notna()].set_index(["subject", "prompt_id"])
+    return dict(iter(means.groupby("metric", sort=False)["value"]))
 
 
 def _average_subjects(differences: np.ndarray, subjects: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ Texts of records are cut where they are longer than a page has room for; record.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from dreambench.analysis.stats import estimate_table
@@ -131,8 +132,12 @@ def make_subject_table(entry: Entry) -> Table:
     return Table.from_rows("subjects", rows)
 
 
+@lru_cache(maxsize=1)
 def compute_prompts(entry: Entry) -> dict[str, dict[str, Interval]]:
-    """Return the mean over subjects of each prompt by metric, with its interval."""
+    """Return the mean over subjects of each prompt by metric, with its interval.
+
+    The last entry's are kept, since its page and its file both show them.
+    """
     record = entry.record
     names = list_shown(record)
     scores = entry.scores[
