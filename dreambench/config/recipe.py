@@ -79,9 +79,13 @@ class Recipe(BaseModel):
     def locate(self, base_model: str, *keys: int | str) -> str:
         """Return where a key of a table was written: `FILE:LINE`, or the `--set` of it.
 
-        A key that stands nowhere is missing from the nearest file.
+        A key that stands nowhere is missing from the nearest file. Without keys it is the table as
+        a whole: what does not go together there, a `--set` brought in where there is one.
         """
-        if keys and keys[0] in self._origin.changed:
+        changed = self._origin.changed
+        if changed and not keys:
+            return f"--set {', '.join(changed)}"
+        if keys and keys[0] in changed:
             return "--set"
         for length in range(len(keys), 0, -1):
             for file in self._origin.files:

@@ -48,6 +48,23 @@ def test_what_cannot_be_set_is_one_line(own, tmp_path, command, arguments, facts
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "texts", "names"),
+    [
+        ("dreambooth", ["n_class_images=0"], ["prior_weight"]),
+        ("custom-diffusion", ["prior_weight=1", "n_class_images=0"], []),
+        ("dreambooth", ["class_noun=none"], ["prior_weight"]),
+        ("dreambooth", ["upscaler_n_steps=3", "n_steps=5"], ["upscaler_learning_rate"]),
+    ],
+)
+def test_what_does_not_go_together_is_said_of_the_options(own, method, texts, names):
+    options = [word for text in texts for word in ("--set", text)]
+    line = refused("plan", "--method", method, *options, *own[:2])
+    set_keys = [text.partition("=")[0] for text in texts]
+    assert line.startswith(f"dreambench: --set {', '.join(set_keys)}: ")
+    assert all(name in line for name in (*set_keys[:1], *names))
+
+
 def test_a_method_that_lacks_the_key_is_refused(own):
     line = refused("plan", "--method", "real-images,class-only", "--set", "pictures=photos",
                    *own[:2])  # fmt: skip

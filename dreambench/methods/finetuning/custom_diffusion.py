@@ -33,8 +33,7 @@ from dreambench.methods.finetuning.new_word import NewWord
 from dreambench.methods.finetuning.training import (
     Batch,
     Checkpoints,
-    TrainingSettings,
-    check_prior,
+    PriorSettings,
     freeze,
     load_photos,
     pick_rows,
@@ -52,14 +51,12 @@ FAR_BELOW = 0.6
 FAR, NEAR = ("a far away", "very small"), ("zoomed in", "close up")
 
 
-class CustomDiffusionSettings(TrainingSettings):
+class CustomDiffusionSettings(PriorSettings):
     """Numbers of a Custom Diffusion recipe."""
 
     identifier: Identifier = Field(
         description="the rare token that the new word starts from, or auto"
     )
-    prior_weight: float = Field(ge=0, description="weight of the class images; 0 leaves them out")
-    n_class_images: int = Field(ge=0)
     n_views: int = Field(
         ge=0, description="resized views of each photo, encoded once; 0: the photos as they are"
     )
@@ -143,7 +140,6 @@ class CustomDiffusion(Method):
     most_subjects = 2
 
     def __init__(self, settings: CustomDiffusionSettings, context: Context) -> None:
-        check_prior(settings.prior_weight, settings.n_class_images)
         super().__init__(settings, context)
         self.model = context.load_base_model(StableDiffusion)
         freeze(self.model, settings)

@@ -26,8 +26,7 @@ from dreambench.methods.finetuning.identifier import (
 from dreambench.methods.finetuning.training import (
     Batch,
     Checkpoints,
-    TrainingSettings,
-    check_prior,
+    PriorSettings,
     freeze,
     keep_weights,
     load_photos,
@@ -38,13 +37,11 @@ from dreambench.methods.generators import TextGenerator
 from dreambench.storage.files import make_dir, write_bytes, write_json
 
 
-class DreamBoothSettings(TrainingSettings):
+class DreamBoothSettings(PriorSettings):
     """Numbers of a DreamBooth recipe."""
 
     identifier: Identifier = Field(description="a token, or auto for a rare one")
     train_text_encoder: bool
-    prior_weight: float = Field(ge=0, description="lambda of the paper; 0 leaves the prior out")
-    n_class_images: int = Field(ge=0)
     class_noun: Literal["correct", "none", "wrong"] = Field(
         description="the paper's table 4; without a noun there is no prior either"
     )
@@ -57,6 +54,12 @@ class DreamBoothSettings(TrainingSettings):
     def _check_upscaler(self) -> Self:
         if (self.upscaler_n_steps > 0) != (self.upscaler_learning_rate is not None):
             raise ValueError("upscaler_n_steps and upscaler_learning_rate go together")
+        return self
+
+    @model_validator(mode="after")
+    def _check_noun(self) -> Self:
+        if self.prior_weight > 0 and self.class_noun == "none":
+            raise ValueError("without a class_noun there is no prior for a prior_weight above 0")
         return self
 
     def of_upscaler(self) -> Self | None:
@@ -92,13 +95,6 @@ class DreamBooth(Method):
         self, settings: DreamBoothSettings, context: Context, model: LoadedModel | None = None
     ) -> None:
         """Load the base model, or train `model`, which is one of its networks' own."""
-        check_prior(settings.prior_weight, settings.n_class_images)
-        if settings.prior_weight > 0 and settings.class_noun == "none":
-            raise UserError(
-                "without a class noun there is no prior to preserve",
-                hint="set prior_weight = 0",
-                code="invalid-value",
-            )
         super().__init__(settings, context)
         self.model = model or self._load_base_model()
         freeze(self.model, settings)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -55,18 +55,17 @@ class TrainingSettings(Settings):
         return self.batch_size * self.gradient_accumulation_steps
 
 
-def check_prior(prior_weight: float, n_class_images: int) -> None:
-    """Refuse a prior that is to be preserved without images of it.
+class PriorSettings(TrainingSettings):
+    """Numbers of a recipe whose method can preserve a class's prior."""
 
-    Raises:
-        UserError: there is a weight and there are no class images.
-    """
-    if prior_weight > 0 and n_class_images == 0:
-        raise UserError(
-            "prior_weight is above 0 but n_class_images is 0",
-            hint="set n_class_images, or prior_weight = 0",
-            code="invalid-value",
-        )
+    prior_weight: float = Field(ge=0, description="of the class images' loss; 0 leaves them out")
+    n_class_images: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_prior(self) -> Self:
+        if self.prior_weight > 0 and self.n_class_images == 0:
+            raise ValueError("a prior_weight above 0 needs an n_class_images above 0")
+        return self
 
 
 def freeze(model: LoadedModel, settings: TrainingSettings) -> None:

@@ -12,7 +12,6 @@ from small_pipelines import NUMBERS, PROMPTS, context, pixels, subjects
 
 from dreambench.base_models.registry import BASE_MODELS, DIFFUSION
 from dreambench.config.recipe import load_recipe
-from dreambench.errors import UserError
 from dreambench.methods.finetuning.custom_diffusion import (
     FAR,
     FILE,
@@ -248,13 +247,6 @@ def test_without_views_the_photos_are_taken_as_they_are(shared_cache, tmp_path):
     assert all(view.valid.all() and not view.words for view in views)
     with Image.open(mug.photos[0]) as photo:
         assert np.array_equal(np.asarray(views[0].image), np.asarray(photo.convert("RGB")))
-
-
-def test_a_prior_without_class_images_is_refused(shared_cache):
-    numbers = OWN_NUMBERS | {"n_class_images": 0}
-    with pytest.raises(UserError, match="n_class_images") as caught:
-        CustomDiffusion(CustomDiffusionSettings(**numbers), context(shared_cache))
-    assert caught.value.code == "invalid-value"
 
 
 def test_its_recipe_has_numbers_for_every_unet_that_is_told_of_subjects_by_text():
