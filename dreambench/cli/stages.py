@@ -123,6 +123,7 @@ def _opened_scorer(
     pace: Pace,
     metrics: Sequence[str] = (),
     encoders: Mapping[str, str],
+    conventions: Sequence[str] = (),
 ) -> Iterator[Scorer]:
     """Open a run for the stages that see its images."""
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
@@ -133,8 +134,8 @@ def _opened_scorer(
 
     found = read_run(run_dir, data_dir=data_dir)
     asked = ScoreRequest(
-        metrics=metrics, encoders=encoders, cache_dir=cache or cache_dir(), data_dir=data_dir,
-        pace=pace,
+        metrics=metrics, encoders=encoders, conventions=conventions,
+        cache_dir=cache or cache_dir(), data_dir=data_dir, pace=pace,
     )  # fmt: skip
     with hold_folder(run_dir), show_progress() as progress:
         run = open_run(found)
@@ -229,7 +230,7 @@ def score(
     if protocol is None:
         with _opened_scorer(
             folder, cache=cache, data_dir=data_dir, n_workers=workers, pace=pace, metrics=metrics,
-            encoders=overrides,
+            encoders=overrides, conventions=conventions,
         ) as scorer:  # fmt: skip
             scorer.score()
             table = scorer.score_conventions(conventions) if conventions else None

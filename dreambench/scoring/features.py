@@ -85,11 +85,27 @@ def extract_features_of_shard(
     images: ImageSet, tools: Tools, shard: Shard, *, cache_dir: Path, pace: Pace, progress: Progress
 ) -> None:
     """Extract the features of a shard of the images and photos, for the cache alone."""
-    asked = list(_ask_for_images(images, tools).values())
-    perceptual = tools.encoders.get(PERCEPTUAL)
-    pairs = [Distances(perceptual, _group_paths(images))] if perceptual is not None else []
+    extract_asked_of_shard(
+        _ask_for_images(images, tools).values(), shard, groups=_group_paths(images),
+        perceptual=tools.encoders.get(PERCEPTUAL), cache_dir=cache_dir, pace=pace,
+        progress=progress,
+    )  # fmt: skip
+
+
+def extract_asked_of_shard(
+    asked: Collection[Rows],
+    shard: Shard,
+    *,
+    groups: Sequence[Sequence[Path]] = (),
+    perceptual: Encoder | None = None,
+    cache_dir: Path,
+    pace: Pace,
+    progress: Progress,
+) -> None:
+    """Extract what is asked of a shard of the files, for the cache alone; see `extract_asked`."""
+    pairs = [Distances(perceptual, groups)] if perceptual is not None else []
     with FeatureCache(cache_dir) as cache:
-        extract_shard(asked, pairs, shard, cache=cache, pace=pace, progress=progress)
+        extract_shard(list(asked), pairs, shard, cache=cache, pace=pace, progress=progress)
 
 
 def extract_asked(

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dreambench.artifacts.image_set import ImageSet, read_image_set
 from dreambench.encoders.extraction import AUTO, Pace, Shard
+from dreambench.encoders.feature_cache import FeatureCache
 from dreambench.errors import UserError
 from dreambench.machine.child_process import ChildEndedError, ChildProcess, Handler
 from dreambench.machine.devices import count_cores, fixed_threads, spread_devices
@@ -58,7 +61,7 @@ class ScoreRequest:
 
     `data_dir` is where its photos were read from, see `read_image_set`; `device` another one than
     that of the image set, which may have been made on other machines. With a `shard` nothing is
-    scored, and its features go into the cache.
+    scored, and its features go into the cache; it takes `n_cores`, or 0: its part of all.
     """
 
     metrics: Sequence[str] = ()
@@ -69,6 +72,7 @@ class ScoreRequest:
     pace: Pace = AUTO
     device: str | None = None
     shard: Shard | None = None
+    n_cores: int = 0
 
 
 def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -> None:
@@ -85,10 +89,10 @@ def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -
         progress=progress, pace=request.pace,
     )  # fmt: skip
     if request.shard is not None:
-        n_cores = max(1, count_cores() // request.shard.n_shards)
+        n_cores = request.n_cores or max(1, count_cores() // request.shard.n_shards)
         scorer.pace = replace(request.pace, n_threads=request.pace.n_threads or n_cores)
         with fixed_threads(n_cores):
-            scorer.extract_shard(request.shard)
+            scorer.extract_shard(request.shard, request.conventions)
         return
     scorer.score()
     if request.conventions:
@@ -109,7 +113,7 @@ def score_apart(images: ImageSet, request: ScoreRequest, *, progress: Progress) 
     is_kept = device == "cpu" and not outside
     try:
         if _child is not None:
-            _child.ask(_pack(images, request), progress)
+            _child.ask(pack(images, request), progress)
     except ChildEndedError as error:
         is_kept = False
         raise _ended(error) from error
@@ -132,29 +136,43 @@ def extract_on_all(
         UserError: as `Scorer` does; or a process ended.
     """
     devices = spread_devices(request.device or images.device, n_workers)
-    counts: dict[int, tuple[int, int]] = {}
     children = [_start(device) for device in devices]
+    tell = add_up(progress)
 
     def extract(index: int) -> None:
-        def tell(what: str, done: int, total: int) -> None:
-            counts[index] = (done, total)
-            together = list(counts.values())
-            progress(what, sum(one for one, _ in together), sum(all_ for _, all_ in together))
-
         shard = replace(request, device=devices[index], shard=Shard(index, n_workers))
-        children[index].ask(_pack(images, shard), tell)
+        children[index].ask(pack(images, shard), partial(tell, index))
 
-    try:
-        with ThreadPoolExecutor(n_workers, thread_name_prefix="extract") as pool:
-            jobs = [pool.submit(extract, index) for index in range(n_workers)]
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-            finally:
-                for child in children:  # So that no thread waits for one any longer.
-                    child.close()
-    except ChildEndedError as error:
-        raise _ended(error) from error
+    with ThreadPoolExecutor(n_workers, thread_name_prefix="extract") as pool:
+        try:
+            with FeatureCache(request.cache_dir) as cache:
+                hash_ahead(images, cache)  # While they start.
+            for job in as_completed([pool.submit(extract, index) for index in range(n_workers)]):
+                job.result()
+        except ChildEndedError as error:
+            raise _ended(error) from error
+        finally:
+            for child in children:  # So that no thread waits for one any longer.
+                child.close()
+
+
+def hash_ahead(images: ImageSet, cache: FeatureCache) -> None:
+    """Hash an image set's files once, for all processes that look into the cache."""
+    files = [path for subject in images.subjects for path in subject.photos]
+    files += [path for s in images.subjects for _, path in images.made_images(s.name)]
+    cache.hash_files(files, n_threads=AUTO.count_threads())
+
+
+def add_up(progress: Progress) -> Callable[[int, str, int, int], None]:
+    """Return what workers tell their progress to, each with its number; their sum is passed on."""
+    counts: dict[int, tuple[int, int]] = {}
+
+    def tell(index: int, what: str, done: int, total: int) -> None:
+        counts[index] = (done, total)
+        together = list(counts.values())
+        progress(what, sum(one for one, _ in together), sum(all_ for _, all_ in together))
+
+    return tell
 
 
 def _ended(error: ChildEndedError) -> UserError:
@@ -165,7 +183,7 @@ def _ended(error: ChildEndedError) -> UserError:
     )
 
 
-def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
+def pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
     """Return a request as the process reads it; the folder holds all else of the image set."""
     data_dir, files, path = request.data_dir, images.files, images.protocol.path
     return {
@@ -180,6 +198,7 @@ def _pack(images: ImageSet, request: ScoreRequest) -> dict[str, Any]:
         "device": request.device,
         "pace": [request.pace.n_threads, request.pace.batch_size],
         "shard": request.shard and [request.shard.index, request.shard.n_shards],
+        "n_cores": request.n_cores,
         "working_dir": str(Path.cwd()),
         "environment": {key: value for key, value in os.environ.items() if key.startswith(_OWN)},
     }
@@ -197,6 +216,7 @@ def _unpack(packed: Mapping[str, Any]) -> tuple[ImageSet, ScoreRequest]:
         metrics=packed["metrics"], encoders=packed["encoders"], conventions=packed["conventions"],
         cache_dir=Path(packed["cache_dir"]), data_dir=data_dir, pace=Pace(*packed["pace"]),
         device=packed["device"], shard=packed["shard"] and Shard(*packed["shard"]),
+        n_cores=packed["n_cores"],
     )  # fmt: skip
     return images, request
 
@@ -207,7 +227,8 @@ def make_handler() -> Handler:
 
 
 def _score(packed: Mapping[str, Any], progress: Progress) -> None:
-    os.chdir(packed["working_dir"])
+    with suppress(FileNotFoundError):  # On another machine, where no path is relative to it.
+        os.chdir(packed["working_dir"])
     for key in [key for key in os.environ if key.startswith(_OWN)]:
         del os.environ[key]
     os.environ.update(packed["environment"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -11,18 +11,20 @@ from types import MappingProxyType
 import pandas as pd
 
 from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import ScoreTable, write_conventions, write_scores
-from dreambench.encoders.base import COSINE_ROLES, Extractor
+from dreambench.encoders.base import COSINE_ROLES, Encoder
 from dreambench.encoders.extraction import AUTO, Pace, Rows, Shard
 from dreambench.encoders.parts import BlackDetector
 from dreambench.encoders.registry import load_spec
 from dreambench.errors import UserError, name_some
-from dreambench.metrics.conventions import find_convention, score_convention
+from dreambench.metrics.conventions import Convention, find_convention, score_convention
 from dreambench.metrics.reference_bounds import compute_pair_bounds, compute_reference_bounds
 from dreambench.progress import Progress
 from dreambench.scoring.features import (
     Extracted,
     extract_asked,
+    extract_asked_of_shard,
     extract_features,
     extract_features_of_shard,
 )
@@ -70,12 +72,17 @@ class Scorer:
             progress=self.progress,
         )  # fmt: skip
 
-    def extract_shard(self, shard: Shard) -> None:
-        """Extract those of a shard of the files, for the cache alone."""
+    def extract_shard(self, shard: Shard, conventions: Sequence[str] = ()) -> None:
+        """Extract those of a shard of the files, for the cache alone; for conventions, too."""
         extract_features_of_shard(
             self.images, self.tools, shard, cache_dir=self.cache_dir, pace=self.pace,
             progress=self.progress,
         )  # fmt: skip
+        if conventions:
+            extract_asked_of_shard(
+                self._ask_for(conventions).rows.values(), shard, cache_dir=self.cache_dir,
+                pace=self.pace, progress=self.progress,
+            )  # fmt: skip
 
     def score(self) -> ScoreTable:
         """Write the scores, and what the photos themselves score.
@@ -122,52 +129,66 @@ class Scorer:
 
         One pass over the files: each is decoded once for the encoders of all conventions.
         """
+        asked, images = self._ask_for(names), self.images
+        found = extract_asked(
+            asked.rows, texts={one.name: asked.texts(one, images) for one in asked.conventions},
+            cache_dir=self.cache_dir, pace=self.pace, progress=self.progress,
+        )  # fmt: skip
+        black = {path: bool(row[0]) for path, row in found.rows[BLACK].items()}
+        frames = []
+        for one in asked.conventions:
+            identities = {role: e.identity for role, e in asked.encoders[one.name].items()}
+            rows = {role: found.rows[identity] for role, identity in identities.items()}
+            frames.append(
+                score_convention(
+                    one, images.subjects, asked.made, rows, found.texts[one.name], black,
+                    identities,
+                )
+            )  # fmt: skip
+        table = pd.concat(frames, ignore_index=True).assign(partial=images.is_partial())
+        write_conventions(images, table)
+        return table
+
+    def _ask_for(self, names: Sequence[str]) -> _Asked:
         images = self.images
-        chosen = [find_convention(name) for name in names]
-        specs = {c.name: c.encoders(images.protocol) for c in chosen}
-        distinct = {spec for encoders in specs.values() for spec in encoders.values()}
+        conventions = [find_convention(name) for name in names]
+        specs = {one.name: one.encoders(images.protocol) for one in conventions}
+        distinct = {spec for of_one in specs.values() for spec in of_one.values()}
         for spec in distinct:
             spec.ensure_weights(self.progress)
         loaded = {spec: load_spec(spec, device=images.device) for spec in distinct}
         made = {s.name: images.made_images(s.name) for s in images.subjects}
         shown = [path for files in made.values() for _, path in files]
         photos = [path for subject in images.subjects for path in subject.photos]
-        extractors: dict[str, Extractor] = {e.identity: e for e in loaded.values()}
-        asked = {name: Rows(one, [*photos, *shown]) for name, one in extractors.items()}
-        texts = {
-            convention.name: (
-                loaded[specs[convention.name]["clip"]],
-                {
-                    convention.text(unit.prompt, subject.nouns)
-                    for subject in images.subjects
-                    for unit, _ in made[subject.name]
-                },
-            )
-            for convention in chosen
+        rows = {one.identity: Rows(one, [*photos, *shown]) for one in loaded.values()}
+        return _Asked(
+            conventions,
+            {
+                name: {role: loaded[spec] for role, spec in of_one.items()}
+                for name, of_one in specs.items()
+            },
+            made,
+            {**rows, BLACK: Rows(BlackDetector(), shown)},
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What conventions need: encoders by convention and role, images by subject, and rows."""
+
+    conventions: Sequence[Convention]
+    encoders: Mapping[str, Mapping[str, Encoder]]
+    made: Mapping[str, Sequence[tuple[ImageUnit, Path]]]
+    rows: Mapping[str, Rows]
+
+    def texts(self, convention: Convention, images: ImageSet) -> tuple[Encoder, set[str]]:
+        """Return what a convention compares images with, and what reads it."""
+        wanted = {
+            convention.text(unit.prompt, subject.nouns)
+            for subject in images.subjects
+            for unit, _ in self.made[subject.name]
         }
-        found = extract_asked(
-            {**asked, BLACK: Rows(BlackDetector(), shown)},
-            texts=texts, cache_dir=self.cache_dir, pace=self.pace, progress=self.progress,
-        )  # fmt: skip
-        black = {path: bool(row[0]) for path, row in found.rows[BLACK].items()}
-        frames = [
-            score_convention(
-                convention,
-                images.subjects,
-                made,
-                {
-                    role: found.rows[loaded[s].identity]
-                    for role, s in specs[convention.name].items()
-                },
-                found.texts[convention.name],
-                black,
-                {role: loaded[spec].identity for role, spec in specs[convention.name].items()},
-            )
-            for convention in chosen
-        ]
-        table = pd.concat(frames, ignore_index=True).assign(partial=images.is_partial())
-        write_conventions(images, table)
-        return table
+        return self.encoders[convention.name]["clip"], wanted
 
 
 def refuse_changed(images: ImageSet, sums: Mapping[str, str]) -> None:

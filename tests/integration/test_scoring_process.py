@@ -136,7 +136,11 @@ def read_features(folder):
 def test_several_processes_extract_the_bits_of_one(copied, tmp_path):
     images, found, counts = read_image_set(copied), [], []
     for n_workers in (1, 3):
-        request = ScoreRequest(cache_dir=tmp_path / str(n_workers), pace=Pace(batch_size=4))
+        request = ScoreRequest(
+            cache_dir=tmp_path / str(n_workers),
+            pace=Pace(batch_size=4),
+            conventions=["paper", "oft"],
+        )
         if n_workers > 1:
             extract_on_all(
                 images, request, n_workers=n_workers,
