@@ -1,12 +1,13 @@
-"""Losses of flow models beside those that diffusers' own scripts compute, on the same draws.
+"""Losses of base models beside those that diffusers' own scripts compute, on the same draws.
 
     git clone https://github.com/huggingface/diffusers
     python benchmarks/script_losses.py diffusers/examples/dreambooth
 
-Executes what a training script there does from "Convert images to latent space" to its backward
-pass, as it is written and with its own defaults, on a small random folder (tests/small_flows.py)
-with prior preservation. Prints both losses, and how far apart the gradients are. The tests hold
-the losses to a computation of their own, which needs no clone.
+Executes what a training script there does from the images of a batch to its backward pass, as it is
+written and with its own defaults, on a small random folder (tests/small_flows.py, for both stages
+of DeepFloyd IF tests/small_cascade.py) with prior preservation. Prints both losses, and how far
+apart the gradients are. The tests hold the losses to a computation of their own, which needs no
+clone.
 """
 
 import argparse
@@ -25,18 +26,27 @@ import numpy as np
 import torch
 from diffusers import training_utils
 from PIL import Image
+from torch.nn import functional
 
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.sampler import FLOW, Sampler
 from dreambench.methods.finetuning.training import Batch, compute_losses
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from small_cascade import LARGE_PX, write_cascade_folder
 from small_flows import SIDE_PX, WRITERS
 
+CASCADE, UPSCALER = "deepfloyd-if", "deepfloyd-if, stage II"
 SCRIPTS = {
-    "flux2-klein-base": "flux2_klein", "flux-dev": "flux", "flux-schnell": "flux",
-    "flux-kontext": "flux_kontext", "sd35-medium": "sd3", "qwen-image": "qwen_image",
-}  # fmt: skip
+    "flux2-klein-base": "dreambooth_lora_flux2_klein",
+    "flux-dev": "dreambooth_lora_flux",
+    "flux-schnell": "dreambooth_lora_flux",
+    "flux-kontext": "dreambooth_lora_flux_kontext",
+    "sd35-medium": "dreambooth_lora_sd3",
+    "qwen-image": "dreambooth_lora_qwen_image",
+    CASCADE: "dreambooth",
+    UPSCALER: "dreambooth",
+}
 TEXTS = ["a zbx dog", "a dog"]
 PRIOR_WEIGHT, SEED = 0.5, 3
 WORDS = [
@@ -46,24 +56,31 @@ WORDS = [
 ]  # fmt: skip
 
 
-def make_images() -> list[Image.Image]:
+def make_images(side_px: int) -> list[Image.Image]:
     """One photo and one class image."""
-    pixels = np.random.default_rng(1).integers(0, 256, (2, SIDE_PX, SIDE_PX, 3), np.uint8)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, side_px, side_px, 3), np.uint8)
     return [Image.fromarray(one) for one in pixels]
 
 
-def read_arguments(source: str) -> Any:
-    """The arguments of a script, with its own defaults but for the READMEs' guidance."""
+def read_arguments(name: str, source: str) -> Any:
+    """The arguments of a script, with its own defaults but for what the READMEs name."""
     start = source.index("def parse_args")
     names: dict[str, Any] = {"argparse": argparse, "os": os, "warnings": warnings}
     exec(source[start : source.index("\nclass ", start)], names)
-    guidance = ["--guidance_scale=1"] if '"--guidance_scale"' in source else []
-    return names["parse_args"]([*WORDS, *guidance])
+    more = ["--guidance_scale=1"] if '"--guidance_scale"' in source else []
+    if name in (CASCADE, UPSCALER):
+        more.append("--pre_compute_text_embeddings")
+    if name == UPSCALER:
+        more.append("--class_labels_conditioning=timesteps")
+    return names["parse_args"]([*WORDS, *more])
 
 
 def read_step(source: str) -> str:
     """The lines of a training step, from images to the loss."""
-    place = source.index("# Convert images to latent space", source.index("for epoch in range("))
+    loop = source.index("for epoch in range(")
+    # A script for base models with and without an autoencoder has the second above the first.
+    marks = ("# Convert images to latent space", 'pixel_values = batch["pixel_values"]')
+    place = min(source.index(mark, loop) for mark in marks)
     end = source.index("accelerator.backward(loss)", place)
     return textwrap.dedent(source[source.rindex("\n", 0, place) + 1 : source.rindex("\n", 0, end)])
 
@@ -101,11 +118,10 @@ def find_extra(name: str, pipeline: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def compute_theirs(name: str, folder: Path, source: str, pixels: torch.Tensor) -> Any:
-    """The loss of a script's step, and the transformer with its gradients."""
+def find_flow(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The transformer that a script trains, and what it has in hand besides."""
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder)
     pipeline.vae.requires_grad_(False)
-    transformer = pipeline.transformer.requires_grad_(True)
     schedule = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
         folder, subfolder="scheduler"
     )
@@ -116,39 +132,74 @@ def compute_theirs(name: str, folder: Path, source: str, pixels: torch.Tensor) -
 
     with torch.no_grad():
         extra = find_extra(name, pipeline)
+    return pipeline.transformer, {
+        "vae": pipeline.vae, "transformer": pipeline.transformer, "get_sigmas": get_sigmas,
+        "noise_scheduler_copy": schedule, **extra,
+    }  # fmt: skip
+
+
+def find_stage(name: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The UNet of a cascade's stage that the script trains, and what it has in hand besides."""
+    first = diffusers.IFPipeline.from_pretrained(folder, safety_checker=None)
+    own = folder / "upscaler" if name == UPSCALER else folder
+    unet = diffusers.UNet2DConditionModel.from_pretrained(own, subfolder="unet")
+    schedule = diffusers.DDPMScheduler.from_pretrained(own, subfolder="scheduler")
+    with torch.no_grad():
+        states, _ = first.encode_prompt(TEXTS, do_classifier_free_guidance=False)
+    return unet, {"vae": None, "unet": unet, "noise_scheduler": schedule, "input_ids": states}
+
+
+def compute_theirs(name: str, folder: Path, source: str, pixels: torch.Tensor) -> Any:
+    """The loss of a script's step, and the network with its gradients."""
+    find = find_stage if name in (CASCADE, UPSCALER) else find_flow
+    network, found = find(name, folder)
+    network.requires_grad_(True)
     names = {
-        **vars(training_utils), "torch": torch, "args": read_arguments(source),
-        "vae": pipeline.vae, "transformer": transformer, "noise_scheduler_copy": schedule,
-        "get_sigmas": get_sigmas, "unwrap_model": lambda network: network,
-        "accelerator": types.SimpleNamespace(device=torch.device("cpu")),
-        "weight_dtype": torch.float32, "batch": {"pixel_values": pixels},
-        "offload_models": lambda *_, **__: contextlib.nullcontext(), **extra,
+        **vars(training_utils), "torch": torch, "F": functional,
+        "args": read_arguments(name, source), "unwrap_model": lambda network: network,
+        "accelerator": types.SimpleNamespace(
+            device=torch.device("cpu"), unwrap_model=lambda network: network
+        ),
+        "weight_dtype": torch.float32,
+        "batch": {"pixel_values": pixels, "input_ids": found.pop("input_ids", None)},
+        "offload_models": lambda *_, **__: contextlib.nullcontext(), **found,
         **{kind: getattr(diffusers, kind) for kind in (
             "Flux2KleinPipeline", "FluxPipeline", "FluxKontextPipeline", "QwenImagePipeline",
         )},
     }  # fmt: skip
     torch.manual_seed(SEED)
-    if name in ("flux2-klein-base", "flux-kontext"):
-        # dreambench draws from each posterior, also where its deviation is taken for 0.
-        draw_posterior(name, pixels)
+    draw_posterior(name, pixels)
     exec(read_step(source), names)
     names["loss"].backward()
-    return names["loss"], transformer
+    return names["loss"], network
 
 
 def draw_posterior(name: str, pixels: torch.Tensor) -> None:
-    """Take as many numbers from torch's generator as there are latents."""
-    side = pixels.shape[-1] // (16 if name.startswith("flux2") else 8)
-    torch.randn(len(pixels), 16 if name.startswith("flux2") else 4, side, side)
+    """Draw what dreambench draws from each posterior, also where its deviation is taken for 0."""
+    n, side = len(pixels), pixels.shape[-1]
+    if name == "flux2-klein-base":
+        torch.randn(n, 16, side // 16, side // 16)
+    elif name == "flux-kontext":
+        torch.randn(n, 4, side // 8, side // 8)
+    elif name in (CASCADE, UPSCALER):
+        torch.randn(pixels.shape)
 
 
-def compute_ours(name: str, folder: Path, images: list[Image.Image]) -> Any:
-    """The loss of dreambench's step, and the transformer with its gradients."""
-    sampler = Sampler(scheduler=FLOW, n_steps=2, guidance_scale=1.0, size_px=SIDE_PX)
-    model = load_base_model(find_base_model(f"{name}={folder}"), sampler)
+def load_ours(name: str, folder: Path) -> Any:
+    """The base model of dreambench that is trained."""
+    if name not in (CASCADE, UPSCALER):
+        sampler = Sampler(scheduler=FLOW, n_steps=2, guidance_scale=1.0, size_px=SIDE_PX)
+        return load_base_model(find_base_model(f"{name}={folder}"), sampler)
+    sampler = Sampler(scheduler="ddpm", n_steps=2, guidance_scale=1.0, size_px=LARGE_PX)
+    model: Any = load_base_model(find_base_model(f"{CASCADE}={folder}"), sampler)
+    return model.upscaler if name == UPSCALER else model
+
+
+def compute_ours(model: Any, images: list[Image.Image]) -> Any:
+    """The loss of dreambench's step, and the network with its gradients."""
     model.freeze()
-    (transformer,) = model.trainable_networks(with_text_encoders=False).values()
-    transformer.requires_grad_(True)
+    (network,) = model.trainable_networks(with_text_encoders=False).values()
+    network.requires_grad_(True)
     encoded = model.encode_images(images)
     with torch.no_grad():
         text = model.encode_prompts(TEXTS)
@@ -159,7 +210,7 @@ def compute_ours(name: str, folder: Path, images: list[Image.Image]) -> Any:
     )
     loss = losses["subject"] + PRIOR_WEIGHT * losses["prior"]
     loss.backward()
-    return loss, transformer
+    return loss, network
 
 
 def main() -> None:
@@ -168,14 +219,15 @@ def main() -> None:
     folder = parser.parse_args().scripts
     # Some kernels give latents whose channels lie last, and noise like them lies so, too.
     torch.randn_like = lambda like: torch.randn(like.shape)
-    images = make_images()
-    pixels = torch.stack([torch.from_numpy(np.asarray(i, np.float32) / 127.5 - 1) for i in images])
-    pixels = pixels.permute(0, 3, 1, 2).contiguous()
     for name, script in SCRIPTS.items():
-        source = (folder / f"train_dreambooth_lora_{script}.py").read_text()
+        source = (folder / f"train_{script}.py").read_text()
         with tempfile.TemporaryDirectory() as made:
-            WRITERS[name](Path(made))
-            ours, own = compute_ours(name, Path(made), images)
+            WRITERS.get(name, write_cascade_folder)(Path(made))
+            model = load_ours(name, Path(made))
+            images = make_images(getattr(model, "side_px", SIDE_PX))
+            ours, own = compute_ours(model, images)
+            arrays = [torch.from_numpy(np.asarray(i, np.float32) / 127.5 - 1) for i in images]
+            pixels = torch.stack(arrays).permute(0, 3, 1, 2).contiguous()
             shown = pixels[:, :, None] if name == "qwen-image" else pixels
             theirs, network = compute_theirs(name, Path(made), source, shown)
         pairs = [
