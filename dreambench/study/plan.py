@@ -175,7 +175,7 @@ def _load(sets: Sequence[ImageSet]) -> tuple[list[str], list[Scored]]:
     """Return a name for each image set, and their scores where all of them have any.
 
     Raises:
-        UserError: they cannot be compared, or one has no images.
+        UserError: they cannot be compared, show two subjects, or one has no images.
     """
     if len(sets) < 2:
         raise UserError(
@@ -184,6 +184,12 @@ def _load(sets: Sequence[ImageSet]) -> tuple[list[str], list[Scored]]:
             code="too-few-methods",
         )
     check_comparable(sets)
+    if sets[0].protocol.pairs:
+        raise UserError(
+            f"a study asks about one item, and {sets[0].protocol.name} has two in an image",
+            hint="name runs with one subject an image: the paper has no question for two",
+            code="unsupported-protocol",
+        )
     for images in sets:
         if not images.has_images():
             raise UserError(

@@ -10,10 +10,13 @@ from external_images import write_uno
 from pairs import TINY_PAIRS
 
 import dreambench
+from dreambench.artifacts.image_set import read_image_set
 from dreambench.config.protocol import load_all, load_protocol
 from dreambench.encoders.registry import load_spec
+from dreambench.errors import UserError
 from dreambench.metrics.conventions import find_convention
 from dreambench.storage.images import load_image
+from dreambench.study.plan import make_study
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,13 @@ def test_a_metric_of_two_is_refused_for_one_subject(tiny, tmp_path):
         "--out", tmp_path,
     )  # fmt: skip
     assert "'pair-both'" in line
+
+
+def test_a_study_is_refused_whose_questions_are_about_one_item(made):
+    runs = [made[0] / name for name in ("class-only", "copy-reference")]
+    with pytest.raises(UserError) as caught:
+        make_study([read_image_set(path) for path in runs])
+    assert caught.value.code == "unsupported-protocol"
 
 
 def test_a_record_of_pairs_is_made_and_checked(own, made, tmp_path):
