@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -21,8 +22,8 @@ from dreambench.base_models.registry import BaseModel, find_family
 from dreambench.config.protocol import Protocol, choose_prompts, list_all, load_protocol
 from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision
-from dreambench.encoders.extraction import Pace
-from dreambench.encoders.feature_cache import read_max_bytes
+from dreambench.encoders.extraction import Pace, Shard
+from dreambench.encoders.feature_cache import FeatureCache, read_max_bytes
 from dreambench.errors import UserError
 from dreambench.machine.child_process import prepare_children
 from dreambench.machine.devices import pick_device, pick_devices, pick_precision
@@ -35,7 +36,7 @@ from dreambench.preflight.workers import choose_nodes, choose_workers, find_devi
 from dreambench.progress import Progress, no_progress
 from dreambench.report.writing import write_report
 from dreambench.runs.executors import local
-from dreambench.runs.executors.base import Executor
+from dreambench.runs.executors.base import Executor, Task
 from dreambench.runs.executors.local import Here, LocalPlace
 from dreambench.runs.executors.pool import Pool
 from dreambench.runs.executors.ray import RayPool, Storage
@@ -47,7 +48,11 @@ from dreambench.scoring import process
 from dreambench.scoring.external import ExternalRequest, load_external, open_results
 from dreambench.scoring.process import (
     ScoreRequest,
+    add_up,
     extract_on_all,
+    hash_ahead,
+    make_handler,
+    pack,
     score_apart,
     score_here,
     start_scoring,
@@ -381,9 +386,13 @@ def complete_runs(
             cache_dir=pipeline.terms.cache_dir, data_dir=options.data_dir, device=scoring_device,
         )  # fmt: skip
         with hold_folder(run.folder, joins=True):
+            if isinstance(executor, RayPool) and options.storage == "shared":
+                _extract_on_nodes(executor, run, asked, progress)
             score_apart(run, asked, progress=progress)
             summarise(run, allow_incomplete=bool(pipeline.failures))
 
+    if options.executor == "ray" and options.storage == "driver":
+        logger.warning("--storage driver: no node sees the images, so they are scored here alone")
     # Other machines may have what this one has not.
     scoring_device = pick_device("auto") if options.executor == "ray" else None
     start_scoring(scoring_device or planned[0].device)
@@ -416,6 +425,34 @@ def _open_executor(planned: Sequence[Run], options: RunOptions) -> Executor:
     if len(workers) == 1 and workers[0] == planned[0].device:
         return Here()
     return Pool([LocalPlace(device) for device in workers])
+
+
+def _extract_on_nodes(pool: RayPool, run: Run, asked: ScoreRequest, progress: Progress) -> None:
+    """Fill the cache with a run's features, by the workers of a cluster; then scoring is quick.
+
+    Raises:
+        UserError: as `Scorer` does; or no worker outlives its part.
+    """
+    asked = replace(asked, device=run.device, n_cores=int(pool.needs.n_cpus))
+    tell = add_up(progress)
+    with FeatureCache(asked.cache_dir) as cache:
+        hash_ahead(run, cache)
+        parts = [replace(asked, shard=Shard(n, pool.n_workers)) for n in range(pool.n_workers)]
+        tasks = [
+            Task(
+                name=f"{run.name}, scoring", make_handler=make_handler, request=pack(run, part),
+                seen={cache.session: b""},
+            )
+            for part in parts
+        ]  # fmt: skip
+        jobs = [pool.submit_task(task, partial(tell, n)) for n, task in enumerate(tasks)]
+        # All of them, so that nobody else is at what is done here otherwise.
+        errors = [error for job in jobs if (error := job.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, UserError) or error.code != "not-shared":
+            raise error
+    if errors:
+        logger.warning("%s; images are scored here alone", errors[0])
 
 
 def _make_pipeline(

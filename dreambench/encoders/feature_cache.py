@@ -234,6 +234,11 @@ class FeatureCache:
                 self._run(lambda: self._delete_oldest(int(max_bytes * share), since))
             return before - self._run(self._size)
 
+    @property
+    def session(self) -> Path:
+        """An empty file that is there as long as the cache is open here."""
+        return Path(self._lock.lock_file)
+
     def describe(self) -> list[Holding]:
         """Return what is there by encoder and kind, the largest first."""
         rows = self._run(

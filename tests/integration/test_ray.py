@@ -2,6 +2,7 @@
 
 import os
 
+import pandas as pd
 import psutil
 import pytest
 from conftest import refused
@@ -12,6 +13,24 @@ from dreambench.artifacts.failures import read_failures
 from dreambench.runs.executors.ray import Needs, share_of
 
 ray = pytest.importorskip("ray")
+
+# Means of colours; each image that it sees is written down.
+COUNTING = """
+import hashlib, os
+from pathlib import Path
+from dreambench import Encoder
+from dreambench.encoders.preprocessing import Pixels
+
+class Counting(Encoder):
+    roles = ("dino",)
+    pixels = Pixels(64, 64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+    def forward(self, batch):
+        seen = {hashlib.sha256(one.numpy().tobytes()).hexdigest() for one in batch}
+        with Path("NOTES").open("a") as notes:
+            notes.write("".join(f"see {name} {os.getpid()}\\n" for name in sorted(seen)))
+        return batch.mean((2, 3)) + 2
+"""
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +49,17 @@ def cluster():
 
 
 @pytest.fixture
-def slow(tmp_path, shared_cache):
+def slow(tmp_path):
     """The words of a run of a method that takes its time, and the file of its notes."""
     (tmp_path / "four.toml").write_text(PROTOCOL)
     # A cluster's processes have the environment that it was started in.
     code = SLOW.replace('os.environ["NOTES"]', f'"{tmp_path}/notes"')
     (tmp_path / "slow.py").write_text(code.replace('os.environ.get("SECONDS", 0.5)', "2"))
+    (tmp_path / "own.py").write_text(COUNTING.replace("NOTES", f"{tmp_path}/seen"))
     words = (
         "run", "--protocol", tmp_path / "four.toml", "--method", f"{tmp_path / 'slow.py'}:Slow",
-        "--alongside", "", "--cache", shared_cache, "--out",
+        "--encoder", f"dino={tmp_path / 'own.py'}:Counting", "--alongside", "", "--cache",
+        tmp_path / "cache", "--out",
     )  # fmt: skip
     return words, tmp_path / "notes"
 
@@ -53,7 +74,7 @@ def test_a_worker_and_a_node_that_are_killed_change_no_bit(cluster, slow, tmp_pa
     node = cluster.add_node(num_cpus=1)
     run = (*words, tmp_path / "runs", *on(cluster, "--workers", 3))
     process = start(*run, folder=tmp_path)
-    wait_for(lambda: len(read_notes(notes)) >= 3)
+    wait_for(lambda: len(read_notes(notes)) >= 3, 180)
     begun = [(subject, int(pid)) for _, subject, pid in read_notes(notes)]
     raylet = node.all_processes["raylet"][0].process
     on_node = {child.pid for child in psutil.Process(raylet.pid).children(recursive=True)}
@@ -63,7 +84,7 @@ def test_a_worker_and_a_node_that_are_killed_change_no_bit(cluster, slow, tmp_pa
     raylet.kill()
     for one in on_node:  # A machine that goes takes all that is on it along.
         os.kill(one, 9)
-    process.join(200)
+    process.join(400)
     printed = (tmp_path / "stderr").read_text()
     assert process.exitcode == 0, printed
     assert f"slow, {subject}: lost its worker: " in printed
@@ -72,9 +93,20 @@ def test_a_worker_and_a_node_that_are_killed_change_no_bit(cluster, slow, tmp_pa
     assert count(notes, "fit") == count(notes, "generate") == dict.fromkeys(SUBJECTS, 1)
     run_dir = tmp_path / "runs" / "four" / "slow"
     assert read_failures(run_dir) == []
-    alone = call(*words, tmp_path / "alone")
+    seen = read_notes(tmp_path / "seen")
+    assert len({pid for _, _, pid in seen}) >= 2
+    (tmp_path / "seen").unlink()
+    alone = call(*words[:-2], tmp_path / "another", "--out", tmp_path / "alone")
     assert alone.returncode == 0
     assert images_in(run_dir) == images_in(tmp_path / "alone" / "four" / "slow")
+    # Nothing is scored twice, and nothing otherwise.
+    by_one = read_notes(tmp_path / "seen")
+    assert sorted(name for _, name, _ in seen) == sorted(name for _, name, _ in by_one)
+    scores = [
+        folder / "four" / "slow" / "scores.parquet"
+        for folder in (tmp_path / "runs", tmp_path / "alone")
+    ]
+    pd.testing.assert_frame_equal(*map(pd.read_parquet, scores))
 
 
 @pytest.mark.campaign
@@ -82,7 +114,7 @@ def test_a_driver_with_a_disk_of_its_own_dies_and_comes_back(cluster, slow, tmp_
     words, notes = slow
     run = (*words, tmp_path / "runs", *on(cluster, "--workers", 2, "--storage", "driver"))
     process = start(*run)
-    wait_for(lambda: sum(count(notes, "fit").values()) >= 1)
+    wait_for(lambda: sum(count(notes, "fit").values()) >= 1, 180)
     process.kill()
     process.join()
     done = call(*run)

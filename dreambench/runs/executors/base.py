@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 from dreambench.artifacts.manifest import Session
+from dreambench.machine.child_process import Handler
 from dreambench.progress import Progress
 from dreambench.runs.run_folder import Run
 from dreambench.runs.units import Unit, UnitResult
@@ -36,3 +40,17 @@ class Executor(Protocol):
     def close(self) -> None:
         """End the workers, whatever they do."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Work for a process beside a worker's, which has run no method's code.
+
+    It calls `make_handler` and hands `request` to what that returns. `name` is for people. `seen`
+    are files that have to be where it works, with these contents.
+    """
+
+    name: str
+    make_handler: Callable[[], Handler]
+    request: Any
+    seen: Mapping[Path, bytes] = field(default_factory=dict)

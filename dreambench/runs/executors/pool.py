@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from dreambench.artifacts.failures import Stage, read_failures
 from dreambench.artifacts.manifest import Session
@@ -56,12 +56,47 @@ class Place(Protocol):
         ...
 
 
-@dataclass
-class _Job:
-    unit: Unit
-    progress: Progress
-    future: Future[UnitResult]
-    n_lost: int = 0
+class Job(ABC):
+    """Work that one of the places does, and whoever waits for it."""
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self.name, self.progress = name, progress
+        self.future: Future[Any] = Future()
+        self.n_lost = 0
+
+    @abstractmethod
+    def do(self, place: Any) -> Any:
+        """Have it done there; see `Place.do`."""
+
+    def find_answer(self) -> Any | None:
+        """Return what a worker that is lost left as its answer; None: it is to be done again."""
+        return None
+
+    @abstractmethod
+    def give_up(self, why: PlaceLostError) -> None:
+        """Answer whoever waits for work that kills whoever does it."""
+
+
+class _UnitJob(Job):
+    def __init__(self, unit: Unit, progress: Progress) -> None:
+        super().__init__(f"{unit.run.name}, {unit.subject}", progress)
+        self._unit = unit
+
+    def do(self, place: Place) -> UnitResult:
+        return place.do(self._unit, self.progress)
+
+    def find_answer(self) -> UnitResult | None:
+        # A worker that ends itself (see `methods.calls`) says why.
+        unit = self._unit
+        said = [one for one in read_failures(unit.run.folder) if one.subject == unit.subject]
+        return UnitResult(failures=said) if said else None
+
+    def give_up(self, why: PlaceLostError) -> None:
+        unit = self._unit
+        log = FailureLog(unit.run, unit.subject)
+        stage: Stage = "generate" if unit.run.train_dir(unit.subject).is_dir() else "fit"
+        log.record(stage, why, n_images=len(unit.run.missing_of(unit.subject)))
+        self.future.set_result(UnitResult(failures=log.found))
 
 
 class Pool:
@@ -73,7 +108,7 @@ class Pool:
     def __init__(self, places: Sequence[Place]) -> None:
         self.n_workers = len(places)
         self._places = places
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._is_closed = False
         self._threads = [
             threading.Thread(target=self._serve, args=(place,), name=f"worker-{n}", daemon=True)
@@ -88,7 +123,10 @@ class Pool:
 
     def submit(self, unit: Unit, progress: Progress) -> Future[UnitResult]:
         """See `Executor`."""
-        job = _Job(unit, progress, Future())
+        return self.put(_UnitJob(unit, progress))
+
+    def put(self, job: Job) -> Future[Any]:
+        """Have a job done by whoever is free first; see `submit`."""
         self._jobs.put(job)
         return job.future
 
@@ -100,6 +138,9 @@ class Pool:
             place.close()
         for thread in self._threads:
             thread.join(CLOSING_SECONDS)
+        while not self._jobs.empty():
+            if (job := self._jobs.get()) is not None:
+                job.future.set_exception(PlaceLostError("the command ends"))
 
     def _serve(self, place: Place) -> None:
         try:
@@ -115,9 +156,9 @@ class Pool:
                 job = self._jobs.get()
                 if job is None:
                     return
-                job.future.set_result(place.do(job.unit, job.progress))
+                job.future.set_result(job.do(place))
             except PlaceLostError as error:
-                if job is not None and not self._is_closed:
+                if job is not None:
                     self._lose(job, error)
             except BaseException as error:
                 # Whoever waits for a unit hears of it, also where the place could not be opened.
@@ -126,23 +167,15 @@ class Pool:
                     job.future.set_exception(error)
             job = None
 
-    def _lose(self, job: _Job, error: PlaceLostError) -> None:
-        """Have a unit done again, unless it is its own fault that its worker is lost."""
+    def _lose(self, job: Job, error: PlaceLostError) -> None:
+        """Have a job done again, unless it is its own fault that its worker is lost."""
         job.n_lost += 1
-        unit = job.unit
-        # A worker that ends itself (see `methods.calls`) says why.
-        said = [one for one in read_failures(unit.run.folder) if one.subject == unit.subject]
-        if said:
-            job.future.set_result(UnitResult(failures=said))
+        if self._is_closed:
+            job.future.set_exception(error)
+        elif (answer := job.find_answer()) is not None:
+            job.future.set_result(answer)
         elif job.n_lost < N_TRIES:
-            logger.warning(
-                "%s, %s: lost its worker: %s; another one takes it over", unit.run.name,
-                unit.subject, error,
-            )  # fmt: skip
+            logger.warning("%s: lost its worker: %s; another one takes it over", job.name, error)
             self._jobs.put(job)
         else:
-            log = FailureLog(unit.run, unit.subject)
-            stage: Stage = "generate" if unit.run.train_dir(unit.subject).is_dir() else "fit"
-            why = PlaceLostError(f"lost {N_TRIES} workers; the last: {error}")
-            log.record(stage, why, n_images=len(unit.run.missing_of(unit.subject)))
-            job.future.set_result(UnitResult(failures=log.found))
+            job.give_up(PlaceLostError(f"lost {N_TRIES} workers; the last: {error}"))

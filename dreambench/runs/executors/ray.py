@@ -8,16 +8,18 @@ import logging
 import socket
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from dreambench.artifacts.image_set import claim_subject
-from dreambench.artifacts.manifest import Session
+from dreambench.artifacts.manifest import FILE_NAME, Session
 from dreambench.errors import UserError
 from dreambench.machine.child_process import make_error
 from dreambench.progress import Progress
-from dreambench.runs.executors.pool import PlaceLostError, Pool
+from dreambench.runs.executors.base import Task
+from dreambench.runs.executors.pool import Job, PlaceLostError, Pool
 from dreambench.runs.executors.ray_worker import Board, RemoteWorker
 from dreambench.runs.executors.transfer import (
     pack_dataset,
@@ -139,6 +141,7 @@ class RayPool(Pool):
     def __init__(self, n_workers: int, needs: Needs, *, device: str, storage: Storage) -> None:
         ray = import_ray()
         self._ray = ray
+        self.needs = needs
         # On this node, which has to be there to the end anyway.
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
@@ -179,6 +182,13 @@ class RayPool(Pool):
                 self._datasets = {folder: self._ray.put(packed)}
             return self._datasets[folder]
 
+    def submit_task(self, task: Task, progress: Progress) -> Future[Any]:
+        """Do a task on one of the nodes; the future raises what its handler does.
+
+        One that is lost with its worker is done again, as units are.
+        """
+        return self.put(_TaskJob(task, progress))
+
     def close(self) -> None:
         """End the workers, whatever they do."""
         super().close()
@@ -205,6 +215,24 @@ class RayPool(Pool):
                 logger.log(level, "%s", line)
 
 
+class _TaskJob(Job):
+    def __init__(self, task: Task, progress: Progress) -> None:
+        super().__init__(task.name, progress)
+        self._task = task
+
+    def do(self, place: RayPlace) -> Any:
+        return place.do_beside(self._task, self.progress)
+
+    def give_up(self, why: PlaceLostError) -> None:
+        self.future.set_exception(
+            UserError(
+                f"{self.name}: {why}",
+                hint="run the same command again, on nodes with more free memory if they ran out",
+                code="workers-lost",
+            )
+        )
+
+
 class RayPlace:
     """A worker of a cluster."""
 
@@ -215,7 +243,7 @@ class RayPlace:
         self._worker: Any = None
         self._is_closed = False
         self._opening = threading.Lock()
-        self._seen: set[str] = set()
+        self._seen: set[Path] = set()
 
     def open(self) -> None:
         """Wait until a node has room for it, and it is there."""
@@ -245,7 +273,8 @@ class RayPlace:
         """See `Place`."""
         number = self._pool.listen(progress)
         if self._storage == "shared":
-            self._check_sight(unit)
+            (content,) = pack_manifest(unit.run).values()
+            self._check_sight(unit.run.folder / FILE_NAME, content)
             kind, content, _ = self._ask(self._worker.do, number, unit.pack(), None, None)
         else:
             with claim_subject(unit.run.folder, unit.subject) as is_ours:
@@ -261,6 +290,23 @@ class RayPlace:
             raise make_error(content)
         return UnitResult.unpack(content)
 
+    def do_beside(self, task: Task, progress: Progress) -> Any:
+        """Do a task in a process beside the worker's.
+
+        Raises:
+            PlaceLostError: one of the two ended before it answered.
+            UserError: the node does not see the task's files; or as the task's handler does.
+        """
+        for path, content in task.seen.items():
+            self._check_sight(path, content)
+        number = self._pool.listen(progress)
+        kind, content = self._ask(self._worker.do_beside, number, task.make_handler, task.request)
+        if kind == "ended":
+            raise PlaceLostError(content)
+        if kind == "error":
+            raise make_error(content)
+        return content
+
     def close(self) -> None:
         """End it, whatever it does."""
         self._is_closed = True
@@ -275,15 +321,14 @@ class RayPlace:
             last = str(error).strip().splitlines()[-1]
             raise PlaceLostError(f"{type(error).__name__}: {last}") from error
 
-    def _check_sight(self, unit: Unit) -> None:
-        folder = str(unit.run.folder.absolute())
-        if folder in self._seen:
+    def _check_sight(self, path: Path, content: bytes) -> None:
+        path = path.absolute()
+        if path in self._seen:
             return
-        (content,) = pack_manifest(unit.run).values()
-        if not self._ask(self._worker.sees, folder, content):
+        if not self._ask(self._worker.sees, path, content):
             raise UserError(
-                f"a node of the cluster does not see {folder}",
-                hint="put --out on a disk that all nodes share, or pass --storage driver",
+                f"a node of the cluster does not see {path.parent}",
+                hint="put --out and --cache on a disk that all share, or pass --storage driver",
                 code="not-shared",
             )
-        self._seen.add(folder)
+        self._seen.add(path)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dreambench.artifacts.manifest import FILE_NAME
 from dreambench.errors import UserError
-from dreambench.machine.child_process import describe_error
+from dreambench.machine.child_process import (
+    ChildEndedError,
+    ChildProcess,
+    Handler,
+    describe_error,
+)
 from dreambench.machine.environment import describe_session
 from dreambench.runs.executors.transfer import Dataset, Files, pack_subject, unpack
 from dreambench.runs.units import UnitReader
@@ -20,6 +26,12 @@ from dreambench.runs.worker import Worker
 
 SECONDS_BETWEEN_WORDS = 0.5
 """Unfinished work is told of so often."""
+
+Answer = tuple[str, Any]
+
+# As they are when this module is imported, which is before any method's code is.
+_ENVIRONMENT = dict(os.environ)
+_SEARCH_PATH = list(sys.path)
 
 
 class Board:
@@ -54,10 +66,24 @@ class RemoteWorker:
         """Return this process's session; also says that it is there."""
         return describe_session(self._device, n_threads=n_threads).model_dump(mode="json")
 
-    def sees(self, folder: str, content: bytes) -> bool:
-        """Return whether a run folder's manifest is on this node's disk, as it was written."""
-        path = Path(folder) / FILE_NAME
+    def sees(self, path: Path, content: bytes) -> bool:
+        """Return whether a file is on this node's disk, as it was written."""
         return path.is_file() and path.read_bytes() == content
+
+    def do_beside(self, number: int, make_handler: Callable[[], Handler], request: Any) -> Answer:
+        """Do a task; return ("done", its answer), ("error", what was raised) or ("ended", why)."""
+        self._number = number
+        child = ChildProcess(
+            make_handler, device=self._device, environment=_ENVIRONMENT, search_path=_SEARCH_PATH
+        )
+        try:
+            return "done", child.ask(request, self._tell)
+        except ChildEndedError as error:
+            return "ended", str(error)
+        except BaseException as error:
+            return "error", describe_error(error)
+        finally:
+            child.close()
 
     def do(
         self, number: int, packed: Mapping[str, Any], sent: Files | None, dataset: Dataset | None

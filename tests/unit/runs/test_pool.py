@@ -8,7 +8,7 @@ import pytest
 from dreambench.artifacts.failures import Failure, write_failures
 from dreambench.errors import UserError
 from dreambench.progress import no_progress
-from dreambench.runs.executors.pool import N_TRIES, PlaceLostError, Pool
+from dreambench.runs.executors.pool import N_TRIES, Job, PlaceLostError, Pool
 from dreambench.runs.units import UnitResult
 
 
@@ -118,3 +118,51 @@ def test_a_place_that_cannot_be_opened_is_heard_of(unit):
 
     with pytest.raises(UserError, match="no node"):
         use([Broken(lose)], unit)
+
+
+class Part(Job):
+    """Answers with what `act` returns, and with why it is given up."""
+
+    def __init__(self, act):
+        super().__init__("a part", no_progress)
+        self.act = act
+
+    def do(self, place):
+        return self.act()
+
+    def give_up(self, why):
+        self.future.set_exception(why)
+
+
+def test_other_work_is_done_by_the_same_places_and_tried_as_often(unit, caplog):
+    place, left = FakePlace(lambda one: UnitResult(n_made=1)), [1]
+    pool = Pool([place])
+    done, lost = (
+        pool.put(Part(act))
+        for act in (lambda: lose(unit) if left and left.pop() else 7, lambda: lose(unit))
+    )
+    made = pool.submit(unit, no_progress)
+    assert done.result(10) == 7 and made.result(10).n_made == 1
+    assert f"lost {N_TRIES} workers" in str(lost.exception(10))
+    assert caplog.text.count("a part: lost its worker") == 1 + N_TRIES - 1
+    pool.close()
+
+
+def test_nobody_waits_for_a_pool_that_is_closed(unit):
+    started, ends = threading.Event(), threading.Event()
+
+    def wait_and_lose():
+        started.set()
+        ends.wait(10)
+        lose(unit)
+
+    class Ended(FakePlace):
+        def close(self):
+            ends.set()
+
+    pool = Pool([Ended(lose)])
+    jobs = [pool.put(Part(wait_and_lose)), pool.put(Part(lambda: 7))]
+    started.wait(10)
+    pool.close()
+    for job in jobs:
+        assert isinstance(job.exception(10), PlaceLostError)
