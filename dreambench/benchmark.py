@@ -23,6 +23,7 @@ from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision
 from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import read_max_bytes
+from dreambench.encoders.registry import LIBRARIES
 from dreambench.errors import UserError
 from dreambench.machine.child_process import prepare_children
 from dreambench.machine.devices import pick_device, pick_devices, pick_precision
@@ -132,10 +133,10 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     """
     # Before any code from outside runs here; a cluster's devices are not those of this machine.
     here = "auto" if options.executor == "ray" else options.device
+    modules = [local.__name__, process.__name__, find_family("stable-diffusion").__module__]
     prepare_children(
-        [local.__name__, process.__name__, find_family("stable-diffusion").__module__],
-        device=pick_devices(here)[0], n_at_once=options.workers or 1,
-    )  # fmt: skip
+        [*modules, *LIBRARIES], device=pick_devices(here)[0], n_at_once=options.workers or 1
+    )
     if options.address is not None and options.executor != "ray":
         raise UserError(
             f"{options.address} is the address of a Ray cluster, and the executor is local",
