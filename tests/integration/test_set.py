@@ -1,7 +1,7 @@
 """`--set` on the command line: another row, alongside the plain one, in a folder of its own."""
 
 import pytest
-from conftest import TINY_PROTOCOL, invoke, refused
+from conftest import LIGHT_PROTOCOL, invoke, refused
 
 from dreambench.storage.files import read_json
 
@@ -11,7 +11,7 @@ RECIPE = 'extends = "real-images"\ntitle = "photos"\n[all]\n{}pictures = "photos
 @pytest.fixture
 def own(tmp_path, shared_cache):
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY_PROTOCOL.replace('segmenter = "mini-segmenter"\n', ""))
+    path.write_text(LIGHT_PROTOCOL)
     out = ("--out", tmp_path / "runs", "--device", "cpu", "--cache", shared_cache)
     return ("--protocol", path, *out)
 
