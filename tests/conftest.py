@@ -66,7 +66,7 @@ text = "a red {subject}"
 
 # For tests of what comes before scores: those cost half of a tiny run.
 LIGHT_PROTOCOL = TINY_PROTOCOL.replace(
-    '["dino", "clip-i", "clip-t", "div", "pres"]', '["dino"]'
+    '["dino", "clip-i", "clip-t", "div", "pres"]', '["dino", "pres"]'
 ).replace('segmenter = "mini-segmenter"\n', "")
 
 TINY_RECIPE = """
