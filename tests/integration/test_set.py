@@ -69,7 +69,7 @@ def test_a_misspelt_key_of_a_recipe_is_named_by_file_and_line(own, tmp_path):
 
 def test_an_unknown_metric_of_a_protocol_is_named_by_file_and_line(own):
     path = own[1]
-    path.write_text(path.read_text().replace('"clip-i"', '"clipi"'))
+    path.write_text(path.read_text().replace('"pres"', '"clipi"'))
     line = refused("run", "--method", "real-images", *own)
     number = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "clipi" in text)
     assert f"{path}:{number}: no metric named 'clipi'; did you mean 'clip-i'" in line
