@@ -24,6 +24,7 @@ from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision
 from dreambench.encoders.extraction import Pace, Shard
 from dreambench.encoders.feature_cache import FeatureCache, read_max_bytes
+from dreambench.encoders.registry import LIBRARIES
 from dreambench.errors import UserError
 from dreambench.machine.child_process import prepare_children
 from dreambench.machine.devices import pick_device, pick_devices, pick_precision
@@ -137,10 +138,10 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     """
     # Before any code from outside runs here; a cluster's devices are not those of this machine.
     here = "auto" if options.executor == "ray" else options.device
+    modules = [local.__name__, process.__name__, find_family("stable-diffusion").__module__]
     prepare_children(
-        [local.__name__, process.__name__, find_family("stable-diffusion").__module__],
-        device=pick_devices(here)[0], n_at_once=options.workers or 1,
-    )  # fmt: skip
+        [*modules, *LIBRARIES], device=pick_devices(here)[0], n_at_once=options.workers or 1
+    )
     if options.address is not None and options.executor != "ray":
         raise UserError(
             f"{options.address} is the address of a Ray cluster, and the executor is local",
@@ -386,7 +387,9 @@ def complete_runs(
             cache_dir=pipeline.terms.cache_dir, data_dir=options.data_dir, device=scoring_device,
         )  # fmt: skip
         with hold_folder(run.folder, joins=True):
-            if isinstance(executor, RayPool) and options.storage == "shared":
+            # What was scored before is in the cache.
+            is_shared = options.storage == "shared" and not has_summary(run)
+            if isinstance(executor, RayPool) and is_shared:
                 _extract_on_nodes(executor, run, asked, progress)
             score_apart(run, asked, progress=progress)
             summarise(run, allow_incomplete=bool(pipeline.failures))

@@ -64,6 +64,11 @@ family = "property"
 text = "a red {subject}"
 """
 
+# For tests of what comes before scores: those cost half of a tiny run.
+LIGHT_PROTOCOL = TINY_PROTOCOL.replace(
+    '["dino", "clip-i", "clip-t", "div", "pres"]', '["dino", "pres"]'
+).replace('segmenter = "mini-segmenter"\n', "")
+
 TINY_RECIPE = """
 method = "dreambooth"
 title = "a few steps"
@@ -302,6 +307,7 @@ def own(tiny, tmp_path, shared_cache, monkeypatch):
     from own_method import OWN  # noqa: PLC0415  (imports this file)
 
     monkeypatch.delenv("FAULT", raising=False)
+    tiny[0].write_text(LIGHT_PROTOCOL)
     path = tmp_path / "code" / "own.py"
     path.parent.mkdir()
     path.write_text(OWN)

@@ -36,7 +36,7 @@ SAMPLER = Sampler(
     options={"timestep_spacing": "trailing"},
 )  # fmt: skip
 NUMBERS = {
-    "identifier": "auto", "learning_rate": 2e-4, "n_steps": 4, "batch_size": 2,
+    "identifier": "auto", "learning_rate": 2e-4, "n_steps": 2, "batch_size": 2,
     "train_text_encoder": False, "prior_weight": 1.0, "n_class_images": 4,
     "weight_decay": 0.01, "max_grad_norm": 1.0, "optimizer": "adamw",
     "class_noun": "correct", "n_photos": 0, "gradient_checkpointing": False,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dreambench.artifacts.long_texts import TextReader
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.spec import AnyEncoderSpec, EncoderSpec
-from dreambench.encoders.weights import fill_network, quietly, read_weights, to_open_clip
+from dreambench.encoders.weights import building, fill_network, read_weights, to_open_clip
 from dreambench.errors import UserError
 
 TEXT_STEP = 8
@@ -36,7 +36,7 @@ class ImageTextEncoder(Encoder):
         import open_clip  # noqa: PLC0415  (slow import)
 
         weights = self.spec.find_weights()
-        with quietly():
+        with building():
             if weights.is_dir():
                 model = open_clip.create_model(f"local-dir:{weights}", load_weights=False)
                 weights = weights / "open_clip_model.safetensors"

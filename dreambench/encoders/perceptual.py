@@ -14,7 +14,7 @@ from dreambench.base_models.weights import check_state
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.spec import EncoderSpec
 from dreambench.encoders.vision import load_vit
-from dreambench.encoders.weights import quietly, read_weights
+from dreambench.encoders.weights import building, read_weights
 
 
 class PatchEncoder(Encoder):
@@ -51,7 +51,7 @@ class LpipsEncoder(Encoder):
         import lpips  # noqa: PLC0415  (slow import)
 
         weights = self.spec.find_weights()
-        with quietly():
+        with building():
             model = lpips.LPIPS(net=self.spec.architecture, pnet_rand=True, verbose=False)
         part, state = f"the encoder '{self.spec.name}'", read_weights(weights)
         # lpips cuts AlexNet's features into five slices, and keeps their numbers.

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dreambench.encoders.base import Encoder
 
 ROLES: tuple[Role, ...] = get_args(Role)
+LIBRARIES = ("timm", "open_clip")
+"""What most encoders are loaded by; both take seconds to import."""
 
 _MINI_PIXELS = Pixels(64, 64, HALF, HALF)
 # facebookresearch/dino at 7c446df, eval_knn.py; facebookresearch/dinov2 at fc49f49,

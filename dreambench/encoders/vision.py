@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.spec import EncoderSpec
-from dreambench.encoders.weights import fill_network, quietly, read_weights, to_timm_vit
+from dreambench.encoders.weights import building, fill_network, read_weights, to_timm_vit
 
 
 class VisionEncoder(Encoder):
@@ -39,7 +39,7 @@ def load_vit(spec: EncoderSpec) -> Any:
     import timm  # noqa: PLC0415  (slow import)
 
     weights = spec.find_weights()
-    with quietly():
+    with building():
         if weights.is_dir():
             model = timm.create_model(f"local-dir:{weights}", num_classes=0)
             weights = weights / "model.safetensors"

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from dreambench.base_models.weights import PLACES, check_state
 from dreambench.encoders.spec import EncoderSpec
@@ -32,9 +33,18 @@ from dreambench.storage.formats import advise, find_weights_damage, read_head, r
 State = dict[str, Tensor]
 
 
+class _NoInitialWeights(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` would fill: for a large network that takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs or {})
+
+
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Silence libraries' warnings that a network which they build is random: its weights come next.
+def building() -> Iterator[None]:
+    """Let libraries build a network whose weights come next: no random ones, and no warning of it.
 
     open_clip logs them on the root logger; lpips calls torchvision by old names.
     """
@@ -45,7 +55,7 @@ def quietly() -> Iterator[None]:
     root = logging.getLogger()
     root.addFilter(is_above)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _NoInitialWeights():
             warnings.simplefilter("ignore")
             yield
     finally:

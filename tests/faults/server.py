@@ -37,8 +37,8 @@ MORE_PRELOADED = (
     "dreambench.report.writing", "dreambench.encoders.perceptual",
     "dreambench.methods.reference.copy_reference",
     "dreambench.metrics.registry", "dreambench.report.terminal", "imagehash",
-    "matplotlib.backends.backend_agg", "open_clip", "pyarrow.dataset", "pyarrow.parquet",
-    "rich.progress", "timm", "transformers.models.segformer.modeling_segformer",
+    "matplotlib.backends.backend_agg", "pyarrow.dataset", "pyarrow.parquet",
+    "rich.progress", "transformers.models.segformer.modeling_segformer",
 )  # fmt: skip
 ACTIONS = ("count", "kill-before", "kill-after", "kill-half", "fail")
 

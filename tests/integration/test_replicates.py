@@ -19,10 +19,10 @@ N_REPLICATES = 3
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory, shared_cache):
     """A run with replicates and one that trains nothing alongside: its folder, and what it said."""
-    from conftest import TINY_PROTOCOL, TINY_RECIPE  # noqa: PLC0415
+    from conftest import LIGHT_PROTOCOL, TINY_RECIPE  # noqa: PLC0415
 
     root = tmp_path_factory.mktemp("replicates")
-    (root / "tiny.toml").write_text(TINY_PROTOCOL)
+    (root / "tiny.toml").write_text(LIGHT_PROTOCOL)
     (root / "quick.toml").write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 3"))
     words = (
         "run", "--protocol", root / "tiny.toml", "--method", root / "quick.toml", "--alongside",

@@ -6,7 +6,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import TINY_PROTOCOL, TINY_RECIPE
+from conftest import LIGHT_PROTOCOL, TINY_RECIPE
 from processes import call, start
 
 N_KILLS = 5
@@ -16,7 +16,7 @@ N_KILLS_WITH_WORK = 3
 def words(tiny, root):
     """What is killed: every product of the tiny run, each with few steps."""
     protocol, recipe = tiny
-    protocol.write_text(TINY_PROTOCOL.replace("n_steps = 3", "n_steps = 2"))
+    protocol.write_text(LIGHT_PROTOCOL.replace("n_steps = 3", "n_steps = 2"))
     recipe.write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 3"))
     return (
         "run", "--protocol", protocol, "--method", recipe, "--alongside", "", "--batch-size", 3,

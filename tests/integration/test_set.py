@@ -1,7 +1,7 @@
 """`--set` on the command line: another row, alongside the plain one, in a folder of its own."""
 
 import pytest
-from conftest import TINY_PROTOCOL, invoke, refused
+from conftest import LIGHT_PROTOCOL, invoke, refused
 
 from dreambench.storage.files import read_json
 
@@ -11,7 +11,7 @@ RECIPE = 'extends = "real-images"\ntitle = "photos"\n[all]\n{}pictures = "photos
 @pytest.fixture
 def own(tmp_path, shared_cache):
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY_PROTOCOL.replace('segmenter = "mini-segmenter"\n', ""))
+    path.write_text(LIGHT_PROTOCOL)
     out = ("--out", tmp_path / "runs", "--device", "cpu", "--cache", shared_cache)
     return ("--protocol", path, *out)
 
@@ -86,7 +86,7 @@ def test_a_misspelt_key_of_a_recipe_is_named_by_file_and_line(own, tmp_path):
 
 def test_an_unknown_metric_of_a_protocol_is_named_by_file_and_line(own):
     path = own[1]
-    path.write_text(path.read_text().replace('"clip-i"', '"clipi"'))
+    path.write_text(path.read_text().replace('"pres"', '"clipi"'))
     line = refused("run", "--method", "real-images", *own)
     number = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "clipi" in text)
     assert f"{path}:{number}: no metric named 'clipi'; did you mean 'clip-i'" in line

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY_PROTOCOL, TINY_RECIPE, invoke, refused, tree
+from conftest import LIGHT_PROTOCOL, TINY_PROTOCOL, TINY_RECIPE, invoke, refused, tree
 
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.manifest import read_manifest
@@ -67,7 +67,7 @@ def test_an_input_that_is_new_joins_the_others(copied, shared_cache):
 
 
 def test_images_do_not_depend_on_the_machines_threads(tiny, tmp_path, threads):
-    text = TINY_PROTOCOL.replace("n_steps = 3", "n_steps = 2")
+    text = LIGHT_PROTOCOL.replace("n_steps = 3", "n_steps = 2")
     tiny[0].write_text(text.replace('base_model = "mini"', 'base_model = "mini"\nn_threads = 1'))
     tiny[1].write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 2"))
     found = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import TINY_PROTOCOL, TINY_RECIPE, invoke, refused, tree
+from conftest import LIGHT_PROTOCOL, TINY_RECIPE, invoke, refused, tree
 from processes import call, start
 
 from dreambench.artifacts.failures import read_failures
@@ -16,7 +16,7 @@ from dreambench.artifacts.image_set import claim_subject, is_claimed
 from dreambench.runs.weights import MAX_KEPT_BYTES
 
 SUBJECTS = ("dog", "dog2", "cat", "mug")
-PROTOCOL = TINY_PROTOCOL.replace('["dog", "mug"]', json.dumps(SUBJECTS)).replace(
+PROTOCOL = LIGHT_PROTOCOL.replace('["dog", "mug"]', json.dumps(SUBJECTS)).replace(
     "n_steps = 3", "n_steps = 2"
 )
 SLOW = '''
@@ -87,7 +87,7 @@ def images_in(run_dir):
 
 @pytest.mark.long
 def test_two_workers_make_the_bits_of_one(tmp_path):
-    (tmp_path / "two.toml").write_text(TINY_PROTOCOL.replace("n_steps = 3", "n_steps = 2"))
+    (tmp_path / "two.toml").write_text(LIGHT_PROTOCOL.replace("n_steps = 3", "n_steps = 2"))
     (tmp_path / "quick.toml").write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 3"))
     made = []
     for n_workers in (1, 2):
