@@ -12,6 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol
 
 from dreambench.artifacts.failures import Stage, read_failures
@@ -138,9 +139,10 @@ class Pool:
             place.close()
         for thread in self._threads:
             thread.join(CLOSING_SECONDS)
-        while not self._jobs.empty():
-            if (job := self._jobs.get()) is not None:
-                job.future.set_exception(PlaceLostError("the command ends"))
+        with suppress(queue.Empty):
+            while True:
+                if (job := self._jobs.get_nowait()) is not None:
+                    job.future.set_exception(PlaceLostError("the command ends"))
 
     def _serve(self, place: Place) -> None:
         try:
