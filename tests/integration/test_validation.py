@@ -180,7 +180,7 @@ def test_correlation_and_dominance_by_hand():
 @pytest.mark.long
 def test_trial_is_written_and_joint_follows_the_truth_better_than_dino(tmp_path):
     correlations, dominance, paths = write_trial(
-        tmp_path, n_subjects=3, progress=lambda what, done, total: None
+        tmp_path, n_subjects=2, progress=lambda what, done, total: None
     )
     assert all(path.is_file() for path in paths)
     with Image.open(tmp_path / "responses.png") as picture:
