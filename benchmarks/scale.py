@@ -30,7 +30,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 from dreambench.artifacts.plan import derive_seed
-from dreambench.benchmark import RunOptions, plan_runs
+from dreambench.benchmark.planning import RunOptions, plan_runs
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import list_subjects
 from dreambench.machine.environment import describe_code

@@ -193,19 +193,19 @@ def run(
     Raises:
         UserError: a name is unknown, a folder holds another run, or no image could be made.
     """
-    from dreambench import benchmark  # noqa: PLC0415  (imports torch)
+    from dreambench.benchmark import execution, planning  # noqa: PLC0415  (imports torch)
 
-    options = benchmark.RunOptions(
+    options = planning.RunOptions(
         methods=[method] if isinstance(method, str) else list(method),
-        alongside=benchmark.ALONGSIDE if alongside is None else tuple(alongside),
+        alongside=planning.ALONGSIDE if alongside is None else tuple(alongside),
         protocol=protocol, subjects=subjects, families=families, prompts=prompts, metrics=metrics,
         encoders=encoders, settings=settings, base_model=base_model, replicates=replicates,
         out=Path(out), device=device,
         precision=precision, batch_size=batch_size, workers=workers,
         unit_timeout=unit_timeout, data_dir=data_dir, cache_dir=cache,
     )  # fmt: skip
-    planned = benchmark.plan_runs(options, progress=progress)
-    outcome = benchmark.execute_runs(planned, options, progress=progress)
+    planned = planning.plan_runs(options, progress=progress)
+    outcome = execution.execute_runs(planned, options, progress=progress)
     if not outcome.scored:
         raise outcome.pipelines[0].explain_failure()
     first = [one for one in outcome.pipelines if one.run.manifest.replicate == 1]
@@ -259,7 +259,7 @@ def score(
             without any class image is whole, and PRES is then not measured.
         UserError: a name is unknown, or a folder cannot be read or written.
     """
-    from dreambench import benchmark  # noqa: PLC0415  (imports torch)
+    from dreambench.benchmark import external  # noqa: PLC0415  (imports torch)
     from dreambench.scoring.external import ExternalRequest  # noqa: PLC0415
 
     request = ExternalRequest(
@@ -268,7 +268,7 @@ def score(
         subjects=subjects, families=families, prompts=prompts, metrics=metrics, encoders=encoders,
         data_dir=data_dir,
     )  # fmt: skip
-    found = benchmark.score_external(
+    found = external.score_external(
         request, conventions=conventions, out=Path(out), device=device, cache_dir=cache,
         n_workers=workers, progress=progress,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from pathlib import Path
 from dreambench.encoders.registry import LIBRARIES
 
 PRELOADED = [
-    "dreambench.benchmark", "dreambench.cli", "dreambench.base_models.stable_diffusion",
+    "dreambench.benchmark.execution", "dreambench.cli", "dreambench.base_models.stable_diffusion",
     "dreambench.encoders.image_text", "dreambench.encoders.vision", *LIBRARIES, "diffusers",
     "matplotlib.pyplot", "scipy.stats",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",

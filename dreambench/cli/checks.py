@@ -60,7 +60,7 @@ def plan(
 ) -> None:  # fmt: skip
     """Say what a run will take, before anything starts."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
-    from dreambench.benchmark import (  # noqa: PLC0415
+    from dreambench.benchmark.planning import (  # noqa: PLC0415
         RunOptions,
         choose_protocol,
         plan_work,
@@ -246,7 +246,7 @@ def doctor(golden: bool, protocol: str | None, as_json: bool, data_dir: Path | N
 
     With --golden it says whether the scorer here gives the known values of the real photos.
     """
-    from dreambench.benchmark import RunOptions, choose_protocol  # noqa: PLC0415
+    from dreambench.benchmark.planning import RunOptions, choose_protocol  # noqa: PLC0415
     from dreambench.machine.devices import pick_device  # noqa: PLC0415
 
     device = pick_device("auto")

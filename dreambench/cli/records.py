@@ -230,7 +230,7 @@ def rerun(
     No code is taken from the record: a method from outside is named with --method.
     """
     from dreambench.artifacts.record import write_record  # noqa: PLC0415  (imports pandas)
-    from dreambench.benchmark import RunOptions  # noqa: PLC0415  (imports torch)
+    from dreambench.benchmark.planning import RunOptions  # noqa: PLC0415  (imports torch)
     from dreambench.cli.run import end_with_failures  # noqa: PLC0415
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415

@@ -111,7 +111,8 @@ def run(
 
     changed = parse_changes(changes)
     overrides = parse_encoder_options(encoders)
-    from dreambench.benchmark import RunOptions, execute_runs, plan_runs  # noqa: PLC0415  (torch)
+    from dreambench.benchmark.execution import execute_runs  # noqa: PLC0415  (imports torch)
+    from dreambench.benchmark.planning import RunOptions, plan_runs  # noqa: PLC0415
 
     options = RunOptions(
         methods=split(method), alongside=split(alongside), protocol=protocol,

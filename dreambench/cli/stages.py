@@ -238,7 +238,7 @@ def score(
             print_conventions(table)
         return
 
-    from dreambench.benchmark import score_external  # noqa: PLC0415  (imports torch)
+    from dreambench.benchmark.external import score_external  # noqa: PLC0415  (imports torch)
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.scoring.external import ExternalRequest  # noqa: PLC0415
 

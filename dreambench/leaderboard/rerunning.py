@@ -12,7 +12,8 @@ from dreambench.artifacts.image_set import hold_folder
 from dreambench.artifacts.record import Record, Remeasurement
 from dreambench.artifacts.results import read_summary
 from dreambench.base_models.registry import find_base_model
-from dreambench.benchmark import RunOptions, complete_runs
+from dreambench.benchmark.execution import complete_runs
+from dreambench.benchmark.planning import RunOptions
 from dreambench.config.protocol import Protocol
 from dreambench.errors import UserError
 from dreambench.leaderboard.records import Opened

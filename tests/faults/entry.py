@@ -78,7 +78,7 @@ def place(folder: Path, index: Path | None, name: str) -> None:
 def make_images(protocol: str) -> None:
     """Make the images of a run as `run` does, without scoring them."""
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
-    from dreambench.benchmark import RunOptions, plan_runs  # noqa: PLC0415
+    from dreambench.benchmark.planning import RunOptions, plan_runs  # noqa: PLC0415
     from dreambench.progress import no_progress  # noqa: PLC0415
     from dreambench.runs.executors.local import Here  # noqa: PLC0415
     from dreambench.runs.pipeline import Pipeline, work_through  # noqa: PLC0415

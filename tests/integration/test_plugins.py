@@ -9,7 +9,7 @@ from conftest import REPOSITORY, invoke, refused
 from own_method import OWN, run_own
 
 from dreambench.base_models.registry import BASE_MODELS
-from dreambench.benchmark import RunOptions, plan_runs
+from dreambench.benchmark.planning import RunOptions, plan_runs
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.errors import UserError
 from dreambench.methods.plugins import (

@@ -14,7 +14,8 @@ from conftest import REPOSITORY, TINY_PROTOCOL, invoke, refused, tree
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from dreambench import benchmark, cli
+from dreambench import cli
+from dreambench.benchmark import execution, planning
 from dreambench.metrics.conventions import CONVENTIONS
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.report.formatting import format_number
@@ -266,8 +267,8 @@ def test_mini_is_taken_on_every_machine_and_said_so(monkeypatch):
     def stop(folder, request):
         raise Chosen(request.protocol.name, request.device)
 
-    monkeypatch.setattr(benchmark, "plan_run", stop)
-    monkeypatch.setattr(benchmark, "prepare_encoders", lambda protocol, **_: {})
+    monkeypatch.setattr(planning, "plan_run", stop)
+    monkeypatch.setattr(planning, "prepare_encoders", lambda protocol, **_: {})
     for cuda, device in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr("torch.cuda.is_available", lambda cuda=cuda: cuda)
         done = CliRunner().invoke(cli.main, ["run", "--method", "dreambooth"])
@@ -286,12 +287,12 @@ def test_a_method_leaves_no_network_behind_for_the_next(tiny, tmp_path, shared_c
         kinds = [type(one) for one in gc.get_objects()]
         held.append(kinds.count(UNet2DConditionModel))
 
-    options = benchmark.RunOptions(
+    options = planning.RunOptions(
         methods=(str(tiny[1]), "inpainting"), alongside=(), protocol=str(tiny[0]),
         out=tmp_path / "runs", cache_dir=shared_cache,
     )  # fmt: skip
     count()
-    benchmark.execute_runs(benchmark.plan_runs(options), options, begin=count)
+    execution.execute_runs(planning.plan_runs(options), options, begin=count)
     count()
     assert held == [held[0]] * 4
 

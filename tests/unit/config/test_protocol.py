@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import REAL_PHOTOS, TINY_PROTOCOL
 
-from dreambench.benchmark import RunOptions, plan_runs
+from dreambench.benchmark.planning import RunOptions, plan_runs
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.errors import UserError
