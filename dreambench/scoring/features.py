@@ -34,9 +34,17 @@ from dreambench.encoders.parts import (
     ThumbnailExtractor,
 )
 from dreambench.encoders.regions import RegionsExtractor
-from dreambench.encoders.segmentation import Segmenter
 from dreambench.metrics.base import HASH, MASK, REGIONS, THUMBNAIL, Member, SubjectFeatures
 from dreambench.progress import Progress
+from dreambench.scoring.rows_by_class import (
+    is_by_class,
+    make_masks_extractor,
+    make_parts_extractor,
+    make_regions_extractor,
+    name_masks,
+    name_parts,
+    name_regions,
+)
 from dreambench.scoring.tools import Tools
 from dreambench.storage.images import load_image, load_mask
 from dreambench.types import Features
@@ -162,9 +170,9 @@ def _ask_for_images(images: ImageSet, tools: Tools) -> dict[str, Rows]:
             if own:
                 unmasked.setdefault(subject.class_name, []).extend(own)
         for noun, files in parts.items():
-            asked[_parts_of(noun)] = Rows(_parts_extractor(tools, noun), files)
+            asked[name_parts(noun)] = Rows(make_parts_extractor(tools, noun), files)
         for noun, files in unmasked.items():
-            asked[_masks_of(noun)] = Rows(MaskExtractor(_segmenter(tools), class_name=noun), files)
+            asked[name_masks(noun)] = Rows(make_masks_extractor(tools, noun), files)
     if REGIONS in needed:
         asked |= _ask_for_regions(images, tools, shown)
     if images.files is None:  # A folder of external images was looked at before.
@@ -183,42 +191,9 @@ def _ask_for_regions(
             if not member.masks:
                 files.setdefault(member.nouns, []).extend(member.photos)
     return {
-        _regions_of(nouns): Rows(_regions_extractor(tools, nouns), list(dict.fromkeys(paths)))
+        name_regions(nouns): Rows(make_regions_extractor(tools, nouns), list(dict.fromkeys(paths)))
         for nouns, paths in files.items()
     }
-
-
-def _regions_of(nouns: Sequence[str]) -> str:
-    return f"regions:{'|'.join(nouns)}"
-
-
-def _regions_extractor(tools: Tools, nouns: Sequence[str]) -> RegionsExtractor:
-    dino, clip = tools.encoders["dino"], tools.encoders["clip"]
-    return RegionsExtractor(dino, clip, _segmenter(tools), nouns=nouns)
-
-
-def _parts_of(class_name: str) -> str:
-    return f"parts:{class_name}"
-
-
-def _masks_of(class_name: str) -> str:
-    return f"masks:{class_name}"
-
-
-def _is_of_class(kind: str) -> bool:
-    """Return whether rows are asked for by class noun, since a segmenter may need it."""
-    return ":" in kind
-
-
-def _segmenter(tools: Tools) -> Segmenter:
-    if tools.segmenter is None:
-        raise ValueError("parts need a segmenter")
-    return tools.segmenter
-
-
-def _parts_extractor(tools: Tools, class_name: str) -> PartsExtractor:
-    dino, clip = tools.encoders["dino"], tools.encoders["clip"]
-    return PartsExtractor(dino, clip, _segmenter(tools), class_name=class_name)
 
 
 def _group_paths(images: ImageSet) -> list[list[Path]]:
@@ -318,7 +293,7 @@ def arrange_features(
 
 def _find_regions(found: Extracted, files: Images, subject: Subject) -> dict[str, Features]:
     """Return the regions of a pair's images; none where they are not looked for."""
-    rows = found.rows.get(_regions_of(subject.nouns))
+    rows = found.rows.get(name_regions(subject.nouns))
     if rows is None or not subject.members:
         return {}
     n_dino = len(next(iter(found.rows["dino"].values())))
@@ -327,14 +302,14 @@ def _find_regions(found: Extracted, files: Images, subject: Subject) -> dict[str
 
 def _cut_photos(member: Subject, found: Extracted, tools: Tools) -> dict[str, Features]:
     """Return rows of the subject cut out of its photos, by the dataset's masks where there are."""
-    if not any(name.startswith(_regions_of(())) for name in found.rows):
+    if not any(name.startswith(name_regions(())) for name in found.rows):
         return {}
     if member.masks:
         photos = [load_image(path) for path in member.photos]
         masks = [[load_mask(path)] for path in member.masks]
-        made = _regions_extractor(tools, member.nouns).encode_masked(photos, masks)
+        made = make_regions_extractor(tools, member.nouns).encode_masked(photos, masks)
     else:
-        rows = found.rows[_regions_of(member.nouns)]
+        rows = found.rows[name_regions(member.nouns)]
         made = np.stack([rows[path] for path in member.photos])
     n_dino = len(next(iter(found.rows["dino"].values())))
     regions = RegionsExtractor.split(made, n_dino)
@@ -354,7 +329,7 @@ def _rows_by_input(
     rows = {
         kind: _stack([of_file[path] for path in paths], like[kind])
         for kind, of_file in found.rows.items()
-        if not _is_of_class(kind)
+        if not is_by_class(kind)
     }
     return rows | _split_parts(found, paths, subject, n_dino=_width(like, "dino"), like=like)
 
@@ -371,7 +346,7 @@ def _split_parts(
     n_dino: int,
     like: Mapping[str, Features] | None = None,
 ) -> dict[str, Features]:
-    parts = found.rows.get(_parts_of(subject.class_name))
+    parts = found.rows.get(name_parts(subject.class_name))
     if parts is None or not all(path in parts for path in paths):
         return {}
     if not paths:
@@ -387,18 +362,18 @@ def _photo_features(subject: Subject, found: Extracted, tools: Tools) -> dict[st
     rows = {
         kind: np.stack([of_file[path] for path in subject.photos])
         for kind, of_file in found.rows.items()
-        if not _is_of_class(kind)
+        if not is_by_class(kind)
     }
-    has_parts = _parts_of(subject.class_name) in found.rows
+    has_parts = name_parts(subject.class_name) in found.rows
     n_dino = _width(rows, "dino")
     if subject.masks and has_parts:
-        extractor = _parts_extractor(tools, subject.class_name)
+        extractor = make_parts_extractor(tools, subject.class_name)
         photos = [load_image(path) for path in subject.photos]
         masks = [load_mask(path) for path in subject.masks]
         parts = PartsExtractor.split(extractor.encode_masked(photos, masks), n_dino)
         return rows | parts | {MASK: MaskExtractor.encode_masks(masks)}
     if has_parts:
-        masks_of = found.rows[_masks_of(subject.class_name)]
+        masks_of = found.rows[name_masks(subject.class_name)]
         rows[MASK] = np.stack([masks_of[path] for path in subject.photos])
     return rows | _split_parts(found, subject.photos, subject, n_dino=n_dino)
 
