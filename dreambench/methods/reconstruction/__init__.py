@@ -1,1 +1,1 @@
-"""Methods that build the subject's shape from its photos, to show it from where no photo was taken."""
+"""Methods that reconstruct the subject in 3-D, to show it from where no photo was taken."""

@@ -2,9 +2,9 @@
 
 Where the cameras stood is searched: a good guess lets the masks carve a solid that fills each of
 them (silhouette coherence: Hernandez et al., PAMI 2007), whose cells have one colour in all photos
-that see them (voxel coloring: Seitz and Dyer, IJCV 1999), and which is compact and about its own mirror
-image, as most things are. What no photo looks along is as deep as the photos need; what none sees
-has the colours of its mirror image, else of the same place in front, else of the nearest cells.
+that see them (voxel coloring: Seitz and Dyer, IJCV 1999), and which is compact and about its own
+mirror image, as most things are. What no photo looks along is as deep as the photos need; what none
+sees has the colours of its mirror image, else of the same place in front, else of what is nearest.
 """
 
 from __future__ import annotations

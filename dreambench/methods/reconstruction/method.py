@@ -41,7 +41,6 @@ from dreambench.methods.reconstruction.shape import (
 from dreambench.methods.reconstruction.views import find_view
 from dreambench.types import Mask
 
-
 PHOTOS = "photos"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class View:
-    """Where a camera stands, in degrees. `either_side` says that the mirrored azimuth is as good."""
+    """Where a camera stands, in degrees. `either_side`: the mirrored azimuth is as good."""
 
     azimuth: float
     elevation: float | None = None

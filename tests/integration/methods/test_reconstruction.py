@@ -1,4 +1,4 @@
-"""Reconstruction: shapes carved from photos, imagined by Shap-E, kept in files, and shown in scenes."""
+"""Reconstruction: shapes from photos and from Shap-E, kept in files, and shown in scenes."""
 
 import json
 from dataclasses import replace
@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import invoke
 from diffusers import HeunDiscreteScheduler, PriorTransformer, ShapEImg2ImgPipeline
 from diffusers.pipelines.shap_e import ShapERenderer
 from PIL import Image
@@ -13,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from small_pipelines import context, pixels, subjects, write_sd_folder
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from conftest import invoke
 from dreambench.base_models.registry import BASE_MODELS, find_base_model
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError
