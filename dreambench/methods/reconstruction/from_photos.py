@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from scipy import ndimage
 
 from dreambench.methods.reconstruction.shape import Floats, Shape, find_box, make_axes
 from dreambench.types import Mask
+
+Values = NDArray[np.floating[Any]]
 
 Mirror = Literal["x", "z"]
 """The axis that a solid is mirrored along: left and right are alike, or front and back."""
@@ -87,6 +90,7 @@ class _Photo:
         shape = (_SEARCH_PX, fine, _SEARCH_PX, fine)
         share = self.look(mask.astype(np.float32), u, v).reshape(shape).mean((1, 3))
         self.small_mask: Mask = (share >= 0.5).ravel()
+        self.area = max(1, int(self.small_mask.sum()))
         self.small_colours = np.stack(
             [
                 self.look(self.colours[..., k], u, v, mode="nearest").reshape(shape).mean((1, 3))
@@ -95,7 +99,7 @@ class _Photo:
             axis=-1,
         ).reshape(-1, 3)
 
-    def look(self, values: Floats, u: Floats, v: Floats, *, mode: str = "constant") -> Floats:
+    def look(self, values: Floats, u: Values, v: Values, *, mode: str = "constant") -> Floats:
         """Return the values (h, w) of the photo at places (m,) right and up of its middle."""
         columns = u * self.unit_px + self.middle[0] - 0.5
         rows = self.middle[1] - v * self.unit_px - 0.5
@@ -114,10 +118,15 @@ class _Search:
         z, y, x = np.meshgrid(*3 * [np.arange(n) // 2], indexing="ij")
         # Cells are compared two by two by two: guesses are off by one.
         self.blocks = ((z * (n // 2) + y) * (n // 2) + x).ravel()
-        self._seen: dict[tuple[int, _Camera], tuple[NDArray[np.int64], Mask, Floats]] = {}
+        # A ball has .75 of its outline's area to the power of 1.5.
+        area = np.mean([photo.area for photo in photos])
+        self.cell_bulk = float((_SEARCH_PX / n) ** 3 / area**1.5)
+        self._seen: dict[
+            tuple[int, _Camera], tuple[NDArray[np.int64], Mask, NDArray[np.int64]]
+        ] = {}
 
-    def _look(self, row: int, camera: _Camera) -> tuple[NDArray[np.int64], Mask, Floats]:
-        """Return each cell's pixel, whether that is the subject's, and its depth."""
+    def _look(self, row: int, camera: _Camera) -> tuple[NDArray[np.int64], Mask, NDArray[np.int64]]:
+        """Return each cell's pixel, whether that is the subject's, and cells from far to near."""
         key = row, camera
         if key not in self._seen:
             u, v, depth = camera.place(self.points)
@@ -126,39 +135,46 @@ class _Search:
             last = _SEARCH_PX - 1
             inside = (rows >= 0) & (rows <= last) & (columns >= 0) & (columns <= last)
             pixels = rows.clip(0, last) * _SEARCH_PX + columns.clip(0, last)
-            self._seen[key] = pixels, inside & self.photos[row].small_mask[pixels], depth
+            mask = inside & self.photos[row].small_mask[pixels]
+            self._seen[key] = pixels, mask, np.argsort(depth, kind="stable")
         return self._seen[key]
 
-    def score(self, cameras: Sequence[_Camera]) -> float:
-        """Return how little the photos agree about one solid; 0 is best."""
+    def score(self, cameras: Sequence[_Camera], *, limit: float = np.inf) -> float:
+        """Return how little the photos agree about one solid; 0 is best.
+
+        It stops where the rest cannot bring it below a limit.
+        """
         views = [self._look(row, camera) for row, camera in enumerate(cameras)]
-        solid = np.logical_and.reduce([inside for _, inside, _ in views])
-        cells = np.nonzero(solid)[0]
-        if not len(cells):
+        solid = views[0][1].copy()
+        for _, inside, _ in views[1:]:
+            solid &= inside
+        n_cells = int(solid.sum())
+        if not n_cells:
             return np.inf
-        missing, blocks, colours = 0.0, [], []
-        for photo, (pixels, _, depth) in zip(self.photos, views, strict=True):
+        unlike = (solid & ~solid[self.mirrored]).sum() / n_cells
+        bulk = n_cells * self.cell_bulk
+        score = _MIRROR_WEIGHT * unlike + _BULK_WEIGHT * bulk
+        if score >= limit:
+            return np.inf
+        seen = []
+        for photo, (pixels, _, order) in zip(self.photos, views, strict=True):
             nearest = np.full(_SEARCH_PX**2, -1)
-            order = cells[np.argsort(depth[cells], kind="stable")]
-            nearest[pixels[order]] = order
-            seen = nearest >= 0
-            missing += 1 - seen.sum() / max(1, photo.small_mask.sum())
-            at, colour = nearest[seen], photo.small_colours[seen]
+            cells = order[solid[order]]
+            nearest[pixels[cells]] = cells
+            seen.append(nearest)
+            score += (1 - (nearest >= 0).sum() / photo.area) / len(views)
+        if score >= limit:
+            return np.inf
+        blocks, colours = [], []
+        for photo, nearest in zip(self.photos, seen, strict=True):
+            shown = nearest >= 0
+            at, colour = nearest[shown], photo.small_colours[shown]
             other = self.mirrored[at]
             both = solid[other]
             blocks += [self.blocks[at], self.blocks[other[both]]]
             colours += [colour, colour[both]]
-        unlike = (solid & ~solid[self.mirrored]).sum() / len(cells)
         spread = _measure_spread(np.concatenate(blocks), np.concatenate(colours))
-        # A ball has .75 of its outline's area to the power of 1.5.
-        area = np.mean([photo.small_mask.sum() for photo in self.photos])
-        bulk = len(cells) * (_SEARCH_PX / _SEARCH_CELLS) ** 3 / area**1.5
-        return float(
-            missing / len(views)
-            + _COLOUR_WEIGHT * spread
-            + _MIRROR_WEIGHT * unlike
-            + _BULK_WEIGHT * bulk
-        )
+        return float(score + _COLOUR_WEIGHT * spread)
 
     def descend(
         self,
@@ -174,7 +190,7 @@ class _Search:
             for row in range(len(found)):
                 for camera in propose(found[row]):
                     guess = [*found[:row], camera, *found[row + 1 :]]
-                    score = self.score(guess)
+                    score = self.score(guess, limit=best)
                     if score < best - 1e-6:
                         best, found = score, guess
             if found == before:
@@ -213,14 +229,13 @@ def _find_cameras(photos: Sequence[_Photo]) -> tuple[Mirror, list[_Camera]]:
     mirrors: tuple[Mirror, ...] = ("x", "z")
     found = []
     for mirror in mirrors:
-        search = _Search(photos, mirror)
-        ends = []
+        search, ends = _Search(photos, mirror), []
         for start in _STARTS:
             cameras = [_Camera(start[row % len(start)], 16) for row in range(len(photos))]
             ends.append(search.descend(cameras, lambda _: coarse, rounds=3))
         best = min(ends, key=lambda end: end[0])
         for size in (1.0, 0.5):
-            best = search.descend(best[1], lambda c, size=size: c.step(size), rounds=3)
+            best = search.descend(best[1], partial(_Camera.step, size=size), rounds=3)
         found.append((best[0], mirror, best[1]))
     _, mirror, cameras = min(found, key=lambda one: one[0])
     return mirror, cameras
@@ -352,10 +367,10 @@ def _paint(
     if not known.any():
         known = weights > 0
     colours[known] /= weights[known][:, None]
-    colours, known = colours.reshape(n, n, n, 3), known.reshape(n, n, n)
+    painted, known = colours.reshape(n, n, n, 3), known.reshape(n, n, n)
     # The back is more like the front than like nothing.
     behind = known[::-1] & ~known
-    colours[behind] = colours[::-1][behind]
+    painted[behind] = painted[::-1][behind]
     known = known | behind
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return colours[tuple(nearest)].astype(np.float32)
+    return painted[tuple(nearest)].astype(np.float32)

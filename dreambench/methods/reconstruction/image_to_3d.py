@@ -27,18 +27,14 @@ from dreambench.storage.formats import find_weights_damage
 from dreambench.types import Mask
 
 _NETWORKS = {
-    "prior": ("diffusers", "PriorTransformer", "diffusion_pytorch_model.safetensors"),
-    "image_encoder": ("transformers", "CLIPVisionModel", "model.safetensors"),
-    "shap_e_renderer": ("diffusers.pipelines.shap_e", "ShapERenderer",
-                        "diffusion_pytorch_model.safetensors"),
-}  # fmt: skip
-_OTHERS = {
-    "scheduler": ("diffusers", "HeunDiscreteScheduler", "scheduler_config.json"),
-    "image_processor": ("transformers", "CLIPImageProcessor", "preprocessor_config.json"),
+    "prior": "diffusion_pytorch_model.safetensors",
+    "image_encoder": "model.safetensors",
+    "shap_e_renderer": "diffusion_pytorch_model.safetensors",
 }
+_OTHERS = {"scheduler": "scheduler_config.json", "image_processor": "preprocessor_config.json"}
 # The photo's subject with a little white around it, as in the renderings that it was trained on.
 _PHOTO_PX, _MARGIN = 512, 0.15
-_COARSE_CELLS, _MATCH_PX = 32, 32
+_COARSE_CELLS, _MATCH_PX = 24, 32
 _AZIMUTHS, _ELEVATIONS = range(0, 360, 15), (0, 15, 30)
 _BATCH = 1 << 16
 
@@ -57,10 +53,10 @@ class ImageTo3DSpec:
     def files(self) -> tuple[str, ...]:
         """The files of the repository that are used."""
         networks = [
-            f"{part}/{name}" for part, (*_, weights) in _NETWORKS.items()
+            f"{part}/{name}" for part, weights in _NETWORKS.items()
             for name in ("config.json", weights)
         ]  # fmt: skip
-        return (*networks, *(f"{part}/{name}" for part, (*_, name) in _OTHERS.items()))
+        return (*networks, *(f"{part}/{name}" for part, name in _OTHERS.items()))
 
     @property
     def local_dir(self) -> Path:
@@ -200,7 +196,7 @@ def put_on_white(photo: Image.Image, mask: Mask) -> Image.Image:
 def match_views(shape: Shape, photos: Sequence[Image.Image], masks: Sequence[Mask]) -> Floats:
     """Return azimuth and elevation (k, 2), in degrees, at which a shape looks most like photos."""
     angles = [(azimuth, elevation) for azimuth in _AZIMUTHS for elevation in _ELEVATIONS]
-    drawn = np.stack([_shrink(shape.draw(*angle, side_px=3 * _MATCH_PX)) for angle in angles])
+    drawn = np.stack([_shrink(shape.draw(*angle, side_px=2 * _MATCH_PX)) for angle in angles])
     found = []
     for photo, mask in zip(photos, masks, strict=True):
         shown = photo.convert("RGBA")
@@ -228,45 +224,56 @@ def _find_middle(azimuths: Floats) -> float:
 
 def _load(spec: ImageTo3DSpec) -> Any:
     """Load the pipeline, part for part, so that weights that are not whole are refused."""
-    import importlib  # noqa: PLC0415
-
-    from diffusers import ShapEImg2ImgPipeline  # noqa: PLC0415  (slow import)
+    from diffusers import (  # noqa: PLC0415  (slow import)
+        HeunDiscreteScheduler,
+        PriorTransformer,
+        ShapEImg2ImgPipeline,
+    )
+    from diffusers.pipelines.shap_e import ShapERenderer  # noqa: PLC0415
+    from transformers import CLIPImageProcessor, CLIPVisionModel  # noqa: PLC0415
 
     folder = spec.find_local()
     if folder is not None:
-        for part, (*_, weights) in _NETWORKS.items():
-            damage = find_weights_damage(folder / part / weights)
+        for part, weights in _NETWORKS.items():
+            file = folder / part / weights
+            damage = find_weights_damage(file)
             if damage is not None:
-                where = folder / part / weights
-                raise UserError(f"{where} {damage[0]}", hint=damage[1], code="unreadable-file")
-    source: dict[str, Any] = {"pretrained_model_name_or_path": str(folder or spec.hub)}
-    if folder is None:
-        source["revision"] = spec.revision
-    parts: dict[str, Any] = {}
+                raise UserError(f"{file} {damage[0]}", hint=damage[1], code="unreadable-file")
+    where = spec.hub if folder is None else str(folder)
+    revision = spec.revision if folder is None else None
+    networks: dict[str, Any] = {
+        "prior": PriorTransformer, "image_encoder": CLIPVisionModel,
+        "shap_e_renderer": ShapERenderer,
+    }  # fmt: skip
+    others: dict[str, Any] = {
+        "scheduler": HeunDiscreteScheduler,
+        "image_processor": CLIPImageProcessor,
+    }
+    loading = {}
     try:
         # It warns of what is refused below.
         with only_errors():
-            for part, (module, name, _) in (_NETWORKS | _OTHERS).items():
-                found = getattr(importlib.import_module(module), name)
-                parts[part] = found.from_pretrained(
-                    **source, subfolder=part,
-                    **({"use_safetensors": True, "output_loading_info": True}
-                       if part in _NETWORKS else {}),
+            for part, found in networks.items():
+                networks[part], loading[part] = found.from_pretrained(
+                    where, subfolder=part, revision=revision, use_safetensors=True,
+                    torch_dtype=torch.float32, output_loading_info=True,
                 )  # fmt: skip
+            for part, found in others.items():
+                others[part] = found.from_pretrained(where, subfolder=part, revision=revision)
     # Of files that are not valid, libraries make any kind of exception.
     except Exception as error:
         if folder is None and not isinstance(error, OSError):
             raise
+        problem = f"({where}) is not on this machine and the hub cannot be reached"
+        if folder is not None:
+            problem = f"cannot be loaded from {folder}: {type(error).__name__}"
         raise UserError(
-            f"the image-to-3D model '{spec.name}' "
-            + (f"cannot be loaded from {folder}: {type(error).__name__}" if folder else
-               f"({spec.hub}) is not on this machine and the hub cannot be reached"),
+            f"the image-to-3D model '{spec.name}' {problem}",
             hint=spec.how_to_get,
-            code="wrong-weights" if folder else "hub-unreachable",
-        ) from error  # fmt: skip
-    for part in _NETWORKS:
-        parts[part], info = parts[part]
-        where = str(folder or spec.hub)
-        check_loading(info, where=where, part=f"{spec.name}'s {part}", hint=spec.how_to_get)
-        parts[part].eval().requires_grad_(False)
-    return ShapEImg2ImgPipeline(**parts)
+            code="hub-unreachable" if folder is None else "wrong-weights",
+        ) from error
+    for part, info in loading.items():
+        name = f"{spec.name}'s {part}"
+        check_loading(info, where=where, part=name, hint=spec.how_to_get)
+        networks[part].eval().requires_grad_(False)
+    return ShapEImg2ImgPipeline(**networks, **others)

@@ -150,9 +150,9 @@ class _Shown(Harmonised):
         if view is None:
             azimuth, elevation = map(float, self.shape.views[index])
         else:
-            azimuth, elevation = view.azimuth, view.elevation
-            if elevation is None:
-                elevation = self.shape.usual_elevation
+            azimuth = view.azimuth
+            usual = self.shape.usual_elevation
+            elevation = usual if view.elevation is None else view.elevation
             if view.either_side and seed // len(self.photos) % 2:
                 azimuth = -azimuth
         # Twice as fine as the grid, which has no more to show.

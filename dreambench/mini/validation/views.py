@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 
 from dreambench.analysis.stats import estimate_mean
@@ -25,19 +26,20 @@ from dreambench.datasets.subjects import Subject
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.parts import known_pixels
 from dreambench.encoders.regions import enlarge
-from dreambench.encoders.registry import load_encoder
+from dreambench.encoders.registry import find_encoder, find_segmenter, load_encoder
 from dreambench.encoders.segmentation import Segmenter, load_segmenter
 from dreambench.mini.real_images import find_identity, read_prompt
 from dreambench.mini.validation.blocks import describe_origin
 from dreambench.mini.world.renderer import SIZE_PX, Picture, render
 from dreambench.report.formatting import format_interval
 from dreambench.report.markdown import render_markdown
-from dreambench.report.model import Cell, Document, Figure, Heading, Paragraph, Table
+from dreambench.report.model import Block, Cell, Document, Figure, Heading, Paragraph, Table
 from dreambench.report.pictures import plot_rows
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import load_image, load_mask
 from dreambench.types import Mask
 
+Floats = NDArray[np.float32]
 N_TRUE = 4
 """True pictures of each prompt; the words leave the exact angle and the light open."""
 TRUE, PHOTOS = "true pictures", "photos"
@@ -62,10 +64,12 @@ class _Eye:
         """Return rows of what masks show: by each encoder, the outline and the colours."""
         # What shows nothing is compared as a whole.
         seen = [mask if mask.any() else np.ones_like(mask) for mask in masks]
-        pixels = [np.asarray(image, np.float32).transpose(2, 0, 1) / 255 for image in images]
+        pixels: list[Floats] = [
+            np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255) for image in images
+        ]
         found = {
             name: encoder.encode_pixels(np.stack([
-                enlarge(self._normalise(row, encoder), mask, known_pixels(encoder).crop_px)
+                enlarge(_normalise(row, encoder), mask, known_pixels(encoder).crop_px)
                 for row, mask in zip(pixels, seen, strict=True)
             ]))
             for name, encoder in self.encoders.items()
@@ -77,13 +81,12 @@ class _Eye:
         found["colour"] = np.stack([enlarge(row, mask, SIZE_PX) for row, mask in pairs])
         return found
 
-    @staticmethod
-    def _normalise(pixels: np.ndarray, encoder: Encoder) -> np.ndarray:
-        target = known_pixels(encoder)
-        mean, std = (
-            np.array(part, np.float32)[:, None, None] for part in (target.mean, target.std)
-        )
-        return np.asarray((pixels - mean) / std, np.float32)
+
+def _normalise(pixels: Floats, encoder: Encoder) -> Floats:
+    target = known_pixels(encoder)
+    mean, std = (np.array(part, np.float32)[:, None, None] for part in (target.mean, target.std))
+    found: Floats = (pixels - mean) / std
+    return found
 
 
 def compare(
@@ -220,7 +223,7 @@ def make_document(frame: pd.DataFrame, sets: Sequence[ImageSet], command: str) -
         rows.append(cells)
     first = sets[0].name
     n_subjects = len(sets[0].subjects)
-    blocks = [
+    blocks: list[Block] = [
         Heading("How near are new views to the true picture?", 1),
         Paragraph(
             f"`{command}`: {n_subjects} subjects, every prompt of the category viewpoint. The "
@@ -236,16 +239,21 @@ def make_document(frame: pd.DataFrame, sets: Sequence[ImageSet], command: str) -
         found = estimate_differences(frame, first, second)
         table: list[dict[str, Cell]] = []
         for prompt_id, part in found.groupby("prompt_id", sort=False):
-            cells = {"prompts": str(prompt_id)}
-            for row in part.itertuples():
-                cells[NEARNESS[str(row.number)]] = format_interval(row.mean, row.low, row.high)
-            table.append(cells)
+            line: dict[str, Cell] = {"prompts": str(prompt_id)}
+            for row in part.to_dict("records"):
+                interval = format_interval(row["mean"], row["low"], row["high"])
+                line[NEARNESS[row["number"]]] = interval
+            table.append(line)
         blocks += [
             Heading(f"{first} less {second}, paired by subject"),
             Table.from_rows(f"less-{second}", table),
         ]
     blocks += [Figure("views.png", "Photos, a true picture, and an image of each")]
-    return Document([*blocks, *describe_origin([])])
+    networks = [
+        find_encoder("mini-vit", "dino").identity(), find_encoder("mini-clip", "clip").identity(),
+        find_segmenter("mini-segmenter").identity(),
+    ]  # fmt: skip
+    return Document([*blocks, *describe_origin(networks)])
 
 
 def main() -> None:

@@ -252,19 +252,21 @@ def test_a_snapshot_of_shap_e_gives_what_its_own_renderer_has(snapshot, dog):
     numbers = {"n_cells": 16, "n_steps": 2, "guidance": 3.0, "seed": 5}
     found = maker.reconstruct(photos, masks, **numbers)
     assert found.solid.shape == (16, 16, 16) and found.views.shape == (3, 2)
-    again = maker.reconstruct(photos, masks, **numbers)
+    photos, masks = photos[:1], masks[:1]
+    found, again = (maker.reconstruct(photos, masks, **numbers) for _ in range(2))
     assert np.array_equal(found.solid, again.solid) and np.array_equal(found.colours, again.colours)
-    other = maker.reconstruct(photos, masks, **{**numbers, "seed": 6})
-    assert not np.array_equal(found.colours, other.colours)
     # The same pipeline, called as diffusers' documentation does, has the same latents, and asks
     # its small network the same.
-    largest = int(np.argmax([mask.sum() for mask in masks]))
     pipeline = ShapEImg2ImgPipeline.from_pretrained(snapshot)
     latents = pipeline(
-        put_on_white(photos[largest], masks[largest]), num_inference_steps=2, guidance_scale=3.0,
+        put_on_white(photos[0], masks[0]), num_inference_steps=2, guidance_scale=3.0,
         generator=torch.Generator().manual_seed(5), output_type="latent",
     ).images  # fmt: skip
+    other = maker.reconstruct(photos, masks, **{**numbers, "seed": 6})
+    assert not np.array_equal(found.colours, other.colours)
     maker._take(latents)
+    # Marching cubes has its table among the weights; random ones stand for some triangles.
+    pipeline.shap_e_renderer.mesh_decoder.masks[:] = True
     pipeline.shap_e_renderer.decode_to_mesh(latents, "cpu", grid_size=4)
     for mine, theirs in zip(
         maker.pipeline.shap_e_renderer.mlp.state_dict().values(),
@@ -336,4 +338,4 @@ def test_an_unknown_model_is_refused():
 
 def test_plan_counts_what_is_kept_and_what_is_missing():
     plan = json.loads(invoke("plan", "--method", "reconstruction", "--json").stdout)
-    assert plan["disk_bytes"] > 8 * 4 * 48**3
+    assert plan["weight_bytes"] == 8 * 4 * 48**3
