@@ -314,7 +314,7 @@ RECIPES = {
         "sdxl": "fa6a7c11e84237af",
     },
     "reconstruction": {
-        "mini": "5d948358b6739c98",
+        "mini": "bc3ec3d3dbc7ec38",
         "sd15": "f9184a68ce97137d",
         "sd21": "f9184a68ce97137d",
         "sdxl": "f9184a68ce97137d",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
@@ -208,8 +208,7 @@ def match_views(shape: Shape, photos: Sequence[Image.Image], masks: Sequence[Mas
 
 def _shrink(image: Image.Image) -> Floats:
     """Return what an RGBA image shows as RGB x alpha and alpha, (side, side, 4), in a frame."""
-    cut = cut_box(image)
-    cut.thumbnail((_MATCH_PX, _MATCH_PX), Image.Resampling.BOX)
+    cut = ImageOps.contain(cut_box(image), (_MATCH_PX, _MATCH_PX), Image.Resampling.BILINEAR)
     frame = Image.new("RGBA", (_MATCH_PX, _MATCH_PX))
     frame.paste(cut, ((_MATCH_PX - cut.width) // 2, (_MATCH_PX - cut.height) // 2))
     pixels = np.asarray(frame, np.float32) / 255

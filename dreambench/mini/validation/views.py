@@ -189,25 +189,28 @@ def plot_views(
 ) -> Path:
     """Show subjects, from the one that the first set comes nearest with to the farthest.
 
-    A row each prompt: two photos, a true picture, and an image of each set.
+    A row each: two photos; then for each prompt a true picture, and (1), (2), ... an image of each.
     """
     own = frame[frame["method"] == sets[0].name].groupby("subject")["dino"].mean()
     order = own.sort_values(ascending=False).index
     picked = [str(order[i]) for i in np.linspace(0, len(order) - 1, n_subjects).round().astype(int)]
     pictures: dict[str, Image.Image] = {}
+    n_columns = 0
     for name in dict.fromkeys(picked):
         subject = next(one for one in sets[0].subjects if one.name == name)
-        units = [
+        row = {f"{name} {k + 1}": load_image(p) for k, p in enumerate(subject.photos[:2])}
+        firsts = [
             {unit.prompt_id: unit for unit in reversed(_choose(one, subject, "viewpoint"))}
             for one in sets
-        ]  # fmt: skip
-        for prompt_id, unit in units[0].items():
-            for k, photo in enumerate(subject.photos[:2]):
-                pictures[f"{name}, photo {k + 1}{' ' * len(pictures)}"] = load_image(photo)
-            pictures[f"{name}, {prompt_id}: true"] = _take_true(unit, subject)[0].image
-            for images, chosen in zip(sets, units, strict=True):
-                pictures[f"{name}, {prompt_id}: {images.name}"] = _load(images, chosen[prompt_id])
-    return plot_rows(pictures, path, n_columns=3 + len(sets))
+        ]
+        for prompt_id in sorted(firsts[0]):
+            unit = firsts[0][prompt_id]
+            row[f"{name} {prompt_id}"] = _take_true(unit, subject)[0].image
+            for number, (images, units) in enumerate(zip(sets, firsts, strict=True), start=1):
+                row[f"{name} {prompt_id} ({number})"] = _load(images, units[prompt_id])
+        n_columns = len(row)
+        pictures |= row
+    return plot_rows(pictures, path, n_columns=n_columns)
 
 
 def make_document(frame: pd.DataFrame, sets: Sequence[ImageSet], command: str) -> Document:
@@ -248,7 +251,14 @@ def make_document(frame: pd.DataFrame, sets: Sequence[ImageSet], command: str) -
             Heading(f"{first} less {second}, paired by subject"),
             Table.from_rows(f"less-{second}", table),
         ]
-    blocks += [Figure("views.png", "Photos, a true picture, and an image of each")]
+    numbered = ", ".join(f"({n}) {one.name}" for n, one in enumerate(sets, start=1))
+    blocks += [
+        Paragraph(
+            "Two photos of a subject, then for each prompt a true picture and the first image of "
+            f"{numbered}. The subjects are taken evenly from the nearest to the farthest."
+        ),
+        Figure("views.png", f"Photos, true pictures, {numbered}"),
+    ]
     networks = [
         find_encoder("mini-vit", "dino").identity(), find_encoder("mini-clip", "clip").identity(),
         find_segmenter("mini-segmenter").identity(),
