@@ -132,17 +132,18 @@ class Pasted(EditingGenerator):
         if self.n_first:
             return self._generate_pair(texts, seeds)
         picks = self._pick(seeds)
-        places = [self._own_place(index) for index in picks]
         # The scene is asked for without the noun, which would put a stranger of the class into it
         # who looks out behind the subject. Where nothing is left, the prompt wants no other place
         # than the photo's own.
         rows = [row for row, text in enumerate(texts) if text]
+        scenes: dict[int, Image.Image] = {}
         if rows:
-            scenes = self.model.sample([texts[row] for row in rows], [seeds[row] for row in rows])
-            for row, scene in zip(rows, scenes, strict=True):
-                places[row] = scene
-        rows_of = zip(prompts, seeds, picks, places, strict=True)
-        return [self._set_in(prompt, seed, pick, place) for prompt, seed, pick, place in rows_of]
+            drawn = self.model.sample([texts[row] for row in rows], [seeds[row] for row in rows])
+            scenes = dict(zip(rows, drawn, strict=True))
+        return [
+            self._set_in(prompts[row], seeds[row], index, scenes.get(row) or self._own_place(index))
+            for row, index in enumerate(picks)
+        ]
 
     def _describe_scene(self, prompt: str) -> str:
         return remove_subject(prompt)

@@ -136,14 +136,18 @@ class _Shown(Harmonised):
     ) -> None:
         super().__init__(model, subject=subject, strength=settings.strength)
         self.shape = shape
-        # Whatever a photo's empty mask says, the subject stands where it does in another.
-        self.boxes = [find_box(mask) for mask in self.masks if mask.any()]
+        # Where a photo's mask is empty, the subject stands as in the first that shows it.
+        first = self.masks[take_usable(self.masks, subject.name)[0]]
+        self.boxes = [find_box(mask if mask.any() else first) for mask in self.masks]
+        self._places: dict[int, Image.Image] = {}
 
     def _describe_scene(self, prompt: str) -> str:
         return remove_subject(find_view(prompt)[1])
 
     def _own_place(self, index: int) -> Image.Image:
-        return take_out(self.photos[index], self.masks[index])
+        if index not in self._places:
+            self._places[index] = take_out(self.photos[index], self.masks[index])
+        return self._places[index]
 
     def _set_in(self, prompt: str, seed: int, index: int, place: Image.Image) -> Image.Image:
         view, _ = find_view(prompt)
@@ -157,7 +161,7 @@ class _Shown(Harmonised):
                 azimuth = -azimuth
         # Twice as fine as the grid, which has no more to show.
         drawn = cut_box(self.shape.draw(azimuth, elevation, side_px=3 * len(self.shape.solid)))
-        return stand(drawn, place, self.boxes[index % len(self.boxes)])
+        return stand(drawn, place, self.boxes[index])
 
 
 def take_out(photo: Image.Image, mask: Mask) -> Image.Image:

@@ -28,7 +28,7 @@ VIEWS = {
     rf"{_SEEN}above(?:\s+at\s+an\s+angle)?": View(0, 40),
     rf"{_SEEN}below": View(0, -40),
     rf"{_SEEN}a\s+low\s+angle": View(0, -15),
-    rf"{_SEEN}the\s+(?:left\s+)?side": View(90, None, True),
+    rf"{_SEEN}the\s+side": View(90, None, True),
     rf"{_SEEN}(?:the\s+back|behind)": View(180),
     rf"{_SEEN}the\s+front": View(0),
     r"in\s+a\s+three-quarter\s+view": View(45, None, True),
