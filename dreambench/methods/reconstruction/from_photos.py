@@ -89,7 +89,8 @@ class _Photo:
         u, v = (part.ravel() for part in np.meshgrid(ticks, -ticks))
         shape = (_SEARCH_PX, fine, _SEARCH_PX, fine)
         share = self.look(mask.astype(np.float32), u, v).reshape(shape).mean((1, 3))
-        self.small_mask: Mask = (share >= 0.5).ravel()
+        # A line that is thinner than a pixel is one, too.
+        self.small_mask: Mask = (share >= min(0.5, share.max() / 2)).ravel()
         self.area = max(1, int(self.small_mask.sum()))
         self.small_colours = np.stack(
             [
@@ -365,7 +366,7 @@ def _paint(
             np.add.at(weights, at, weight)
     known = weights > 0.003
     if not known.any():
-        known = weights > 0
+        return np.zeros((n, n, n, 3), np.float32)
     colours[known] /= weights[known][:, None]
     painted, known = colours.reshape(n, n, n, 3), known.reshape(n, n, n)
     # The back is more like the front than like nothing.

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.datasets.subjects import Subject
+from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work
 from dreambench.methods.editing.composition import (
     CompositionSettings,
@@ -101,7 +102,8 @@ class Reconstruction(Method):
         """Write the subject's shape. Carving draws nothing at random; a model begins from `seed`.
 
         Raises:
-            UserError: no mask shows anything, or the image-to-3D model cannot be had.
+            UserError: no mask shows anything, nothing comes out, or the image-to-3D model cannot be
+                had.
         """
         side = self.context.sampler.size_px
         photos = [load_photo(path, size_px=side) for path in subject.photos]
@@ -109,6 +111,12 @@ class Reconstruction(Method):
         rows = take_usable(masks, subject.name)
         used, shown = [photos[row] for row in rows], [masks[row] for row in rows]
         shape = self._make(used, shown, seed)
+        if not shape.is_solid:
+            raise UserError(
+                f"no shape was found for '{subject.name}': nothing of its grid is inside",
+                hint="give masks that show the whole subject, or other photos",
+                code="unsupported-subject",
+            )
         views = np.tile(np.median(shape.views, axis=0), (len(photos), 1)).astype(np.float32)
         views[rows] = shape.views
         Shape(shape.solid, shape.colours, views).write(out_dir)

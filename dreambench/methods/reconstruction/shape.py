@@ -48,6 +48,11 @@ class Shape:
     views: Floats
 
     @property
+    def is_solid(self) -> bool:
+        """Whether there is anything to see."""
+        return bool((self.solid > 255 * _SURFACE).any())
+
+    @property
     def usual_elevation(self) -> float:
         """The elevation of the middle one of its photos."""
         return float(np.median(self.views[:, 1]))

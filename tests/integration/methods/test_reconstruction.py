@@ -207,6 +207,17 @@ def test_masks_that_show_nothing_are_left_out_or_refused(dog, shared_cache, tmp_
     assert caught.value.code == "unsupported-subject"
 
 
+def test_photos_that_agree_about_nothing_are_refused(dog, shared_cache, tmp_path):
+    masks = [tmp_path / "upright.png", tmp_path / "flat.png"]
+    for path, box in zip(masks, ((31, 2, 32, 62), (2, 31, 62, 32)), strict=True):
+        mask = Image.new("L", (64, 64))
+        mask.paste(255, box)
+        mask.save(path)
+    with pytest.raises(UserError) as caught:
+        make(shared_cache).fit(replace(dog, photos=dog.photos[:2], masks=masks), tmp_path, seed=1)
+    assert caught.value.code == "unsupported-subject"
+
+
 # Shap-E
 
 
