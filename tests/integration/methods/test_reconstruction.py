@@ -30,7 +30,7 @@ from dreambench.methods.reconstruction.method import Reconstruction, stand, take
 from dreambench.methods.reconstruction.shape import FILE, Shape, cut_box, read_shape
 from dreambench.methods.registry import make_method, read_settings
 
-SEEDS = [1, 2, 9]
+SEEDS = [1, 2]
 SHAP_E = IMAGE_TO_3D["shap-e-img2img"]
 
 
@@ -91,7 +91,7 @@ def test_a_known_solid_is_found_again():
     colours[:18, :, :12], colours[:18, :, 12:] = (30, 30, 220), (30, 200, 30)
     truth = Shape(solid, colours, np.zeros((0, 2), np.float32))
     photos, masks = [], []
-    for azimuth, elevation in ((-40, 15), (0, 20), (45, 15), (20, 10)):
+    for azimuth, elevation in ((-40, 15), (0, 20), (45, 15)):
         drawn = truth.draw(azimuth, elevation, side_px=64)
         masks.append(np.asarray(drawn)[..., 3] > 127)
         photos.append(drawn.convert("RGB"))
@@ -171,12 +171,12 @@ def test_images_show_the_view_that_is_asked_for(dog, shape, shared_cache, tmp_pa
 def test_an_image_depends_on_its_own_prompt_and_seed(dog, shape, shared_cache, tmp_path):
     shape.write(tmp_path)
     generator = make(shared_cache).load(dog, tmp_path)
-    prompts = ["a {subject} on the beach", "a {subject} seen from the back", "a dog"]
+    prompts = ["a {subject} on the beach", "a {subject} seen from the back"]
     together = pixels(generator.generate(prompts, SEEDS)).astype(int)
     alone = pixels(
         [generator.generate([p], [s])[0] for p, s in zip(prompts, SEEDS, strict=True)]
     ).astype(int)
-    assert together.shape == (3, 64, 64, 3)
+    assert together.shape == (2, 64, 64, 3)
     assert np.abs(together - alone).max() <= 2
 
 
@@ -247,6 +247,10 @@ def write_shap_e(folder, *, width=16):
             crop_size=32, size=32, do_center_crop=True, do_normalize=True, do_resize=True,
         ),
     }  # fmt: skip
+    # A last layer that says inside here and outside there, and colours that differ.
+    last = parts["shap_e_renderer"].mlp.mlp[-1]
+    torch.nn.init.normal_(last.weight, std=20.0)
+    torch.nn.init.zeros_(last.bias)
     ShapEImg2ImgPipeline(**parts).save_pretrained(folder)
 
 
@@ -259,31 +263,37 @@ def snapshot(tmp_path, monkeypatch):
 
 def test_a_snapshot_of_shap_e_gives_what_its_own_renderer_has(snapshot, dog):
     maker = ImageTo3D(SHAP_E, device="cpu")
-    photos, masks = [load_photo(p, size_px=64) for p in dog.photos], load_masks(dog, 64)
-    numbers = {"n_cells": 16, "n_steps": 2, "guidance": 3.0, "seed": 5}
-    found = maker.reconstruct(photos, masks, **numbers)
-    assert found.solid.shape == (16, 16, 16) and found.views.shape == (3, 2)
-    photos, masks = photos[:1], masks[:1]
-    found, again = (maker.reconstruct(photos, masks, **numbers) for _ in range(2))
+    photos, masks = [load_photo(dog.photos[0], size_px=64)], load_masks(dog, 64)[:1]
+    numbers = {"n_cells": 16, "n_steps": 2, "guidance": 3.0}
+    found, again, other = (
+        maker.reconstruct(photos, masks, **numbers, seed=seed) for seed in (5, 5, 6)
+    )
+    assert found.solid.shape == (16, 16, 16) and found.views.shape == (1, 2)
+    assert 0 < (found.solid > 127).mean() < 1
     assert np.array_equal(found.solid, again.solid) and np.array_equal(found.colours, again.colours)
-    # The same pipeline, called as diffusers' documentation does, has the same latents, and asks
-    # its small network the same.
+    assert not np.array_equal(found.colours, other.colours)
+    # The same pipeline, called as diffusers' documentation does, has the same latents.
     pipeline = ShapEImg2ImgPipeline.from_pretrained(snapshot)
     latents = pipeline(
         put_on_white(photos[0], masks[0]), num_inference_steps=2, guidance_scale=3.0,
         generator=torch.Generator().manual_seed(5), output_type="latent",
     ).images  # fmt: skip
-    other = maker.reconstruct(photos, masks, **{**numbers, "seed": 6})
-    assert not np.array_equal(found.colours, other.colours)
-    maker._take(latents)
+    maker.reconstruct(photos, masks, **numbers, seed=5)
+    theirs = pipeline.shap_e_renderer
     # Marching cubes has its table among the weights; random ones stand for some triangles.
-    pipeline.shap_e_renderer.mesh_decoder.masks[:] = True
-    pipeline.shap_e_renderer.decode_to_mesh(latents, "cpu", grid_size=4)
-    for mine, theirs in zip(
-        maker.pipeline.shap_e_renderer.mlp.state_dict().values(),
-        pipeline.shap_e_renderer.mlp.state_dict().values(), strict=True,
-    ):  # fmt: skip
-        assert torch.equal(mine, theirs)
+    theirs.mesh_decoder.masks[:] = True
+    theirs.decode_to_mesh(latents, "cpu", grid_size=4)
+    mine = maker.pipeline.shap_e_renderer.mlp.state_dict()
+    for name, values in theirs.mlp.state_dict().items():
+        assert torch.equal(mine[name], values)
+    # Its z is up and its y leads away: the cell that is lowest, on the right and at the front.
+    rough = maker._ask(4, turn=0.0)
+    with torch.no_grad():
+        answer = theirs.mlp(
+            position=torch.tensor([[[0.75, -0.75, -0.75]]]), direction=None, ts=None,
+            nerf_level="fine", rendering_mode="stf",
+        )  # fmt: skip
+    assert rough.colours[3, 0, 3].tolist() == (answer.channels[0, 0] * 255).round().tolist()
 
 
 def test_views_of_photos_are_found_again(shape):
