@@ -31,6 +31,7 @@ METHODS = {
     "image-variation": "dreambench.methods.image_prompting.image_variation:ImageVariation",
     "composition": "dreambench.methods.editing.composition:Composition",
     "cut-and-paste": "dreambench.methods.editing.composition:CutAndPaste",
+    "reconstruction": "dreambench.methods.reconstruction.method:Reconstruction",
     "sdedit": "dreambench.methods.editing.sdedit:SDEdit",
     "inpainting": "dreambench.methods.editing.inpainting:Inpainting",
     "ddim-inversion": "dreambench.methods.editing.ddim_inversion:DDIMInversion",

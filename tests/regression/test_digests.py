@@ -313,6 +313,12 @@ RECIPES = {
         "sd21-unclip": "fa6a7c11e84237af",
         "sdxl": "fa6a7c11e84237af",
     },
+    "reconstruction": {
+        "mini": "bc3ec3d3dbc7ec38",
+        "sd15": "f9184a68ce97137d",
+        "sd21": "f9184a68ce97137d",
+        "sdxl": "f9184a68ce97137d",
+    },
     "sdedit": {
         "mini": "bea4cd1c85b716e5",
         "sd15": "8536f9b3a24709ff",

@@ -34,7 +34,7 @@ from second_device.device import NAME
 
 QUICK = SAMPLER.model_copy(update={"n_steps": 3})
 PROMPTS, SEEDS = ["a {subject} on the beach", "a dog"], [1, 2]
-SMALL = {"n_steps": 2, "n_class_images": 1, "batch_size": 1}
+SMALL = {"n_steps": 2, "n_class_images": 1, "batch_size": 1, "strength": 0.4}
 SHIPPED = [name for name in list_shipped() if name in list_recipes()]
 ADAPTERS = [name for name in list_recipes() if load_recipe(name).method == "dreambooth-peft"]
 METHODS = [name for name in (*SHIPPED, *ADAPTERS) if "mini" in load_recipe(name).tables]
@@ -47,7 +47,7 @@ def work(name, folder, *, device, base_model=None, cls=None, sampler=QUICK, **ch
     small = {key: SMALL[key] for key in SMALL.keys() & type(settings).model_fields.keys()}
     settings = settings.model_copy(update=small | changes)
     (dog,) = subjects("dog")
-    dog = replace(dog, photos=dog.photos[:1])
+    dog = replace(dog, photos=dog.photos[:1], masks=dog.masks[:1])
     out_dir = folder / device
     out_dir.mkdir()
     found = cls or find_class(load_recipe(name))

@@ -97,7 +97,7 @@ class CutAndPaste(Method):
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
         """Load the photos and masks."""
-        return _Pasted(self.model, subject=subject)
+        return Pasted(self.model, subject=subject)
 
 
 class Composition(CutAndPaste):
@@ -116,30 +116,45 @@ class Composition(CutAndPaste):
 
     def load(self, subject: Subject, out_dir: Path) -> EditingGenerator:
         """Load the photos and masks."""
-        return _Harmonised(self.model, subject=subject, strength=self.settings.strength)
+        return Harmonised(self.model, subject=subject, strength=self.settings.strength)
 
 
-class _Pasted(EditingGenerator):
+class Pasted(EditingGenerator):
+    """Makes a scene for each prompt and sets the subject into it."""
+
     def __init__(self, model: LoadedModel, *, subject: Subject) -> None:
         super().__init__(model, subject=subject)
         self.masks = load_masks(subject, model.sampler.size_px)
         self.n_first = len(subject.each[0].photos) if subject.members else 0
 
     def _generate_subject(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        texts = [remove_subject(prompt) for prompt in prompts]
+        texts = [self._describe_scene(prompt) for prompt in prompts]
         if self.n_first:
             return self._generate_pair(texts, seeds)
         picks = self._pick(seeds)
-        images = [self.photos[index] for index in picks]
         # The scene is asked for without the noun, which would put a stranger of the class into it
         # who looks out behind the subject. Where nothing is left, the prompt wants no other place
         # than the photo's own.
         rows = [row for row, text in enumerate(texts) if text]
+        scenes: dict[int, Image.Image] = {}
         if rows:
-            scenes = self.model.sample([texts[row] for row in rows], [seeds[row] for row in rows])
-            for row, scene in zip(rows, scenes, strict=True):
-                images[row] = paste(images[row], self.masks[picks[row]], scene)
-        return images
+            drawn = self.model.sample([texts[row] for row in rows], [seeds[row] for row in rows])
+            scenes = dict(zip(rows, drawn, strict=True))
+        return [
+            self._set_in(prompts[row], seeds[row], index, scenes.get(row) or self._own_place(index))
+            for row, index in enumerate(picks)
+        ]
+
+    def _describe_scene(self, prompt: str) -> str:
+        return remove_subject(prompt)
+
+    def _own_place(self, index: int) -> Image.Image:
+        """Return the place that a photo was taken at."""
+        return self.photos[index]
+
+    def _set_in(self, prompt: str, seed: int, index: int, place: Image.Image) -> Image.Image:
+        """Return the subject in a place, where it is in a photo."""
+        return paste(self.photos[index], self.masks[index], place)
 
     def _generate_pair(self, texts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """Return both side by side on the scene that is asked for, or on any where none is."""
@@ -154,7 +169,9 @@ class _Pasted(EditingGenerator):
         return images
 
 
-class _Harmonised(_Pasted):
+class Harmonised(Pasted):
+    """Draws over the seams, with the whole prompt."""
+
     def __init__(self, model: LoadedModel, *, subject: Subject, strength: float) -> None:
         super().__init__(model, subject=subject)
         self.strength = strength
