@@ -89,50 +89,17 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     Raises:
         UserError: a name is unknown, or a folder holds another run.
     """
-    # Before any code from outside runs here; a cluster's devices are not those of this machine.
-    here = "auto" if options.executor == "ray" else options.device
-    modules = [local.__name__, process.__name__, find_family("stable-diffusion").__module__]
-    prepare_children(
-        [*modules, *LIBRARIES], device=pick_devices(here)[0], n_at_once=options.workers or 1
-    )
-    if options.address is not None and options.executor != "ray":
-        raise UserError(
-            f"{options.address} is the address of a Ray cluster, and the executor is local",
-            hint="add --executor ray",
-            code="missing-option",
-        )
+    _prepare_children(options)
     named, optional = _check_names(options)
-    devices = find_devices(
-        options.device, is_remote=options.executor == "ray", address=options.address
-    )
-    # Which of several of a kind makes an image is chance.
-    device = devices[0] if len(devices) == 1 else devices[0].partition(":")[0]
+    device = _find_device(options)
     protocol = choose_protocol(options)
     precision = pick_precision(options.precision, protocols=protocol.precision, device=device)
     read_max_bytes()  # A mistake in the environment shows now, too.
     base_model = options.base_model or protocol.base_model
-    base_name = base_model.partition("=")[0]
-    every = _list_changes(options)
-    recipes = [
-        recipe
-        for changes in every[:-1]
-        for recipe in find_recipes(options.methods, base_name, changes=changes)[0]
-    ]
-    last, skipped = find_recipes(
-        options.methods, base_name, alongside=named, optional=optional, changes=every[-1]
-    )
-    recipes += last
-    _warn_of_skipped(skipped, base_name)
-    _refuse_doubled([recipe.name for recipe in recipes])
+    recipes = _find_recipes(options, base_model.partition("=")[0], named, optional)
     encoders = prepare_encoders(
         protocol, metrics=options.metrics, overrides=options.encoders, progress=progress
     )
-    if options.replicates > 1 and not any(find_class(recipe).tunes for recipe in recipes):
-        raise UserError(
-            "none of these methods trains, so that all replicates would be the same",
-            hint="leave --replicates out",
-            code="invalid-value",
-        )
     prompts = choose_prompts(protocol, families=options.families, prompt_ids=options.prompts)
     planned = [
         plan_run(
@@ -159,6 +126,61 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
         check_subjects(run.recipe, run.protocol)
         check_recipe(run.recipe, run.base_model)
         check_folder(run)
+    _tell(planned)
+    return planned
+
+
+def _prepare_children(options: RunOptions) -> None:
+    """Start what processes are forked from, before any code from outside runs here."""
+    # A cluster's devices are not those of this machine.
+    here = "auto" if options.executor == "ray" else options.device
+    modules = [local.__name__, process.__name__, find_family("stable-diffusion").__module__]
+    prepare_children(
+        [*modules, *LIBRARIES], device=pick_devices(here)[0], n_at_once=options.workers or 1
+    )
+
+
+def _find_device(options: RunOptions) -> str:
+    """Return the device that runs are planned for; which of several of a kind is chance."""
+    if options.address is not None and options.executor != "ray":
+        raise UserError(
+            f"{options.address} is the address of a Ray cluster, and the executor is local",
+            hint="add --executor ray",
+            code="missing-option",
+        )
+    devices = find_devices(
+        options.device, is_remote=options.executor == "ray", address=options.address
+    )
+    return devices[0] if len(devices) == 1 else devices[0].partition(":")[0]
+
+
+def _find_recipes(
+    options: RunOptions, base_name: str, named: Sequence[str], optional: Sequence[str]
+) -> list[Recipe]:
+    """Return the recipe of each row, the methods alongside last."""
+    every = _list_changes(options)
+    recipes = [
+        recipe
+        for changes in every[:-1]
+        for recipe in find_recipes(options.methods, base_name, changes=changes)[0]
+    ]
+    last, skipped = find_recipes(
+        options.methods, base_name, alongside=named, optional=optional, changes=every[-1]
+    )
+    recipes += last
+    _warn_of_skipped(skipped, base_name)
+    _refuse_doubled([recipe.name for recipe in recipes])
+    if options.replicates > 1 and not any(find_class(recipe).tunes for recipe in recipes):
+        raise UserError(
+            "none of these methods trains, so that all replicates would be the same",
+            hint="leave --replicates out",
+            code="invalid-value",
+        )
+    return recipes
+
+
+def _tell(planned: Sequence[Run]) -> None:
+    """Log what somebody who plans these runs should know, once each."""
     notes = [
         *(n for run in planned for n in run.base_model.note_sampler(run.protocol.sampler)),
         *(str(cut) for run in planned for cut in run.manifest.cut_texts),
@@ -166,7 +188,6 @@ def plan_runs(options: RunOptions, *, progress: Progress = no_progress) -> list[
     ]
     for note in dict.fromkeys(notes):
         logger.warning("%s", note)
-    return planned
 
 
 def plan_work(
