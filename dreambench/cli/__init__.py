@@ -26,7 +26,8 @@ from dreambench.cli import (
     view,
 )
 from dreambench.cli import run as run_command
-from dreambench.cli.shared import say, set_up_logging
+from dreambench.cli.display import set_up_logging
+from dreambench.cli.shared import say
 from dreambench.machine.collection import search_less_often
 from dreambench.text import make_lines_printable
 

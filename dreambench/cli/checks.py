@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.shared import (
     checkpoints_option,
     data_option,
@@ -18,7 +19,6 @@ from dreambench.cli.shared import (
     replicates_option,
     say,
     set_option,
-    show_progress,
     split,
     user_errors,
 )

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from dreambench.cli.shared import data_option, print_json, say, show_progress, user_errors
+from dreambench.cli.display import show_progress
+from dreambench.cli.shared import data_option, print_json, say, user_errors
 from dreambench.errors import UserError
 
 _dataset = click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
@@ -22,7 +23,6 @@ from dreambench.cli.shared import (
     print_json,
     print_text,
     say,
-    show_progress,
     user_errors,
 )
 from dreambench.errors import UserError, name_some

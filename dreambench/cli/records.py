@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.printing import print_rerun
 from dreambench.cli.shared import (
     cache_option,
@@ -22,7 +23,6 @@ from dreambench.cli.shared import (
     own_protocol_option,
     print_json,
     say,
-    show_progress,
     timeout_option,
     user_errors,
     workers_option,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.printing import print_report
 from dreambench.cli.shared import (
     address_option,
@@ -25,7 +26,6 @@ from dreambench.cli.shared import (
     replicates_option,
     say,
     set_option,
-    show_progress,
     split,
     storage_option,
     timeout_option,

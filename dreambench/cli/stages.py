@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.printing import print_conventions, print_report
 from dreambench.cli.run import end_with_failures
 from dreambench.cli.shared import (
@@ -24,7 +25,6 @@ from dreambench.cli.shared import (
     metric_option,
     narrowing_options,
     run_dir_argument,
-    show_progress,
     split,
     timeout_option,
     user_errors,

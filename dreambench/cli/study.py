@@ -6,15 +6,9 @@ from pathlib import Path
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.printing import print_study
-from dreambench.cli.shared import (
-    data_option,
-    json_option,
-    print_json,
-    say,
-    show_progress,
-    user_errors,
-)
+from dreambench.cli.shared import data_option, json_option, print_json, say, user_errors
 
 _folder = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dreambench.cli.display import show_progress
 from dreambench.cli.printing import print_verified
 from dreambench.cli.shared import (
     data_option,
@@ -20,7 +21,6 @@ from dreambench.cli.shared import (
     metric_option,
     print_json,
     say,
-    show_progress,
     user_errors,
 )
 from dreambench.errors import UserError

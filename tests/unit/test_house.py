@@ -18,7 +18,10 @@ from dreambench import cli
 PACKAGE = REPOSITORY / "dreambench"
 README = (REPOSITORY / "README.md").read_text()
 TEST_COMMAND = 'pip install -c constraints.txt -e ".[test]" && pytest'
-SHORT_ROOMS = ("report", "scoring", "runs")
+SHORT_ROOMS = (
+    "analysis", "artifacts", "benchmark", "cli", "config", "machine", "methods", "metrics",
+    "preflight", "report", "runs", "scoring",
+)  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 

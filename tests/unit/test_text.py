@@ -25,7 +25,8 @@ from scored_runs import by_subject, info_of, make_scored
 from dreambench import api, cli
 from dreambench.artifacts.failures import read_failures
 from dreambench.artifacts.results import write_table
-from dreambench.cli.shared import Display, print_json, say, set_up_logging
+from dreambench.cli.display import Display, set_up_logging
+from dreambench.cli.shared import print_json, say
 from dreambench.config.toml_files import read_toml
 from dreambench.datasets.custom_subjects import add_subject, load_photos
 from dreambench.errors import UserError

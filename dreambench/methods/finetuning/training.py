@@ -206,13 +206,7 @@ def train(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(
-            f"no memory for a training step of batch {settings.batch_size}",
-            hint="in a copy of the recipe: gradient_checkpointing = true, optimizer = 'adamw-8bit',"
-            " a lower batch_size with more gradient_accumulation_steps; or use"
-            " --precision bf16",
-            code="out-of-memory",
-        ) from error
+        raise _no_memory(settings) from error
     finally:
         for module in modules:
             module.eval()
@@ -234,6 +228,15 @@ def _read_losses(
         if not math.isfinite(losses["subject"]):
             raise _diverged(subject_name, step=n_before + index + 1)
     return found
+
+
+def _no_memory(settings: TrainingSettings) -> UserError:
+    return UserError(
+        f"no memory for a training step of batch {settings.batch_size}",
+        hint="in a copy of the recipe: gradient_checkpointing = true, optimizer = 'adamw-8bit',"
+        " a lower batch_size with more gradient_accumulation_steps; or use --precision bf16",
+        code="out-of-memory",
+    )
 
 
 def _diverged(subject_name: str, *, step: int) -> UserError:

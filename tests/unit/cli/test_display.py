@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from dreambench.cli import shared
-from dreambench.cli.shared import LIBRARIES, Display
+from dreambench.cli.display import LIBRARIES, Display
 from dreambench.progress import Pace, format_seconds
 
 
@@ -52,7 +51,7 @@ def test_a_time_is_read_as_hours_minutes_seconds(seconds, text):
 
 def test_a_log_hears_of_slow_work_once_a_minute(capsys, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(shared.time, "monotonic", clock)
+    monkeypatch.setattr("dreambench.cli.display.time.monotonic", clock)
     monkeypatch.setattr("dreambench.progress.Pace.__init__.__kwdefaults__", {"clock": clock})
     display = Display(quiet=False)
     for done in range(4):
@@ -81,7 +80,7 @@ def test_bars_show_the_time_left_of_slow_steps(monkeypatch):
 
 NOISE = """
 import logging, sys, warnings
-from dreambench.cli.shared import set_up_logging
+from dreambench.cli.display import set_up_logging
 set_up_logging(quiet=False, verbose={verbose})
 import diffusers
 from diffusers.utils import logging as of_diffusers
