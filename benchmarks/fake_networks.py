@@ -26,7 +26,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dreambench.base_models.base import EncodedImages, LoadedModel
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.encodings import EncodedImages
 from dreambench.base_models.registry import BASE_MODELS, BaseModel
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe

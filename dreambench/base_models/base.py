@@ -7,202 +7,29 @@ and its name in `registry.FAMILIES`.
 
 from __future__ import annotations
 
-import gc
-import importlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from safetensors.torch import load, save
+from PIL import Image
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from dreambench.base_models.folder import check_folder
-from dreambench.base_models.registry import PARTS, BaseModel
-from dreambench.base_models.weights import check_loading, check_state, read_trained
+from dreambench.base_models.drawing import make_images
+from dreambench.base_models.encodings import Conditioning, EncodedImages, TextEncoder
+from dreambench.base_models.loading import find_quantizer, load_networks, not_here, only_errors
+from dreambench.base_models.precision import cast, round_inputs, widen_outputs
+from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.weights import check_state, read_trained
 from dreambench.config.sampler import Precision, Quantization, Sampler
-from dreambench.errors import UserError, raise_if_disk
-from dreambench.machine.devices import send
+from dreambench.errors import UserError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 CLIP_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 """The layers of CLIP's text encoder that LoRA adapts, in all of diffusers' scripts."""
-ENCODED_PIXELS = 4 * 512**2
-"""Pixels that an autoencoder on an accelerator gets at once: four images of 512 px."""
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What a family's denoising network is told of n texts: tensors (n, ...) by name."""
-
-    tensors: Mapping[str, Tensor]
-
-    def repeat(self, row: int, n: int) -> Conditioning:
-        """Return the row-th text n times."""
-        return Conditioning(
-            {
-                name: value[row : row + 1].expand(n, *[-1] * (value.ndim - 1))
-                for name, value in self.tensors.items()
-            }
-        )
-
-    def take(self, rows: Sequence[int]) -> Conditioning:
-        """Return the texts of these rows, which may repeat."""
-        return Conditioning({name: _take_rows(value, rows) for name, value in self.tensors.items()})
-
-    def join(self, other: Conditioning) -> Conditioning:
-        """Return the texts of both."""
-        return Conditioning(
-            {name: torch.cat([value, other.tensors[name]]) for name, value in self.tensors.items()}
-        )
-
-
-def _take_rows(values: Tensor, rows: Sequence[int]) -> Tensor:
-    """Return rows by their numbers, one by one.
-
-    The gradient of indexing with a tensor adds up what rows that repeat get in whatever order the
-    threads come, so that no training would end with the same bits twice.
-    """
-    parts = values.unbind()
-    return torch.stack([parts[row] for row in rows])
-
-
-@dataclass(frozen=True)
-class EncodedImages:
-    """The autoencoder's posterior of n images: mean and deviation (n, c, h, w).
-
-    Latents as the denoising network sees them are `(value - shift) * scale`. A family without an
-    autoencoder has its pixels as the mean, and no deviation.
-    """
-
-    mean: Tensor
-    std: Tensor
-    scale: float
-    shift: float = 0.0
-
-    def __len__(self) -> int:
-        return len(self.mean)
-
-    def sample(self, rows: Tensor, noise: torch.Generator) -> Tensor:
-        """Return latents (len(rows), c, h, w) of these rows' images, drawn from the posterior."""
-        mean, std = self.mean, self.std
-        spread = send(torch.randn((len(rows), *mean.shape[1:]), generator=noise), mean.device)
-        rows = send(rows, mean.device)
-        return self._scaled(mean[rows] + std[rows] * spread)
-
-    def save(self) -> bytes:
-        """Return them as the content of a safetensors file, for `load`."""
-        numbers = torch.tensor([self.scale, self.shift], dtype=torch.float64)
-        tensors = {"mean": self.mean, "std": self.std, "scale_shift": numbers}
-        return save({name: value.cpu().contiguous() for name, value in tensors.items()})
-
-    @classmethod
-    def load(cls, content: bytes, *, device: torch.device) -> EncodedImages:
-        """Return what `save` made, on a device."""
-        tensors = load(content)
-        scale, shift = tensors["scale_shift"].tolist()
-        return cls(tensors["mean"].to(device), tensors["std"].to(device), scale, shift)
-
-    def means(self) -> Tensor:
-        """Return the most likely latents (n, c, h, w) of all images."""
-        return self._scaled(self.mean)
-
-    def _scaled(self, values: Tensor) -> Tensor:
-        return (values - self.shift) * self.scale if self.shift else values * self.scale
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """A tokenizer and the network that reads its tokens."""
-
-    tokenizer: Any
-    network: Any
-
-
-def _load_networks(
-    model: BaseModel,
-    options: Mapping[str, Any],
-    *,
-    names: Collection[str] | None = None,
-    rounded: Collection[str] = (),
-) -> dict[str, nn.Module]:
-    """Load the networks that a pipeline's index names, but for those that `options` leave out.
-
-    In fp32, or in bf16 those that `rounded` names; `names` are those that are wanted, None for all.
-
-    Each by itself, since a pipeline does not tell what its files lack: a network without some of
-    its weights would run on random ones.
-
-    Raises:
-        OSError, ValueError: files cannot be had, or are not valid.
-        UserError: a network's files lack weights, or have others than its own.
-    """
-    import diffusers  # noqa: PLC0415  (slow import)
-
-    common = {
-        key: options[key] for key in ("dtype", "use_safetensors", "revision") if key in options
-    }
-    index = diffusers.DiffusionPipeline.load_config(
-        model.location, revision=options.get("revision")
-    )
-    networks: dict[str, nn.Module] = {}
-    for name, entry in index.items():
-        if name.startswith("_") or name in options or not isinstance(entry, list | tuple):
-            continue
-        if names is not None and name not in names:
-            continue
-        library, class_name = entry
-        # Small networks of one pipeline stand under its name.
-        home = getattr(diffusers.pipelines, library, None)
-        if library in ("diffusers", "transformers"):
-            home = importlib.import_module(library)
-        kind = getattr(home, class_name, None)
-        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-            continue
-        where = f"{model.location}/{name}"
-        wanted = {**common, "dtype": torch.bfloat16} if name in rounded else common
-        try:
-            # They warn of what is refused below.
-            with only_errors():
-                network, found = kind.from_pretrained(  # type: ignore[attr-defined]
-                    model.location, subfolder=name, output_loading_info=True, **wanted
-                )
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{where}: the weights are not those of a {class_name}",
-                hint="download or convert the folder again",
-                code="wrong-weights",
-            ) from error
-        check_loading(found, where=where, part=name)
-        networks[name] = network
-    return networks
-
-
-def _find_quantizer() -> Callable[..., None]:
-    """Import what quantises a network.
-
-    Raises:
-        UserError: bitsandbytes is not installed.
-    """
-    try:
-        from dreambench.base_models.quantization import quantize  # noqa: PLC0415  (an extra)
-    except ImportError as error:
-        raise UserError(
-            "quantised weights need the package bitsandbytes",
-            hint="pip install 'dreambench[small-gpu]', or quantization = 'none' in the recipe",
-            code="missing-package",
-        ) from error
-    return quantize
-
-
 AfterStep = Callable[[int, Tensor], Tensor]
 """Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
 
@@ -300,7 +127,7 @@ class LoadedModel(ABC):
                 continue
             loaded = self.load_networks(self.model, names=[name])[name]
             for path in paths:
-                module = _cast(network.get_submodule(path), torch.float32)
+                module = cast(network.get_submodule(path), torch.float32)
                 module.load_state_dict(loaded.get_submodule(path).state_dict())
 
     # Loading
@@ -315,7 +142,7 @@ class LoadedModel(ABC):
             OSError, ValueError: files cannot be had, or are not valid.
             UserError: a network's files lack weights, or have others than its own.
         """
-        return _load_networks(model, cls._options(model), names=names)
+        return load_networks(model, cls._options(model), names=names)
 
     @classmethod
     def _options(cls, model: BaseModel) -> dict[str, Any]:
@@ -342,7 +169,7 @@ class LoadedModel(ABC):
             UserError: its folder lacks files or holds damaged ones, or there is none and the hub
                 cannot be reached; a package for quantised weights is missing.
         """
-        quantize = _find_quantizer() if quantization != "none" else None
+        quantize = find_quantizer() if quantization != "none" else None
         # Diffusers imports it wherever it is installed; it warns of kernels that nothing here
         # calls.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -356,7 +183,7 @@ class LoadedModel(ABC):
             # Large networks would take twice the memory in fp32 first. An autoencoder is small and
             # may hold statistics that stay in fp32.
             narrow = [name for name in cls.rounded_networks if rounded and name != "vae"]
-            networks = _load_networks(model, options, rounded=narrow)
+            networks = load_networks(model, options, rounded=narrow)
             if quantize is not None:
                 network = networks[cls.denoiser]
                 quantize(network, quantization, device=device, rounded=rounded)
@@ -379,10 +206,10 @@ class LoadedModel(ABC):
     def _round(cls, pipeline: Any) -> None:
         for name in cls.rounded_networks:
             if (network := getattr(pipeline, name, None)) is not None:
-                _cast(network, torch.bfloat16)
+                cast(network, torch.bfloat16)
                 for part in cls.find_borders(network):
-                    part.register_forward_pre_hook(_round_inputs, with_kwargs=True)
-                    part.register_forward_hook(_widen_outputs)
+                    part.register_forward_pre_hook(round_inputs, with_kwargs=True)
+                    part.register_forward_hook(widen_outputs)
 
     @classmethod
     def find_borders(cls, network: nn.Module) -> list[nn.Module]:
@@ -658,103 +485,6 @@ class LoadedModel(ABC):
         return {"prompt": list(prompts), "guidance_scale": self.sampler.guidance_scale}
 
 
-def decode_one_by_one_without_memory(autoencoder: Any) -> None:
-    """Let an autoencoder decode single images as soon as there was no memory for a batch.
-
-    Its last layers take more memory than all steps before them, whose work would be lost.
-    """
-    decode = autoencoder.decode
-
-    def decode_in_memory(latents: Tensor, *args: Any, **options: Any) -> Any:
-        try:
-            return decode(latents, *args, **options)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(latents) == 1:
-                raise
-        # Outside of the handler, since the exception's frames hold on to the failed tensors.
-        gc.collect()
-        autoencoder.enable_slicing()
-        return decode(latents, *args, **options)
-
-    autoencoder.decode = decode_in_memory
-
-
-def encode_squares(
-    encode: Callable[[Tensor], Any],
-    images: Sequence[Image.Image],
-    side_px: int,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (n, c, ...) of an autoencoder's posterior of images, cut square.
-
-    `encode` gets pixels (n, 3, side, side) from -1 to 1. On a CPU images are encoded one by one,
-    since a batch would change last bits, and cores are busy with one. An accelerator gets batches,
-    whose bits depend on how many images there are.
-    """
-    squares = [ImageOps.fit(one, (side_px, side_px), Image.Resampling.BICUBIC) for one in images]
-    size = 1 if device.type == "cpu" else max(1, ENCODED_PIXELS // side_px**2)
-    means, stds = [], []
-    for start in range(0, len(squares), size):
-        batch = np.stack([np.asarray(one, np.float32) for one in squares[start : start + size]])
-        pixels = torch.from_numpy(batch / 127.5 - 1).permute(0, 3, 1, 2).to(device)
-        posterior = encode(pixels).latent_dist
-        means.append(posterior.mean)
-        stds.append(posterior.std)
-    return torch.cat(means), torch.cat(stds)
-
-
-def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast weights, and not what a network has computed for itself, such as its places' angles."""
-    own = [
-        (part._buffers, name, part._buffers[name])
-        for part in module.modules()
-        for name in part._non_persistent_buffers_set
-    ]
-    # Diffusers warns of layers that want fp32, also where a network has none.
-    with only_errors():
-        module.to(dtype)
-    for buffers, name, value in own:
-        buffers[name] = value
-    return module
-
-
-def _round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
-    """Round what a network is given to its weights' precision; times (n,) stay as they are."""
-    # Quantised weights are of whole numbers.
-    dtype = next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
-
-    def round_one(value: Any) -> Any:
-        is_wide = isinstance(value, Tensor) and value.dtype == torch.float32 and value.ndim > 1
-        return value.to(dtype) if is_wide else value
-
-    found: tuple[Any, Any] = tree_map(round_one, (args, kwargs))
-    return found
-
-
-def _widen_outputs(_module: nn.Module, _args: Any, found: Any) -> Any:
-    """Return what a network found in fp32, in which its latents are added up."""
-
-    def widen(value: Any) -> Any:
-        is_rounded = isinstance(value, Tensor) and value.dtype == torch.bfloat16
-        return value.float() if is_rounded else value
-
-    return tree_map(widen, found)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an exception says that CUDA or the CPU allocator had no memory left."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
-
-
-class NotNumbersError(ArithmeticError):
-    """What a network made has NaN in it."""
-
-
 def _name_factor(key: str) -> str:
     """Return a layer's name and A or B for a factor of its adapter, however diffusers names it."""
     for kind, ends in {"A": ("down", "A"), "B": ("up", "B")}.items():
@@ -763,62 +493,3 @@ def _name_factor(key: str) -> str:
             if key.endswith(end):
                 return f"{key.removesuffix(end)}.{kind}"
     return key
-
-
-def make_images(processor: Any, pixels: NDArray[np.float32]) -> list[Image.Image]:
-    """Return images of pixels (n, h, w, c) from 0 to 1, as a pipeline's own `processor` makes them.
-
-    Raises:
-        NotNumbersError: pixels are NaN, which diffusers would make black.
-    """
-    if n_broken := int(np.isnan(pixels).any((1, 2, 3)).sum()):
-        raise NotNumbersError(
-            f"pixels of {n_broken} of {len(pixels)} images are not numbers (NaN): the weights are "
-            "broken, by training or from the start; try a lower learning rate or --precision fp32, "
-            "or download the base model again"
-        )
-    return [image.convert("RGB") for image in processor.numpy_to_pil(pixels)]
-
-
-def not_here(model: BaseModel, what: str, error: Exception) -> UserError:
-    """Return the error for a base model's files that cannot be had: a folder's, or the hub's.
-
-    Raises:
-        DiskError: it is this machine's disk that refused them.
-    """
-    if not model.is_local:
-        raise_if_disk(error)
-        return UserError(
-            f"the {what} '{model.name}' ({model.location}, revision {model.revision}) is not on "
-            "this machine and the hub cannot be reached",
-            hint=f"download its diffusers folder and pass --base-model {model.name}=FOLDER"
-            + (f" ({model.terms})" if model.is_gated else ""),
-            code="hub-unreachable",
-        )
-    folder = Path(model.location)
-    try:
-        check_folder(folder, PARTS[model.family])
-    except UserError as found:
-        return found
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return UserError(
-        f"the {what} '{model.name}' cannot be loaded from {folder}: {reason}",
-        hint="download or convert the folder again",
-        code="incomplete-base-model",
-    )
-
-
-@contextmanager
-def only_errors() -> Iterator[None]:
-    """Keep diffusers and transformers from saying anything below an error, which is meant so."""
-    from diffusers.utils import logging as of_diffusers  # noqa: PLC0415  (slow import)
-    from transformers.utils import logging as of_transformers  # noqa: PLC0415
-
-    before = [(module, module.get_verbosity()) for module in (of_diffusers, of_transformers)]
-    for module, _ in before:
-        module.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for module, verbosity in before:
-            module.set_verbosity(verbosity)

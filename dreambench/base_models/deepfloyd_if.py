@@ -17,12 +17,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from dreambench.base_models.base import (
-    Conditioning,
-    EncodedImages,
-    LoadedModel,
-    make_images,
-)
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.drawing import make_images
+from dreambench.base_models.encodings import Conditioning, EncodedImages
 from dreambench.base_models.registry import UPSCALING_STEPS, BaseModel
 from dreambench.base_models.stable_diffusion import (
     add_random_noise,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreambench.base_models.base import Conditioning, EncodedImages
+from dreambench.base_models.encodings import Conditioning, EncodedImages
 from dreambench.base_models.flow import (
     FlowModel,
     InContextModel,

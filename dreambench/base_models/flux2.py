@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from dreambench.base_models.base import Conditioning, EncodedImages, encode_squares
+from dreambench.base_models.encodings import Conditioning, EncodedImages, encode_squares
 from dreambench.base_models.flow import InContextModel, unpack_places
 from dreambench.errors import UserError
 

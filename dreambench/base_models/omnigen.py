@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambench.base_models.base import Conditioning
+from dreambench.base_models.encodings import Conditioning
 from dreambench.base_models.flow import InContextModel
 from dreambench.base_models.registry import BaseModel
 from dreambench.config.sampler import Sampler

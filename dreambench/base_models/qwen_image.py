@@ -14,13 +14,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dreambench.base_models.base import Conditioning, EncodedImages, encode_squares, not_here
+from dreambench.base_models.encodings import Conditioning, EncodedImages, encode_squares
 from dreambench.base_models.flow import (
     FlowModel,
     InContextModel,
     pack_patches,
     unpack_patches,
 )
+from dreambench.base_models.loading import not_here
 from dreambench.base_models.registry import BaseModel
 from dreambench.config.sampler import Sampler
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dreambench.base_models.base import Conditioning
+from dreambench.base_models.encodings import Conditioning
 from dreambench.base_models.flow import FlowModel
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dreambench.base_models.base import Conditioning
+from dreambench.base_models.encodings import Conditioning
 from dreambench.base_models.stable_diffusion import StableDiffusion
 
 

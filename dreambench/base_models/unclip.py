@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreambench.base_models.base import Conditioning
+from dreambench.base_models.encodings import Conditioning
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.errors import UserError
 

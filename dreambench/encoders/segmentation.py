@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambench.base_models.base import only_errors
+from dreambench.base_models.loading import only_errors
 from dreambench.base_models.weights import check_loading
 from dreambench.encoders.base import exact_inference
 from dreambench.encoders.registry import find_segmenter

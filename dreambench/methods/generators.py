@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from dreambench.base_models.base import LoadedModel, is_out_of_memory
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.drawing import is_out_of_memory
 from dreambench.config.slots import fill_subjects, has_subject_slots
 from dreambench.errors import UserError
 

@@ -161,7 +161,7 @@ def test_a_cascade_trains_and_draws_there(tmp_path):
 
 
 def test_photos_are_encoded_in_batches_there(monkeypatch):
-    monkeypatch.setattr("dreambench.base_models.base.ENCODED_PIXELS", 2 * QUICK.size_px**2)
+    monkeypatch.setattr("dreambench.base_models.encodings.ENCODED_PIXELS", 2 * QUICK.size_px**2)
     (dog,) = subjects("dog")
     photos = [load_image(path) for path in dog.photos[:3]]
     found, sizes = [], {"cpu": [], NAME: []}

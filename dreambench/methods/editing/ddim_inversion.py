@@ -25,7 +25,7 @@ from pydantic import Field
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dreambench.base_models.base import Conditioning
+from dreambench.base_models.encodings import Conditioning
 from dreambench.base_models.registry import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dreambench import __version__
 from dreambench.artifacts.plan import derive_seed
-from dreambench.base_models.base import EncodedImages, LoadedModel
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.encodings import EncodedImages
 from dreambench.machine.devices import describe_compute
 from dreambench.machine.environment import describe_packages
 from dreambench.methods.base import Context

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dreambench.base_models.base import LoadedModel, TextEncoder
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.encodings import TextEncoder
 from dreambench.base_models.weights import load_trained
 from dreambench.storage.files import write_bytes
 

@@ -15,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dreambench.base_models.base import Conditioning, LoadedModel, is_out_of_memory
+from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.drawing import is_out_of_memory
+from dreambench.base_models.encodings import Conditioning
 from dreambench.errors import UserError
 from dreambench.methods.base import Settings, checkpoint_dir
 from dreambench.progress import Progress

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreambench.base_models.base import only_errors
+from dreambench.base_models.loading import only_errors
 from dreambench.base_models.weights import check_loading
 from dreambench.encoders.spec import missing_weights, weights_root
 from dreambench.errors import UserError, unknown_name

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
-from dreambench.base_models.base import only_errors
+from dreambench.base_models.loading import only_errors
 from dreambench.base_models.weights import check_loading
 from dreambench.encoders.spec import weights_root
 from dreambench.errors import UserError, unknown_name

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_pipelines import SAMPLER, write_unclip_folder
 
-from dreambench.base_models.base import NotNumbersError
+from dreambench.base_models.drawing import NotNumbersError
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.methods.base import Context
 from dreambench.methods.finetuning.class_images import make_class_images

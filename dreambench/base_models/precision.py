@@ -1,0 +1,49 @@
+"""Networks in bf16, between which all is fp32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from dreambench.base_models.loading import only_errors
+
+
+def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Cast weights, and not what a network has computed for itself, such as its places' angles."""
+    own = [
+        (part._buffers, name, part._buffers[name])
+        for part in module.modules()
+        for name in part._non_persistent_buffers_set
+    ]
+    # Diffusers warns of layers that want fp32, also where a network has none.
+    with only_errors():
+        module.to(dtype)
+    for buffers, name, value in own:
+        buffers[name] = value
+    return module
+
+
+def round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Round what a network is given to its weights' precision; times (n,) stay as they are."""
+    # Quantised weights are of whole numbers.
+    dtype = next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
+
+    def round_one(value: Any) -> Any:
+        is_wide = isinstance(value, Tensor) and value.dtype == torch.float32 and value.ndim > 1
+        return value.to(dtype) if is_wide else value
+
+    found: tuple[Any, Any] = tree_map(round_one, (args, kwargs))
+    return found
+
+
+def widen_outputs(_module: nn.Module, _args: Any, found: Any) -> Any:
+    """Return what a network found in fp32, in which its latents are added up."""
+
+    def widen(value: Any) -> Any:
+        is_rounded = isinstance(value, Tensor) and value.dtype == torch.bfloat16
+        return value.float() if is_rounded else value
+
+    return tree_map(widen, found)
