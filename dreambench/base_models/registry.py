@@ -559,6 +559,13 @@ MINI_FLOW = BaseModel(
     weights_file=TRANSFORMER_FILE,
     flow=SamplerSettings(scheduler=FLOW, n_steps=20, guidance_scale=3.0),
     size_px=64,
+    n_denoiser_parameters=11_584_256,
+    n_other_parameters=2_254_499,
+    n_text_parameters=794_048,
+    adapted_shapes=((256, 256, 8), (256, 2304, 8), (1024, 256, 8)),
+    adapted_block=((256, 2304, 1), (1024, 256, 1)),
+    activation_bytes=25_747_976,
+    checkpointed_bytes=4_999_944,
 )
 """Trained by `mini.training.flow_model`: a base model once its weights are part of the package, and
 before that as `mini-flow=FOLDER`."""

@@ -62,12 +62,14 @@ SHARES = (6, 7, 3)
 """Of 16 images, how many are learned without a photo, with one, and with two."""
 
 
-def make_transformer(width: int = WIDTH) -> Flux2Transformer2DModel:
+def make_transformer(
+    *, width: int = WIDTH, n_double: int = N_DOUBLE, n_single: int = N_SINGLE
+) -> Flux2Transformer2DModel:
     """The untrained transformer. It begins as the identity of its residual stream, at zero flow."""
     model = Flux2Transformer2DModel(
         in_channels=4 * LAYERS["latent_channels"],
-        num_layers=N_DOUBLE,
-        num_single_layers=N_SINGLE,
+        num_layers=n_double,
+        num_single_layers=n_single,
         attention_head_dim=HEAD_WIDTH,
         num_attention_heads=width // HEAD_WIDTH,
         joint_attention_dim=N_TEXT_LAYERS * TEXT_WIDTH,
@@ -202,12 +204,15 @@ class Flow:
         ).save_pretrained(folder)  # fmt: skip
 
 
-def make_flow(vae: AutoencoderKL, latents: NDArray[np.float16], *, width: int = WIDTH) -> Flow:
-    """The untrained networks; `latents` are some that their statistics are taken of."""
+def make_flow(vae: AutoencoderKL, latents: NDArray[np.float16], **sizes: int) -> Flow:
+    """The untrained networks; `latents` are some that their statistics are taken of.
+
+    `sizes` are those of `make_transformer`.
+    """
     torch.manual_seed(0)
     tokenizer = make_language_tokenizer()
     return Flow(
-        make_transformer(width), make_text_encoder(tokenizer), tokenizer,
+        make_transformer(**sizes), make_text_encoder(tokenizer), tokenizer,
         make_autoencoder(vae, latents), vae.config.scaling_factor,
     )  # fmt: skip
 
@@ -282,7 +287,7 @@ def main() -> None:
     data = WorldSet(args.data / "train")
     vae = AutoencoderKL.from_pretrained(BASE_MODELS["mini"].location, subfolder="vae").float()
     latents = load_latents(data, vae, args.data / "latents.npy")
-    flow = make_flow(vae, latents[:: len(data) // 2000])
+    flow = make_flow(vae, latents[:: max(1, len(data) // 2000)])
     if not args.no_compile:
         for block in [
             *flow.transformer.transformer_blocks,

@@ -143,11 +143,14 @@ def rank_identities(model: MiniFlow, *, n_photos: int) -> tuple[float, float]:
                 ]
             )
         )
-        made.append(vit.encode_images(draw_in_context(model, index, n_photos=n_photos)))
+        shown = SHEET_SCENES[index // len(CLASSES) % 2 :: 2]
+        made.append(
+            vit.encode_images(draw_in_context(model, index, n_photos=n_photos, scenes=shown))
+        )
         real.append(
             vit.encode_images(
                 [render(Shot(identity, 9000 + place, name)).image
-                 for place, name in enumerate(SHEET_SCENES)]
+                 for place, name in enumerate(shown)]
             )
         )  # fmt: skip
     hits: tuple[list[float], list[float]] = ([], [])

@@ -20,7 +20,6 @@ from dreambench.base_models.registry import (
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.finetuning.identifier import choose_identifier
-from dreambench.mini.training import flow_model
 from dreambench.mini.training.base_model import load_latents
 from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet, write_split
 from dreambench.mini.training.flow_model import Examples, compute_loss, make_flow
@@ -51,10 +50,7 @@ def examples(world, vae, tmp_path_factory):
 @pytest.fixture(scope="module")
 def flow(vae, examples):
     """Small random networks: as they begin, they would predict no flow at all."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flow_model, "N_DOUBLE", 1)
-        patch.setattr(flow_model, "N_SINGLE", 1)
-        made = make_flow(vae, examples.latents, width=64)
+    made = make_flow(vae, examples.latents, width=64, n_double=1, n_single=1)
     for weight in made.transformer.parameters():
         weight.data += 0.05 * torch.randn(weight.shape)
     return made
