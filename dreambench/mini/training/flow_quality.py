@@ -1,19 +1,17 @@
 r"""Measures a mini-flow on captions and identities held out of training.
 
-    python -m dreambench.mini.training.flow_quality --model FOLDER --out DIR
+    python -m dreambench.mini.training.flow_quality --model FOLDER --judge FOLDER --out DIR
 
 Writes flow-quality.json and flow-quality.md with each figure beside what was asked of it, and the
-sheet flow.png. The judge of scene, class, view and accessory is mini's CLIP, which chooses among
-all texts of a kind. What it finds in real renders stands beside, since no image can be found to
-show what it does not see. Identity is ranked by mini's ViT among renders of other individuals of
-the class.
+sheet flow.png. Scene and class are found by mini's CLIP, view and accessory by the judge of
+`judge.py`, identity by mini's ViT among renders of other individuals of the class. What each finds
+in real renders stands beside, since no image can be found to show what is not seen there.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +23,12 @@ from dreambench.config.protocol import load_protocol
 from dreambench.encoders.registry import load_encoder
 from dreambench.metrics.identification import compute_retrieval
 from dreambench.mini.training.data import make_identity
+from dreambench.mini.training.judge import load_judge
 from dreambench.mini.training.quality import N_IMAGES_PER_PAIR, accuracy, save_sheet
 from dreambench.mini.world.identities import ACCESSORIES, CLASSES, LIVE
 from dreambench.mini.world.renderer import VIEWS, Shot, make_caption, render
 from dreambench.mini.world.scenes import SCENES
 from dreambench.storage.files import make_dir, write_bytes, write_json
-from dreambench.types import Features
 
 N_IDENTITIES_PER_CLASS = 8
 N_SHOTS = 2
@@ -93,22 +91,6 @@ def draw_sheet(folder: Path, path: Path) -> None:
     save_sheet(rows, path)
 
 
-def choose(images: Features, texts: Features) -> list[int]:
-    """The text nearest to each image (n, k)."""
-    return [int(row.argmax()) for row in images @ texts.T]
-
-
-def share_found(images: Sequence[Image.Image], shots: Sequence[Shot], field: str) -> float:
-    """How often CLIP finds the view, or the accessory, of a shot among all, and none of them."""
-    clip = load_encoder("mini-clip", "clip")
-    names = [None, *(VIEWS if field == "view" else ACCESSORIES)]
-    hits = []
-    for row, shot in zip(clip.encode_images(list(images)), shots, strict=True):
-        texts = [make_caption(replace(shot, **{field: name})) for name in names]
-        hits.append(names[choose(row[None], clip.encode_texts(texts))[0]] == getattr(shot, field))
-    return float(np.mean(hits))
-
-
 def make_shots(field: str) -> list[Shot]:
     """Shots of held-out individuals with each view, or of live ones with each accessory."""
     names = VIEWS if field == "view" else ACCESSORIES
@@ -168,8 +150,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--judge", type=Path, required=True)
     args = parser.parse_args()
     model, clip = load(args.model), load_encoder("mini-clip", "clip")
+    judge = load_judge(args.judge)
     pairs = [
         Shot(make_identity("heldout", place), seed, scene)
         for place in range(len(CLASSES))
@@ -191,9 +175,9 @@ def main() -> None:
         figures.append((f"CLIP finds the {what}", made, asked, limit))
     for field in ("view", "accessory"):
         shots = make_shots(field)
-        limit = share_found([render(shot).image for shot in shots], shots, field)
-        found = share_found(draw(model, shots, first_seed=10**6), shots, field)
-        figures.append((f"CLIP finds the {field}", found, 0.8, limit))
+        limit = judge.share_found([render(shot).image for shot in shots], shots, field)
+        found = judge.share_found(draw(model, shots, first_seed=10**6), shots, field)
+        figures.append((f"The judge finds the {field}", found, 0.8, limit))
     for n_photos in (1, 2):
         found, limit = rank_identities(model, n_photos=n_photos)
         figures.append((f"Identity rank-1, shown {n_photos}", found, 0.9, limit))
@@ -212,7 +196,8 @@ def main() -> None:
     lines = [
         "# Quality of mini-flow on held-out identities",
         "",
-        "Made by `python -m dreambench.mini.training.flow_quality --model FOLDER --out DIR`.",
+        "Made by `python -m dreambench.mini.training.flow_quality --model FOLDER "
+        "--judge FOLDER --out DIR`.",
         "",
         "| figure | value | asked | met | real renders |",
         "|:--|--:|--:|:--|--:|",

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from small_pipelines import pixels
 
 from dreambench.base_models.flux2 import MiniFlow
@@ -21,9 +22,16 @@ from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.mini.training.base_model import load_latents
-from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet, write_split
+from dreambench.mini.training.data import (
+    SHOTS_PER_IDENTITY,
+    WorldSet,
+    make_identity,
+    write_split,
+)
 from dreambench.mini.training.flow_model import Examples, compute_loss, make_flow
+from dreambench.mini.training.judge import Judge, load_judge
 from dreambench.mini.training.loop import hold_then_fall, train
+from dreambench.mini.world.renderer import VIEWS, Shot
 
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=2, guidance_scale=3.0, size_px=64)
 PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
@@ -172,3 +180,17 @@ def test_it_is_a_base_model_once_its_weights_are_here():
         with pytest.raises(UserError) as caught:
             find_base_model("mini-flow")
         assert caught.value.code == "unknown-name"
+
+
+def test_the_judge_counts_labels_of_a_kind(tmp_path):
+    judge = Judge()
+    for kind, place in (("view", 2), ("accessory", 0)):
+        judge.heads[kind].bias.data[place] = 100
+    save_file(judge.state_dict(), tmp_path / "model.safetensors")
+    dog = make_identity("heldout", 0)
+    shots = [Shot(dog, 1, view=view) for view in (*VIEWS, None)]
+    images = [Image.new("RGB", (64, 64)) for _ in shots]
+    found = load_judge(tmp_path)
+    assert found.share_found(images, shots, "view") == pytest.approx(1 / 5)
+    assert found.share_found(images, shots, "accessory") == 1
+    assert found.share_found(images[1:2], [Shot(dog, 1, view=[*VIEWS][1])], "view") == 1
