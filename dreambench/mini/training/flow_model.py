@@ -251,7 +251,8 @@ def compute_loss(
     Captions are left out without photos and with them, since the pipeline's guidance goes away
     from no text and keeps the photos.
     """
-    losses, parts = [], {}
+    losses: list[Tensor] = []
+    parts: dict[str, float] = {}
     for n_photos, share in enumerate(SHARES):
         n_rows = batch_size * share // sum(SHARES)
         rows, shown = examples.draw(n_rows, n_photos, rng)
@@ -277,7 +278,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="a multiple of 16")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument(
-        "--show-every", type=int, default=500, help="steps between sheets of samples"
+        "--show-every", type=int, default=1000, help="steps between sheets of samples"
     )
     parser.add_argument(
         "--no-compile", action="store_true", help="for a machine without a compiler"

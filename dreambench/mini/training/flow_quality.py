@@ -162,7 +162,7 @@ def main() -> None:
     ]
     classes = [shot.identity.class_name for shot in pairs]
     scenes = [str(shot.scene) for shot in pairs]
-    figures = []
+    figures: list[tuple[str, float, float, float]] = []
     for made, limit in zip(
         accuracy(clip.encode_images(draw(model, pairs)), clip.encode_texts, classes, scenes),
         accuracy(

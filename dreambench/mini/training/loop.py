@@ -23,7 +23,7 @@ def follow_cosine(step: int, n_steps: int) -> float:
 def hold_then_fall(step: int, n_steps: int) -> float:
     """The share of the learning rate at a step: all of it, and a straight line in the last tenth.
 
-    What is left of a run that is longer than it was thought to be does not depend on its length.
+    Before that a step does not depend on the length of the run, which can be chosen late.
     """
     return min(1.0, 10 * (n_steps - step) / n_steps)
 

@@ -1,5 +1,6 @@
 """mini-flow: a folder that diffusers draws with, and training that is its pipeline's, resumable."""
 
+import sys
 from functools import partial
 
 import diffusers
@@ -21,6 +22,7 @@ from dreambench.base_models.registry import (
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.finetuning.identifier import choose_identifier
+from dreambench.mini.training import install
 from dreambench.mini.training.base_model import load_latents
 from dreambench.mini.training.data import (
     SHOTS_PER_IDENTITY,
@@ -194,3 +196,22 @@ def test_the_judge_counts_labels_of_a_kind(tmp_path):
     assert found.share_found(images, shots, "view") == pytest.approx(1 / 5)
     assert found.share_found(images, shots, "accessory") == 1
     assert found.share_found(images[1:2], [Shot(dog, 1, view=[*VIEWS][1])], "view") == 1
+
+
+def test_its_weights_are_installed_beside_the_others_within_the_limit(tmp_path, monkeypatch):
+    made, weights = tmp_path / "made", tmp_path / "weights"
+    for path in (made / "transformer" / "config.json", made / "tokenizer" / "tokenizer.json"):
+        path.parent.mkdir(parents=True)
+        path.write_text('{"_name_or_path": "/home/me", "a": 1}')
+    (weights / "vit").mkdir(parents=True)
+    (weights / "vit" / "model.safetensors").write_bytes(bytes(100))
+    monkeypatch.setattr(install, "WEIGHTS_DIR", weights)
+    monkeypatch.setattr(sys, "argv", ["install", "--flow", str(made)])
+    monkeypatch.setattr(install, "MAX_BYTES", 120)
+    with pytest.raises(SystemExit):
+        install.main()
+    assert [path.name for path in weights.iterdir()] == ["vit"]
+    monkeypatch.setattr(install, "MAX_BYTES", 1000)
+    install.main()
+    assert (weights / "vit" / "model.safetensors").stat().st_size == 100
+    assert "_name_or_path" not in (weights / "flow" / "transformer" / "config.json").read_text()
