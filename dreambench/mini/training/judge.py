@@ -108,7 +108,8 @@ def main() -> None:
             pixels = pixels.flip(-1) if rng.uniform() < 0.5 else pixels
             scores = judge(pixels, number_classes([data.shots[row] for row in rows]), kind)
             losses[kind] = F.cross_entropy(scores, torch.from_numpy(wanted))
-        return sum(losses.values()), {kind: float(it.detach()) for kind, it in losses.items()}
+        parts = {kind: float(it.detach()) for kind, it in losses.items()}
+        return torch.stack(list(losses.values())).sum(), parts
 
     train(
         judge, compute_loss, out_dir=args.out, seed=13, n_steps=args.steps, learning_rate=2e-3,
