@@ -1,6 +1,6 @@
 """Trains a judge of views and accessories, by which mini-flow's images are counted.
 
-    python -m dreambench.mini.training.judge --data DIR --out DIR
+    python -m dreambench.mini.training.judge --out DIR
 
 Mini's CLIP finds the view in half of all real renders and the accessory in three of four, which is
 too few to count others' images by. This is a small convolutional network that is told the class and
@@ -22,16 +22,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dreambench.mini.training.autoencoder import to_pixels
-from dreambench.mini.training.data import WorldSet
+from dreambench.mini.training.data import make_identity
 from dreambench.mini.training.loop import train
-from dreambench.mini.world.identities import ACCESSORIES, CLASSES
-from dreambench.mini.world.renderer import VIEWS, Shot
+from dreambench.mini.world.identities import ACCESSORIES, CLASSES, LIVE
+from dreambench.mini.world.renderer import VIEWS, Shot, render
+from dreambench.mini.world.scenes import SCENES
 
 LABELS: dict[str, tuple[str | None, ...]] = {
     "view": (None, *VIEWS),
     "accessory": (None, *ACCESSORIES),
 }
 WIDTH = 32
+P_SCENE = 0.8
 
 
 class Judge(nn.Module):
@@ -80,19 +82,27 @@ def load_judge(folder: Path) -> Judge:
     return judge.eval()
 
 
+def draw_shots(
+    kind: str, n: int, rng: np.random.Generator, *, split: str, n_identities: int
+) -> list[Shot]:
+    """Shots in which each label of a kind is as likely as any other."""
+    found = []
+    for _ in range(n):
+        identity = make_identity(split, int(rng.integers(n_identities)))
+        while kind == "accessory" and identity.class_name not in LIVE:
+            identity = make_identity(split, int(rng.integers(n_identities)))
+        scene = str(rng.choice(list(SCENES))) if rng.uniform() < P_SCENE else None
+        label = LABELS[kind][rng.integers(len(LABELS[kind]))]
+        found.append(Shot(identity, int(rng.integers(2**31)), scene, **{kind: label}))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16, help="of each kind of label")
     args = parser.parse_args()
-    data = WorldSet(args.data / "train")
-    labels = {kind: number_labels(data.shots, kind).numpy() for kind in LABELS}
-    rows_of = {
-        kind: [np.flatnonzero(values == place) for place in range(len(LABELS[kind]))]
-        for kind, values in labels.items()
-    }
     torch.manual_seed(0)
     judge = Judge()
 
@@ -100,30 +110,24 @@ def main() -> None:
         rng: np.random.Generator, noise: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         losses = {}
-        for kind, known in rows_of.items():
-            # Most shots have neither: each label comes as often as any other.
-            wanted = rng.integers(len(known), size=args.batch_size)
-            rows = np.array([rng.choice(known[place]) for place in wanted])
-            pixels = to_pixels(data.images[rows])
-            pixels = pixels.flip(-1) if rng.uniform() < 0.5 else pixels
-            scores = judge(pixels, number_classes([data.shots[row] for row in rows]), kind)
-            losses[kind] = F.cross_entropy(scores, torch.from_numpy(wanted))
+        for kind in LABELS:
+            shots = draw_shots(kind, args.batch_size, rng, split="train", n_identities=9996)
+            pixels = to_pixels(np.stack([np.asarray(render(shot).image) for shot in shots]))
+            scores = judge(pixels, number_classes(shots), kind)
+            losses[kind] = F.cross_entropy(scores, number_labels(shots, kind))
         parts = {kind: float(it.detach()) for kind, it in losses.items()}
         return torch.stack(list(losses.values())).sum(), parts
 
     train(
         judge, compute_loss, out_dir=args.out, seed=13, n_steps=args.steps, learning_rate=2e-3,
-        n_warmup_steps=50, ema_decay=0.99,
+        n_warmup_steps=50, ema_decay=0.99, checkpoint_every=100, log_every=50,
     )  # fmt: skip
     (args.out / "judge").mkdir(exist_ok=True)
     save_file(judge.state_dict(), args.out / "judge" / "model.safetensors")
-    held_out = WorldSet(args.data / "heldout")
-    images = [Image.fromarray(image) for image in held_out.images]
     for kind in LABELS:
-        rows = [row for row, shot in enumerate(held_out.shots) if getattr(shot, kind) is not None]
-        found = judge.share_found([images[row] for row in rows],
-                                  [held_out.shots[row] for row in rows], kind)  # fmt: skip
-        print(f"{kind}: found in {found:.3f} of {len(rows)} held-out renders that have one")
+        shots = draw_shots(kind, 200, np.random.default_rng(14), split="heldout", n_identities=420)
+        share = judge.share_found([render(shot).image for shot in shots], shots, kind)
+        print(f"{kind}: found in {share:.3f} of {len(shots)} held-out renders")
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ from dreambench.mini.training.data import (
     write_split,
 )
 from dreambench.mini.training.flow_model import Examples, compute_loss, make_flow
-from dreambench.mini.training.judge import Judge, load_judge
+from dreambench.mini.training.judge import LABELS, Judge, draw_shots, load_judge
 from dreambench.mini.training.loop import hold_then_fall, train
+from dreambench.mini.world.identities import CLASSES, LIVE
 from dreambench.mini.world.renderer import VIEWS, Shot
 
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=2, guidance_scale=3.0, size_px=64)
@@ -196,6 +197,16 @@ def test_the_judge_counts_labels_of_a_kind(tmp_path):
     assert found.share_found(images, shots, "view") == pytest.approx(1 / 5)
     assert found.share_found(images, shots, "accessory") == 1
     assert found.share_found(images[1:2], [Shot(dog, 1, view=[*VIEWS][1])], "view") == 1
+
+
+def test_the_judge_learns_each_label_as_often_and_accessories_of_the_living():
+    rng = np.random.default_rng(1)
+    for kind, labels in LABELS.items():
+        drawn = draw_shots(kind, 200, rng, split="train", n_identities=100)
+        counts = [sum(getattr(shot, kind) == label for shot in drawn) for label in labels]
+        assert sum(counts) == 200 and min(counts) > 100 / len(labels)
+        classes = {shot.identity.class_name for shot in drawn}
+        assert classes == {*(LIVE if kind == "accessory" else CLASSES)}
 
 
 def test_its_weights_are_installed_beside_the_others_within_the_limit(tmp_path, monkeypatch):
