@@ -3,6 +3,7 @@
 import re
 import string
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -126,6 +127,18 @@ def write_flux2_folder(folder):
         ),
     )  # fmt: skip
     pipeline.save_pretrained(folder)
+
+
+def write_mini_flow_folder(folder):
+    """The shape of mini-flow with two blocks, and mini's own autoencoder."""
+    from dreambench.mini.training.flow_model import make_flow  # noqa: PLC0415  (slow import)
+
+    vae = AutoencoderKL.from_pretrained(BASE_MODELS["mini"].location, subfolder="vae").float()
+    latents = np.random.default_rng(1).normal(size=(4, 8, 16, 16)).astype(np.float16)
+    flow = make_flow(vae, latents, width=64, n_double=1, n_single=1)
+    for weight in flow.transformer.parameters():
+        weight.data += 0.05 * torch.randn(weight.shape)
+    flow.save(folder)
 
 
 def make_clip(kind, width):

@@ -7,8 +7,8 @@ which its own pipeline would not draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ class Flux2Klein(InContextModel):
 
     pipeline_class = "Flux2KleinPipeline"
     tokenizer_class = "Qwen2Tokenizer"
+    text_options: ClassVar[Mapping[str, Any]] = {}
+    """How its pipeline reads texts, where that is not by its defaults."""
 
     @classmethod
     def _round(cls, pipeline: Any) -> None:
@@ -39,7 +41,9 @@ class Flux2Klein(InContextModel):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Return states of three layers of the language model, side by side (n, length, d)."""
-        states, _ = self.pipeline.encode_prompt(list(prompts), device=self.device)
+        states, _ = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, **self.text_options
+        )
         return Conditioning({"states": states.float()})
 
     def _ask(self, prompts: Sequence[str]) -> dict[str, Any]:
@@ -114,3 +118,12 @@ class Flux2Klein(InContextModel):
         n_single = len(self.pipeline.transformer.single_transformer_blocks)
         outs = [f"single_transformer_blocks.{index}.attn.to_out" for index in range(n_single)]
         return [*super().adapted_layers(network), "to_qkv_mlp_proj", *outs]
+
+
+class MiniFlow(Flux2Klein):
+    """mini's transformer of the same shape, whose language model has three layers."""
+
+    text_options: ClassVar[Mapping[str, Any]] = {
+        "max_sequence_length": 32, "text_encoder_out_layers": (1, 2, 3),
+    }  # fmt: skip
+    max_photos = 2

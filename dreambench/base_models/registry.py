@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Family = Literal[
     "stable-diffusion", "sdxl", "unclip", "flux2", "flux", "flux-kontext", "sd3", "qwen-image",
-    "qwen-image-edit", "omnigen", "deepfloyd-if", "deepfloyd-if-upscaler",
+    "qwen-image-edit", "omnigen", "mini-flow", "deepfloyd-if", "deepfloyd-if-upscaler",
 ]  # fmt: skip
 
 FAMILIES: dict[Family, str] = {
@@ -40,6 +40,7 @@ FAMILIES: dict[Family, str] = {
     "qwen-image": "dreambench.base_models.qwen_image:QwenImage",
     "qwen-image-edit": "dreambench.base_models.qwen_image:QwenImageEdit",
     "omnigen": "dreambench.base_models.omnigen:OmniGen",
+    "mini-flow": "dreambench.base_models.flux2:MiniFlow",
     "deepfloyd-if": "dreambench.base_models.deepfloyd_if:DeepFloydIF",
     "deepfloyd-if-upscaler": "dreambench.base_models.deepfloyd_if:Upscaler",
 }
@@ -47,7 +48,9 @@ FAMILIES: dict[Family, str] = {
 
 DIFFUSION: tuple[Family, ...] = ("stable-diffusion", "sdxl", "unclip")
 """Families with a UNet that was trained by diffusion, which some methods are about by nature."""
-IN_CONTEXT: tuple[Family, ...] = ("flux2", "flux-kontext", "qwen-image-edit", "omnigen")
+IN_CONTEXT: tuple[Family, ...] = (
+    "flux2", "flux-kontext", "qwen-image-edit", "omnigen", "mini-flow",
+)  # fmt: skip
 """Families that can be shown photos, in one sequence with the image that they draw."""
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -67,6 +70,7 @@ PARTS: dict[Family, tuple[str, ...]] = {
     "qwen-image": _FLOW_PARTS,
     "qwen-image-edit": (*_FLOW_PARTS, "processor"),
     "omnigen": ("transformer", "vae", "tokenizer", "scheduler"),
+    "mini-flow": _FLOW_PARTS,
     "deepfloyd-if": ("unet", "text_encoder", "tokenizer", "scheduler"),
     "deepfloyd-if-upscaler": ("unet", "scheduler", "image_noising_scheduler"),
 }  # fmt: skip
@@ -547,6 +551,27 @@ BASE_MODELS = {
     )
 }
 
+MINI_FLOW = BaseModel(
+    "mini-flow",
+    str(PACKAGE_DIR / "mini" / "weights" / "flow"),
+    family="mini-flow",
+    licence="apache-2.0",
+    weights_file=TRANSFORMER_FILE,
+    flow=SamplerSettings(scheduler=FLOW, n_steps=20, guidance_scale=3.0),
+    size_px=64,
+    n_denoiser_parameters=11_584_256,
+    n_other_parameters=2_254_499,
+    n_text_parameters=794_048,
+    adapted_shapes=((256, 256, 8), (256, 2304, 8), (1024, 256, 8)),
+    adapted_block=((256, 2304, 1), (1024, 256, 1)),
+    activation_bytes=25_747_976,
+    checkpointed_bytes=4_999_944,
+)
+"""Trained by `mini.training.flow_model`: a base model once its weights are part of the package, and
+before that as `mini-flow=FOLDER`."""
+if MINI_FLOW.is_local:
+    BASE_MODELS[MINI_FLOW.name] = MINI_FLOW
+
 
 def find_base_model(name: str) -> BaseModel:
     """Return a base model by its name, or by `NAME=FOLDER`: a folder with that name's settings.
@@ -556,16 +581,17 @@ def find_base_model(name: str) -> BaseModel:
             see `check_folder`.
     """
     key, _, folder = name.partition("=")
-    if key not in BASE_MODELS:
+    model = MINI_FLOW if folder and key == MINI_FLOW.name else BASE_MODELS.get(key)
+    if model is None:
         raise unknown_name("base model", key, BASE_MODELS)
     if not folder:
-        return BASE_MODELS[key]
-    check_folder(Path(folder), PARTS[BASE_MODELS[key].family])
-    if BASE_MODELS[key].upscaler is not None:
+        return model
+    check_folder(Path(folder), PARTS[model.family])
+    if model.upscaler is not None:
         check_folder(Path(folder) / UPSCALER_DIR, PARTS["deepfloyd-if-upscaler"])
-    if (mark := BASE_MODELS[key].mark) is not None:
+    if (mark := model.mark) is not None:
         check_mark(Path(folder), *mark, name=key)
-    return replace(BASE_MODELS[key], location=folder, revision=None)
+    return replace(model, location=folder, revision=None)
 
 
 def find_family(family: Family) -> type[LoadedModel]:

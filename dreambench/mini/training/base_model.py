@@ -24,6 +24,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -37,6 +38,7 @@ P_NO_CAPTION = 0.1
 P_RARE_WORD = 0.1
 P_UNIFORM_TIME = 0.25
 SUBJECT_WEIGHT = 8.0
+RARE_WORDS = make_rare_words(160)
 
 
 def make_unet() -> UNet2DConditionModel:
@@ -102,11 +104,33 @@ def draw_times(n: int, noise: torch.Generator) -> Tensor:
     return torch.where(uniform, anywhere, middle).long().clamp(max=999)
 
 
+def draw_captions(data: WorldSet, rows: NDArray[np.int64], rng: np.random.Generator) -> list[str]:
+    """Captions of these rows, some with a rare word in them, some left out."""
+    texts = []
+    for row in rows:
+        rare = str(rng.choice(RARE_WORDS)) if rng.uniform() < P_RARE_WORD else ""
+        text = data.caption(row, rng, identifier=rare)
+        texts.append("" if rng.uniform() < P_NO_CAPTION else text)
+    return texts
+
+
+def weigh_subject(error: Tensor, masks: NDArray[np.bool_]) -> tuple[Tensor, dict[str, float]]:
+    """Mean of squared errors (n, 1, h, w) with the subject weighted up, and that of it alone.
+
+    The subject covers a sixth of a picture and holds most of what is hard about it.
+    """
+    mask = torch.from_numpy(np.asarray(masks)).float()[:, None]
+    on_subject = F.avg_pool2d(mask, mask.shape[-1] // error.shape[-1])
+    weight = 1 + SUBJECT_WEIGHT * on_subject
+    parts = {"subject": float((error * on_subject).sum().detach() / on_subject.sum())}
+    return (error * weight).mean() / weight.mean(), parts
+
+
 @torch.no_grad()
 def load_latents(data: WorldSet, vae: AutoencoderKL, path: Path) -> np.ndarray:
     """Scaled latents of a whole split (posterior means), made once and kept at `path`; float16."""
     if not path.exists():
-        chunks = np.array_split(np.arange(len(data)), len(data) // 50)
+        chunks = np.array_split(np.arange(len(data)), max(1, len(data) // 50))
         latents = [
             vae.encode(to_pixels(data.images[rows])).latent_dist.mean.half().numpy()
             for rows in chunks
@@ -133,7 +157,6 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(args.autoencoder).float()
     latents = load_latents(data, vae, args.out / "latents.npy")
     tokenizer = CLIPTokenizer.from_pretrained(args.tokenizer)
-    rare_words = make_rare_words(160)
     torch.manual_seed(0)
     if args.start:
         unet = UNet2DConditionModel.from_pretrained(args.start, subfolder="unet").float()
@@ -148,11 +171,7 @@ def main() -> None:
         rng: np.random.Generator, noise: torch.Generator
     ) -> tuple[Tensor, dict[str, float]]:
         rows = np.sort(rng.choice(len(data), args.batch_size, replace=False))
-        texts = []
-        for row in rows:
-            rare = str(rng.choice(rare_words)) if rng.uniform() < P_RARE_WORD else ""
-            text = data.caption(row, rng, identifier=rare)
-            texts.append("" if rng.uniform() < P_NO_CAPTION else text)
+        texts = draw_captions(data, rows, rng)
         tokens = tokenizer(
             texts, padding="max_length", max_length=tokenizer.model_max_length,
             truncation=True, return_tensors="pt",
@@ -163,12 +182,7 @@ def main() -> None:
         noisy = schedule.add_noise(clean, eps, times).to(memory_format=torch.channels_last)
         found = unet(noisy, times, encoder_hidden_states=text_encoder(tokens)[0]).sample
         error = (found - schedule.get_velocity(clean, eps, times)).square().mean(1, keepdim=True)
-        # The subject covers a sixth of a picture and holds most of what is hard about it.
-        mask = torch.from_numpy(data.masks[rows]).float()[:, None]
-        on_subject = F.avg_pool2d(mask, mask.shape[-1] // clean.shape[-1])
-        weight = 1 + SUBJECT_WEIGHT * on_subject
-        parts = {"subject": float((error * on_subject).sum().detach() / on_subject.sum())}
-        return (error * weight).mean() / weight.mean(), parts
+        return weigh_subject(error, data.masks[rows])
 
     train(
         nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}),

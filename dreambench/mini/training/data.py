@@ -108,6 +108,16 @@ class WorldSet:
         )
 
 
+def find_photos(data: WorldSet) -> list[NDArray[np.int64]]:
+    """By identity: the rows that are plain photos, as reference photos are."""
+    plain = np.array([shot.property_name is None and shot.style is None for shot in data.shots])
+    by_identity = []
+    for start in range(0, len(data), SHOTS_PER_IDENTITY):
+        rows = np.arange(start, start + SHOTS_PER_IDENTITY)
+        by_identity.append(rows[plain[rows]])
+    return by_identity
+
+
 def _tupled(value: object) -> object:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
 

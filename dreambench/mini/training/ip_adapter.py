@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -26,8 +25,8 @@ from dreambench.base_models.registry import BASE_MODELS
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.methods.image_prompting.adapters import CellEncoder, make_mini_encoder
 from dreambench.mini.training.autoencoder import to_pixels
-from dreambench.mini.training.base_model import SUBJECT_WEIGHT, draw_times, load_latents
-from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet
+from dreambench.mini.training.base_model import draw_times, load_latents, weigh_subject
+from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet, find_photos
 from dreambench.mini.training.loop import train
 
 P_NO_CAPTION = 0.15
@@ -96,16 +95,6 @@ def load_tokens(data: WorldSet, encoder: CellEncoder, path: Path) -> NDArray[np.
         np.save(path.with_suffix(".part.npy"), np.concatenate(found))
         path.with_suffix(".part.npy").replace(path)
     return np.load(path, mmap_mode="r")
-
-
-def find_photos(data: WorldSet) -> list[NDArray[np.int64]]:
-    """By identity: the rows that are plain photos, as reference photos are."""
-    plain = np.array([shot.property_name is None and shot.style is None for shot in data.shots])
-    by_identity = []
-    for start in range(0, len(data), SHOTS_PER_IDENTITY):
-        rows = np.arange(start, start + SHOTS_PER_IDENTITY)
-        by_identity.append(rows[plain[rows]])
-    return by_identity
 
 
 def attach_untrained(unet: Any) -> nn.ModuleList:
@@ -183,11 +172,7 @@ def main() -> None:
             added_cond_kwargs={"image_embeds": [torch.stack(shown)[:, None]]},
         ).sample  # fmt: skip
         error = (found - schedule.get_velocity(clean, eps, times)).square().mean(1, keepdim=True)
-        mask = torch.from_numpy(data.masks[rows]).float()[:, None]
-        on_subject = F.avg_pool2d(mask, mask.shape[-1] // clean.shape[-1])
-        weight = 1 + SUBJECT_WEIGHT * on_subject
-        parts = {"subject": float((error * on_subject).sum().detach() / on_subject.sum())}
-        return (error * weight).mean() / weight.mean(), parts
+        return weigh_subject(error, data.masks[rows])
 
     train(
         trained, compute_loss, out_dir=args.out, seed=8, n_steps=args.steps,

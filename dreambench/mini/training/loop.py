@@ -1,4 +1,4 @@
-"""The one training loop that all of mini's models share: AdamW, cosine rate, EMA, checkpoints."""
+"""The one training loop that all of mini's models share: AdamW, EMA, checkpoints."""
 
 from __future__ import annotations
 
@@ -15,6 +15,19 @@ from torch import Tensor, nn
 Loss = Callable[[np.random.Generator, torch.Generator], tuple[Tensor, dict[str, float]]]
 
 
+def follow_cosine(step: int, n_steps: int) -> float:
+    """The share of the learning rate at a step: half a cosine, down to a fiftieth."""
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+def hold_then_fall(step: int, n_steps: int) -> float:
+    """The share of the learning rate at a step: all of it, and a straight line in the last tenth.
+
+    Before that a step does not depend on the length of the run, which can be chosen late.
+    """
+    return min(1.0, 10 * (n_steps - step) / n_steps)
+
+
 def train(
     model: nn.Module,
     compute_loss: Loss,
@@ -27,13 +40,19 @@ def train(
     betas: tuple[float, float] = (0.9, 0.99),
     ema_decay: float = 0.999,
     n_warmup_steps: int = 200,
+    schedule: Callable[[int, int], float] = follow_cosine,
     checkpoint_every: int = 500,
     log_every: int = 100,
+    n_seconds: float = math.inf,
+    show: Callable[[int], None] | None = None,
+    show_every: int = 1000,
 ) -> None:
     """Trains `model` in place and leaves the averaged weights in it.
 
     Step i draws from generators seeded by (seed, i), so that a run which was killed goes on from
-    `out_dir/checkpoint.pt` as if it had never stopped. The log is `out_dir/log.jsonl`.
+    `out_dir/checkpoint.pt` as if it had never stopped. After `n_seconds` it stops by itself in the
+    same way. The log is `out_dir/log.jsonl`. `show` is called with the number of steps while the
+    averaged weights are in the model.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(
@@ -51,8 +70,7 @@ def train(
     sums: dict[str, list[float]] = {}
     started = time.monotonic()
     for step in range(first, n_steps):
-        rate = learning_rate * min(1.0, (step + 1) / n_warmup_steps)
-        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+        rate = learning_rate * min(1.0, (step + 1) / n_warmup_steps) * schedule(step, n_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, parts = compute_loss(
@@ -62,22 +80,18 @@ def train(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        with torch.no_grad():
-            decay = min(ema_decay, (1 + step) / (10 + step))
-            for name, value in model.state_dict().items():
-                if value.dtype.is_floating_point:
-                    average[name].lerp_(value, 1 - decay)
-                else:
-                    average[name].copy_(value)
+        _follow(average, model, decay=min(ema_decay, (1 + step) / (10 + step)))
         for name, number in {"loss": float(loss.detach()), **parts}.items():
             sums.setdefault(name, []).append(number)
+        seconds = time.monotonic() - started
         if (step + 1) % log_every == 0:
             row: dict[str, float] = {name: float(np.mean(values)) for name, values in sums.items()}
-            row |= {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
+            row |= {"step": step + 1, "seconds": round(seconds, 1)}
             with (out_dir / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             sums = {}
-        if (step + 1) % checkpoint_every == 0 or step + 1 == n_steps:
+        is_last = step + 1 == n_steps or seconds > n_seconds
+        if (step + 1) % checkpoint_every == 0 or is_last:
             state = {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -86,5 +100,21 @@ def train(
             }
             torch.save(state, path.with_suffix(".part"))
             path.with_suffix(".part").replace(path)
+        if is_last:
+            break
+        if show is not None and (step + 1) % show_every == 0:
+            latest = {name: value.clone() for name, value in model.state_dict().items()}
+            model.load_state_dict(average)
+            show(step + 1)
+            model.load_state_dict(latest)
     model.load_state_dict(average)
     model.eval()
+
+
+@torch.no_grad()
+def _follow(average: dict[str, Tensor], model: nn.Module, *, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.dtype.is_floating_point:
+            average[name].lerp_(value, 1 - decay)
+        else:
+            average[name].copy_(value)

@@ -2,6 +2,8 @@
 
     python -m dreambench.mini.training.tokenizer --out DIR
 
+The same words for a language model, which mini-flow has, are `make_language_tokenizer`'s.
+
 The captions' words come first, then common English words that the world never shows, then
 unpronounceable trigrams: tokens that are in the vocabulary and in no caption, which is what
 DreamBooth's identifier has to be (paper, section 3.2).
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, Qwen2Tokenizer
 
 from dreambench.mini.training.data import make_shots
 from dreambench.mini.world.renderer import make_caption
@@ -53,22 +55,29 @@ def make_rare_words(n: int) -> list[str]:
     return words
 
 
-def make_tokenizer() -> CLIPTokenizer:
-    """Learns the merges and packs them in the order that CLIP's own vocabulary has."""
+def _make_corpus() -> list[str]:
     rng = np.random.default_rng(0)
     captions = [
         make_caption(shot, described=bool(rng.integers(2)))
         for index in range(1400)
         for shot in make_shots("train", index)
     ]
-    corpus = captions + [" ".join(COMMON_WORDS)] * 12 + [" ".join(make_rare_words(160))] * 6
+    return captions + [" ".join(COMMON_WORDS)] * 12 + [" ".join(make_rare_words(160))] * 6
+
+
+def _read_merges(learner: Tokenizer) -> list[tuple[str, str]]:
+    return [(first, second) for first, second in json.loads(learner.to_str())["model"]["merges"]]
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """Learns the merges and packs them in the order that CLIP's own vocabulary has."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Lowercase()
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     learner.train_from_iterator(
-        corpus, trainers.BpeTrainer(vocab_size=VOCABULARY_SIZE, end_of_word_suffix="</w>")
+        _make_corpus(), trainers.BpeTrainer(vocab_size=VOCABULARY_SIZE, end_of_word_suffix="</w>")
     )
-    merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]
+    merges = _read_merges(learner)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = alphabet + [letter + "</w>" for letter in alphabet]
     tokens += ["".join(merge) for merge in merges]
@@ -78,6 +87,33 @@ def make_tokenizer() -> CLIPTokenizer:
         merges=merges,
         model_max_length=CONTEXT_LENGTH,
     )
+
+
+def make_language_tokenizer() -> Qwen2Tokenizer:
+    """Learns the same words with the blank before each, as a language model reads them.
+
+    A chat is its messages' text and an end, so that no text is empty.
+    """
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # A word of a caption is not its first, but for the article.
+    learner.train_from_iterator(
+        [f"a {text}" for text in _make_corpus()],
+        trainers.BpeTrainer(vocab_size=VOCABULARY_SIZE, initial_alphabet=alphabet),
+    )
+    merges = _read_merges(learner)
+    tokens = ["<|endoftext|>", *alphabet, *("".join(merge) for merge in merges)]
+    tokenizer = Qwen2Tokenizer(
+        vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))},
+        merges=merges,
+        model_max_length=CONTEXT_LENGTH,
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.content }}{% endfor %}<|im_end|>"
+    )
+    return tokenizer
 
 
 def main() -> None:
