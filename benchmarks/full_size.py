@@ -57,7 +57,8 @@ from transformers import (
 )
 
 from dreambench.base_models import deepfloyd_if
-from dreambench.base_models.registry import BASE_MODELS, BaseModel
+from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe

@@ -22,7 +22,7 @@ from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, TextEncoder
 from dreambench.base_models.loading import find_quantizer, load_networks, not_here, only_errors
 from dreambench.base_models.precision import cast, round_inputs, widen_outputs
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.weights import check_state, read_trained
 from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.errors import UserError

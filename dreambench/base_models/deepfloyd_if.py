@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages
-from dreambench.base_models.registry import UPSCALING_STEPS, BaseModel
+from dreambench.base_models.spec import UPSCALING_STEPS, BaseModel
 from dreambench.base_models.stable_diffusion import (
     add_random_noise,
     make_diffusion_scheduler,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dreambench.base_models.folder import check_folder
-from dreambench.base_models.registry import PARTS, BaseModel
+from dreambench.base_models.spec import PARTS, BaseModel
 from dreambench.base_models.weights import check_loading
 from dreambench.errors import UserError, raise_if_disk
 

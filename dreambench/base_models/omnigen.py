@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dreambench.base_models.encodings import Conditioning
 from dreambench.base_models.flow import InContextModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import Sampler
 
 NOT_TRAINED = "is not trained here, since no public recipe does"

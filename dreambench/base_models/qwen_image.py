@@ -22,7 +22,7 @@ from dreambench.base_models.flow import (
     unpack_patches,
 )
 from dreambench.base_models.loading import not_here
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import Sampler
 
 NO_WORDS = " "

@@ -21,7 +21,7 @@ from dreambench.base_models.base import CLIP_LAYERS, LoadedModel
 from dreambench.base_models.drawing import decode_one_by_one_without_memory, make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, encode_squares
 from dreambench.base_models.loading import only_errors
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
 from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler
 from dreambench.errors import UserError

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from dreambench.analysis.steps import STEPS
 from dreambench.artifacts.image_set import replicate_folder
-from dreambench.base_models.registry import BaseModel, find_family
+from dreambench.base_models.registry import find_family
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import Protocol, choose_prompts, list_all, load_protocol
 from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision

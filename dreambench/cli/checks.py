@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dreambench.artifacts.long_texts import CutText
-    from dreambench.base_models.registry import BaseModel
+    from dreambench.base_models.spec import BaseModel
     from dreambench.config.protocol import Protocol
     from dreambench.config.recipe import Recipe
     from dreambench.config.sampler import Precision

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 import pydantic
 from PIL import Image
 
-from dreambench.base_models.registry import BaseModel, Family, find_family, load_base_model
+from dreambench.base_models.registry import find_family, load_base_model
+from dreambench.base_models.spec import BaseModel, Family
 from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from dreambench.artifacts.long_texts import CutText, find_cut_texts
 from dreambench.artifacts.plan import ImageUnit
-from dreambench.base_models.registry import BaseModel, make_text_reader
+from dreambench.base_models.registry import make_text_reader
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.recipe import Recipe
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.plugins import check_recipe

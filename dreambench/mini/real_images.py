@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.slots import fill_slot, fill_subjects, has_pair_slots, has_slot
 from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
 from dreambench.errors import UserError

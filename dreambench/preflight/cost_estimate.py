@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dreambench.artifacts.plan import make_plan
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision

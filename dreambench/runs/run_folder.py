@@ -20,7 +20,8 @@ from dreambench.artifacts.manifest import (
     write_manifest,
 )
 from dreambench.artifacts.plan import ImageUnit, TrainUnit, make_plan
-from dreambench.base_models.registry import BaseModel, find_base_model
+from dreambench.base_models.registry import find_base_model
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import Protocol, list_all
 from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.datasets.subjects import Subject, digest_subjects

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from dreambench.artifacts.plan import derive_seed
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.slots import has_pair_slots
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dreambench.base_models.encodings import Conditioning
-from dreambench.base_models.registry import DIFFUSION, BaseModel
+from dreambench.base_models.spec import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work

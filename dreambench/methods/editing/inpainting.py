@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.editing.generator import EditingGenerator

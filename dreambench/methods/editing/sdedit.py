@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import Field
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work
 from dreambench.methods.editing.generator import EditingGenerator, check_strength

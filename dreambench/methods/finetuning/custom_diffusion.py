@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dreambench.artifacts.long_texts import ONE_TOKEN
 from dreambench.artifacts.plan import derive_seed
-from dreambench.base_models.registry import DIFFUSION, BaseModel
+from dreambench.base_models.spec import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject

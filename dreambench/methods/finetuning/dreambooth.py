@@ -12,7 +12,7 @@ from torch import nn
 
 from dreambench.artifacts.long_texts import ONE_TOKEN
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import UPSCALER_DIR, BaseModel
+from dreambench.base_models.spec import UPSCALER_DIR, BaseModel
 from dreambench.base_models.weights import load_trained
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.methods.base import QuantizedSettings, Work
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import nn
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.weights import load_trained
 from dreambench.config.sampler import Quantization
 from dreambench.errors import UserError

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from dreambench.artifacts.long_texts import ONE_TOKEN
-from dreambench.base_models.registry import DIFFUSION, BaseModel
+from dreambench.base_models.spec import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Work

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from dreambench.base_models.registry import DIFFUSION, BaseModel
+from dreambench.base_models.spec import DIFFUSION, BaseModel
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, Settings, Work

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dreambench.base_models.flux import Flux
 from dreambench.base_models.flux_photo import PhotoAdapter
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work

@@ -16,7 +16,8 @@ from pydantic import Field, field_validator
 
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.flow import PHOTO_PIXELS, InContextModel
-from dreambench.base_models.registry import IN_CONTEXT, BaseModel, find_family
+from dreambench.base_models.registry import find_family
+from dreambench.base_models.spec import IN_CONTEXT, BaseModel
 from dreambench.config.slots import check_braces, check_slot, fill_slot, has_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError

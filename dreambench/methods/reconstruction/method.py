@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work

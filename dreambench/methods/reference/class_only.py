@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreambench.base_models.registry import BaseModel
+from dreambench.base_models.spec import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.methods.base import Context, Method, NoSettings, Work
 from dreambench.methods.generators import TextGenerator

@@ -15,8 +15,9 @@ from small_flows import PROTOCOL, make_t5
 from small_pipelines import pixels
 from transformers import UMT5Config, UMT5EncoderModel
 
-from dreambench.base_models import registry
-from dreambench.base_models.registry import BaseModel, find_base_model, load_base_model
+from dreambench.base_models import registry, spec
+from dreambench.base_models.registry import find_base_model, load_base_model
+from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import FLOW, Sampler, SamplerSettings
 
 SAMPLER = Sampler(scheduler=FLOW, n_steps=2, guidance_scale=3.0, size_px=64)
@@ -71,10 +72,10 @@ def test_one_file_and_a_name_add_a_family(tmp_path, shared_cache, monkeypatch):
     write_folder(tmp_path / "pipeline")
     monkeypatch.setattr(sys, "path", [str(REPOSITORY / "examples"), *sys.path])
     monkeypatch.setitem(registry.FAMILIES, "aura", "my_family:AuraFlow")
-    monkeypatch.setitem(registry.PARTS, "aura", registry.PARTS["flux2"])
+    monkeypatch.setitem(spec.PARTS, "aura", spec.PARTS["flux2"])
     own = BaseModel(
         "aura", "fal/AuraFlow-v0.3", family="aura", size_px=1024, licence="apache-2.0",
-        weights_file=registry.TRANSFORMER_FILE,
+        weights_file=spec.TRANSFORMER_FILE,
         flow=SamplerSettings(scheduler=FLOW, n_steps=50, guidance_scale=3.5),
     )  # fmt: skip
     monkeypatch.setitem(registry.BASE_MODELS, "aura", own)

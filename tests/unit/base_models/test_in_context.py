@@ -14,11 +14,11 @@ from dreambench.base_models.flow import InContextModel
 from dreambench.base_models.registry import (
     BASE_MODELS,
     FAMILIES,
-    IN_CONTEXT,
     find_base_model,
     find_family,
     load_base_model,
 )
+from dreambench.base_models.spec import IN_CONTEXT
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 
