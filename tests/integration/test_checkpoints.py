@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import TINY_PROTOCOL, TINY_RECIPE, invoke, refused, tree
+from conftest import LIGHT_PROTOCOL, TINY_PROTOCOL, TINY_RECIPE, invoke, refused, tree
 from PIL import Image
 
 from dreambench.artifacts.image_set import read_image_set
@@ -41,7 +41,7 @@ def test_each_checkpoint_is_a_run_with_what_training_to_it_alone_leaves(
     """Weights and pixels are to the byte those of a run with so many steps on the same photos."""
     root, _ = checked
     words = write_inputs(tmp_path)
-    (tmp_path / "tiny.toml").write_text(f'references = "all-but-last"\n{TINY_PROTOCOL}')
+    (tmp_path / "tiny.toml").write_text(f'references = "all-but-last"\n{LIGHT_PROTOCOL}')
     for step in STEPS:
         invoke(
             *words, "--alongside", "", "--set", f"n_steps={step}", "--out", tmp_path / "alone",

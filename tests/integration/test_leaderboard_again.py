@@ -166,13 +166,13 @@ def test_a_record_whose_digests_are_not_those_here_is_not_run(one, finished, tmp
     assert not (tmp_path / "again").exists()
 
 
-def test_no_code_is_taken_from_a_record(own, tmp_path, finished):
+def test_no_code_is_taken_from_a_record(own, tmp_path):
     path, words = own
     invoke("run", "--method", f"{path}:Colours", "--alongside", "", *words)
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
     invoke("submit", run, "--out", tmp_path / "records", "--sample", "0")
     (folder,) = (tmp_path / "records").glob("*/*/*")
-    asked = ("rerun", folder, "--out", tmp_path / "again", "--protocol", finished[1][2])
+    asked = ("rerun", folder, "--out", tmp_path / "again", *words[:2])
     assert "--method" in refused(*asked)
     other = tmp_path / "other.py"
     other.write_text(f"{path.read_text()}\n# more\n")

@@ -71,7 +71,7 @@ def test_images_do_not_depend_on_the_machines_threads(tiny, tmp_path, threads):
     tiny[0].write_text(text.replace('base_model = "mini"', 'base_model = "mini"\nn_threads = 1'))
     tiny[1].write_text(TINY_RECIPE.replace("n_steps = 6", "n_steps = 2"))
     found = []
-    for n in (1, 2, 3):
+    for n in (1, 3):
         threads(n)
         words = ("--out", tmp_path / str(n), "--cache", tmp_path / f"cache-{n}", "--workers", 1)
         invoke("run", "--method", tiny[1], "--protocol", tiny[0], "--alongside", "", *words)
@@ -84,7 +84,7 @@ def test_images_do_not_depend_on_the_machines_threads(tiny, tmp_path, threads):
         made = {**tree(folder / "images"), **tree(folder / "train" / "dog")}
         # The seconds of training are in one, and its hash in the other.
         found.append(without(without(made, "done.json"), "SHA256SUMS"))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 def test_methods_are_shown_the_single_reference_and_scored_against_all(tmp_path, shared_cache):

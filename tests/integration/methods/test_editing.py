@@ -398,7 +398,8 @@ def test_work_is_counted_as_it_is_done(name, shared_cache, tmp_path):
     """The estimate's network calls are the UNet's rows, or more where prompts decide."""
     (mug,) = subjects("mug")
     recipe, base, protocol = load_recipe(name), BASE_MODELS["mini"], load_protocol("mini")
-    protocol = protocol.model_copy(update={"n_images_per_prompt": 1, "sampler": SAMPLER})
+    sampler = SAMPLER.model_copy(update={"n_steps": 10})  # Whole steps at every strength.
+    protocol = protocol.model_copy(update={"n_images_per_prompt": 1, "sampler": sampler})
     method = make_method(
         recipe, Context(**vars(context(shared_cache)) | {"sampler": protocol.sampler})
     )
