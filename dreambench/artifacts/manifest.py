@@ -106,7 +106,10 @@ class Session(StoredPart):
 
 
 class Digests(StoredPart):
-    """What the numbers depend on; external images have protocol, data and images alone."""
+    """What the numbers depend on; external images have protocol, data and images alone.
+
+    `weights` are identities of what a method loads besides the base model, by name.
+    """
 
     protocol: str
     data: str
@@ -115,6 +118,7 @@ class Digests(StoredPart):
     sampler: str | None = None
     plan: str | None = None
     images: str | None = None
+    weights: dict[str, str] | None = None
 
 
 class RecipeRecord(StoredPart):

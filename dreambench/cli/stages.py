@@ -52,12 +52,13 @@ def _opened_pipeline(
     from dreambench.artifacts.image_set import hold_folder  # noqa: PLC0415
     from dreambench.methods.plugins import attach_code  # noqa: PLC0415
     from dreambench.runs.pipeline import Pipeline  # noqa: PLC0415  (imports torch)
-    from dreambench.runs.run_folder import open_run, read_run  # noqa: PLC0415
+    from dreambench.runs.run_folder import check_weights, open_run, read_run  # noqa: PLC0415
     from dreambench.runs.units import Terms  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415
 
     run = read_run(run_dir, data_dir=data_dir)
     run = replace(run, recipe=attach_code(run.recipe, method))
+    check_weights(run)
     terms = Terms(
         cache_dir=cache or cache_dir(), data_dir=data_dir, unit_timeout=unit_timeout,
         keep_weights=keep_weights,

@@ -112,6 +112,8 @@ def plan_rerun(
 def _refuse_others(record: Record, run: Run) -> None:
     """Raise UserError where a run would not be that of the record; says what differs."""
     said, found = record.digests.model_dump(), run.manifest.digests.model_dump()
+    if said["weights"] is None:  # Older records do not say.
+        del said["weights"]
     for key in said:
         if said[key] != found[key]:
             raise UserError(

@@ -193,6 +193,14 @@ class Method(ABC):
         return Work()
 
     @classmethod
+    def identify_weights(cls, settings: Any, base_model: BaseModel) -> Mapping[str, str]:
+        """Return the identities of the weights that it loads besides the base model's, by name.
+
+        A run that has begun with some is not resumed with others.
+        """
+        return {}
+
+    @classmethod
     def name_subject(cls, settings: Any, subject: Subject) -> str:
         """Return what fills the slot {subject} of prompts, or a text of as many tokens.
 

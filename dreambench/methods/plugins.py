@@ -175,6 +175,24 @@ def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:
     return work
 
 
+def identify_weights(recipe: Recipe, base_model: BaseModel) -> dict[str, str]:
+    """Return the identities of the weights that a method loads besides the base model's, by name.
+
+    Raises:
+        UserError: as `read_settings` does; or `identify_weights` of a method from outside fails.
+    """
+    settings = read_settings(recipe, base_model.name)
+    identify = getattr(find_class(recipe), "identify_weights", None)
+    if identify is None:  # A class that has what a method needs, and inherits nothing.
+        return {}
+    if not isinstance(recipe, PluginRecipe):
+        return dict(identify(settings, base_model))
+    try:
+        return {str(name): str(value) for name, value in identify(settings, base_model).items()}
+    except (Exception, SystemExit) as error:
+        raise plugin_error(f"identify_weights() of {recipe.method}", error) from error
+
+
 def attach_code(recipe: Recipe, reference: str | None) -> Recipe:
     """Return a recipe that was read from a run folder, with its code found again.
 

@@ -132,6 +132,7 @@ def describe_digests(digests: Digests) -> str:
     parts = [f"Protocol {digests.protocol}", *(f"{k} {v}" for k, v in named.items() if v)]
     if digests.base_model:
         parts.append(f"base model `{digests.base_model}`, sampler {digests.sampler}")
+    parts += [f"weights of {name} `{value}`" for name, value in (digests.weights or {}).items()]
     return ", ".join(parts)
 
 

@@ -27,6 +27,7 @@ from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.datasets.subjects import Subject, digest_subjects
 from dreambench.errors import UserError, name_some
 from dreambench.machine.environment import describe_session
+from dreambench.methods.plugins import identify_weights
 from dreambench.methods.registry import describe_track
 from dreambench.methods.words import find_drawn_cuts
 from dreambench.runs.weights import has_weights
@@ -39,8 +40,8 @@ class Request:
 
     `encoders` maps each role to its encoder's identity; `data_dir` says where the photos lie: whose
     bytes count is pinned, where they are is not; `near` is for a dataset at a relative path, see
-    `Protocol.find_dataset`. `cut_texts` are those that were found before,
-    which takes the method's code; None to find them.
+    `Protocol.find_dataset`. `cut_texts` and `weights` are those that were found before, which takes
+    the method's code; None to find them.
     """
 
     protocol: Protocol
@@ -56,6 +57,7 @@ class Request:
     data_dir: Path | None = None
     near: Path | None = None
     cut_texts: Sequence[CutText] | None = None
+    weights: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,9 @@ def plan_run(folder: Path, request: Request) -> Run:
     known = list_all(protocol, dataset)
     prompts = list(request.prompts or [prompt.id for prompt in protocol.prompts])
     sampler = base.choose_sampler(protocol.sampler)
+    weights = request.weights
+    if weights is None:
+        weights = identify_weights(request.recipe, base)
     manifest = RunManifest(
         protocol=protocol,
         recipe=_describe_recipe(request.recipe, base),
@@ -170,6 +175,7 @@ def plan_run(folder: Path, request: Request) -> Run:
             base_model=base.identity(),
             sampler=sampler.digest(),
             plan=plan.digest(),
+            weights=dict(weights) or None,
         ),
         cut_texts=list(
             find_drawn_cuts(request.recipe, base, subjects, plan.images)
@@ -240,6 +246,22 @@ def check_folder(run: Run) -> list[Session]:
     return list(old.sessions)
 
 
+def check_weights(run: Run) -> None:
+    """Refuse to go on with a run that was read, with other weights than it has begun with.
+
+    Raises:
+        UserError: those besides the base model's are not its own.
+    """
+    said, here = run.manifest.digests.weights, identify_weights(run.recipe, run.base_model)
+    changed = sorted(name for name, value in here.items() if (said or {}).get(name) != value)
+    if changed:
+        raise UserError(
+            f"{run.folder} was begun with other weights than are here: {name_some(changed)}",
+            hint="restore them, or begin another run with --out",
+            code="changed-data",
+        )
+
+
 def _narrow_to(old: Manifest, run: Run) -> RunManifest:
     """Return what a run's manifest would be with no more subjects and prompts than an older one.
 
@@ -298,6 +320,7 @@ def read_run(folder: Path, *, data_dir: Path | None = None, near: Path | None = 
             data_dir=data_dir,
             near=near or folder,
             cut_texts=manifest.cut_texts,
+            weights=manifest.digests.weights or {},
         ),
     )
     if changes := list_changes(manifest, run.manifest):

@@ -20,7 +20,7 @@ import urllib3
 
 from dreambench.errors import UserError, disk_errors
 from dreambench.progress import Progress
-from dreambench.storage.files import digest, make_dir, read_json, write_json
+from dreambench.storage.files import digest, make_dir, read_json, sha256_file, write_json
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import check_inside
 
@@ -62,6 +62,15 @@ def find_snapshot(
         return folder
     found = find_cached(hub, files, revision=revision) if hub is not None else []
     return found[0].parents[files[0].count("/")] if found else None
+
+
+def identify_snapshot(
+    folder: Path, files: Sequence[str], *, hub: str | None, revision: str | None
+) -> str:
+    """Return the identity of these files: their digest in `folder`, else hub and revision."""
+    if all((folder / file).is_file() for file in files):
+        return f"folder@{digest({file: sha256_file(folder / file) for file in files})}"
+    return f"{hub}@{revision}"
 
 
 def hide_secrets(url: str) -> str:

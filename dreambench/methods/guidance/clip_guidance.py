@@ -8,7 +8,7 @@ prompt, the search finds, too; so metrics of the CLIP that steered are inflated,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,6 +77,14 @@ class ClipGuidance(Method):
                 hint="set another size_px in the protocol's [sampler]",
                 code="invalid-value",
             )
+
+    @classmethod
+    def identify_weights(
+        cls, settings: ClipGuidanceSettings, base_model: BaseModel
+    ) -> Mapping[str, str]:
+        """See `methods.Method`."""
+        clip = find_encoder(settings.steered_by, "clip")
+        return find_vqgan(settings.vqgan).identify() | {settings.steered_by: clip.identity()}
 
     @classmethod
     def count_work(cls, settings: ClipGuidanceSettings, base_model: BaseModel) -> Work:

@@ -20,7 +20,7 @@ from dreambench.base_models.loading import only_errors
 from dreambench.base_models.weights import check_loading
 from dreambench.encoders.spec import missing_weights, weights_root
 from dreambench.errors import UserError, unknown_name
-from dreambench.storage.downloads import find_snapshot
+from dreambench.storage.downloads import find_snapshot, identify_snapshot
 from dreambench.storage.formats import find_weights_damage
 from dreambench.storage.shipped import PACKAGE_DIR
 
@@ -50,6 +50,10 @@ class VQGANSpec:
         if self.shipped is not None:
             return "install dreambench again"
         return f"download {' and '.join(FILES)} of {self.source} and put them into {self.folder}"
+
+    def identify(self) -> dict[str, str]:
+        """Return the identities of its weights by name, see `Method.identify_weights`."""
+        return {self.name: identify_snapshot(self.folder, FILES, hub=None, revision=None)}
 
     def find_missing(self) -> dict[str, int]:
         """Return what is to be had first, with its bytes (fp32); empty where it is here."""

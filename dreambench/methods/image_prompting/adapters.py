@@ -19,11 +19,11 @@ from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import ENCODERS, load_encoder
 from dreambench.encoders.spec import weights_root
 from dreambench.errors import UserError, unknown_name
-from dreambench.storage.downloads import find_snapshot
+from dreambench.storage.downloads import find_snapshot, identify_snapshot
 from dreambench.storage.formats import find_weights_damage
 from dreambench.storage.shipped import PACKAGE_DIR
 
-MINI = "ip-adapter-mini"
+MINI, MINI_CLIP = "ip-adapter-mini", "mini-clip"
 ENCODER_FILES = ("config.json", "model.safetensors")
 
 
@@ -71,14 +71,24 @@ class Adapter:
 
     def find_local(self) -> Path | None:
         """Return the folder with all its files: shipped, the user's, or in the hub's cache."""
-        folder = PACKAGE_DIR / "mini" / "weights" if self.shipped else self.local_dir
-        return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
+        return find_snapshot(self.folder, self.files, hub=self.hub, revision=self.revision)
+
+    def identify(self) -> dict[str, str]:
+        """Return the identities of its weights by name, see `Method.identify_weights`."""
+        found = identify_snapshot(self.folder, self.files, hub=self.hub, revision=self.revision)
+        encoder = {MINI_CLIP: ENCODERS[MINI_CLIP].identity()} if self.shipped else {}
+        return {self.name: found, **encoder}
 
     def find_missing(self) -> dict[str, int]:
         """Return what is to be downloaded, with its size in bytes; empty where it is here."""
         if self.find_local() is not None:
             return {}
         return {f"{self.name}: {self.source}": self.n_download_bytes}
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are looked for first."""
+        return PACKAGE_DIR / "mini" / "weights" if self.shipped else self.local_dir
 
     @property
     def local_dir(self) -> Path:
@@ -191,8 +201,8 @@ class PixelExtractor:
 
 def make_mini_encoder(device: str) -> tuple[CellEncoder, PixelExtractor]:
     """Return the image encoder of mini and what prepares its pixels."""
-    clip = load_encoder("mini-clip", "clip", device=device)
-    return CellEncoder(clip.model.visual), PixelExtractor(ENCODERS["mini-clip"].pixels)
+    clip = load_encoder(MINI_CLIP, "clip", device=device)
+    return CellEncoder(clip.model.visual), PixelExtractor(ENCODERS[MINI_CLIP].pixels)
 
 
 def load_adapter(model: StableDiffusion, adapter: Adapter) -> None:

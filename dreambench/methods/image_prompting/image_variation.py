@@ -7,7 +7,7 @@ what it asks for is in the image by chance alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -53,6 +53,15 @@ class ImageVariation(Method):
         adapter = find_adapter(name, context.base_model.name)
         self.model = context.load_base_model(StableDiffusion)
         load_adapter(self.model, adapter)
+
+    @classmethod
+    def identify_weights(
+        cls, settings: ImageVariationSettings, base_model: BaseModel
+    ) -> Mapping[str, str]:
+        """See `methods.Method`."""
+        if not settings.adapter:
+            return {}
+        return find_adapter(settings.adapter, base_model.name).identify()
 
     @classmethod
     def count_work(cls, settings: ImageVariationSettings, base_model: BaseModel) -> Work:

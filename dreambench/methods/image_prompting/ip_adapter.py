@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -41,6 +41,13 @@ class IPAdapter(Method):
         adapter = find_adapter(settings.adapter, context.base_model.name)
         self.model = context.load_base_model(StableDiffusion)
         load_adapter(self.model, adapter)
+
+    @classmethod
+    def identify_weights(
+        cls, settings: IPAdapterSettings, base_model: BaseModel
+    ) -> Mapping[str, str]:
+        """See `methods.Method`."""
+        return find_adapter(settings.adapter, base_model.name).identify()
 
     @classmethod
     def count_work(cls, settings: IPAdapterSettings, base_model: BaseModel) -> Work:

@@ -5,7 +5,7 @@ The adapter was trained once, on pairs of pictures of one thing, and not on any 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -52,6 +52,13 @@ class OminiControl(Method):
         file = fetch_file(adapter)
         self.model = context.load_base_model(Flux, quantization=settings.quantization)
         self._adapter = PhotoAdapter(self.model, file)
+
+    @classmethod
+    def identify_weights(
+        cls, settings: OminiControlSettings, base_model: BaseModel
+    ) -> Mapping[str, str]:
+        """See `methods.Method`."""
+        return find_adapter(settings.adapter, base_model.name).identify()
 
     @classmethod
     def count_work(cls, settings: OminiControlSettings, base_model: BaseModel) -> Work:

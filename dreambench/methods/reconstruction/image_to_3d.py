@@ -22,7 +22,7 @@ from dreambench.base_models.weights import check_loading
 from dreambench.encoders.spec import weights_root
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.reconstruction.shape import Floats, Shape, cut_box, find_box
-from dreambench.storage.downloads import find_snapshot
+from dreambench.storage.downloads import find_snapshot, identify_snapshot
 from dreambench.storage.formats import find_weights_damage
 from dreambench.types import Mask
 
@@ -74,6 +74,11 @@ class ImageTo3DSpec:
     def find_local(self) -> Path | None:
         """Return the folder with all its files: the user's, or in the hub's cache."""
         return find_snapshot(self.local_dir, self.files, hub=self.hub, revision=self.revision)
+
+    def identify(self) -> dict[str, str]:
+        """Return the identities of its weights by name, see `Method.identify_weights`."""
+        found = identify_snapshot(self.local_dir, self.files, hub=self.hub, revision=self.revision)
+        return {self.name: found}
 
     def find_missing(self) -> dict[str, int]:
         """Return what is to be downloaded, with its bytes (fp32); empty where it is here."""

@@ -6,7 +6,7 @@ harmonising are composition's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,6 +84,13 @@ class Reconstruction(Method):
         super().__init__(settings, context)
         self.model = context.load_base_model()
         self._maker: ImageTo3D | None = None
+
+    @classmethod
+    def identify_weights(
+        cls, settings: ReconstructionSettings, base_model: BaseModel
+    ) -> Mapping[str, str]:
+        """See `methods.Method`."""
+        return {} if settings.shape == PHOTOS else find_image_to_3d(settings.shape).identify()
 
     @classmethod
     def count_work(cls, settings: ReconstructionSettings, base_model: BaseModel) -> Work:
