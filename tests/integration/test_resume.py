@@ -63,7 +63,7 @@ def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
     work_seconds = (whole / "runs" / "tiny" / "quick" / "summary.json").stat().st_mtime - opened
 
     rng = random.Random(7)
-    n_kills, n_with_work_done, finished = 0, 0, {}
+    n_kills, n_with_work_done, n_whole, finished = 0, 0, 0, {}
     # A slow machine may be killed before it finishes anything: such kills prove too little.
     while n_kills < N_KILLS or n_with_work_done < N_KILLS_WITH_WORK:
         before = n_sessions(broken)
@@ -85,7 +85,9 @@ def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
             work_seconds *= 1.3
         if not killed:  # It was through before the kill: check it, and kill the next one.
             assert_same_end(broken, whole)
-            broken, finished = tmp_path / f"broken-{n_kills}", {}
+            work_seconds /= 1.3
+            n_whole += 1
+            broken, finished = tmp_path / f"broken-{n_whole}", {}
     done = call(*words(tiny, broken))
     assert done.returncode == 0, done.stderr
     assert finished.items() <= fingerprints(broken).items()
