@@ -107,7 +107,7 @@ def test_every_number_carries_its_recipe(finished):
         "sampler",
         "plan",
     }
-    assert summary["digests"] == {**manifest["digests"], "images": None}
+    assert summary["digests"] == {**manifest["digests"], "images": None, "weights": None}
     assert set(manifest["encoders"]) == {"dino", "clip", "perceptual"}
     assert manifest["device"] == "cpu"
     session = manifest["sessions"][-1]
