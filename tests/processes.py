@@ -14,11 +14,11 @@ import tempfile
 from multiprocessing import forkserver
 from pathlib import Path
 
-from dreambench.encoders.registry import LIBRARIES
+from dreambench.encoders.registry import ENCODER_LIBRARIES
 
 PRELOADED = [
     "dreambench.benchmark.execution", "dreambench.cli", "dreambench.base_models.stable_diffusion",
-    "dreambench.encoders.image_text", "dreambench.encoders.vision", *LIBRARIES, "diffusers",
+    "dreambench.encoders.image_text", "dreambench.encoders.vision", *ENCODER_LIBRARIES, "diffusers",
     "matplotlib.pyplot", "scipy.stats",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
 ]  # fmt: skip

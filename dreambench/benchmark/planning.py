@@ -16,7 +16,7 @@ from dreambench.config.protocol import Protocol, choose_prompts, list_all, load_
 from dreambench.config.recipe import Recipe
 from dreambench.config.sampler import Precision
 from dreambench.encoders.feature_cache import read_max_bytes
-from dreambench.encoders.registry import LIBRARIES
+from dreambench.encoders.registry import ENCODER_LIBRARIES
 from dreambench.errors import UserError
 from dreambench.machine.child_process import prepare_children
 from dreambench.machine.devices import pick_devices, pick_precision
@@ -137,7 +137,7 @@ def _prepare_children(options: RunOptions) -> None:
     here = "auto" if options.executor == "ray" else options.device
     modules = [local.__name__, process.__name__, find_family("stable-diffusion").__module__]
     prepare_children(
-        [*modules, *LIBRARIES], device=pick_devices(here)[0], n_at_once=options.workers or 1
+        [*modules, *ENCODER_LIBRARIES], device=pick_devices(here)[0], n_at_once=options.workers or 1
     )
 
 

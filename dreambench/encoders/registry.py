@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dreambench.encoders.base import Encoder
 
 ROLES: tuple[Role, ...] = get_args(Role)
-LIBRARIES = ("timm", "open_clip")
+ENCODER_LIBRARIES = ("timm", "open_clip")
 """What most encoders are loaded by; both take seconds to import."""
 
 _MINI_PIXELS = Pixels(64, 64, HALF, HALF)
