@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -268,49 +269,37 @@ class StableDiffusion(LoadedModel):
         """Give the pipeline a network that reads photos, and what prepares their pixels."""
         self.pipeline.register_modules(image_encoder=network, feature_extractor=extractor)
 
-    def load_image_adapter(
-        self,
-        source: str,
-        file: str,
-        *,
-        subfolder: str,
-        image_encoder: str | None,
-        revision: str | None,
-    ) -> None:
-        """Put an adapter from a folder or a hub id into the pipeline.
+    def load_image_adapter(self, path: Path, *, image_encoder: Path | None) -> None:
+        """Put an adapter and the folder of its image encoder, if it has its own, into the pipeline.
 
         Raises:
-            OSError: its files are not to be had.
+            OSError: a file cannot be read.
             UserError: they do not hold exactly the weights of such an adapter.
         """
-        from diffusers.utils.hub_utils import _get_model_file  # noqa: PLC0415  (slow import)
         from transformers import CLIPVisionModelWithProjection  # noqa: PLC0415
 
-        pipeline, where = self.pipeline, f"{source}/{subfolder}/{file}"
-        options = {} if revision is None else {"revision": revision}
-        path = _get_model_file(source, weights_name=file, subfolder=subfolder, **options)
-        state = load_file(path)
+        pipeline, state = self.pipeline, load_file(path)
         wrong = UserError(
-            f"{where}: the weights are not those of an image adapter for this base model",
+            f"{path}: the weights are not those of an image adapter for this base model",
             hint="download the adapter again",
             code="wrong-weights",
         )
-        self._check_image_adapter(state, where=where)
+        self._check_image_adapter(state, where=str(path))
         if image_encoder is not None:
             # By itself, since a pipeline does not tell what its files lack.
             with only_errors():
                 network, found = CLIPVisionModelWithProjection.from_pretrained(
-                    source, subfolder=image_encoder, output_loading_info=True,
-                    dtype=pipeline.dtype, **options,
+                    image_encoder, output_loading_info=True, dtype=pipeline.dtype,
+                    local_files_only=True,
                 )  # fmt: skip
-            check_loading(found, where=f"{source}/{image_encoder}", part="the image encoder")
+            check_loading(found, where=str(image_encoder), part="the image encoder")
             pipeline.register_modules(image_encoder=network.to(self.device))
         try:
             # It warns of casts to the precision that all of it has already.
             with only_errors():
                 pipeline.load_ip_adapter(
-                    source, subfolder=subfolder, weight_name=file, image_encoder_folder=None,
-                    **options,
+                    str(path.parent), subfolder="", weight_name=path.name,
+                    image_encoder_folder=None, local_files_only=True,
                 )  # fmt: skip
         except (KeyError, RuntimeError, ValueError) as error:
             raise wrong from error

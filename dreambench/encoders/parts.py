@@ -164,7 +164,7 @@ class MaskExtractor:
 
 def _ask(segmenter: Segmenter, class_name: str) -> str:
     """Return a segmenter's identity, with the noun where it needs one."""
-    asked = f"|asked:{class_name}" if segmenter.spec.kind == "clipseg" else ""
+    asked = f"|asked:{class_name}" if segmenter.spec.network == "clipseg" else ""
     return f"{segmenter.identity}{asked}"
 
 

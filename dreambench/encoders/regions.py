@@ -115,7 +115,7 @@ class RegionsExtractor:
         self.dino = dino
         self.clip = clip
         self.segmenter = segmenter
-        takes_nouns = segmenter.spec.kind == "clipseg"
+        takes_nouns = segmenter.spec.network == "clipseg"
         self.nouns = tuple(dict.fromkeys(nouns)) if takes_nouns else ("",)
         # Twice what the networks see, since a region is about half as wide as a picture.
         sides = [known_pixels(encoder).crop_px for encoder in (dino, clip)]

@@ -166,14 +166,15 @@ SEGMENTERS = {
     spec.name: spec
     for spec in (
         SegmenterSpec(
-            "mini-segmenter", "segformer",
-            Pixels(64, 64, HALF, HALF, fit="squash"), shipped="segmenter",
+            name="mini-segmenter", network="segformer",
+            pixels=Pixels(64, 64, HALF, HALF, fit="squash"), shipped="segmenter",
         ),
         # CLIPSeg (Lueddecke and Ecker, CVPR 2022), whose own transform squashes images
         # (timojl/clipseg at a55510b, Quickstart.ipynb). The revision is that of the hub's main
         # branch as public code pins it (2026-09).
         SegmenterSpec(
-            "clipseg", "clipseg", Pixels(352, 352, *IMAGENET, "bilinear", "squash"),
+            name="clipseg", network="clipseg",
+            pixels=Pixels(352, 352, *IMAGENET, "bilinear", "squash"),
             hub="CIDAS/clipseg-rd64-refined",
             revision="999e0328d9e10b484360c477313983f9afdd7050",
             n_download_bytes=605_000_000, files=_CLIPSEG_FILES,

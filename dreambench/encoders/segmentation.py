@@ -16,8 +16,6 @@ from dreambench.base_models.weights import check_loading
 from dreambench.encoders.base import exact_inference
 from dreambench.encoders.registry import find_segmenter
 from dreambench.encoders.spec import SegmenterSpec
-from dreambench.errors import UserError
-from dreambench.storage.formats import find_weights_damage
 from dreambench.types import Mask
 
 
@@ -71,7 +69,7 @@ class Segmenter:
 
     def _forward(self, pixels: torch.Tensor, class_name: str) -> torch.Tensor:
         """Return logits (n, h, w) of a pixel being the subject's."""
-        if self.spec.kind == "segformer":
+        if self.spec.network == "segformer":
             return self.model(pixels).logits[:, 0]
         tokens = self.tokenizer([f"a {class_name}"] * len(pixels), return_tensors="pt")
         found = self.model(
@@ -86,7 +84,6 @@ class Segmenter:
 def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
     import transformers  # noqa: PLC0415  (slow import)
 
-    folder = spec.find_weights()
     transformers.utils.logging.disable_progress_bar()
     options = {
         "use_safetensors": True, "local_files_only": True, "dtype": torch.float32,
@@ -94,21 +91,13 @@ def _load(spec: SegmenterSpec) -> tuple[Any, Any]:
     }  # fmt: skip
     kind: Any = transformers.SegformerForSemanticSegmentation
     tokenizer = None
-    try:
-        if spec.kind == "clipseg":
+    with spec.loading() as folder:
+        if spec.network == "clipseg":
             kind = transformers.CLIPSegForImageSegmentation
             tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         # It warns of what is refused below.
         with only_errors():
             network, found = kind.from_pretrained(folder, **options)
-    except Exception as error:  # The tokenizers library raises nothing more exact.
-        damage = find_weights_damage(folder / "model.safetensors")
-        reason = f"its model.safetensors {damage[0]}" if damage else f"{type(error).__name__}"
-        raise UserError(
-            f"{folder} does not hold the segmenter '{spec.name}': {reason}",
-            hint=damage[1] if damage else spec.how_to_get,
-            code="wrong-weights",
-        ) from error
     check_loading(
         found, where=str(folder), part=f"the segmenter '{spec.name}'", hint=spec.how_to_get
     )

@@ -16,9 +16,10 @@ from dreambench.encoders.feature_cache import hash_file
 from dreambench.encoders.preprocessing import Pixels, Preparation
 from dreambench.errors import UserError, raise_if_disk
 from dreambench.progress import Progress, no_progress
-from dreambench.storage.downloads import download, find_cached, find_snapshot, forget_download
+from dreambench.storage.downloads import download, find_cached, forget_download
 from dreambench.storage.files import digest, digest_folder, sha256_file
-from dreambench.storage.shipped import PACKAGE_DIR, cache_dir
+from dreambench.storage.shipped import PACKAGE_DIR
+from dreambench.storage.snapshots import Snapshot, missing_weights, weights_root
 
 Role = Literal["dino", "clip", "perceptual"]
 """The inputs of metrics that a protocol names encoders for; metrics may ask for others by name."""
@@ -38,26 +39,12 @@ OWN_PIXELS = "own-pixels"
 """In an identity: images are prepared by the encoder's own code, whose digest stands for it."""
 
 
-def weights_root() -> Path:
-    """Return the folder for weights from users: `DREAMBENCH_WEIGHTS`, or in the cache."""
-    named = os.environ.get("DREAMBENCH_WEIGHTS")
-    return Path(named) if named else cache_dir() / "weights"
-
-
 def find_weights_file(folder: Path, *, first: str) -> Path | None:
     """Return the weights file of a snapshot folder: `first`, else one of FILE_NAMES."""
     for name in (first, *FILE_NAMES):
         if name and (folder / name).is_file():
             return folder / name
     return None
-
-
-def missing_weights(kind: str, name: str, *, hint: str, why: str = "") -> UserError:
-    """Return the error for weights that are not on this machine; `why` they could not be had."""
-    reason = f", and they cannot be downloaded ({why})" if why else ""
-    return UserError(
-        f"{kind} '{name}' has no weights on this machine{reason}", hint=hint, code="missing-weights"
-    )
 
 
 @dataclass(frozen=True)
@@ -310,85 +297,17 @@ def has_own_pixels(identity: str) -> bool:
     return OWN_PIXELS in identity.split("|")
 
 
-@dataclass(frozen=True)
-class SegmenterSpec:
+@dataclass(frozen=True, kw_only=True)
+class SegmenterSpec(Snapshot):
     """All that is pinned about a segmenter: a folder of transformers' layout and its pixels.
 
-    `segformer` finds the subject by itself; `clipseg` is asked for the class noun.
+    `network` segformer finds the subject by itself; clipseg is asked for the class noun.
     """
 
-    name: str
-    kind: Literal["segformer", "clipseg"]
+    kind: ClassVar[str] = "segmenter"
+    network: Literal["segformer", "clipseg"]
     pixels: Pixels
-    shipped: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    n_download_bytes: int = 0
     files: tuple[str, ...] = ("config.json", "model.safetensors")
-
-    @property
-    def local_dir(self) -> Path:
-        """Folder for a snapshot from a user."""
-        return weights_root() / self.name
-
-    @property
-    def source(self) -> str:
-        """Where the files come from, in words."""
-        if self.shipped is not None:
-            return "shipped with the package"
-        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
-
-    @property
-    def how_to_get(self) -> str:
-        """Which files to download and where to put them."""
-        if self.shipped is not None:
-            return "install dreambench again"
-        return f"download {self.source} and put them into {self.local_dir}"
-
-    def find_local(self) -> Path | None:
-        """Return the snapshot folder: shipped, `local_dir`, in the hub's cache; None if nowhere."""
-        folder = self.local_dir
-        if self.shipped is not None:
-            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
-        return find_snapshot(folder, self.files, hub=self.hub, revision=self.revision)
-
-    def find_weights(self) -> Path:
-        """Return `find_local`.
-
-        Raises:
-            UserError: the files are not on this machine; says how to get them.
-        """
-        found = self.find_local()
-        if found is None:
-            raise missing_weights("segmenter", self.name, hint=self.how_to_get)
-        return found
-
-    def find_missing(self) -> dict[str, int]:
-        """Return what is to be downloaded for it, with its bytes; empty where it is here."""
-        if self.find_local() is not None:
-            return {}
-        return {f"{self.name}: {self.source}": self.n_download_bytes}
-
-    def ensure_weights(self) -> None:
-        """Download the files where they are not on this machine.
-
-        Raises:
-            UserError: they cannot be downloaded.
-        """
-        if self.hub is None or self.find_local() is not None:
-            self.find_weights()
-            return
-        from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
-        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-        try:
-            files = list(self.files)
-            snapshot_download(self.hub, revision=self.revision, allow_patterns=files)
-        except (OSError, HfHubHTTPError) as error:
-            raise_if_disk(error)
-            raise missing_weights(
-                "segmenter", self.name, hint=self.how_to_get, why="the hub cannot be reached"
-            ) from error
 
     def identity(self) -> str:
         """Return architecture, digest of the weights, pixels and threshold as one string.
@@ -405,4 +324,4 @@ class SegmenterSpec:
 
     def name_identity(self, content: str) -> str:
         """Return the identity that it has with weights of this digest."""
-        return f"transformers:{self.kind}@{content}|{self.pixels}|logit>0"
+        return f"transformers:{self.network}@{content}|{self.pixels}|logit>0"

@@ -13,3 +13,4 @@ from dreambench.methods.base import NoSettings as NoSettings
 from dreambench.methods.base import Settings as Settings
 from dreambench.methods.base import Work as Work
 from dreambench.methods.photos import load_photo as load_photo
+from dreambench.storage.snapshots import Snapshot as Snapshot

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
@@ -17,6 +17,7 @@ from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.progress import Progress
+from dreambench.storage.snapshots import Weights
 
 if TYPE_CHECKING:
     from dreambench.base_models.base import LoadedModel
@@ -120,8 +121,8 @@ class Work:
     pass, besides the base model's activations. `samples` says whether images come out of the
     denoising network, `calls_per_image` how many network calls an image of the subject takes, where
     plain sampling takes 1. `photo_pixels` has those of each photo that the network reads beside an
-    image. `missing` are weights besides the base model's that are not on this machine, with their
-    bytes (0: unknown).
+    image. `weights` are those that it loads besides the base model's: a run that has begun with
+    some is not resumed with others.
     """
 
     optimizer_steps: int = 0
@@ -136,7 +137,7 @@ class Work:
     samples: bool = False
     calls_per_image: float = 1.0
     photo_pixels: Sequence[int] = ()
-    missing: Mapping[str, int] = field(default_factory=dict)
+    weights: Sequence[Weights] = ()
 
     @property
     def training_images(self) -> int:
@@ -191,14 +192,6 @@ class Method(ABC):
     def count_work(cls, settings: Any, base_model: BaseModel) -> Work:
         """Return what there is to do, without loading anything."""
         return Work()
-
-    @classmethod
-    def identify_weights(cls, settings: Any, base_model: BaseModel) -> Mapping[str, str]:
-        """Return the identities of the weights that it loads besides the base model's, by name.
-
-        A run that has begun with some is not resumed with others.
-        """
-        return {}
 
     @classmethod
     def name_subject(cls, settings: Any, subject: Subject) -> str:

@@ -35,6 +35,7 @@ from dreambench.plugins import (
     to_kebab_case,
 )
 from dreambench.storage.paths import check_inside, find_name_fault
+from dreambench.storage.snapshots import Snapshot
 
 ALL = "all"
 """Stands for one recipe of each shipped method."""
@@ -172,6 +173,12 @@ def check_recipe(recipe: Recipe, base_model: BaseModel) -> Work:
             hint="return dreambench.methods.Work",
             code="not-a-method",
         )
+    if not all(isinstance(one, Snapshot) for one in work.weights):
+        raise UserError(
+            f"count_work() of {recipe.method} has weights that are not Snapshots",
+            hint="name them as dreambench.methods.Snapshot",
+            code="not-a-method",
+        )
     return work
 
 
@@ -179,18 +186,10 @@ def identify_weights(recipe: Recipe, base_model: BaseModel) -> dict[str, str]:
     """Return the identities of the weights that a method loads besides the base model's, by name.
 
     Raises:
-        UserError: as `read_settings` does; or `identify_weights` of a method from outside fails.
+        UserError: as `check_recipe` does.
     """
-    settings = read_settings(recipe, base_model.name)
-    identify = getattr(find_class(recipe), "identify_weights", None)
-    if identify is None:  # A class that has what a method needs, and inherits nothing.
-        return {}
-    if not isinstance(recipe, PluginRecipe):
-        return dict(identify(settings, base_model))
-    try:
-        return {str(name): str(value) for name, value in identify(settings, base_model).items()}
-    except (Exception, SystemExit) as error:
-        raise plugin_error(f"identify_weights() of {recipe.method}", error) from error
+    weights = check_recipe(recipe, base_model).weights
+    return {one.name: one.identity() for one in weights}
 
 
 def attach_code(recipe: Recipe, reference: str | None) -> Recipe:

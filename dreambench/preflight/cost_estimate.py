@@ -99,7 +99,7 @@ def make_estimate(
         ),
         weight_bytes=work.saved_bytes * len(subjects) * n_runs,
         memory_bytes=memory,
-        downloads=dict(work.missing),
+        downloads={k: n for one in work.weights for k, n in one.find_missing().items()},
         is_counted=work.uses_base_model or not work.other_parameters,
     )
 

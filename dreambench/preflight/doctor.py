@@ -21,13 +21,16 @@ from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.config.sampler import Precision
 from dreambench.datasets.subjects import check_files, find_dataset, read_index
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
-from dreambench.encoders.spec import EncoderSpec, SegmenterSpec
+from dreambench.encoders.spec import EncoderSpec
 from dreambench.machine.environment import PACKAGES
 from dreambench.methods.base import QuantizedSettings, Settings, Work
-from dreambench.methods.image_prompting.adapters import ADAPTERS, Adapter
+from dreambench.methods.guidance.vqgan import VQGANS
+from dreambench.methods.image_prompting.adapters import ADAPTERS
+from dreambench.methods.reconstruction.image_to_3d import IMAGE_TO_3D
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.preflight.cost_estimate import estimate_memory
 from dreambench.storage.shipped import cache_dir
+from dreambench.storage.snapshots import Snapshot
 
 # What takes less memory, the cheapest first, and the baseline that takes the least.
 LOWERING = {"gradient_checkpointing": True, "optimizer": "adamw-8bit"}
@@ -141,10 +144,12 @@ def _lower(
 def check_weights() -> list[Finding]:
     """For each network that is used: present, or what to bring and where to put it."""
     found = []
-    named: list[tuple[str, EncoderSpec | SegmenterSpec | Adapter]] = [
+    named: list[tuple[str, EncoderSpec | Snapshot]] = [
         *(("encoders", spec) for spec in ENCODERS.values()),
         *(("segmenters", spec) for spec in SEGMENTERS.values()),
-        *(("image adapters", adapter) for adapter in ADAPTERS.values()),
+        *(("image adapters", spec) for spec in ADAPTERS.values()),
+        *(("VQGANs", spec) for spec in VQGANS.values()),
+        *(("image-to-3D models", spec) for spec in IMAGE_TO_3D.values()),
     ]
     for group, spec in named:
         path = spec.find_local()

@@ -20,7 +20,7 @@ import urllib3
 
 from dreambench.errors import UserError, disk_errors
 from dreambench.progress import Progress
-from dreambench.storage.files import digest, make_dir, read_json, sha256_file, write_json
+from dreambench.storage.files import digest, make_dir, read_json, write_json
 from dreambench.storage.locks import locked
 from dreambench.storage.paths import check_inside
 
@@ -49,28 +49,6 @@ def find_cached(hub: str, files: Sequence[str], *, revision: str | None) -> list
     found = [try_to_load_from_cache(hub, file, revision=revision) for file in files]
     paths = [Path(path) for path in found if isinstance(path, str)]
     return paths if len(paths) == len(files) else []
-
-
-def find_snapshot(
-    folder: Path, files: Sequence[str], *, hub: str | None, revision: str | None
-) -> Path | None:
-    """Return the folder with all these files: `folder`, else the repository's in the hub's cache.
-
-    None when neither has them; nothing is downloaded.
-    """
-    if all((folder / file).is_file() for file in files):
-        return folder
-    found = find_cached(hub, files, revision=revision) if hub is not None else []
-    return found[0].parents[files[0].count("/")] if found else None
-
-
-def identify_snapshot(
-    folder: Path, files: Sequence[str], *, hub: str | None, revision: str | None
-) -> str:
-    """Return the identity of these files: their digest in `folder`, else hub and revision."""
-    if all((folder / file).is_file() for file in files):
-        return f"folder@{digest({file: sha256_file(folder / file) for file in files})}"
-    return f"{hub}@{revision}"
 
 
 def hide_secrets(url: str) -> str:

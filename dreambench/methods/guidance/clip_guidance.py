@@ -8,7 +8,7 @@ prompt, the search finds, too; so metrics of the CLIP that steered are inflated,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -79,21 +79,10 @@ class ClipGuidance(Method):
             )
 
     @classmethod
-    def identify_weights(
-        cls, settings: ClipGuidanceSettings, base_model: BaseModel
-    ) -> Mapping[str, str]:
-        """See `methods.Method`."""
-        clip = find_encoder(settings.steered_by, "clip")
-        return find_vqgan(settings.vqgan).identify() | {settings.steered_by: clip.identity()}
-
-    @classmethod
     def count_work(cls, settings: ClipGuidanceSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         vqgan, clip = find_vqgan(settings.vqgan), find_encoder(settings.steered_by, "clip")
-        return Work(
-            other_parameters=vqgan.n_parameters,
-            missing={**vqgan.find_missing(), **clip.find_missing()},
-        )
+        return Work(other_parameters=vqgan.n_parameters, weights=[vqgan, clip])
 
     def load(self, subject: Subject, out_dir: Path) -> _Guided:
         """Encode the photos, for the VQGAN to begin with and for CLIP to compare with."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,58 +17,31 @@ from torch import Tensor
 
 from dreambench.base_models.loading import only_errors
 from dreambench.base_models.weights import check_loading
-from dreambench.encoders.spec import missing_weights, weights_root
-from dreambench.errors import UserError, unknown_name
-from dreambench.storage.downloads import find_snapshot, identify_snapshot
-from dreambench.storage.formats import find_weights_damage
-from dreambench.storage.shipped import PACKAGE_DIR
+from dreambench.errors import unknown_name
+from dreambench.storage.snapshots import Snapshot
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 FILES = ("config.json", WEIGHTS)
 
 
-@dataclass(frozen=True)
-class VQGANSpec:
-    """Where the weights of a VQGAN lie: a folder of the package, or one from the user."""
+@dataclass(frozen=True, kw_only=True)
+class VQGANSpec(Snapshot):
+    """A VQGAN, alone in its folder of the repository."""
 
-    name: str
+    kind: ClassVar[str] = "VQGAN"
     n_parameters: int
-    shipped: str | None = None
-    source: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """The folder that its files are looked for in."""
-        if self.shipped is not None:
-            return PACKAGE_DIR / "mini" / "weights" / self.shipped
-        return weights_root() / self.name
-
-    @property
-    def how_to_get(self) -> str:
-        """Which files to download and where to put them."""
-        if self.shipped is not None:
-            return "install dreambench again"
-        return f"download {' and '.join(FILES)} of {self.source} and put them into {self.folder}"
-
-    def identify(self) -> dict[str, str]:
-        """Return the identities of its weights by name, see `Method.identify_weights`."""
-        return {self.name: identify_snapshot(self.folder, FILES, hub=None, revision=None)}
-
-    def find_missing(self) -> dict[str, int]:
-        """Return what is to be had first, with its bytes (fp32); empty where it is here."""
-        if find_snapshot(self.folder, FILES, hub=None, revision=None) is not None:
-            return {}
-        return {f"{self.name}: {self.source}": 4 * self.n_parameters}
+    files: tuple[str, ...] = FILES
 
 
 VQGANS = {
     spec.name: spec
     for spec in (
-        VQGANSpec("mini-vqgan", 1_457_427, shipped="vqgan"),
+        VQGANSpec(name="mini-vqgan", n_parameters=1_457_427, shipped="vqgan"),
         # Of aMUSEd (Patil et al., 2024, arXiv 2401.01808): reduction 16, 8,192 codes.
         VQGANSpec(
-            "amused-vqgan", 146_244_675,
-            source="the folder vqvae of amused/amused-512 (its commit 5704d1f)",
+            name="amused-vqgan", n_parameters=146_244_675, n_download_bytes=4 * 146_244_675,
+            hub="amused/amused-512", revision="5704d1f",
+            files=tuple(f"vqvae/{file}" for file in FILES),
         ),
     )
 }  # fmt: skip
@@ -131,25 +103,11 @@ class VQGAN:
 def _load(spec: VQGANSpec) -> Any:
     from diffusers import VQModel  # noqa: PLC0415  (slow import)
 
-    folder = spec.folder
-    if spec.find_missing():
-        raise missing_weights("VQGAN", spec.name, hint=spec.how_to_get)
-    damage = find_weights_damage(folder / WEIGHTS)
-    if damage is not None:
-        raise UserError(f"{folder / WEIGHTS} {damage[0]}", hint=damage[1], code="unreadable-file")
-    try:
-        # It warns of what is refused below.
-        with only_errors():
-            network, found = VQModel.from_pretrained(
-                folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True,
-                output_loading_info=True,
-            )  # fmt: skip
-    # Of a folder whose files are not valid, diffusers makes any kind of exception.
-    except Exception as error:
-        raise UserError(
-            f"{folder} does not hold the VQGAN '{spec.name}': {type(error).__name__}",
-            hint=spec.how_to_get,
-            code="wrong-weights",
-        ) from error
+    with spec.loading() as root, only_errors():  # It warns of what is refused below.
+        folder = (root / spec.files[0]).parent
+        network, found = VQModel.from_pretrained(
+            folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
     check_loading(found, where=str(folder), part=f"the VQGAN '{spec.name}'", hint=spec.how_to_get)
     return network

@@ -7,7 +7,7 @@ what it asks for is in the image by chance alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -55,23 +55,12 @@ class ImageVariation(Method):
         load_adapter(self.model, adapter)
 
     @classmethod
-    def identify_weights(
-        cls, settings: ImageVariationSettings, base_model: BaseModel
-    ) -> Mapping[str, str]:
-        """See `methods.Method`."""
-        if not settings.adapter:
-            return {}
-        return find_adapter(settings.adapter, base_model.name).identify()
-
-    @classmethod
     def count_work(cls, settings: ImageVariationSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`."""
         if not settings.adapter:
             return Work(samples=True)
         adapter = find_adapter(settings.adapter, base_model.name)
-        return Work(
-            samples=True, other_parameters=adapter.n_parameters, missing=adapter.find_missing()
-        )
+        return Work(samples=True, other_parameters=adapter.n_parameters, weights=adapter.weights)
 
     def load(self, subject: Subject, out_dir: Path) -> ReferenceGenerator:
         """Encode the photos."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -43,19 +43,10 @@ class IPAdapter(Method):
         load_adapter(self.model, adapter)
 
     @classmethod
-    def identify_weights(
-        cls, settings: IPAdapterSettings, base_model: BaseModel
-    ) -> Mapping[str, str]:
-        """See `methods.Method`."""
-        return find_adapter(settings.adapter, base_model.name).identify()
-
-    @classmethod
     def count_work(cls, settings: IPAdapterSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`. The adapter was trained once, and not on any subject."""
         adapter = find_adapter(settings.adapter, base_model.name)
-        return Work(
-            samples=True, other_parameters=adapter.n_parameters, missing=adapter.find_missing()
-        )
+        return Work(samples=True, other_parameters=adapter.n_parameters, weights=adapter.weights)
 
     def load(self, subject: Subject, out_dir: Path) -> PhotoPrompted:
         """Encode the photos."""

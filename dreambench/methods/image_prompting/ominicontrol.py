@@ -5,7 +5,7 @@ The adapter was trained once, on pairs of pictures of one thing, and not on any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -19,7 +19,7 @@ from dreambench.base_models.spec import BaseModel
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Method, Work
-from dreambench.methods.image_prompting.adapters import fetch_file, find_adapter
+from dreambench.methods.image_prompting.adapters import find_adapter
 from dreambench.methods.image_prompting.photo_prompting import Prompted, Wording
 
 
@@ -49,16 +49,10 @@ class OminiControl(Method):
                 hint=f"set size_px = {adapter.size_px} in the protocol's [sampler]",
                 code="invalid-value",
             )
-        file = fetch_file(adapter)
+        adapter.ensure_weights()  # Before what takes minutes.
         self.model = context.load_base_model(Flux, quantization=settings.quantization)
-        self._adapter = PhotoAdapter(self.model, file)
-
-    @classmethod
-    def identify_weights(
-        cls, settings: OminiControlSettings, base_model: BaseModel
-    ) -> Mapping[str, str]:
-        """See `methods.Method`."""
-        return find_adapter(settings.adapter, base_model.name).identify()
+        with adapter.loading() as folder:
+            self._adapter = PhotoAdapter(self.model, folder / adapter.files[0])
 
     @classmethod
     def count_work(cls, settings: OminiControlSettings, base_model: BaseModel) -> Work:
@@ -69,7 +63,7 @@ class OminiControl(Method):
         """
         adapter = find_adapter(settings.adapter, base_model.name)
         return Work(
-            samples=True, other_parameters=adapter.n_parameters, missing=adapter.find_missing(),
+            samples=True, other_parameters=adapter.n_parameters, weights=adapter.weights,
             calls_per_image=2, photo_pixels=[adapter.size_px**2],
         )  # fmt: skip
 

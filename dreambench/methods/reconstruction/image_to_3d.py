@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,11 +18,9 @@ from torch import Tensor
 
 from dreambench.base_models.loading import only_errors
 from dreambench.base_models.weights import check_loading
-from dreambench.encoders.spec import weights_root
-from dreambench.errors import UserError, unknown_name
+from dreambench.errors import unknown_name
 from dreambench.methods.reconstruction.shape import Floats, Shape, cut_box, find_box
-from dreambench.storage.downloads import find_snapshot, identify_snapshot
-from dreambench.storage.formats import find_weights_damage
+from dreambench.storage.snapshots import Snapshot
 from dreambench.types import Mask
 
 _NETWORKS = {
@@ -39,60 +36,25 @@ _AZIMUTHS, _ELEVATIONS = range(0, 360, 15), (0, 15, 30)
 _BATCH = 1 << 16
 
 
-@dataclass(frozen=True)
-class ImageTo3DSpec:
+@dataclass(frozen=True, kw_only=True)
+class ImageTo3DSpec(Snapshot):
     """An image-to-3D model in the layout of diffusers' `ShapEImg2ImgPipeline`."""
 
-    name: str
-    hub: str
-    revision: str
-    licence: str
+    kind: ClassVar[str] = "image-to-3D model"
     n_parameters: int
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files of the repository that are used."""
-        networks = [
-            f"{part}/{name}" for part, weights in _NETWORKS.items()
-            for name in ("config.json", weights)
-        ]  # fmt: skip
-        return (*networks, *(f"{part}/{name}" for part, name in _OTHERS.items()))
-
-    @property
-    def local_dir(self) -> Path:
-        """Folder for a snapshot that a user downloads."""
-        return weights_root() / self.name
-
-    @property
-    def how_to_get(self) -> str:
-        """Which files to download and where to put them."""
-        return (
-            f"download {', '.join(self.files)} of {self.hub} at {self.revision} (licence "
-            f"{self.licence}) and put them, folders and all, into {self.local_dir}"
-        )
-
-    def find_local(self) -> Path | None:
-        """Return the folder with all its files: the user's, or in the hub's cache."""
-        return find_snapshot(self.local_dir, self.files, hub=self.hub, revision=self.revision)
-
-    def identify(self) -> dict[str, str]:
-        """Return the identities of its weights by name, see `Method.identify_weights`."""
-        found = identify_snapshot(self.local_dir, self.files, hub=self.hub, revision=self.revision)
-        return {self.name: found}
-
-    def find_missing(self) -> dict[str, int]:
-        """Return what is to be downloaded, with its bytes (fp32); empty where it is here."""
-        if self.find_local() is not None:
-            return {}
-        return {f"{self.name}: {self.hub} at {self.revision}": 4 * self.n_parameters}
+    files: tuple[str, ...] = (
+        *(f"{part}/config.json" for part in _NETWORKS),
+        *(f"{part}/{name}" for part, name in (_NETWORKS | _OTHERS).items()),
+    )
 
 
 IMAGE_TO_3D = {
     spec.name: spec
     for spec in (
         ImageTo3DSpec(
-            "shap-e-img2img", "openai/shap-e-img2img", "0e0aba80f08d368aaf6af9cb93583707481cc29b",
-            licence="mit", n_parameters=845_437_382,
+            name="shap-e-img2img", hub="openai/shap-e-img2img",
+            revision="0e0aba80f08d368aaf6af9cb93583707481cc29b", licence="mit",
+            n_parameters=845_437_382, n_download_bytes=4 * 845_437_382,
         ),
     )
 }  # fmt: skip
@@ -236,15 +198,6 @@ def _load(spec: ImageTo3DSpec) -> Any:
     from diffusers.pipelines.shap_e import ShapERenderer  # noqa: PLC0415
     from transformers import CLIPImageProcessor, CLIPVisionModel  # noqa: PLC0415
 
-    folder = spec.find_local()
-    if folder is not None:
-        for part, weights in _NETWORKS.items():
-            file = folder / part / weights
-            damage = find_weights_damage(file)
-            if damage is not None:
-                raise UserError(f"{file} {damage[0]}", hint=damage[1], code="unreadable-file")
-    where = spec.hub if folder is None else str(folder)
-    revision = spec.revision if folder is None else None
     networks: dict[str, Any] = {
         "prior": PriorTransformer, "image_encoder": CLIPVisionModel,
         "shap_e_renderer": ShapERenderer,
@@ -254,30 +207,16 @@ def _load(spec: ImageTo3DSpec) -> Any:
         "image_processor": CLIPImageProcessor,
     }
     loading = {}
-    try:
-        # It warns of what is refused below.
-        with only_errors():
-            for part, found in networks.items():
-                networks[part], loading[part] = found.from_pretrained(
-                    where, subfolder=part, revision=revision, use_safetensors=True,
-                    torch_dtype=torch.float32, output_loading_info=True,
-                )  # fmt: skip
-            for part, found in others.items():
-                others[part] = found.from_pretrained(where, subfolder=part, revision=revision)
-    # Of files that are not valid, libraries make any kind of exception.
-    except Exception as error:
-        if folder is None and not isinstance(error, OSError):
-            raise
-        problem = f"({where}) is not on this machine and the hub cannot be reached"
-        if folder is not None:
-            problem = f"cannot be loaded from {folder}: {type(error).__name__}"
-        raise UserError(
-            f"the image-to-3D model '{spec.name}' {problem}",
-            hint=spec.how_to_get,
-            code="hub-unreachable" if folder is None else "wrong-weights",
-        ) from error
+    with spec.loading() as folder, only_errors():  # It warns of what is refused below.
+        for part, found in networks.items():
+            networks[part], loading[part] = found.from_pretrained(
+                folder, subfolder=part, use_safetensors=True, torch_dtype=torch.float32,
+                output_loading_info=True, local_files_only=True,
+            )  # fmt: skip
+        for part, found in others.items():
+            others[part] = found.from_pretrained(folder, subfolder=part, local_files_only=True)
     for part, info in loading.items():
         name = f"{spec.name}'s {part}"
-        check_loading(info, where=where, part=name, hint=spec.how_to_get)
+        check_loading(info, where=str(folder), part=name, hint=spec.how_to_get)
         networks[part].eval().requires_grad_(False)
     return ShapEImg2ImgPipeline(**networks, **others)

@@ -6,7 +6,7 @@ harmonising are composition's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -86,13 +86,6 @@ class Reconstruction(Method):
         self._maker: ImageTo3D | None = None
 
     @classmethod
-    def identify_weights(
-        cls, settings: ReconstructionSettings, base_model: BaseModel
-    ) -> Mapping[str, str]:
-        """See `methods.Method`."""
-        return {} if settings.shape == PHOTOS else find_image_to_3d(settings.shape).identify()
-
-    @classmethod
     def count_work(cls, settings: ReconstructionSettings, base_model: BaseModel) -> Work:
         """See `methods.Method`. A scene for each image, though some prompts ask for none."""
         work = Work(
@@ -103,7 +96,7 @@ class Reconstruction(Method):
         if settings.shape == PHOTOS:
             return work
         spec = find_image_to_3d(settings.shape)
-        return replace(work, other_parameters=spec.n_parameters, missing=spec.find_missing())
+        return replace(work, other_parameters=spec.n_parameters, weights=[spec])
 
     def fit(self, subject: Subject, out_dir: Path, *, seed: int) -> None:
         """Write the subject's shape. Carving draws nothing at random; a model begins from `seed`.

@@ -156,7 +156,7 @@ def write_vqgan(folder, *, n_levels=5):
 @pytest.fixture
 def amused(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMBENCH_WEIGHTS", str(tmp_path / "weights"))
-    return tmp_path / "weights" / "amused-vqgan"
+    return tmp_path / "weights" / "amused-vqgan" / "vqvae"
 
 
 @pytest.fixture
@@ -197,9 +197,10 @@ def test_weights_that_are_not_here_or_not_right_are_named(amused, other_clip, sh
     with pytest.raises(UserError) as caught:
         make_other(shared_cache)
     assert caught.value.code == "missing-weights"
-    assert str(amused) in caught.value.hint
+    assert str(amused.parent) in caught.value.hint
     settings = MINI.model_copy(update={"vqgan": "amused-vqgan"})
-    (missing,) = ClipGuidance.count_work(settings, BASE_MODELS["sd15"]).missing.items()
+    vqgan, _ = ClipGuidance.count_work(settings, BASE_MODELS["sd15"]).weights
+    (missing,) = vqgan.find_missing().items()
     assert missing[0].startswith("amused-vqgan")
     assert missing[1] == 4 * VQGANS["amused-vqgan"].n_parameters
     write_vqgan(amused)
@@ -300,6 +301,6 @@ def test_another_clip_scores_the_same_images_apart(run, tmp_path):
 
 def test_a_spec_of_the_package_says_where_it_is():
     spec = VQGANS["mini-vqgan"]
-    assert spec.folder.is_dir()
-    gone = VQGANSpec("gone", 10, shipped="no-such-folder")
+    assert spec.find_local().is_dir()
+    gone = VQGANSpec(name="gone", n_parameters=10, shipped="no-such-folder")
     assert gone.find_missing()

@@ -152,7 +152,7 @@ def test_adapters_that_are_not_here_say_which_files_to_download(
     settings = IPAdapterSettings(adapter="ip-adapter-sd15", scale=0.6, photos="one")
     with pytest.raises(UserError) as caught:
         IPAdapter(settings, context(shared_cache, base_model=base))
-    assert caught.value.code == "hub-unreachable"
+    assert caught.value.code == "missing-weights"
     hint = str(caught.value.hint)
     assert "models/ip-adapter_sd15.safetensors" in hint
     assert "models/image_encoder/model.safetensors" in hint

@@ -256,4 +256,4 @@ def test_what_it_needs_is_said_before_anything_starts(schnell, tmp_path, monkeyp
     made = replace(made, sampler=SAMPLER.model_copy(update={"size_px": 512}))
     with pytest.raises(UserError) as caught:
         make_method(load_recipe("ominicontrol"), made)
-    assert caught.value.code == "hub-unreachable" and FILE in caught.value.hint
+    assert caught.value.code == "missing-weights" and FILE in caught.value.hint

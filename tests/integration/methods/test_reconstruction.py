@@ -320,10 +320,11 @@ def test_weights_that_are_not_here_or_not_right_are_named(snapshot, dog, tmp_pat
     file.unlink()
     with pytest.raises(UserError) as caught:
         ImageTo3D(SHAP_E, device="cpu")
-    assert caught.value.code == "hub-unreachable"
+    assert caught.value.code == "missing-weights"
     assert str(SHAP_E.local_dir) in caught.value.hint
     settings = read_settings(load_recipe("reconstruction"), "sd15")
-    ((name, n_bytes),) = Reconstruction.count_work(settings, BASE_MODELS["sd15"]).missing.items()
+    (weights,) = Reconstruction.count_work(settings, BASE_MODELS["sd15"]).weights
+    ((name, n_bytes),) = weights.find_missing().items()
     assert SHAP_E.hub in name and n_bytes == 4 * SHAP_E.n_parameters
 
 

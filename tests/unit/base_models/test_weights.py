@@ -158,10 +158,10 @@ def test_so_is_an_image_adapter_and_its_encoder(tmp_path, base_of, how):
         if is_spoilt:
             spoil(file, "one missing" if how == "encoder" else how)
         try:
+            folder = tmp_path / "models"
             model.load_image_adapter(
-                str(tmp_path), "ip-adapter_sd15.safetensors", subfolder="models",
-                image_encoder="models/image_encoder", revision=None,
-            )  # fmt: skip
+                folder / "ip-adapter_sd15.safetensors", image_encoder=folder / "image_encoder"
+            )
             assert not is_spoilt
         except UserError as refused:
             assert is_spoilt and refused.code == "wrong-weights"

@@ -15,6 +15,12 @@ from dreambench.methods.plugins import find_recipe
 from dreambench.report.notes import describe_digests
 from dreambench.runs.run_folder import Request, check_weights, open_run, plan_run, read_run
 
+COUNTED = """
+    def count_work(settings, base_model):
+        from dreambench.methods import Snapshot, Work
+        return Work(weights=[{weights}])
+"""
+
 
 @pytest.fixture
 def plan(tiny, tmp_path):
@@ -39,13 +45,12 @@ def test_methods_say_what_they_load(plan, tmp_path):
     assert names("clip-guidance") == {"mini-vqgan", "mini-clip"}
     assert names("reconstruction") == names("dreambooth") == set()
     path = tmp_path / "own.py"
-    path.write_text(
-        OWN + "\n    def identify_weights(settings, base_model):\n        return {1: 2}\n"
-    )
-    assert plan(find_recipe(f"{path}:Colours")).manifest.digests.weights == {"1": "2"}
-    path.write_text(OWN + "\n    def identify_weights(settings, base_model):\n        return 1\n")
-    with pytest.raises(UserError, match="identify_weights"):
-        plan(find_recipe(f"{path}:Colours"))
+    path.write_text(OWN + COUNTED.format(weights="Snapshot(name='own', files=('a',), hub='b/c')"))
+    assert plan(find_recipe(f"{path}:Colours")).manifest.digests.weights == {"own": "b/c@None"}
+    for wrong in ("1", "Snapshot(name='own', files='a')"):
+        path.write_text(OWN + COUNTED.format(weights=wrong))
+        with pytest.raises(UserError, match=r"count_work\(\) of .*Colours"):
+            plan(find_recipe(f"{path}:Colours"))
 
 
 def test_a_run_does_not_go_on_with_other_weights(plan, other_folder, tmp_path, monkeypatch):

@@ -1,0 +1,180 @@
+"""Weights of one model in one folder: the package's, a user's, or the hub's cache. No torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from dreambench.errors import UserError, raise_if_disk
+from dreambench.storage.downloads import find_cached
+from dreambench.storage.files import digest, sha256_file
+from dreambench.storage.formats import find_weights_damage
+from dreambench.storage.shipped import PACKAGE_DIR, cache_dir
+
+
+def weights_root() -> Path:
+    """Return the folder for weights from users: `DREAMBENCH_WEIGHTS`, or in the cache."""
+    named = os.environ.get("DREAMBENCH_WEIGHTS")
+    return Path(named) if named else cache_dir() / "weights"
+
+
+def missing_weights(kind: str, name: str, *, hint: str, why: str = "") -> UserError:
+    """Return the error for weights that are not on this machine; `why` they could not be had."""
+    reason = f", and they cannot be downloaded ({why})" if why else ""
+    return UserError(
+        f"{kind} '{name}' has no weights on this machine{reason}", hint=hint, code="missing-weights"
+    )
+
+
+class Weights(Protocol):
+    """Weights with a name, which can be identified, or are to be had first."""
+
+    @property
+    def name(self) -> str:
+        """What they are called."""
+        ...
+
+    def identity(self) -> str:
+        """Return what tells them from others."""
+        ...
+
+    def find_missing(self) -> dict[str, int]:
+        """Return what is to be downloaded, with its bytes (0: unknown); empty where it is here."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Files of a hub's repository at a revision, in the folders that they have there.
+
+    They are looked for in `local_dir`, then in the hub's cache. Those that the package has are in
+    its folder `shipped` alone.
+
+    Raises:
+        ValueError: there are no files.
+    """
+
+    kind: ClassVar[str] = "model"
+    """What errors call it."""
+    name: str
+    files: tuple[str, ...]
+    shipped: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    licence: str = ""
+    n_download_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.files or isinstance(self.files, str):
+            raise ValueError("the files of a snapshot are a tuple of one or more paths")
+
+    @property
+    def local_dir(self) -> Path:
+        """Folder for the files from a user."""
+        return weights_root() / self.name
+
+    @property
+    def source(self) -> str:
+        """Where the files come from, in words."""
+        if self.shipped is not None:
+            return "shipped with the package"
+        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
+
+    @property
+    def how_to_get(self) -> str:
+        """Which files to download and where to put them."""
+        if self.shipped is not None:
+            return "install dreambench again"
+        licence = f" (licence {self.licence})" if self.licence else ""
+        folders = ", folders and all," if any("/" in file for file in self.files) else ""
+        return f"download {self.source}{licence} and put them{folders} into {self.local_dir}"
+
+    def find_local(self) -> Path | None:
+        """Return the folder with all files; None if nowhere. Nothing is downloaded."""
+        folder = self.local_dir
+        if self.shipped is not None:
+            folder = PACKAGE_DIR / "mini" / "weights" / self.shipped
+        if all((folder / file).is_file() for file in self.files):
+            return folder
+        if self.hub is None:
+            return None
+        found = find_cached(self.hub, self.files, revision=self.revision)
+        return found[0].parents[self.files[0].count("/")] if found else None
+
+    def find_weights(self) -> Path:
+        """Return `find_local`.
+
+        Raises:
+            UserError: the files are not on this machine; says how to get them.
+        """
+        found = self.find_local()
+        if found is None:
+            raise missing_weights(self.kind, self.name, hint=self.how_to_get)
+        return found
+
+    def find_missing(self) -> dict[str, int]:
+        """Return what is to be downloaded, with its bytes; empty where it is here."""
+        if self.find_local() is not None:
+            return {}
+        return {f"{self.name}: {self.source}": self.n_download_bytes}
+
+    def ensure_weights(self) -> Path:
+        """Return the folder with all files, downloaded where they are not on this machine.
+
+        Raises:
+            UserError: they cannot be downloaded.
+        """
+        if self.hub is None or self.find_local() is not None:
+            return self.find_weights()
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+        try:
+            folder = snapshot_download(
+                self.hub, revision=self.revision, allow_patterns=list(self.files)
+            )
+        except (OSError, HfHubHTTPError) as error:
+            raise_if_disk(error)
+            raise missing_weights(
+                self.kind, self.name, hint=self.how_to_get, why="the hub cannot be reached"
+            ) from error
+        return Path(folder)
+
+    def identity(self) -> str:
+        """Return the digest of a folder's files; hub and revision, where no user brought them."""
+        folder = self.find_local()
+        if self.shipped is None and folder != self.local_dir:
+            return f"{self.hub}@{self.revision}"
+        found = self.find_weights()
+        return f"folder@{digest({file: sha256_file(found / file) for file in self.files})}"
+
+    @contextmanager
+    def loading(self) -> Iterator[Path]:
+        """Give the folder of `ensure_weights`, and say in one line why it cannot be loaded.
+
+        Raises:
+            UserError: files cannot be had, or are damaged; or the body of the statement fails.
+        """
+        folder = self.ensure_weights()
+        for file in self.files:
+            path = folder / file
+            if path.suffix != ".safetensors":
+                continue
+            if (damage := find_weights_damage(path)) is not None:
+                raise UserError(f"{path} {damage[0]}", hint=damage[1], code="unreadable-file")
+        try:
+            yield folder
+        except UserError:
+            raise
+        # Of files that are not valid, libraries make any kind of exception.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise UserError(
+                f"{self.kind} '{self.name}' cannot be loaded from {folder}: {reason}",
+                hint=self.how_to_get,
+                code="wrong-weights",
+            ) from error
