@@ -27,8 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.encodings import EncodedImages
-from dreambench.base_models.registry import BASE_MODELS
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe

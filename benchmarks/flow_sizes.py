@@ -34,7 +34,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from dreambench.base_models.registry import BASE_MODELS, find_family
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_family
 
 BLOCK = re.compile(r"(.*transformer_blocks|layers)\.\d+")
 """What gradient checkpointing makes anew at once."""

@@ -57,7 +57,7 @@ from transformers import (
 )
 
 from dreambench.base_models import deepfloyd_if
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol

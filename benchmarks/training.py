@@ -484,7 +484,7 @@ made a step no faster on this CPU.
 
 def write_page(result: dict[str, Any], path: Path) -> None:
     """The result in words."""
-    from dreambench.base_models.registry import BASE_MODELS  # noqa: PLC0415
+    from dreambench.base_models.catalogue import BASE_MODELS  # noqa: PLC0415
 
     found, rounds = result["summary"], result["rounds"]
     titles = {"ours": "ours", "bare": "bare loop", "peers": "peers' shape"}

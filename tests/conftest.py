@@ -292,7 +292,8 @@ def xl_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def base_of(other_folder, xl_folder):
     """Base models by a short name: mini, and random ones of two other shapes."""
-    from dreambench.base_models.registry import BASE_MODELS, find_base_model  # noqa: PLC0415
+    from dreambench.base_models.catalogue import BASE_MODELS  # noqa: PLC0415
+    from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
 
     return {
         "mini": BASE_MODELS["mini"],

@@ -44,8 +44,8 @@ from transformers import (
     T5Tokenizer,
 )
 
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.flux_photo import ADAPTED
-from dreambench.base_models.registry import BASE_MODELS
 
 SIDE_PX = 64
 PROTOCOL = """

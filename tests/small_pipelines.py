@@ -26,7 +26,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.sampler import Sampler
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.methods.base import Context

@@ -129,7 +129,7 @@ def _describe(kind: str, base_model: str, *, brief: bool) -> list[dict[str, Any]
             for p in loaded
         ]
     if kind == "base-models":
-        from dreambench.base_models.registry import BASE_MODELS  # noqa: PLC0415
+        from dreambench.base_models.catalogue import BASE_MODELS  # noqa: PLC0415
 
         return [
             {

@@ -23,7 +23,7 @@ from dreambench.artifacts.manifest import flatten
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.record import MAX_MISSING, Record
 from dreambench.artifacts.results import WHOLE_PROMPT, ScoreTable
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
 from dreambench.datasets.subjects import (
     AND,

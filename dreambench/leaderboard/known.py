@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from dreambench.artifacts.plan import ImageUnit, make_plan
 from dreambench.artifacts.record import Record
-from dreambench.base_models.registry import BASE_MODELS, find_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import Protocol, list_all, list_protocols, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.datasets.subjects import Subject

@@ -43,7 +43,7 @@ from dreambench.artifacts.record import (
     render_record,
 )
 from dreambench.artifacts.results import Summary, has_summary, read_reference_bounds, read_summary
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.errors import UserError, name_some
 from dreambench.leaderboard.numbers import compute_metrics
 from dreambench.leaderboard.thumbnails import make_thumbnails

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.recipe import PluginRecipe, Recipe, list_recipes, load_recipe
 from dreambench.errors import UserError, unknown_name

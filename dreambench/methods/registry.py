@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import Protocol
 from dreambench.config.recipe import PluginRecipe, Recipe
 from dreambench.errors import UserError, unknown_name

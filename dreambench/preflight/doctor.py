@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import Protocol, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY, invoke, refused
 from own_method import OWN, run_own
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.benchmark.planning import RunOptions, plan_runs
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.errors import UserError

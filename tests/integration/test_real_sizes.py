@@ -12,7 +12,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import fake_networks
 import flow_sizes
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.datasets.subjects import list_subjects

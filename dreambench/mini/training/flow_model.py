@@ -47,8 +47,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3ForCausalLM
 
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.flux2 import MiniFlow
-from dreambench.base_models.registry import BASE_MODELS
 from dreambench.mini.training.autoencoder import LAYERS
 from dreambench.mini.training.base_model import draw_captions, load_latents, weigh_subject
 from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet, find_photos

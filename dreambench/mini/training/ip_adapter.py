@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.methods.image_prompting.adapters import CellEncoder, make_mini_encoder
 from dreambench.mini.training.autoencoder import to_pixels

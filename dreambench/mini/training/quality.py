@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import rankdata
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import load_protocol
 from dreambench.encoders.registry import load_encoder

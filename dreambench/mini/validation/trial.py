@@ -10,7 +10,8 @@ from PIL import Image
 from scipy.stats import kendalltau, somersd
 
 from dreambench.analysis.stats import estimate_mean
-from dreambench.base_models.registry import BASE_MODELS, load_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import load_base_model
 from dreambench.config.protocol import load_protocol
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.parts import (

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from small_cascade import LARGE_PX, write_cascade_folder
 from small_pipelines import NUMBERS, Heard, pixels, subjects
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model
 from dreambench.config.recipe import load_recipe
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError

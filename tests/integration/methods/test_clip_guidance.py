@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 from dreambench.analysis.comparison import load_comparable
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.steering import describe_steering
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.recipe import load_recipe
 from dreambench.encoders.registry import ENCODERS, load_encoder
 from dreambench.errors import UserError

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from small_pipelines import NUMBERS, PROMPTS, context, pixels, subjects
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.spec import DIFFUSION
 from dreambench.config.recipe import load_recipe
 from dreambench.methods.finetuning.custom_diffusion import (

@@ -11,7 +11,7 @@ from PIL import Image
 from small_pipelines import SAMPLER, context, pixels, subjects
 
 from dreambench.artifacts.plan import make_plan
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError

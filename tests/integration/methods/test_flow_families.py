@@ -7,7 +7,7 @@ from conftest import invoke, refused_at_once
 from safetensors.torch import load_file
 from small_flows import PROTOCOL, WRITERS
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.spec import DIFFUSION
 from dreambench.config.recipe import list_recipes, load_recipe
 from dreambench.methods.registry import find_method

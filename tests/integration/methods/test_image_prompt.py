@@ -8,7 +8,8 @@ from diffusers.pipelines.deprecated.blip_diffusion.modeling_blip2 import Blip2QF
 from small_pipelines import context, pixels, subjects, write_adapter_snapshot, write_unclip_folder
 from transformers import BertTokenizer, Blip2Config
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model
 from dreambench.config.recipe import Recipe, load_recipe
 from dreambench.encoders.registry import load_encoder
 from dreambench.errors import UserError

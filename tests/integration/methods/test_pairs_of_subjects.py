@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from small_pipelines import NUMBERS, context, pixels, subjects
 
 import dreambench
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import list_all, load_protocol
 from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import make_pair

@@ -9,7 +9,8 @@ from conftest import invoke, refused_at_once
 from small_flows import PROTOCOL, SIDE_PX, WRITERS, write_flux2_folder
 from small_pipelines import context, pixels, subjects
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model
 from dreambench.base_models.spec import IN_CONTEXT
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe

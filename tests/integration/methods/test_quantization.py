@@ -11,7 +11,8 @@ from small_flows import PROTOCOL, SIDE_PX
 from small_pipelines import NUMBERS, Heard, pixels, subjects
 from torch import nn
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model, load_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.recipe import load_recipe
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from small_pipelines import context, pixels, subjects, write_sd_folder
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model
 from dreambench.config.recipe import load_recipe
 from dreambench.errors import UserError
 from dreambench.methods.editing.masks import load_masks

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreambench.artifacts.long_texts import TextReader, find_cut_texts, find_lost_words
-from dreambench.base_models.registry import BASE_MODELS, find_base_model, make_text_reader
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model, make_text_reader
 from dreambench.encoders.registry import find_encoder
 
 # Of each word its letters, and two for start and end.

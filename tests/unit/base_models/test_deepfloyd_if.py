@@ -15,7 +15,8 @@ from script_steps import CLASS, PRIOR_WEIGHT, SEED, SUBJECT, take_step
 from small_cascade import LARGE_PX, SMALL_PX, write_cascade_folder
 from small_pipelines import pixels
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model, load_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 

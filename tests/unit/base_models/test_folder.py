@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import refused_at_once
 
-from dreambench.base_models.registry import BASE_MODELS, find_base_model, load_base_model
+from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.protocol import load_protocol
 from dreambench.errors import UserError
 

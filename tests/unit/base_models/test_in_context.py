@@ -10,14 +10,9 @@ from PIL import Image
 from small_flows import SIDE_PX
 from small_pipelines import pixels
 
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.flow import InContextModel
-from dreambench.base_models.registry import (
-    BASE_MODELS,
-    FAMILIES,
-    find_base_model,
-    find_family,
-    load_base_model,
-)
+from dreambench.base_models.registry import FAMILIES, find_base_model, find_family, load_base_model
 from dreambench.base_models.spec import IN_CONTEXT
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.spec import IN_CONTEXT
 from dreambench.config.recipe import PluginRecipe, Recipe, list_recipes, load_recipe
 from dreambench.errors import UserError

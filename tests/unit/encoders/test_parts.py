@@ -11,7 +11,7 @@ import torch
 import transformers
 from PIL import Image, ImageOps
 
-from dreambench.base_models.registry import BASE_MODELS
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import load_protocol
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders.parts import (

@@ -12,13 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_pipelines import pixels
 
+from dreambench.base_models.catalogue import BASE_MODELS, MINI_FLOW
 from dreambench.base_models.flux2 import MiniFlow
-from dreambench.base_models.registry import (
-    BASE_MODELS,
-    MINI_FLOW,
-    find_base_model,
-    load_base_model,
-)
+from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.finetuning.identifier import choose_identifier
