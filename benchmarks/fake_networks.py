@@ -35,7 +35,7 @@ from dreambench.config.recipe import load_recipe
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.machine.devices import describe_compute
 from dreambench.methods.base import Context
-from dreambench.methods.finetuning import class_images, dreambooth, training
+from dreambench.methods.finetuning import class_images, dreambooth, dreambooth_lora, training
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.preflight.cost_estimate import estimate_memory
 from dreambench.progress import no_progress
@@ -196,8 +196,8 @@ def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
         (StableUnCLIPImg2ImgPipeline, "noise_image_embeddings", _keep_embeddings),
         (LoadedModel, "load_networks", classmethod(load_networks)),
         (LoadedModel, "load_pipeline", classmethod(load_pipeline)),
-        (LoadedModel, "save_lora", lambda *_: None),
-        (LoadedModel, "load_lora", _load_lora),
+        (dreambooth_lora, "save_lora", lambda *_: None),
+        (dreambooth_lora, "load_lora", _load_lora),
         (training, "_read_losses", _read_losses),
         (class_images, "encode_class_images", _encode_class_images),
         (dreambooth, "save", lambda *_, **__: b""),

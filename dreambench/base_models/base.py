@@ -20,16 +20,12 @@ from torch import Tensor, nn
 
 from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, TextEncoder
-from dreambench.base_models.loading import find_quantizer, load_networks, not_here, only_errors
+from dreambench.base_models.loading import find_quantizer, load_networks, not_here
 from dreambench.base_models.precision import cast, round_inputs, widen_outputs
 from dreambench.base_models.spec import BaseModel
-from dreambench.base_models.weights import check_state, read_trained
 from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.errors import UserError
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-CLIP_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
-"""The layers of CLIP's text encoder that LoRA adapts, in all of diffusers' scripts."""
 AfterStep = Callable[[int, Tensor], Tensor]
 """Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
 
@@ -322,58 +318,12 @@ class LoadedModel(ABC):
         """Make activations of the denoising network anew in the backward pass, to save memory."""
         getattr(self.pipeline, self.denoiser).enable_gradient_checkpointing()
 
-    def save_lora(self, folder: Path, networks: Mapping[str, nn.Module]) -> None:
-        """Write the adapters in networks as diffusers' `pytorch_lora_weights.safetensors`."""
-        from peft import get_peft_model_state_dict  # noqa: PLC0415  (slow import)
-
-        layers = {
-            f"{name}_lora_layers": self.name_adapters(name, get_peft_model_state_dict(network))
-            for name, network in networks.items()
-        }
-        self.pipeline.save_lora_weights(folder, **layers)
-
     def name_adapters(self, network: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return a trainable network's adapters under the names that its pipeline reads."""
         from diffusers.utils import convert_state_dict_to_diffusers  # noqa: PLC0415
 
         named: Mapping[str, Tensor] = convert_state_dict_to_diffusers(state)
         return named
-
-    def load_lora(self, folder: Path, networks: Mapping[str, nn.Module]) -> None:
-        """Put the adapters of `save_lora` into their networks, by the names of their files.
-
-        Raises:
-            UserError: the file does not hold an adapter for each adapted layer of these networks.
-        """
-        file = folder / LORA_FILE
-        found = read_trained(file)
-        # Diffusers makes adapters for the layers that a file names, whichever these are.
-        layers = {
-            f"{name}.{layer}"
-            for name, network in networks.items()
-            for layer, _ in network.named_modules()
-            if f".{layer}".endswith(tuple(f".{end}" for end in self.adapted_layers(name)))
-        }
-        empty = torch.empty(0)
-        check_state(
-            dict.fromkeys((f"{layer}.{end}" for layer in layers for end in ("A", "B")), empty),
-            dict.fromkeys(map(_name_factor, found), empty),
-            where=str(file), part="the adapters", hint=f"delete {folder} and run again",
-        )  # fmt: skip
-        try:
-            # It warns when a text encoder has no adapters, which the recipe decides.
-            with only_errors():
-                self.pipeline.load_lora_weights(folder, weight_name=LORA_FILE)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{file}: the adapters are not of the shape of this base model's layers",
-                hint=f"delete {folder} and run again",
-                code="wrong-weights",
-            ) from error
-
-    def unload_lora(self) -> None:
-        """Take all adapters out."""
-        self.pipeline.unload_lora_weights()
 
     def refuse(self, why: str) -> UserError:
         """Return what a method is told that asks for what the family does not do."""
@@ -483,13 +433,3 @@ class LoadedModel(ABC):
     def _ask(self, prompts: Sequence[str]) -> dict[str, Any]:
         """Return what a pipeline is told of prompts, and how much they count."""
         return {"prompt": list(prompts), "guidance_scale": self.sampler.guidance_scale}
-
-
-def _name_factor(key: str) -> str:
-    """Return a layer's name and A or B for a factor of its adapter, however diffusers names it."""
-    for kind, ends in {"A": ("down", "A"), "B": ("up", "B")}.items():
-        for end in (f".lora.{ends[0]}.weight", f".lora_linear_layer.{ends[0]}.weight",
-                    f".lora_{ends[1]}.weight"):  # fmt: skip
-            if key.endswith(end):
-                return f"{key.removesuffix(end)}.{kind}"
-    return key

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from dreambench.base_models.base import LoadedModel
+from dreambench.base_models.lora import load_lora, save_lora, unload_lora
 from dreambench.base_models.spec import BaseModel
 from dreambench.methods.base import QuantizedSettings, Work
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
@@ -65,7 +66,7 @@ class DreamBoothLora(DreamBooth):
     def _reset(self, seed: int) -> None:
         from diffusers.training_utils import cast_training_params  # noqa: PLC0415  (slow import)
 
-        self.model.unload_lora()
+        unload_lora(self.model)
         # peft draws the first factor from torch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -83,8 +84,8 @@ class DreamBoothLora(DreamBooth):
         )
 
     def _save(self, out_dir: Path) -> None:
-        self.model.save_lora(out_dir, self.trained)
+        save_lora(self.model, out_dir, self.trained)
 
     def _restore(self, out_dir: Path) -> None:
-        self.model.unload_lora()
-        self.model.load_lora(out_dir, self.trained)
+        unload_lora(self.model)
+        load_lora(self.model, out_dir, self.trained)

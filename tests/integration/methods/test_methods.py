@@ -15,6 +15,7 @@ from small_pipelines import NUMBERS, PROMPTS, SAMPLER, Heard, context, pixels, s
 from transformers import CLIPTokenizer
 
 from dreambench.base_models import BASE_MODELS, load_base_model
+from dreambench.base_models.lora import unload_lora
 from dreambench.config.recipe import Recipe, load_recipe
 from dreambench.errors import UserError
 from dreambench.methods.finetuning import training
@@ -220,7 +221,7 @@ def test_adapters_leave_the_base_model_alone(shared_cache, tmp_path):
     before = {key: value.clone() for key, value in method.model.pipeline.unet.state_dict().items()}
     (dog,) = subjects("dog")
     method.fit(dog, tmp_path, seed=1)
-    method.model.unload_lora()
+    unload_lora(method.model)
     after = method.model.pipeline.unet.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)

@@ -18,8 +18,8 @@ from small_flows import SIDE_PX
 from small_pipelines import NUMBERS, Heard, pixels, subjects
 from transformers import Qwen2Tokenizer
 
-from dreambench.base_models.base import LORA_FILE
 from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.lora import LORA_FILE
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.protocol import load_protocol
 from dreambench.config.sampler import Sampler

@@ -14,8 +14,8 @@ from small_pipelines import (
     write_unclip_folder,
 )
 
-from dreambench.base_models.base import LORA_FILE
 from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.lora import LORA_FILE
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
