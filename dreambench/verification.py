@@ -35,7 +35,7 @@ from dreambench.artifacts.results import (
     read_scores,
     read_summary,
 )
-from dreambench.encoders.extraction import Pace
+from dreambench.encoders.pace import Pace
 from dreambench.errors import UserError, name_some
 from dreambench.progress import Progress, no_progress
 from dreambench.report.csv import render_csv

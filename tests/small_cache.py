@@ -2,8 +2,9 @@
 
 import sqlite3
 
-from dreambench.encoders.extraction import Pace, extract_files
+from dreambench.encoders.extraction import extract_files
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache
+from dreambench.encoders.pace import Pace
 from dreambench.progress import no_progress
 
 

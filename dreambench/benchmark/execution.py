@@ -16,8 +16,8 @@ from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import hold_folder
 from dreambench.artifacts.results import has_summary
 from dreambench.benchmark.planning import RunOptions
-from dreambench.encoders.extraction import Shard
 from dreambench.encoders.feature_cache import FeatureCache
+from dreambench.encoders.pace import Shard
 from dreambench.errors import UserError
 from dreambench.machine.devices import pick_device, pick_devices
 from dreambench.preflight.workers import choose_nodes, choose_workers

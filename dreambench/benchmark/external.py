@@ -12,7 +12,7 @@ from dreambench.analysis.comparison import Scored
 from dreambench.analysis.summary import summarise
 from dreambench.artifacts.image_set import ImageSet, hold_folder
 from dreambench.artifacts.results import read_conventions
-from dreambench.encoders.extraction import Pace
+from dreambench.encoders.pace import Pace
 from dreambench.machine.devices import pick_device
 from dreambench.metrics.conventions import find_convention
 from dreambench.progress import Progress, no_progress

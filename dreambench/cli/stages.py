@@ -33,7 +33,7 @@ from dreambench.cli.shared import (
 from dreambench.errors import UserError
 
 if TYPE_CHECKING:
-    from dreambench.encoders.extraction import Pace
+    from dreambench.encoders.pace import Pace
     from dreambench.runs.pipeline import Pipeline
     from dreambench.scoring.scorer import Scorer
 
@@ -162,7 +162,7 @@ def extract(
     cache: Path | None, data_dir: Path | None,
 ) -> None:  # fmt: skip
     """Stage: extract features of photos, images and texts."""
-    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.pace import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
 
     pace = Pace(n_threads=n_decoding, batch_size=batch_size)
@@ -222,7 +222,7 @@ def score(
         "--device": device,
     }  # fmt: skip
     _check_use(folder, protocol, name, [option for option, value in given.items() if value])
-    from dreambench.encoders.extraction import Pace  # noqa: PLC0415  (imports torch)
+    from dreambench.encoders.pace import Pace  # noqa: PLC0415  (imports torch)
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
 
     overrides = parse_encoder_options(encoders)

@@ -14,7 +14,7 @@ from dreambench.artifacts.image_set import ImageSet, hold_folder
 from dreambench.artifacts.record import Record, Remeasurement
 from dreambench.artifacts.results import ScoreTable, read_reference_bounds, read_scores
 from dreambench.config.protocol import Protocol
-from dreambench.encoders.extraction import Pace
+from dreambench.encoders.pace import Pace
 from dreambench.errors import UserError, name_some
 from dreambench.leaderboard.known import find_namesake, is_known_protocol
 from dreambench.leaderboard.records import Opened

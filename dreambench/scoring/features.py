@@ -15,17 +15,9 @@ from dreambench.config.protocol import Protocol
 from dreambench.config.slots import fill_subjects
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.base import Encoder
-from dreambench.encoders.extraction import (
-    AUTO,
-    Distances,
-    Pace,
-    Rows,
-    Shard,
-    extract,
-    extract_shard,
-    extract_texts,
-)
+from dreambench.encoders.extraction import Distances, Rows, extract, extract_shard, extract_texts
 from dreambench.encoders.feature_cache import KEPT_SHARE, FeatureCache, read_max_bytes
+from dreambench.encoders.pace import AUTO, Pace, Shard
 from dreambench.encoders.parts import (
     HashExtractor,
     LookExtractor,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from dreambench.artifacts.image_set import ImageSet, read_image_set
-from dreambench.encoders.extraction import AUTO, Pace, Shard
 from dreambench.encoders.feature_cache import FeatureCache
+from dreambench.encoders.pace import AUTO, Pace, Shard
 from dreambench.errors import UserError
 from dreambench.machine.child_process import ChildEndedError, ChildProcess, Handler
 from dreambench.machine.devices import count_cores, fixed_threads, spread_devices

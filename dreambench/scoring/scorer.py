@@ -14,7 +14,8 @@ from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import ScoreTable, write_conventions, write_scores
 from dreambench.encoders.base import COSINE_ROLES, Encoder
-from dreambench.encoders.extraction import AUTO, Pace, Rows, Shard
+from dreambench.encoders.extraction import Rows
+from dreambench.encoders.pace import AUTO, Pace, Shard
 from dreambench.encoders.parts import BlackDetector
 from dreambench.encoders.registry import load_spec
 from dreambench.errors import UserError, name_some

@@ -14,8 +14,8 @@ import pytest
 from conftest import invoke, tree
 
 from dreambench.artifacts.image_set import read_image_set
-from dreambench.encoders.extraction import Pace
 from dreambench.encoders.feature_cache import FILE_NAME, FOLDER
+from dreambench.encoders.pace import Pace
 from dreambench.errors import DiskError, UserError
 from dreambench.machine import child_process
 from dreambench.progress import no_progress

@@ -16,8 +16,9 @@ from small_cache import database, n_rows
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.encoders import extraction
 from dreambench.encoders.base import Encoder
-from dreambench.encoders.extraction import Pace, extract_files
+from dreambench.encoders.extraction import extract_files
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache
+from dreambench.encoders.pace import Pace
 from dreambench.encoders.registry import load_encoder
 from dreambench.progress import no_progress
 from dreambench.scoring.scorer import Scorer

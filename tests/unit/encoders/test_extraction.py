@@ -19,14 +19,9 @@ from small_cache import database, n_rows, run
 
 from dreambench.datasets.subjects import find_dataset, load_subjects
 from dreambench.encoders import extraction as extraction_module
-from dreambench.encoders.extraction import (
-    Distances,
-    Pace,
-    Rows,
-    extract,
-    extract_texts,
-)
+from dreambench.encoders.extraction import Distances, Rows, extract, extract_texts
 from dreambench.encoders.feature_cache import FeatureCache, key_of_pair
+from dreambench.encoders.pace import Pace
 from dreambench.encoders.parts import BlackDetector, PartsExtractor
 from dreambench.encoders.preprocessing import Pixels
 from dreambench.encoders.registry import find_encoder, load_encoder, make_encoder
