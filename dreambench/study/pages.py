@@ -26,7 +26,7 @@ from dreambench.report.html.pages import read_static, render_page
 from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, write_bytes
 from dreambench.storage.images import encode_generated, encode_generated_webp, load_image
-from dreambench.study.plan import Pictures, Source
+from dreambench.study.drawing import Pictures, Source
 
 FOLDER = Path(__file__).parent
 TEMPLATES, STATIC = FOLDER / "templates", FOLDER / "static"

@@ -6,28 +6,21 @@ numbers give the same study on any machine.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations, product, zip_longest
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Sequence
 
 from dreambench.analysis.comparison import Scored, check_comparable, load_comparable
-from dreambench.artifacts.image_set import ImageSet, is_class_image
-from dreambench.artifacts.plan import ImageUnit, derive_seed
+from dreambench.artifacts.image_set import ImageSet
+from dreambench.artifacts.plan import derive_seed
 from dreambench.artifacts.results import MetricInfo, has_summary
 from dreambench.artifacts.study import (
     Asks,
     Check,
     Comparison,
-    Picture,
     Question,
     Questionnaire,
     Study,
-    StudyImage,
     StudyMethod,
     StudySubject,
 )
@@ -35,55 +28,14 @@ from dreambench.config.slots import fill_slot
 from dreambench.datasets.subjects import Subject
 from dreambench.errors import UserError
 from dreambench.machine.environment import describe_code
-from dreambench.storage.files import sha256_file
+from dreambench.study.drawing import IMAGE_PX, PHOTO_PX, Drawing, Pictures, shuffle
 
 ASKS: tuple[Asks, ...] = ("subject", "prompt")
 N_CHECKS = 3
 """Checks among the questions of each kind in a questionnaire."""
-IMAGE_PX, PHOTO_PX = 768, 512
-"""Longest side of an image that is judged, and of a photo beside it."""
 MAX_COMPARISONS, MAX_CONTACT = 20_000, 500
 
 logger = logging.getLogger(__name__)
-_Thing = TypeVar("_Thing")
-_Cell = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a picture of a study comes from, and how large it is shown."""
-
-    path: Path
-    side_px: int
-    is_generated: bool
-
-
-@dataclass
-class Pictures:
-    """The pictures of a study by the names of their copies, which say nothing of a method."""
-
-    seed: int
-    sources: dict[str, Source] = field(default_factory=dict)
-
-    def add(self, path: Path, sha256: str, *, side_px: int, is_generated: bool) -> str:
-        """Return the name of a picture's copy, without suffix."""
-        key = f"{self.seed}\x1f{side_px}\x1f{sha256}"
-        name = hashlib.sha256(key.encode()).hexdigest()[:16]
-        self.sources[name] = Source(path, side_px, is_generated)
-        return name
-
-    def add_photo(self, path: Path, sha256: str, *, side_px: int) -> Picture:
-        """Return a photo as questions show it."""
-        name = self.add(path, sha256, side_px=side_px, is_generated=False)
-        return Picture(sha256=sha256, file=name)
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """Two images that can be compared, by their places among the methods."""
-
-    places: tuple[int, int]
-    units: tuple[ImageUnit, ImageUnit]
 
 
 def make_study(
@@ -114,7 +66,7 @@ def make_study(
         )
     names, scored = _load(sets)
     pictures = Pictures(seed)
-    drawing = _Drawing(sets, names, _read_values(scored), pictures, seed)
+    drawing = Drawing(sets, names, _read_values(scored), pictures, seed)
     comparisons = drawing.draw(n_comparisons)
     used = {comparison.subject for comparison in comparisons}
     by_name = {subject.name: subject for images in sets for subject in images.subjects}
@@ -240,133 +192,6 @@ def _read_values(scored: Sequence[Scored]) -> list[dict[tuple[str, str, int], di
     return found
 
 
-def _shuffle(things: Iterable[_Thing], *parts: object) -> list[_Thing]:
-    """Return things in an order that depends on their names and `parts` alone."""
-    return sorted(things, key=lambda thing: derive_seed("study", *parts, thing))
-
-
-class _Drawing:
-    """Draws comparisons: as many of each pair of methods, and of each subject in a pair."""
-
-    def __init__(
-        self,
-        sets: Sequence[ImageSet],
-        names: Sequence[str],
-        values: Sequence[Mapping[tuple[str, str, int], dict[str, float]]],
-        pictures: Pictures,
-        seed: int,
-    ) -> None:
-        self.sets, self.names, self.values = sets, names, values
-        self.pictures, self.seed = pictures, seed
-        self.sums = [images.read_image_sums() for images in sets]
-        self.cells = [_list_cells(images) for images in sets]
-        self.known: dict[tuple[int, ImageUnit], str] = {}
-
-    def draw(self, n_comparisons: int) -> list[Comparison]:
-        """Return so many comparisons, pair by pair.
-
-        Raises:
-            UserError: there are not as many that differ, or an image was changed.
-        """
-        pairs = list(combinations(range(len(self.sets)), 2))
-        drawn: list[_Candidate] = []
-        for number, pair in enumerate(pairs):
-            quota = n_comparisons // len(pairs) + (number < n_comparisons % len(pairs))
-            of_pair: list[_Candidate] = []
-            for candidate in self._list_candidates(*pair):
-                if len(of_pair) == quota:
-                    break
-                if len(set(self._hash(candidate))) == 2:
-                    of_pair.append(candidate)
-            if len(of_pair) < quota:
-                first, second = (self.names[place] for place in pair)
-                raise UserError(
-                    f"{first} and {second} have {len(of_pair)} pairs of different images of one "
-                    f"subject and prompt, and {quota} comparisons were asked for",
-                    hint=f"choose at most --comparisons {len(of_pair) * len(pairs)}",
-                    code="too-few-images",
-                )
-            drawn += of_pair
-        return [self._make(f"c{number:04}", one) for number, one in enumerate(drawn, start=1)]
-
-    def _list_candidates(self, first: int, second: int) -> Iterator[_Candidate]:
-        """Yield pairs of images, subject by subject in turn, each prompt before it comes again."""
-        own, other = self.cells[first], self.cells[second]
-        key = (self.names[first], self.names[second], self.seed)
-        by_subject: dict[str, list[_Cell]] = {}
-        for cell in own:
-            if cell in other:
-                by_subject.setdefault(cell[0], []).append(cell)
-        streams = []
-        for subject in _shuffle(by_subject, "subject", *key):
-            cells = _shuffle(by_subject[subject], "cell", *key)
-            pairs = {
-                cell: _shuffle(product(own[cell], other[cell]), "images", *key) for cell in cells
-            }
-            rounds = zip_longest(*(pairs[cell] for cell in cells))
-            streams.append([one for turn in rounds for one in turn if one is not None])
-        for turn in zip_longest(*streams):
-            for units in turn:
-                if units is not None:
-                    yield _Candidate((first, second), units)
-
-    def _hash(self, candidate: _Candidate) -> list[str]:
-        """Return the SHA-256 of both images."""
-        found = []
-        for key in zip(candidate.places, candidate.units, strict=True):
-            if key not in self.known:
-                self.known[key] = self._hash_one(*key)
-            found.append(self.known[key])
-        return found
-
-    def _hash_one(self, place: int, unit: ImageUnit) -> str:
-        path = self.sets[place].find_image(unit)
-        assert path is not None
-        sha256 = sha256_file(path)
-        if self.sums[place].get(unit.relative_path, sha256) != sha256:
-            raise UserError(
-                f"{path} was changed since it was made",
-                hint=f"see all with dreambench verify {self.sets[place].folder}",
-                code="changed-product",
-            )
-        return sha256
-
-    def _make(self, name: str, candidate: _Candidate) -> Comparison:
-        unit, (first, second) = candidate.units[0], candidate.places
-        images = [
-            self._make_image(place, one, sha256)
-            for place, one, sha256 in zip(
-                candidate.places, candidate.units, self._hash(candidate), strict=True
-            )
-        ]
-        return Comparison(
-            id=name, subject=unit.subject, prompt_id=unit.prompt_id, family=unit.family,
-            text=unit.clip_text, first=self.names[first], second=self.names[second],
-            first_image=images[0], second_image=images[1],
-        )  # fmt: skip
-
-    def _make_image(self, place: int, unit: ImageUnit, sha256: str) -> StudyImage:
-        path = self.sets[place].find_image(unit)
-        assert path is not None
-        scores: dict[str, float] = {}
-        if self.values:
-            key = (unit.subject, unit.prompt_id, unit.k)
-            scores = dict(self.values[place].get(key, {}))
-        return StudyImage(
-            sha256=sha256, path=unit.relative_path, scores=scores,
-            file=self.pictures.add(path, sha256, side_px=IMAGE_PX, is_generated=True),
-        )  # fmt: skip
-
-
-def _list_cells(images: ImageSet) -> dict[_Cell, list[ImageUnit]]:
-    """Return the units that have an image by subject and prompt, without class images."""
-    cells: dict[_Cell, list[ImageUnit]] = {}
-    for unit in images.plan.images:
-        if not is_class_image(unit) and images.find_image(unit) is not None:
-            cells.setdefault((unit.subject, unit.prompt_id), []).append(unit)
-    return cells
-
-
 def _make_checks(
     subjects: Sequence[Subject], images: ImageSet, n_sheets: int, pictures: Pictures, seed: int
 ) -> list[list[Check]]:
@@ -389,7 +214,7 @@ def _make_checks(
     for number in range(1, n_sheets + 1):
         sheet = []
         for asks in ASKS:
-            drawn = _shuffle(names, "check", asks, number, seed)
+            drawn = shuffle(names, "check", asks, number, seed)
             for turn in range(N_CHECKS):
                 one, other = (by_name[name] for name in drawn[turn % len(drawn)])
                 shown = []
@@ -426,7 +251,7 @@ def make_sheets(
     for one in comparisons:
         by_pair.setdefault(pair_of[one.id], []).append(one.id)
     # Without a shuffle a questionnaire would have a few subjects again and again.
-    dealt = [name for pair, ids in by_pair.items() for name in _shuffle(ids, "deal", *pair, seed)]
+    dealt = [name for pair, ids in by_pair.items() for name in shuffle(ids, "deal", *pair, seed)]
     n_sheets = len(checks)
     seen: dict[tuple[Asks, tuple[str, str]], int] = {}
     sheets = []
@@ -435,7 +260,7 @@ def make_sheets(
         questions: list[Question] = []
         for asks in ASKS if number % 2 else ASKS[::-1]:
             sides = {}
-            for name in _shuffle(own, "side", asks, number, seed):
+            for name in shuffle(own, "side", asks, number, seed):
                 key = (asks, pair_of[name])
                 start = derive_seed("study", "left", *key, seed) % 2
                 seen[key] = seen.get(key, start) + 1
@@ -445,7 +270,7 @@ def make_sheets(
             sides |= {name: (start + turn) % 2 == 0 for turn, name in enumerate(of_sheet)}
             questions += [
                 Question(id=f"{asks[0]}{place:02}", asks=asks, of=name, first_is_left=sides[name])
-                for place, name in enumerate(_shuffle(sides, "order", asks, number, seed), start=1)
+                for place, name in enumerate(shuffle(sides, "order", asks, number, seed), start=1)
             ]
         sheets.append(Questionnaire(number=number, questions=questions))
     return sheets

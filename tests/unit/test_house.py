@@ -20,7 +20,7 @@ README = (REPOSITORY / "README.md").read_text()
 TEST_COMMAND = 'pip install -c constraints.txt -e ".[test]" && pytest'
 SHORT_ROOMS = (
     "analysis", "artifacts", "benchmark", "cli", "config", "machine", "methods", "metrics",
-    "preflight", "report", "runs", "scoring", "storage",
+    "preflight", "report", "runs", "scoring", "storage", "study",
 )  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 

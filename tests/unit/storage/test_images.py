@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from dreambench.storage import images
+from dreambench.storage.image_damage import ADAM7
 
 
 def save(path, image, **options):
@@ -449,7 +450,7 @@ def test_an_interlaced_png_has_the_bytes_of_seven_passes(tmp_path, width, height
     grey = noise(height, width)
     rows = [
         b"\0" + grey[y, x0::dx].tobytes()
-        for x0, dx, y0, dy in images.ADAM7
+        for x0, dx, y0, dy in ADAM7
         for y in range(y0, height, dy)
         if x0 < width
     ]
