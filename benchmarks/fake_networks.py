@@ -32,7 +32,8 @@ from dreambench.base_models.encodings import EncodedImages
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.machine.devices import describe_compute
 from dreambench.methods.base import Context
 from dreambench.methods.finetuning import class_images, dreambooth, dreambooth_lora, training

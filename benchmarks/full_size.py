@@ -62,7 +62,8 @@ from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
-from dreambench.datasets.subjects import find_dataset, list_subjects, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import list_subjects, load_subjects
 from dreambench.methods.base import Context
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.preflight.cost_estimate import make_estimate

@@ -45,7 +45,8 @@ from training import PEERS_CLASS_BATCH, draw_like_peers, tune_like_peers
 from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
-from dreambench.datasets.subjects import find_dataset, list_subjects, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import list_subjects, load_subjects
 from dreambench.machine.devices import free_memory
 from dreambench.machine.environment import describe_session
 from dreambench.methods.base import Context

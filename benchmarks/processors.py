@@ -48,7 +48,8 @@ def make_step() -> dict[str, str]:
         load_base_model,
     )
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415  (beside the others)
-    from dreambench.datasets.subjects import find_dataset, load_subjects  # noqa: PLC0415
+    from dreambench.datasets.index import find_dataset  # noqa: PLC0415
+    from dreambench.datasets.subjects import load_subjects  # noqa: PLC0415
     from dreambench.methods.finetuning.training import (  # noqa: PLC0415  (imports torch)
         Batch,
         compute_losses,

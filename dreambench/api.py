@@ -24,6 +24,7 @@ from dreambench.artifacts.results import MetricSummary, Part, Summary, has_summa
 from dreambench.config.protocol import load_protocol
 from dreambench.config.sampler import Precision
 from dreambench.datasets import subjects as datasets
+from dreambench.datasets.index import find_dataset
 from dreambench.progress import Progress, no_progress
 from dreambench.report.formatting import format_headings, format_rows
 from dreambench.report.model import Table
@@ -344,5 +345,5 @@ def load_subjects(
     Raises:
         UserError: names what is missing or changed.
     """
-    found = datasets.find_dataset(dataset, photos_dir=data_dir)
+    found = find_dataset(dataset, photos_dir=data_dir)
     return datasets.load_subjects(found, names=names)

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 from PIL import Image
 
-from dreambench.datasets.subjects import Dataset
+from dreambench.datasets.index import Dataset
 
 
 def make_jpeg(seed):

@@ -28,7 +28,8 @@ from transformers import (
 
 from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.sampler import Sampler
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.methods.base import Context
 
 SAMPLER = Sampler(

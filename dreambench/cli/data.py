@@ -41,7 +41,7 @@ def fetch(source: str | None, data_dir: Path | None) -> None:
     Photos that are there and right stay; the others are put in place when all have been found.
     """
     from dreambench.datasets.fetch import fetch_photos  # noqa: PLC0415  (imports pyarrow)
-    from dreambench.datasets.subjects import find_dataset, read_index  # noqa: PLC0415
+    from dreambench.datasets.index import find_dataset, read_index  # noqa: PLC0415
 
     dataset = find_dataset("dreambooth", photos_dir=data_dir)
     with show_progress() as progress:
@@ -60,7 +60,7 @@ def verify(dataset: str, data_dir: Path | None, as_json: bool) -> None:
 
     All that is missing or changed is listed; the exit code is then 2.
     """
-    from dreambench.datasets.subjects import check_file, find_dataset, read_index  # noqa: PLC0415
+    from dreambench.datasets.index import check_file, find_dataset, read_index  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     files = read_index(found).files
@@ -98,7 +98,8 @@ def list_(dataset: str, data_dir: Path | None, as_json: bool) -> None:
 
     One line per subject: class noun, kind, photos in the index, photos on this machine.
     """
-    from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
+    from dreambench.datasets.index import find_dataset  # noqa: PLC0415
+    from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     rows = [
@@ -132,7 +133,8 @@ def list_(dataset: str, data_dir: Path | None, as_json: bool) -> None:
 @user_errors
 def show(subject: str, dataset: str, data_dir: Path | None, out: Path | None) -> None:
     """Plot a contact sheet of one subject's photos."""
-    from dreambench.datasets.subjects import find_dataset, load_subjects, read_index  # noqa: PLC0415
+    from dreambench.datasets.index import find_dataset, read_index  # noqa: PLC0415
+    from dreambench.datasets.subjects import load_subjects  # noqa: PLC0415
     from dreambench.report.pictures import plot_sheet  # noqa: PLC0415  (imports matplotlib)
 
     found = find_dataset(dataset, photos_dir=data_dir)
@@ -243,7 +245,7 @@ def export(
     With --push, upload it to the hub instead.
     """
     from dreambench.datasets.export import export_dataset, push_dataset  # noqa: PLC0415
-    from dreambench.datasets.subjects import find_dataset  # noqa: PLC0415
+    from dreambench.datasets.index import find_dataset  # noqa: PLC0415
 
     found = find_dataset(dataset, photos_dir=data_dir)
     if to_dir is not None and push is None:

@@ -19,18 +19,15 @@ from pydantic import (
 from dreambench.config.sampler import Precision, SamplerSettings
 from dreambench.config.slots import check_slot, check_subject_slots, has_pair_slots
 from dreambench.config.toml_files import HINT, Origin, load_toml, read_toml
+from dreambench.datasets.index import Dataset, Kind, find_dataset, read_index
 from dreambench.datasets.subjects import (
-    Dataset,
-    Kind,
     PairKind,
     References,
     Subject,
-    find_dataset,
     list_subjects,
     load_subjects,
     make_pair,
     name_pair,
-    read_index,
 )
 from dreambench.errors import UserError, unknown_name
 from dreambench.storage.files import digest

@@ -14,7 +14,7 @@ from typing import cast
 import imagehash
 from PIL import Image
 
-from dreambench.datasets.subjects import (
+from dreambench.datasets.index import (
     IMAGE_COLUMNS,
     IMAGES,
     OPTIONAL_COLUMNS,

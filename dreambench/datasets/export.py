@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreambench import __version__
-from dreambench.datasets.subjects import Dataset, Subject, load_subjects, read_index
+from dreambench.datasets.index import Dataset, read_index
+from dreambench.datasets.subjects import Subject, load_subjects
 from dreambench.errors import UserError, disk_errors, raise_if_disk
 from dreambench.storage.csv_files import write_csv
 from dreambench.storage.files import make_dir, sha256_file, write_bytes

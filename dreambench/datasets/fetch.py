@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreambench.datasets.subjects import Dataset, PinnedFile, check_file, read_index
+from dreambench.datasets.index import Dataset, PinnedFile, check_file, read_index
 from dreambench.errors import UserError, disk_errors, explain_os_error, name_some, raise_if_disk
 from dreambench.progress import Progress
 from dreambench.storage.archives import read_members

@@ -25,14 +25,8 @@ from dreambench.artifacts.record import MAX_MISSING, Record
 from dreambench.artifacts.results import WHOLE_PROMPT, ScoreTable
 from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
-from dreambench.datasets.subjects import (
-    AND,
-    Kind,
-    PairKind,
-    Subject,
-    find_noun_problem,
-    make_pair,
-)
+from dreambench.datasets.index import Kind, find_noun_problem
+from dreambench.datasets.subjects import AND, PairKind, Subject, make_pair
 from dreambench.errors import UserError, name_some
 from dreambench.leaderboard.known import (
     find_metric,

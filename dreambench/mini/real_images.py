@@ -12,7 +12,8 @@ from pydantic import Field
 
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.slots import fill_slot, fill_subjects, has_pair_slots, has_slot
-from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import Subject, load_subjects
 from dreambench.errors import UserError
 from dreambench.methods.base import Context, Generator, Method, Settings, Work
 from dreambench.methods.photos import load_photo

@@ -20,7 +20,7 @@ from dreambench.base_models.spec import BaseModel
 from dreambench.config.protocol import Protocol, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
 from dreambench.config.sampler import Precision
-from dreambench.datasets.subjects import check_files, find_dataset, read_index
+from dreambench.datasets.index import check_files, find_dataset, read_index
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.encoders.spec import EncoderSpec
 from dreambench.machine.environment import PACKAGES

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dreambench.datasets.subjects import EMBEDDED, Subject
+from dreambench.datasets.index import EMBEDDED
+from dreambench.datasets.subjects import Subject
 from dreambench.encoders.preprocessing import HALF, IMAGENET, Fit, Interpolation
 from dreambench.encoders.registry import make_encoder
 from dreambench.encoders.spec import EncoderSpec, Pooling

@@ -13,7 +13,8 @@ from dreambench.artifacts.long_texts import CutText, find_cut_texts
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.artifacts.results import MetricInfo, check_identities
 from dreambench.config.protocol import Protocol
-from dreambench.datasets.subjects import EMBEDDED, References
+from dreambench.datasets.index import EMBEDDED
+from dreambench.datasets.subjects import References
 from dreambench.encoders.base import Encoder
 from dreambench.encoders.image_text import make_text_reader
 from dreambench.encoders.parts import HashExtractor, ThumbnailExtractor

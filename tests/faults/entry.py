@@ -40,7 +40,8 @@ def read_recipe(path: str) -> None:
 @user_errors
 def read_subjects(folder: Path) -> None:
     """Print the subjects of a dataset as they were read."""
-    from dreambench.datasets.subjects import find_dataset, list_subjects  # noqa: PLC0415
+    from dreambench.datasets.index import find_dataset  # noqa: PLC0415
+    from dreambench.datasets.subjects import list_subjects  # noqa: PLC0415
 
     found = list_subjects(find_dataset(str(folder)))
     rows = [

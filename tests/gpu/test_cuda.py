@@ -8,7 +8,8 @@ from external_images import draw_images
 from PIL import Image
 
 import dreambench
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.registry import load_encoder
 from dreambench.storage.files import read_json
 from dreambench.storage.images import load_image

@@ -11,7 +11,8 @@ from dreambench.base_models import BASE_MODELS, find_base_model
 from dreambench.base_models.stable_diffusion import StableDiffusion
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
-from dreambench.datasets.subjects import find_dataset, list_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import list_subjects
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS
 from dreambench.errors import UserError
 from dreambench.machine.devices import name_device

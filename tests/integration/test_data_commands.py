@@ -13,7 +13,8 @@ from small_photos import PHOTOS, make_zip
 
 from dreambench import cli
 from dreambench.datasets.export import export_dataset
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.errors import UserError
 
 COMMANDS = ("add", "export", "fetch", "list", "show", "verify")

@@ -147,7 +147,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from dreambench.datasets import fetch
-from dreambench.datasets.subjects import Dataset
+from dreambench.datasets.index import Dataset
 write = fetch.write_bytes
 def slow(path, content):
     write(path, content)

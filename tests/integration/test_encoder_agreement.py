@@ -9,7 +9,8 @@ import torch
 import transformers
 from conftest import REAL_PHOTOS
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.registry import ENCODERS, make_encoder
 from dreambench.encoders.weights import building
 from dreambench.errors import UserError

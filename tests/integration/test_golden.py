@@ -7,7 +7,8 @@ import pytest
 from conftest import REAL_PHOTOS
 
 from dreambench.analysis.summary import mean_reference_bounds
-from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import Subject, load_subjects
 from dreambench.encoders.registry import ENCODERS
 from dreambench.errors import UserError
 from dreambench.metrics.reference_bounds import compute_reference_bounds

@@ -10,7 +10,7 @@ from conftest import TINY_PROTOCOL, invoke, refused, tree
 from processes import call
 
 from dreambench.artifacts.image_set import hold_folder
-from dreambench.datasets.subjects import find_dataset
+from dreambench.datasets.index import find_dataset
 
 
 @pytest.mark.parametrize(

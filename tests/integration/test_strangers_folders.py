@@ -8,7 +8,7 @@ from conftest import TINY_PROTOCOL, invoke, refused, refused_at_once, tree
 from own_method import OWN, run_own
 
 from dreambench.artifacts.manifest import read_manifest
-from dreambench.datasets.subjects import find_dataset, read_index
+from dreambench.datasets.index import find_dataset, read_index
 from dreambench.errors import UserError
 from dreambench.methods.plugins import attach_code, find_recipe
 

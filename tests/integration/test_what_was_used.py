@@ -17,7 +17,7 @@ from dreambench.artifacts.results import (
 )
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
-from dreambench.datasets.subjects import find_dataset
+from dreambench.datasets.index import find_dataset
 from dreambench.runs.run_folder import Request, plan_run
 from dreambench.storage.images import load_image
 

@@ -10,7 +10,8 @@ from dreambench.artifacts.plan import make_plan
 from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import list_protocols, load_protocol
 from dreambench.config.recipe import list_recipes, load_recipe
-from dreambench.datasets.subjects import digest_subjects, find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import digest_subjects, load_subjects
 from dreambench.scoring.tools import prepare_encoders
 
 PROTOCOLS = {

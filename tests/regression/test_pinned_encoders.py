@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.parts import PartsExtractor
 from dreambench.encoders.registry import ENCODERS, SEGMENTERS, load_encoder
 from dreambench.encoders.segmentation import load_segmenter

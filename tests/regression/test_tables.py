@@ -23,7 +23,8 @@ from dreambench.artifacts.manifest import (
 from dreambench.artifacts.plan import make_plan
 from dreambench.artifacts.results import ScoreTable
 from dreambench.config.protocol import load_protocol
-from dreambench.datasets.subjects import digest_subjects, find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import digest_subjects, load_subjects
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.report.markdown import render_markdown_table
 from dreambench.report.pages import make_run_document

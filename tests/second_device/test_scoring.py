@@ -8,7 +8,8 @@ from pairs import TINY_PAIRS
 
 from dreambench.artifacts.plan import make_plan
 from dreambench.config.protocol import load_all, load_protocol
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.extraction import Distances, extract
 from dreambench.encoders.feature_cache import FeatureCache
 from dreambench.encoders.outside import load_outside

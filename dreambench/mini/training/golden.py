@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from dreambench.datasets.subjects import EMBEDDED, find_dataset, load_subjects
+from dreambench.datasets.index import EMBEDDED, find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.registry import ENCODERS
 from dreambench.scoring.reference_values import GOLDEN_COLUMNS, enlarge, make_bounds
 from dreambench.storage.files import write_bytes

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from dreambench.artifacts.device_time import FOLDER, time_path
 from dreambench.artifacts.failures import failures_dir
 from dreambench.artifacts.manifest import FILE_NAME
-from dreambench.datasets.subjects import EMBEDDED
+from dreambench.datasets.index import EMBEDDED
 from dreambench.errors import UserError
 from dreambench.runs.run_folder import Run
 from dreambench.storage.files import make_dir, move_dir, write_bytes, write_together

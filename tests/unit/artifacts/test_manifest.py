@@ -21,7 +21,7 @@ from dreambench.artifacts.manifest import (
 )
 from dreambench.config.protocol import load_protocol
 from dreambench.config.recipe import load_recipe
-from dreambench.datasets.subjects import find_dataset
+from dreambench.datasets.index import find_dataset
 from dreambench.errors import UserError
 from dreambench.runs.run_folder import Request, open_run, plan_run, read_run
 

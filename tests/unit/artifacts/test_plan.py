@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from dreambench.artifacts.plan import derive_seed, make_plan
 from dreambench.config.protocol import load_protocol
-from dreambench.datasets.subjects import Subject, find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import Subject, load_subjects
 
 MINI = load_protocol("mini")
 MINI_SUBJECTS = load_subjects(find_dataset("mini"))

@@ -8,7 +8,8 @@ from conftest import REAL_PHOTOS, TINY_PROTOCOL
 
 from dreambench.benchmark.planning import RunOptions, plan_runs
 from dreambench.config.protocol import Protocol, choose_prompts, load_protocol
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.errors import UserError
 from dreambench.machine import devices
 from dreambench.storage.shipped import cache_dir, shipped_path

@@ -17,7 +17,8 @@ from dreambench.datasets.custom_subjects import (
     load_photos,
     review_photos,
 )
-from dreambench.datasets.subjects import find_dataset, load_subjects, read_index
+from dreambench.datasets.index import find_dataset, read_index
+from dreambench.datasets.subjects import load_subjects
 from dreambench.errors import UserError
 from dreambench.text import make_printable
 

@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 from small_photos import PHOTOS, write_index
 
 import dreambench
-from dreambench.datasets.subjects import (
-    Dataset,
-    check_file,
-    check_files,
-    digest_subjects,
-    find_dataset,
-    list_subjects,
-    load_subjects,
-    read_index,
-)
+from dreambench.datasets.index import Dataset, check_file, check_files, find_dataset, read_index
+from dreambench.datasets.subjects import digest_subjects, list_subjects, load_subjects
 from dreambench.errors import UserError
 
 

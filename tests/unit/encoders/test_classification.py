@@ -3,7 +3,8 @@
 import pytest
 from PIL import Image
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.classification import classify_photos
 from dreambench.encoders.registry import find_encoder, load_spec
 

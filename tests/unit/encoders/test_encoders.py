@@ -18,7 +18,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.registry import (
     ENCODERS,
     describe_encoders,

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from small_cache import database, n_rows, run
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders import extraction as extraction_module
 from dreambench.encoders.extraction import Distances, Rows, extract, extract_texts
 from dreambench.encoders.feature_cache import FeatureCache, key_of_pair
@@ -61,7 +62,8 @@ HELD = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders import extraction
 from dreambench.encoders.registry import load_encoder
 from dreambench.progress import no_progress

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from small_cache import database, n_rows, run
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders import feature_cache as cache_module
 from dreambench.encoders.feature_cache import FILE_NAME, FeatureCache, read_max_bytes
 from dreambench.encoders.registry import load_encoder

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.extraction import extract_files
 from dreambench.encoders.outside import GROUP
 from dreambench.encoders.parts import PartsExtractor

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import load_protocol
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.parts import (
     THUMBNAIL_PX,
     HashExtractor,

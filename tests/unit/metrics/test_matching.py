@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.encoders.parts import MaskExtractor, ThumbnailExtractor
 from dreambench.metrics import matching
 from dreambench.metrics.matching import compute_subject_matches

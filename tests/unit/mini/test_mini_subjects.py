@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from dreambench.config.protocol import load_protocol
-from dreambench.datasets.subjects import EMBEDDED, find_dataset, load_subjects, read_index
+from dreambench.datasets.index import EMBEDDED, find_dataset, read_index
+from dreambench.datasets.subjects import load_subjects
 from dreambench.mini.real_images import find_identity, read_prompt
 from dreambench.mini.training.benchmark import FULL_SUBJECTS, SUBJECTS, write_benchmark
 from dreambench.mini.world.identities import ACCESSORIES, CLASSES, LIVE

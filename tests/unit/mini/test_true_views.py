@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.mini.real_images import find_identity
 from dreambench.mini.validation.views import NEARNESS, _Eye, compare, estimate_differences
 from dreambench.mini.world.renderer import Shot, render

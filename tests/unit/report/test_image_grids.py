@@ -10,7 +10,8 @@ from PIL import Image
 
 from dreambench.artifacts.plan import make_plan
 from dreambench.config.protocol import Protocol, load_all, load_protocol
-from dreambench.datasets.subjects import find_dataset, load_subjects
+from dreambench.datasets.index import find_dataset
+from dreambench.datasets.subjects import load_subjects
 from dreambench.report.image_grids import make_blocks, write_side_by_side
 from dreambench.report.pictures import CELL_PX, GridBlock, plot_grid
 
