@@ -83,22 +83,22 @@ def make_study(
             for name, images in zip(names, sets, strict=True)
         ],
         metrics=_list_metrics(scored),
-        subjects=[
-            StudySubject(
-                name=subject.name, class_name=subject.class_name,
-                photos=[
-                    pictures.add_photo(path, sha256, side_px=PHOTO_PX)
-                    for path, sha256 in zip(subject.photos, subject.sha256, strict=True)
-                ],
-            )
-            for subject in shown
-        ],
+        subjects=[_show(subject, pictures) for subject in shown],
         comparisons=comparisons,
         checks=[check for sheet in checks for check in sheet],
         questionnaires=make_sheets(comparisons, checks, seed),
         code=describe_code(),
     )  # fmt: skip
     return study, pictures
+
+
+def _show(subject: Subject, pictures: Pictures) -> StudySubject:
+    """Return a subject with all its photos."""
+    photos = [
+        pictures.add_photo(path, sha256, side_px=PHOTO_PX)
+        for path, sha256 in zip(subject.photos, subject.sha256, strict=True)
+    ]
+    return StudySubject(name=subject.name, class_name=subject.class_name, photos=photos)
 
 
 def _count_sheets(n_comparisons: int, n_raters: int, n_questions: int) -> int:
