@@ -51,8 +51,8 @@ class Weights(Protocol):
 class Snapshot:
     """Files of a hub's repository at a revision, in the folders that they have there.
 
-    They are looked for in `local_dir`, then in the hub's cache. Those that the package has are in
-    its folder `shipped` alone.
+    They are looked for in `local_dir`, then in the hub's cache; without a hub, there alone. Those
+    that the package has are in its folder `shipped` alone.
 
     Raises:
         ValueError: there are no files.
@@ -82,7 +82,8 @@ class Snapshot:
         """Where the files come from, in words."""
         if self.shipped is not None:
             return "shipped with the package"
-        return f"{', '.join(self.files)} of {self.hub} at {self.revision}"
+        names = ", ".join(self.files)
+        return names if self.hub is None else f"{names} of {self.hub} at {self.revision}"
 
     @property
     def how_to_get(self) -> str:
@@ -91,6 +92,8 @@ class Snapshot:
             return "install dreambench again"
         licence = f" (licence {self.licence})" if self.licence else ""
         folders = ", folders and all," if any("/" in file for file in self.files) else ""
+        if self.hub is None:
+            return f"put {self.source}{licence} into {self.local_dir}"
         return f"download {self.source}{licence} and put them{folders} into {self.local_dir}"
 
     def find_local(self) -> Path | None:
@@ -145,9 +148,12 @@ class Snapshot:
         return Path(folder)
 
     def identity(self) -> str:
-        """Return the digest of a folder's files; hub and revision, where no user brought them."""
-        folder = self.find_local()
-        if self.shipped is None and folder != self.local_dir:
+        """Return the digest of a folder's files; hub and revision, where no user brought them.
+
+        Raises:
+            UserError: there is no hub that has them, and they are not on this machine.
+        """
+        if self.hub is not None and self.find_local() != self.local_dir:
             return f"{self.hub}@{self.revision}"
         found = self.find_weights()
         return f"folder@{digest({file: sha256_file(found / file) for file in self.files})}"

@@ -47,6 +47,10 @@ def test_methods_say_what_they_load(plan, tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN + COUNTED.format(weights="Snapshot(name='own', files=('a',), hub='b/c')"))
     assert plan(find_recipe(f"{path}:Colours")).manifest.digests.weights == {"own": "b/c@None"}
+    path.write_text(OWN + COUNTED.format(weights="Snapshot(name='own', files=('a', 'b'))"))
+    with pytest.raises(UserError, match="'own' has no weights on this machine") as caught:
+        plan(find_recipe(f"{path}:Colours"))
+    assert caught.value.hint.startswith("put a, b into ")
     for wrong in ("1", "Snapshot(name='own', files='a')"):
         path.write_text(OWN + COUNTED.format(weights=wrong))
         with pytest.raises(UserError, match=r"count_work\(\) of .*Colours"):
