@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.encodings import TextEncoder
@@ -28,7 +29,8 @@ class Vocabulary(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the vectors (..., d) of token ids."""
-        new = self.vectors[(ids - self.n_old).clamp(min=0)]
+        # The gradient of indexing adds up in whatever order threads come; this one in a fixed one.
+        new = embedding((ids - self.n_old).clamp(min=0), self.vectors)
         return torch.where((ids >= self.n_old)[..., None], new, self.table(ids))
 
 
