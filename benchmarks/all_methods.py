@@ -3,7 +3,7 @@
     python benchmarks/all_methods.py [--out reports/benchmarks]
 
 Runs the command twice, on mini narrowed to `--subjects` and `--prompts`, each time with a cache of
-its own. Takes some half an hour on two cores.
+its own.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def main() -> None:
             taken, made = measure(command, n_workers, folder / str(n_workers))
             seconds.append(round(taken, 1))
             images.append(made)
-    n_changed = sum(
-        images[0].get(path) != images[1].get(path) for path in {**images[0], **images[1]}
-    )
+    n_changed = sum(images[0].get(path) != images[1].get(path) for path in images[0] | images[1])
     bits = "All images are the same bits."
     if n_changed:
         bits = f"{n_changed} images are not the same bits."
