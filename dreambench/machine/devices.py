@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dreambench.artifacts.manifest import Compute
 from dreambench.config.sampler import Precision
@@ -115,14 +115,15 @@ def describe_compute(device: str, *, n_threads: int | None = None) -> Compute:
     """Return what sums on a device depend on; `n_threads` is what a protocol fixes."""
     import torch  # noqa: PLC0415  (slow import)
 
-    return Compute(
-        device=name_device(device),
-        threads=n_threads or torch.get_num_threads(),
-        cpu=torch.backends.cpu.get_cpu_capability(),
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        limits={name: os.environ[name] for name in LIMITS if name in os.environ},
-        processor=_name_processor(),
-    )
+    with fixed_sums(device, n_threads):
+        return Compute(
+            device=name_device(device),
+            threads=torch.get_num_threads(),
+            cpu=torch.backends.cpu.get_cpu_capability(),
+            deterministic=torch.are_deterministic_algorithms_enabled(),
+            limits={name: os.environ[name] for name in LIMITS if name in os.environ},
+            processor=_name_processor(),
+        )
 
 
 def _name_processor() -> str | None:
@@ -136,16 +137,26 @@ def _name_processor() -> str | None:
 
 
 @contextmanager
-def fixed_threads(n_threads: int | None) -> Iterator[None]:
-    """Let torch work with so many threads on the CPU, whatever cores there are; None: as it does.
+def fixed_sums(device: str, n_threads: int | None) -> Iterator[None]:
+    """Let torch add up the same numbers in the same order each time.
 
-    More threads than cores are slower, and give the same bits.
+    On the CPU that takes so many threads, whatever cores there are (None: as it does; more threads
+    than cores are slower, and give the same bits), and kernels with one order: without these the
+    gradient of `values[indices]` is another in each run. A GPU's are as the process set them.
     """
     import torch  # noqa: PLC0415  (slow import)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads or before)
+    deterministic: Any = torch.utils.deterministic  # Its stub lacks the setting.
+    threads = torch.get_num_threads()
+    mode = torch.get_deterministic_debug_mode()
+    fills = deterministic.fill_uninitialized_memory
+    torch.set_num_threads(n_threads or threads)
+    if mode == 0 and torch.device(device).type == "cpu":
+        torch.set_deterministic_debug_mode("warn")
+        deterministic.fill_uninitialized_memory = False  # It costs time.
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(mode)
+        deterministic.fill_uninitialized_memory = fills

@@ -13,7 +13,7 @@ from dreambench.artifacts.image_set import claim_subject, is_claimed, is_class_i
 from dreambench.artifacts.plan import ImageUnit
 from dreambench.config.recipe import PluginRecipe
 from dreambench.errors import UserError, read_message
-from dreambench.machine.devices import fixed_threads, free_memory
+from dreambench.machine.devices import fixed_sums, free_memory
 from dreambench.methods.base import Context, Method
 from dreambench.methods.calls import Calls
 from dreambench.methods.guard import Guard
@@ -102,7 +102,7 @@ class Worker:
         is_left = bool(run.missing_of(subject)) or not run.is_trained(subject)
         started = time.monotonic()
         made: list[ImageUnit] = []
-        with fixed_threads(run.protocol.n_threads):
+        with fixed_sums(run.device, run.protocol.n_threads):
             if "train" in unit.stages:
                 self._train(unit, run, failures)
             trained = time.monotonic()

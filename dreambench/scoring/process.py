@@ -22,7 +22,7 @@ from dreambench.encoders.feature_cache import FeatureCache
 from dreambench.encoders.pace import AUTO, Pace, Shard
 from dreambench.errors import UserError
 from dreambench.machine.child_process import ChildEndedError, ChildProcess, Handler
-from dreambench.machine.devices import count_cores, fixed_threads, spread_devices
+from dreambench.machine.devices import count_cores, fixed_sums, spread_devices
 from dreambench.progress import Progress
 from dreambench.scoring.scorer import Scorer
 
@@ -91,7 +91,7 @@ def score_here(images: ImageSet, request: ScoreRequest, *, progress: Progress) -
     if request.shard is not None:
         n_cores = request.n_cores or max(1, count_cores() // request.shard.n_shards)
         scorer.pace = replace(request.pace, n_threads=request.pace.n_threads or n_cores)
-        with fixed_threads(n_cores):
+        with fixed_sums(images.device, n_cores):
             scorer.extract_shard(request.shard, request.conventions)
         return
     scorer.score()

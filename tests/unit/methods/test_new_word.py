@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dreambench.machine.devices import fixed_threads
+from dreambench.machine.devices import fixed_sums
 from dreambench.methods.finetuning.new_word import Vocabulary
 
 
@@ -20,9 +20,9 @@ def test_its_gradient_is_the_same_bits_each_time_and_on_any_number_of_threads():
         (vocabulary(ids) * weights).sum().backward()
         return vocabulary.vectors.grad
 
-    with fixed_threads(1):
+    with fixed_sums("cpu", 1):
         one = gradient()
     assert torch.allclose(one[0], weights[:, 3].sum(0), atol=1e-4)
     assert torch.allclose(one[1], weights[:, 7].sum(0), atol=1e-4)
-    with fixed_threads(2):
+    with fixed_sums("cpu", 2):
         assert all(torch.equal(gradient(), one) for _ in range(20))
