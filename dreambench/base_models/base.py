@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,8 +20,13 @@ from torch import Tensor, nn
 
 from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, TextEncoder
-from dreambench.base_models.loading import find_quantizer, load_networks, not_here
-from dreambench.base_models.precision import cast, round_inputs, widen_outputs
+from dreambench.base_models.loading import (
+    find_quantizer,
+    load_networks,
+    load_tokenizer,
+    not_here,
+)
+from dreambench.base_models.precision import cast, held_rounded, round_network
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.errors import UserError
@@ -90,26 +95,13 @@ class LoadedModel(ABC):
     stays_wide: Callable[[str], bool] = staticmethod(lambda _: False)
     """Whether a weight of this name is fp32 in drawing, too."""
 
-    @contextmanager
-    def drawing(self) -> Iterator[None]:
+    def drawing(self) -> AbstractContextManager[None]:
         """Hold what was trained in the run's precision, too, as long as images are drawn."""
-        held = []
-        if self.precision == "bf16":
-            held = [
-                (weight, weight.data)
-                for name in self.rounded_networks
-                for key, weight in getattr(self.pipeline, name).named_parameters()
-                if weight.dtype == torch.float32 and not self.stays_wide(key)
-            ]
-        # Weights that inference mode made could not be trained on.
-        with torch.inference_mode(mode=False):
-            for weight, value in held:
-                weight.data = value.to(torch.bfloat16)
-        try:
-            yield
-        finally:
-            for weight, value in held:
-                weight.data = value
+        if self.precision == "fp32":
+            return nullcontext()
+        networks = (getattr(self.pipeline, name) for name in self.rounded_networks)
+        weights = (found for network in networks for found in network.named_parameters())
+        return held_rounded(weight for name, weight in weights if not self.stays_wide(name))
 
     def hold_masters(self, modules: Iterable[nn.Module]) -> None:
         """Hold modules that are to be trained in fp32, with the weights that the files have."""
@@ -202,22 +194,7 @@ class LoadedModel(ABC):
     def _round(cls, pipeline: Any) -> None:
         for name in cls.rounded_networks:
             if (network := getattr(pipeline, name, None)) is not None:
-                cast(network, torch.bfloat16)
-                for part in cls.find_borders(network):
-                    part.register_forward_pre_hook(round_inputs, with_kwargs=True)
-                    part.register_forward_hook(widen_outputs)
-
-    @classmethod
-    def find_borders(cls, network: nn.Module) -> list[nn.Module]:
-        """Return the modules of a rounded network that tensors come into and go out of.
-
-        An autoencoder is called by its halves; T5 has an encoder, too, and is called as a whole.
-        """
-        if getattr(network, "decoder", None) is None:
-            return [network]
-        ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
-        parts = [getattr(network, end, None) for end in ends]
-        return [part for part in parts if isinstance(part, nn.Module)]
+                round_network(network)
 
     @classmethod
     def load_tokenizer(cls, model: BaseModel) -> Any:
@@ -226,20 +203,7 @@ class LoadedModel(ABC):
         Raises:
             UserError: its files are not on this machine and the hub cannot be reached.
         """
-        import transformers  # noqa: PLC0415  (slow import)
-        from huggingface_hub import snapshot_download  # noqa: PLC0415
-        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-        folder, kind = model.location, getattr(transformers, cls.tokenizer_class)
-        try:
-            if not model.is_local:
-                # from_pretrained would make an empty tokenizer where the files cannot be had.
-                folder = snapshot_download(
-                    folder, revision=model.revision, allow_patterns=["tokenizer/*"]
-                )
-            return kind.from_pretrained(folder, subfolder="tokenizer")
-        except (OSError, HfHubHTTPError) as error:
-            raise not_here(model, "tokenizer of", error) from error
+        return load_tokenizer(model, cls.tokenizer_class)
 
     @classmethod
     @abstractmethod

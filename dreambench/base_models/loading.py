@@ -76,6 +76,28 @@ def load_networks(
     return networks
 
 
+def load_tokenizer(model: BaseModel, class_name: str) -> Any:
+    """Load the tokenizer in a base model's files, of a class of transformers.
+
+    Raises:
+        UserError: its files are not on this machine and the hub cannot be reached.
+    """
+    import transformers  # noqa: PLC0415  (slow import)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    folder = model.location
+    try:
+        if not model.is_local:
+            # from_pretrained would make an empty tokenizer where the files cannot be had.
+            folder = snapshot_download(
+                folder, revision=model.revision, allow_patterns=["tokenizer/*"]
+            )
+        return getattr(transformers, class_name).from_pretrained(folder, subfolder="tokenizer")
+    except (OSError, HfHubHTTPError) as error:
+        raise not_here(model, "tokenizer of", error) from error
+
+
 def find_quantizer() -> Callable[..., None]:
     """Import what quantises a network.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +28,42 @@ def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return module
 
 
-def round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def round_network(network: nn.Module) -> None:
+    """Hold a network in bf16, whose callers give it fp32 and get fp32 back."""
+    cast(network, torch.bfloat16)
+    for part in _find_borders(network):
+        part.register_forward_pre_hook(_round_inputs, with_kwargs=True)
+        part.register_forward_hook(_widen_outputs)
+
+
+def _find_borders(network: nn.Module) -> list[nn.Module]:
+    """Return the modules of a rounded network that tensors come into and go out of.
+
+    An autoencoder is called by its halves; T5 has an encoder, too, and is called as a whole.
+    """
+    if getattr(network, "decoder", None) is None:
+        return [network]
+    ends = ("encoder", "quant_conv", "post_quant_conv", "decoder")
+    parts = [getattr(network, end, None) for end in ends]
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+@contextmanager
+def held_rounded(weights: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Hold weights that are fp32 in bf16 while this is open; the same fp32 values come back."""
+    held = [(weight, weight.data) for weight in weights if weight.dtype == torch.float32]
+    # Weights that inference mode made could not be trained on.
+    with torch.inference_mode(mode=False):
+        for weight, value in held:
+            weight.data = value.to(torch.bfloat16)
+    try:
+        yield
+    finally:
+        for weight, value in held:
+            weight.data = value
+
+
+def _round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
     """Round what a network is given to its weights' precision; times (n,) stay as they are."""
     # Quantised weights are of whole numbers.
     dtype = next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
@@ -39,7 +76,7 @@ def round_inputs(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
     return found
 
 
-def widen_outputs(_module: nn.Module, _args: Any, found: Any) -> Any:
+def _widen_outputs(_module: nn.Module, _args: Any, found: Any) -> Any:
     """Return what a network found in fp32, in which its latents are added up."""
 
     def widen(value: Any) -> Any:
