@@ -55,6 +55,11 @@ class Plan:
     train: tuple[TrainUnit, ...]
     images: tuple[ImageUnit, ...]
 
+    @property
+    def paths(self) -> list[str]:
+        """Where each image lies in the run's folder."""
+        return [unit.relative_path for unit in self.images]
+
     def digest(self) -> str:
         """Digest of every unit."""
         return digest([[asdict(u) for u in self.train], [asdict(u) for u in self.images]])

@@ -6,32 +6,29 @@ import hashlib
 import json
 import math
 import os
-import re
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from dreambench.encoders.cache_file import is_damage, open_file, open_in_memory
+from dreambench.encoders.cache_sessions import Sessions
 from dreambench.encoders.file_stat import Stat, read_stat
-from dreambench.errors import UserError, disk_errors
+from dreambench.errors import UserError
 from dreambench.storage.files import make_dir, sha256_file
-from dreambench.storage.locks import acquire_lock
 from dreambench.storage.paths import check_inside, remove_tree
 from dreambench.storage.shipped import cache_dir
 
 Kind = Literal["image", "text", "distance", "look"]
 Row = NDArray[Any]
 T = TypeVar("T")
-_SESSION = re.compile(r"[0-9]+\.[0-9]{3}-[0-9a-f]{32}")
 
 DEFAULT_MAX = "2 GB"
 """Bound on the file where DREAMBENCH_CACHE_MAX does not set another: half a million rows."""
@@ -41,21 +38,6 @@ DEFAULT_MAX = "2 GB"
 FOLDER = "embeddings"
 FILE_NAME = "rows-v2.sqlite"
 DTYPES: Mapping[Kind, str] = {"image": "<f4", "text": "<f4", "distance": "<f8", "look": "u1"}
-SCHEMA = """
-CREATE TABLE encoders (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, encoder INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
-    n_bytes INTEGER NOT NULL, checksum BLOB NOT NULL, used REAL NOT NULL,
-    UNIQUE (encoder, kind, key)
-);
-CREATE TABLE contents (id INTEGER PRIMARY KEY, content BLOB NOT NULL);
-CREATE TABLE files (
-    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-    ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, sha256 TEXT NOT NULL, used REAL NOT NULL
-) WITHOUT ROWID;
-"""
-SCHEMA_NUMBER = 1
-LOCK_SECONDS = 60.0
 # What a row takes on disk besides its content, and what pruning by itself leaves of the bound.
 ROW_BYTES = 300
 KEPT_SHARE = 0.9
@@ -104,28 +86,6 @@ def key_of_pair(first: str, second: str) -> str:
     return ":".join(sorted((first, second)))
 
 
-_CREATION = f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_NUMBER}; COMMIT;"
-_NOT_OURS = "its tables are not those of a cache"
-
-
-def _list_tables(db: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return name and definition of each table, by name."""
-    return db.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"
-    ).fetchall()
-
-
-def _make_own_tables() -> list[tuple[str, str]]:
-    db = sqlite3.connect(":memory:")
-    db.executescript(_CREATION)
-    found = _list_tables(db)
-    db.close()
-    return found
-
-
-_OWN_TABLES = _make_own_tables()
-
-
 class FeatureCache:
     """The open cache; use it as a context.
 
@@ -144,27 +104,22 @@ class FeatureCache:
             UserError: `other-schema` for the file of another version, `unusable-cache`, `disk`.
         """
         self.folder = make_dir(root / FOLDER, inside=root)
-        for name in (FILE_NAME, f"{FILE_NAME}-journal", "lock"):
+        for name in (FILE_NAME, f"{FILE_NAME}-journal"):
             check_inside(self.folder / name, root)
         self.path = self.folder / FILE_NAME
-        if clear:
-            self._remove_strays()
-        self._sessions = make_dir(self.folder / "sessions", inside=root)
-        self._started = time.time()
-        # The start is in the name: opening a lock file may change its times.
-        self._lock = FileLock(self._sessions / f"{self._started:.3f}-{uuid.uuid4().hex}")
+        self._sessions = Sessions(self.folder, clear=clear)
         with self._alone():
             try:
-                self._lock.acquire(timeout=0)
-                if clear and not self._others():
+                self._sessions.enter()
+                if clear and not self._sessions.others():
                     self._remove_file()
-                self._db = self._open()
+                self._db = open_file(self.path)
             except UserError:
-                self._leave()
+                self._sessions.leave()
                 raise
             except (OSError, sqlite3.DatabaseError) as error:
-                if not _is_damage(error):
-                    self._leave()
+                if not is_damage(error):
+                    self._sessions.leave()
                     raise self._refuse(error) from error
                 self._db = self._open_anew()
 
@@ -177,7 +132,7 @@ class FeatureCache:
     def close(self) -> None:
         """Close the file; what was used may be pruned from now on."""
         self._db.close()
-        self._leave()
+        self._sessions.leave()
 
     def read(self, identity: str, kind: Kind, keys: Sequence[str]) -> dict[str, Row]:
         """Return the rows that are there and whole, by key."""
@@ -228,7 +183,7 @@ class FeatureCache:
         stays.
         """
         with self._alone():
-            since = min((start for start, _ in self._others()), default=math.inf)
+            since = min((start for start, _ in self._sessions.others()), default=math.inf)
             before = self._run(self._size)
             if before > max_bytes:
                 self._run(lambda: self._delete_oldest(int(max_bytes * share), since))
@@ -237,7 +192,7 @@ class FeatureCache:
     @property
     def session(self) -> Path:
         """An empty file that is there as long as the cache is open here."""
-        return Path(self._lock.lock_file)
+        return self._sessions.own
 
     def describe(self) -> list[Holding]:
         """Return what is there by encoder and kind, the largest first."""
@@ -258,35 +213,12 @@ class FeatureCache:
         try:
             return work()
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise self._refuse(error) from error
         self._db.close()
         with self._alone():
             self._db = self._open_anew()
         return work()
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=LOCK_SECONDS, isolation_level="IMMEDIATE")
-        try:
-            found = db.execute("PRAGMA user_version").fetchone()[0]
-            if found not in (0, SCHEMA_NUMBER):
-                raise UserError(
-                    f"the cache {self.path} has schema {found}, and this version of dreambench "
-                    f"uses {SCHEMA_NUMBER}",
-                    hint="use the version that made it, name another folder with --cache, or "
-                    "delete its features: dreambench cache clear",
-                    code="other-schema",
-                )
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            db.execute("PRAGMA journal_mode = TRUNCATE")
-            if found == 0 and not _list_tables(db):
-                db.executescript(_CREATION)
-            elif found == 0 or _list_tables(db) != _OWN_TABLES:
-                raise sqlite3.DatabaseError(_NOT_OURS)
-        except BaseException:
-            db.close()
-            raise
-        return db
 
     def _open_anew(self) -> sqlite3.Connection:
         """Return a new file in place of a damaged one.
@@ -294,23 +226,10 @@ class FeatureCache:
         While others have the old one open it has to stay, for their journal would be taken for
         that of the new one: then this process keeps its rows to itself.
         """
-        if self._others():
-            db = sqlite3.connect(":memory:", isolation_level="IMMEDIATE")
-            db.executescript(_CREATION)
-            return db
+        if self._sessions.others():
+            return open_in_memory()
         self._remove_file()
-        return self._open()
-
-    def _remove_strays(self) -> None:
-        """Delete what is in the place of the locks and cannot be one."""
-        sessions, gate = self.folder / "sessions", self.folder / "lock"
-        with disk_errors(self.folder):
-            if sessions.is_symlink() or sessions.is_file():
-                sessions.unlink()
-            for path in (gate, *(sessions.iterdir() if sessions.is_dir() else ())):
-                is_ours = path == gate or _SESSION.fullmatch(path.name)
-                if is_ours and path.is_dir() and not path.is_symlink():
-                    remove_tree(path, inside=self.folder)
+        return open_file(self.path)
 
     def _remove_file(self) -> None:
         """Delete the file, whatever it is by now, and what SQLite may have put beside it."""
@@ -323,37 +242,14 @@ class FeatureCache:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Let no other process open the cache, prune it, or replace its file meanwhile."""
         try:
-            lock = acquire_lock(self.folder / "lock", LOCK_SECONDS)
+            lock = self._sessions.lock_gate()
         except UserError as error:
             raise self._refuse(error.problem) from error
         try:
             yield
         finally:
             lock.release()
-
-    def _others(self) -> list[tuple[float, Path]]:
-        """Return start and lock of others with the cache open; drop those of dead processes."""
-        found = []
-        for path in self._sessions.iterdir():
-            is_own = path == Path(self._lock.lock_file)
-            if is_own or not _SESSION.fullmatch(path.name) or path.is_symlink():
-                continue
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except OSError:  # Held, or not ours to tell.
-                found.append((float(path.name.partition("-")[0]), path))
-            else:
-                lock.release()
-                with suppress(OSError):
-                    path.unlink()
-        return found
-
-    def _leave(self) -> None:
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _refuse(self, error: Exception | str) -> UserError:
         return UserError(
@@ -464,13 +360,3 @@ def _check(identity: str, kind: str, key: str, content: bytes) -> bytes:
     """Return the checksum of a row and of what it belongs to."""
     head = f"{identity}\n{kind}\n{key}\n".encode()
     return hashlib.blake2b(head + content, digest_size=8).digest()
-
-
-def _is_damage(error: Exception) -> bool:
-    """Return whether the file is not a whole database; false for a full disk or a busy file."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return str(error) == _NOT_OURS
-    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or (
-        code == sqlite3.SQLITE_IOERR_SHORT_READ
-    )

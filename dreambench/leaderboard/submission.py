@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from dreambench.analysis.checking import FAILED
+from dreambench.analysis.comparison import Scored
 from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.summary import mean_reference_bounds
 from dreambench.artifacts.cells import FILE_NAME as CELLS_NAME
@@ -121,22 +122,8 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
     """
     (run,), again = load_with_replicates([images])
     manifest, summary, table = images.manifest, run.summary, run.scores
-    if summary.replicate != 1:
-        raise UserError(
-            f"{images.folder} is replicate {summary.replicate} of its recipe",
-            hint="submit the first, and the others go with it",
-            code="invalid-value",
-        )
-    replicates = {scored.summary.replicate: scored for scored in again}
-    cells = pd.concat(
-        [
-            make_cells(one, scored.scores, replicate=scored.summary.replicate)
-            for one, scored in zip([images, *list_replicates([images])], [run, *again], strict=True)
-        ],
-        ignore_index=True,
-    )
-    missing = [unit.relative_path for unit in images.plan.images
-               if unit.relative_path not in table.images]  # fmt: skip
+    _check_first(images, summary)
+    missing = [one for one in images.plan.paths if one not in table.images]
     method = _describe_method(images, summary, about)
     own = manifest if isinstance(manifest, RunManifest) else None
     digest = digest_record(
@@ -144,9 +131,8 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         precision=manifest.precision, subjects=manifest.subjects, prompts=manifest.prompts,
         images=table.images,
     )  # fmt: skip
-    note = {"method": method.name, "protocol": images.protocol.name, "record": digest}
-    files = {CELLS_NAME: render_cells(cells)}
-    if thumbnails := make_thumbnails(shown or images, note):
+    files = {CELLS_NAME: render_cells(_join_cells(images, [run, *again]))}
+    if thumbnails := make_thumbnails(shown or images, method=method.name, record=digest):
         files[THUMBNAILS_NAME] = thumbnails
     record = Record(
         digest=digest,
@@ -166,14 +152,7 @@ def make_submission(images: ImageSet, about: About, *, shown: ImageSet | None = 
         metrics=compute_metrics(table.frame, table.metrics),
         reference_bounds=_describe_bounds(read_reference_bounds(images)),
         floor=None if own is None else _find_floor(images, own),
-        replicates=[
-            ReplicatePart(
-                replicate=number,
-                n_images=scored.summary.n_images,
-                means={name: entry.whole.mean for name, entry in scored.summary.metrics.items()},
-            )
-            for number, scored in replicates.items()
-        ],
+        replicates=[_describe_replicate(scored.summary) for scored in again],
         n_images=len(images.plan.images) - len(missing),
         n_images_expected=len(images.plan.images),
         missing=missing[:MAX_MISSING],
@@ -202,6 +181,30 @@ def write_submission(submission: Submission, out_dir: Path) -> Path:
     with suppress(OSError):
         (folder / ".staging").rmdir()
     return folder
+
+
+def _check_first(images: ImageSet, summary: Summary) -> None:
+    if summary.replicate != 1:
+        raise UserError(
+            f"{images.folder} is replicate {summary.replicate} of its recipe",
+            hint="submit the first, and the others go with it",
+            code="invalid-value",
+        )
+
+
+def _join_cells(images: ImageSet, replicates: Sequence[Scored]) -> pd.DataFrame:
+    """Return the cells of a run's replicates, the first of which is the run itself."""
+    sets = [images, *list_replicates([images])]
+    cells = [
+        make_cells(one, scored.scores, replicate=scored.summary.replicate)
+        for one, scored in zip(sets, replicates, strict=True)
+    ]
+    return pd.concat(cells, ignore_index=True)
+
+
+def _describe_replicate(summary: Summary) -> ReplicatePart:
+    means = {name: entry.whole.mean for name, entry in summary.metrics.items()}
+    return ReplicatePart(replicate=summary.replicate, n_images=summary.n_images, means=means)
 
 
 def _describe_method(images: ImageSet, summary: Summary, about: About) -> MethodPart:

@@ -24,11 +24,11 @@ N_ROWS, N_COLUMNS = 6, 8
 QUALITIES = (85, 70, 50, 30, 10)
 
 
-def make_thumbnails(images: ImageSet, note: Mapping[str, Any]) -> bytes:
+def make_thumbnails(images: ImageSet, *, method: str, record: str) -> bytes:
     """Return a WebP strip: a row a subject, an image a prompt, as many as there is room for.
 
-    `note` is written into it, with the fact that the images were generated; see
-    `encode_generated_webp`. Empty where no image is there.
+    The method and the digest of the record are written into it, with the fact that the images were
+    generated; see `encode_generated_webp`. Empty where no image is there.
     """
     rows = _choose_rows(images)
     if not rows:
@@ -42,15 +42,18 @@ def make_thumbnails(images: ImageSet, note: Mapping[str, Any]) -> bytes:
     for y, row in enumerate(pictures):
         for x, picture in enumerate(row):
             strip.paste(picture, (x * side, y * side))
+    note = _make_note(method, images.protocol.name, record)
     encoded = (encode_generated_webp(strip, note, quality=quality) for quality in QUALITIES)
     return next((one for one in encoded if len(one) <= MAX_BYTES[THUMBNAILS_NAME]), b"")
 
 
 def describe_thumbnails(record: Record) -> dict[str, Any]:
     """Return the note that is written into the thumbnails of a record."""
-    return {
-        "method": record.method.name, "protocol": record.protocol.name, "record": record.digest
-    }  # fmt: skip
+    return _make_note(record.method.name, record.protocol.name, record.digest)
+
+
+def _make_note(method: str, protocol: str, record: str) -> dict[str, Any]:
+    return {"method": method, "protocol": protocol, "record": record}
 
 
 def find_thumbnail_faults(content: bytes, note: Mapping[str, Any]) -> list[str]:

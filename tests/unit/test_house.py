@@ -19,8 +19,9 @@ PACKAGE = REPOSITORY / "dreambench"
 README = (REPOSITORY / "README.md").read_text()
 TEST_COMMAND = 'pip install -c constraints.txt -e ".[test]" && pytest'
 SHORT_ROOMS = (
-    "analysis", "artifacts", "benchmark", "cli", "config", "datasets", "machine", "methods",
-    "metrics", "preflight", "report", "runs", "scoring", "storage", "study",
+    "analysis", "artifacts", "base_models", "benchmark", "cli", "config", "datasets", "encoders",
+    "leaderboard", "machine", "methods", "metrics", "preflight", "report", "runs", "scoring",
+    "storage", "study",
 )  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
