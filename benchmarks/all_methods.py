@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -76,7 +77,7 @@ def main() -> None:
     if n_changed:
         bits = f"{n_changed} images are not the same bits."
     args.out.mkdir(parents=True, exist_ok=True)
-    shown = " ".join(["dreambench", *command]).replace(str(folder), ".")
+    shown = shlex.join(["dreambench", *command]).replace(str(folder), ".")
     page = PAGE.format(
         cpus=os.cpu_count(), machine=platform.machine(), python=platform.python_version(),
         torch=torch.__version__, code=describe_code(), command=shown, seconds=seconds,
