@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 
 from dreambench.encoders.feature_cache import hash_file
 from dreambench.encoders.preprocessing import Pixels, Preparation
-from dreambench.errors import UserError, raise_if_disk
+from dreambench.errors import DiskError, UserError, raise_if_disk
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.downloads import download, find_cached, forget_download
 from dreambench.storage.files import digest, digest_folder, sha256_file
 from dreambench.storage.shipped import PACKAGE_DIR
-from dreambench.storage.snapshots import Snapshot, missing_weights, weights_root
+from dreambench.storage.snapshots import Snapshot, Weights, weights_root
 
 Role = Literal["dino", "clip", "perceptual"]
 """The inputs of metrics that a protocol names encoders for; metrics may ask for others by name."""
@@ -48,7 +48,7 @@ def find_weights_file(folder: Path, *, first: str) -> Path | None:
 
 
 @dataclass(frozen=True)
-class EncoderSpec:
+class EncoderSpec(Weights):
     """All that is pinned about an encoder of the package.
 
     Its weights are a folder of the package (`shipped`), or a file that the hub has (`hub`, at
@@ -59,6 +59,7 @@ class EncoderSpec:
     next to the weights.
     """
 
+    kind: ClassVar[str] = "encoder"
     name: str
     role: Role
     library: Literal["timm", "open_clip", "lpips"]
@@ -112,43 +113,16 @@ class EncoderSpec:
             return None
         return found
 
-    def find_weights(self) -> Path:
-        """Return `find_local`.
-
-        Raises:
-            UserError: the weights are not on this machine; says how to get them.
-        """
-        found = self.find_local()
-        if found is None:
-            raise missing_weights("encoder", self.name, hint=self.how_to_get)
-        return found
-
-    def find_missing(self) -> dict[str, int]:
-        """Return what is to be downloaded for it, with its bytes; empty where it is here."""
-        if self.find_local() is not None:
-            return {}
-        return {f"{self.name}: {self.source}": self.n_download_bytes}
-
-    def ensure_weights(self, progress: Progress = no_progress) -> None:
-        """Download the weights where they are not on this machine.
+    def download(self, progress: Progress) -> None:
+        """Download the weights.
 
         Raises:
             UserError: they cannot be downloaded, or are not the published ones.
         """
-        if self.find_local() is not None:
-            return
-        try:
-            if self.hub is not None:
-                self._download_from_hub(self.hub)
-            elif self.url is not None:
-                self._download(self.url, progress)
-        except UserError as error:
-            if error.code == "changed-data":
-                raise
-            raise missing_weights(
-                "encoder", self.name, hint=self.how_to_get, why=error.problem
-            ) from error
-        self.find_weights()
+        if self.hub is not None:
+            self._download_from_hub(self.hub)
+        elif self.url is not None:
+            self._download_file(self.url, progress)
 
     def _download_from_hub(self, hub: str) -> None:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415  (slow import)
@@ -160,13 +134,18 @@ class EncoderSpec:
             hf_hub_download(hub, self.file, revision=self.revision)
         except (OSError, HfHubHTTPError) as error:
             raise_if_disk(error)
-            raise UserError("the hub cannot be reached", code="hub-unreachable") from error
+            raise self.refuse("the hub cannot be reached") from error
 
-    def _download(self, url: str, progress: Progress) -> None:
+    def _download_file(self, url: str, progress: Progress) -> None:
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-            raise UserError("HF_HUB_OFFLINE is set", code="hub-unreachable")
+            raise self.refuse("HF_HUB_OFFLINE is set")
         folder = self.local_dir / "incoming"
-        part = download(url, folder, progress=progress, max_bytes=MAX_WEIGHTS_BYTES)
+        try:
+            part = download(url, folder, progress=progress, max_bytes=MAX_WEIGHTS_BYTES)
+        except DiskError:
+            raise
+        except UserError as error:
+            raise self.refuse(error.problem) from error
         if self.sha256 and (found := sha256_file(part)) != self.sha256:
             forget_download(url, folder)
             raise UserError(
@@ -211,7 +190,7 @@ class EncoderSpec:
 
 
 @dataclass(frozen=True)
-class OutsideSpec:
+class OutsideSpec(Weights):
     """A class from outside of the package, as the encoder of a role or of another named input.
 
     `encoder` is the class, a subclass of `base.Encoder`; `reference` is what `--encoder` names
@@ -219,6 +198,7 @@ class OutsideSpec:
     code (`plugins.LoadedClass`).
     """
 
+    kind: ClassVar[str] = "encoder"
     name: str
     role: str
     version: int
@@ -230,29 +210,31 @@ class OutsideSpec:
     weights: Path | None = None
     precision: Literal["fp32"] = "fp32"
 
-    def find_weights(self) -> Path:
-        """Return the file or folder of its weights.
+    @property
+    def source(self) -> str:
+        """The file or folder that the class names."""
+        return str(self.weights)
 
-        Raises:
-            UserError: it names none, or they are not there.
-        """
+    @property
+    def how_to_get(self) -> str:
+        """What the author of the class does."""
         if self.weights is None:
-            raise UserError(
-                f"{self.where} has no weights",
-                hint="name them with the attribute `weights`",
-                code="missing-weights",
-            )
-        if not self.weights.exists():
-            hint = f"put them at {self.weights}, or change the attribute `weights`"
-            raise missing_weights("encoder", self.name, hint=hint)
-        return self.weights
+            return f"name them with the attribute `weights` of {self.where}"
+        return f"put them at {self.weights}, or change the attribute `weights`"
+
+    def find_local(self) -> Path | None:
+        """Return the file or folder that the class names, if it is there."""
+        return self.weights if self.weights is not None and self.weights.exists() else None
 
     def find_missing(self) -> dict[str, int]:
         """Return what is to be downloaded for it: never anything."""
         return {}
 
+    def download(self, progress: Progress) -> None:
+        """Nobody has them but the author of the class."""
+
     def ensure_weights(self, progress: Progress = no_progress) -> None:
-        """Check that its weights are there; nothing is downloaded.
+        """Check that its weights are there, if it has any.
 
         Raises:
             UserError: they are not there.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from dreambench.errors import UserError, raise_if_disk
+from dreambench.progress import Progress, no_progress
 from dreambench.storage.downloads import find_cached
 from dreambench.storage.files import digest, sha256_file
 from dreambench.storage.formats import find_weights_damage
@@ -22,33 +24,84 @@ def weights_root() -> Path:
     return Path(named) if named else cache_dir() / "weights"
 
 
-def missing_weights(kind: str, name: str, *, hint: str, why: str = "") -> UserError:
-    """Return the error for weights that are not on this machine; `why` they could not be had."""
-    reason = f", and they cannot be downloaded ({why})" if why else ""
-    return UserError(
-        f"{kind} '{name}' has no weights on this machine{reason}", hint=hint, code="missing-weights"
-    )
+class Weights(ABC):
+    """Weights with a name, which lie on this machine, or are to be had first."""
 
-
-class Weights(Protocol):
-    """Weights with a name, which can be identified, or are to be had first."""
+    kind: ClassVar[str] = "model"
+    """What errors call it."""
+    name: str
+    n_download_bytes: int
+    """What a download takes; 0 where that is not known."""
 
     @property
-    def name(self) -> str:
-        """What they are called."""
-        ...
+    @abstractmethod
+    def source(self) -> str:
+        """Where they come from, in words."""
 
+    @property
+    @abstractmethod
+    def how_to_get(self) -> str:
+        """What a user does about weights that are missing."""
+
+    @abstractmethod
+    def find_local(self) -> Path | None:
+        """Return the file or folder; None if it is nowhere. Nothing is downloaded."""
+
+    @abstractmethod
     def identity(self) -> str:
-        """Return what tells them from others."""
-        ...
+        """Return what tells them from others.
+
+        Raises:
+            UserError: it takes the files, and they are not on this machine.
+        """
+
+    @abstractmethod
+    def download(self, progress: Progress) -> None:
+        """Download them, where anybody has them.
+
+        Raises:
+            UserError: they cannot be downloaded (`refuse`), or are not the published ones.
+        """
+
+    def find_weights(self) -> Path:
+        """Return `find_local`.
+
+        Raises:
+            UserError: they are not on this machine; says how to get them.
+        """
+        found = self.find_local()
+        if found is None:
+            raise self.refuse()
+        return found
 
     def find_missing(self) -> dict[str, int]:
         """Return what is to be downloaded, with its bytes (0: unknown); empty where it is here."""
-        ...
+        if self.find_local() is not None:
+            return {}
+        return {f"{self.name}: {self.source}": self.n_download_bytes}
+
+    def ensure_weights(self, progress: Progress = no_progress) -> None:
+        """Download them where they are not on this machine.
+
+        Raises:
+            UserError: they cannot be downloaded, or are not the published ones.
+        """
+        if self.find_local() is None:
+            self.download(progress)
+        self.find_weights()
+
+    def refuse(self, why: str = "") -> UserError:
+        """Return the error for weights that are not on this machine; `why` they cannot be had."""
+        reason = f", and they cannot be downloaded ({why})" if why else ""
+        return UserError(
+            f"{self.kind} '{self.name}' has no weights on this machine{reason}",
+            hint=self.how_to_get,
+            code="missing-weights",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Snapshot:
+class Snapshot(Weights):
     """Files of a hub's repository at a revision, in the folders that they have there.
 
     They are looked for in `local_dir`, then in the hub's cache; without a hub, there alone. Those
@@ -58,8 +111,6 @@ class Snapshot:
         ValueError: there are no files.
     """
 
-    kind: ClassVar[str] = "model"
-    """What errors call it."""
     name: str
     files: tuple[str, ...]
     shipped: str | None = None
@@ -108,44 +159,22 @@ class Snapshot:
         found = find_cached(self.hub, self.files, revision=self.revision)
         return found[0].parents[self.files[0].count("/")] if found else None
 
-    def find_weights(self) -> Path:
-        """Return `find_local`.
+    def download(self, progress: Progress) -> None:
+        """Download the files, if a hub has them.
 
         Raises:
-            UserError: the files are not on this machine; says how to get them.
+            UserError: the hub cannot be reached.
         """
-        found = self.find_local()
-        if found is None:
-            raise missing_weights(self.kind, self.name, hint=self.how_to_get)
-        return found
-
-    def find_missing(self) -> dict[str, int]:
-        """Return what is to be downloaded, with its bytes; empty where it is here."""
-        if self.find_local() is not None:
-            return {}
-        return {f"{self.name}: {self.source}": self.n_download_bytes}
-
-    def ensure_weights(self) -> Path:
-        """Return the folder with all files, downloaded where they are not on this machine.
-
-        Raises:
-            UserError: they cannot be downloaded.
-        """
-        if self.hub is None or self.find_local() is not None:
-            return self.find_weights()
+        if self.hub is None:
+            return
         from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
         from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
         try:
-            folder = snapshot_download(
-                self.hub, revision=self.revision, allow_patterns=list(self.files)
-            )
+            snapshot_download(self.hub, revision=self.revision, allow_patterns=list(self.files))
         except (OSError, HfHubHTTPError) as error:
             raise_if_disk(error)
-            raise missing_weights(
-                self.kind, self.name, hint=self.how_to_get, why="the hub cannot be reached"
-            ) from error
-        return Path(folder)
+            raise self.refuse("the hub cannot be reached") from error
 
     def identity(self) -> str:
         """Return the digest of a folder's files; hub and revision, where no user brought them.
@@ -160,12 +189,13 @@ class Snapshot:
 
     @contextmanager
     def loading(self) -> Iterator[Path]:
-        """Give the folder of `ensure_weights`, and say in one line why it cannot be loaded.
+        """Give the folder of the files, and say in one line why they cannot be had or loaded.
 
         Raises:
             UserError: files cannot be had, or are damaged; or the body of the statement fails.
         """
-        folder = self.ensure_weights()
+        self.ensure_weights()
+        folder = self.find_weights()
         for file in self.files:
             path = folder / file
             if path.suffix != ".safetensors":
