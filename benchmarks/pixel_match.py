@@ -21,7 +21,8 @@ from dreambench.encoders.parts import MaskExtractor, ThumbnailExtractor
 from dreambench.machine.environment import describe_session
 from dreambench.metrics.matching import compute_subject_matches
 from dreambench.mini.validation.truth import PASTES, PROMPT_PLACES, paste
-from dreambench.mini.world.identities import CLASSES, sample_identity
+from dreambench.mini.world.bodies import CLASSES
+from dreambench.mini.world.identities import sample_identity
 from dreambench.mini.world.renderer import Shot, render
 from dreambench.mini.world.scenes import PHOTO_PLACES
 from dreambench.storage.files import make_dir, write_bytes

@@ -18,7 +18,8 @@ from dreambench.errors import UserError
 from dreambench.methods.base import Context, Generator, Method, Settings, Work
 from dreambench.methods.photos import load_photo
 from dreambench.mini.training.benchmark import FULL_SUBJECTS, make_benchmark_identity
-from dreambench.mini.world.identities import ACCESSORIES, Identity, sample_identity
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.identities import Identity, sample_identity
 from dreambench.mini.world.renderer import (
     PROPERTIES,
     VIEWS,

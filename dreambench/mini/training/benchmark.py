@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from dreambench.mini.training.data import make_identity
-from dreambench.mini.world.identities import CLASSES, LIVE, Identity
+from dreambench.mini.world.bodies import CLASSES, LIVE
+from dreambench.mini.world.identities import Identity
 from dreambench.mini.world.renderer import RENDERER_VERSION, SIZE_PX, Shot, render
 from dreambench.mini.world.scenes import PHOTO_PLACES
 from dreambench.storage.files import sha256_file

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreambench.mini.world.identities import CLASSES, Identity, sample_identity
+from dreambench.mini.world.bodies import CLASSES
+from dreambench.mini.world.identities import Identity, sample_identity
 from dreambench.mini.world.renderer import SIZE_PX, Shot, make_caption, render, sample_shot
 
 WORLD_SEED = 20221

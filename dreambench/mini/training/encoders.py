@@ -32,7 +32,7 @@ from transformers import CLIPTokenizer
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import SHOTS_PER_IDENTITY, WorldSet
 from dreambench.mini.training.loop import train
-from dreambench.mini.world.identities import CLASSES
+from dreambench.mini.world.bodies import CLASSES
 
 VIT_ARCHITECTURE = "vit_tiny_patch16_224"
 VIT_ARGUMENTS: dict[str, Any] = {
@@ -159,6 +159,17 @@ def write_vit(model: nn.Module, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def _contrast(logits: Tensor, texts: list[str]) -> tuple[Tensor, float]:
+    """Return CLIP's loss for n pictures (rows) and their texts, and the share of texts found."""
+    # Two pictures may deserve the same words; neither is then the other's counterexample.
+    same = torch.tensor([[a == b for b in texts] for a in texts])
+    same.fill_diagonal_(False)
+    logits = logits.masked_fill(same, -1e4)
+    target = torch.arange(len(texts))
+    loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    return loss, float((logits.argmax(-1) == target).float().mean())
+
+
 def train_clip(
     model: open_clip.CLIP,
     data: WorldSet,
@@ -204,17 +215,11 @@ def train_clip(
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         text, noun = text[: len(tokens)], text[len(tokens) :]
         scale = model.logit_scale.exp().clamp(max=50)
-        logits = scale * image @ text.T
-        # Two pictures may deserve the same words; neither is then the other's counterexample.
-        same = torch.tensor([[a == b for b in texts] for a in texts])
-        same.fill_diagonal_(False)
-        logits = logits.masked_fill(same, -1e4)
-        target = torch.arange(batch_size)
-        loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        loss, top1 = _contrast(scale * image @ text.T, texts)
         by_noun = scale * image @ noun.T
         loss = loss + F.cross_entropy(by_noun, classes[rows])
         return loss, {
-            "top1": float((logits.argmax(-1) == target).float().mean()),
+            "top1": top1,
             "class_top1": float((by_noun.argmax(-1) == classes[rows]).float().mean()),
             "scale": float(scale.detach()),
         }

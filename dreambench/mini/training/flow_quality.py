@@ -23,12 +23,13 @@ from dreambench.config.protocol import load_protocol
 from dreambench.encoders.registry import load_encoder
 from dreambench.metrics.identification import compute_retrieval
 from dreambench.mini.training.data import make_identity
+from dreambench.mini.training.figures import Figure, write_figures
 from dreambench.mini.training.judge import load_judge
 from dreambench.mini.training.quality import N_IMAGES_PER_PAIR, accuracy, save_sheet
-from dreambench.mini.world.identities import ACCESSORIES, CLASSES, LIVE
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.bodies import CLASSES, LIVE
 from dreambench.mini.world.renderer import VIEWS, Shot, make_caption, render
 from dreambench.mini.world.scenes import SCENES
-from dreambench.storage.files import make_dir, write_bytes, write_json
 
 N_IDENTITIES_PER_CLASS = 8
 N_SHOTS = 2
@@ -162,7 +163,7 @@ def main() -> None:
     ]
     classes = [shot.identity.class_name for shot in pairs]
     scenes = [str(shot.scene) for shot in pairs]
-    figures: list[tuple[str, float, float, float]] = []
+    figures: list[Figure] = []
     for made, limit in zip(
         accuracy(clip.encode_images(draw(model, pairs)), clip.encode_texts, classes, scenes),
         accuracy(
@@ -172,44 +173,23 @@ def main() -> None:
         strict=True,
     ):  # fmt: skip
         what, asked = (("scene", 0.98), ("class", 0.95))[len(figures)]
-        figures.append((f"CLIP finds the {what}", made, asked, limit))
+        figures.append(Figure(f"CLIP finds the {what}", made, asked, limit))
     for field in ("view", "accessory"):
         shots = make_shots(field)
         limit = judge.share_found([render(shot).image for shot in shots], shots, field)
         found = judge.share_found(draw(model, shots, first_seed=10**6), shots, field)
-        figures.append((f"The judge finds the {field}", found, 0.8, limit))
+        figures.append(Figure(f"The judge finds the {field}", found, 0.8, limit))
     for n_photos in (1, 2):
         found, limit = rank_identities(model, n_photos=n_photos)
-        figures.append((f"Identity rank-1, shown {n_photos}", found, 0.9, limit))
-    make_dir(args.out)
-    write_json(
-        args.out / "flow-quality.json",
-        {
-            "figures": [
-                {"what": what, "value": value, "asked": asked, "renders": limit,
-                 "met": value >= asked}
-                for what, value, asked, limit in figures
-            ],
-            "model": model.model.identity(),
-        },
+        figures.append(Figure(f"Identity rank-1, shown {n_photos}", found, 0.9, limit))
+    page = write_figures(
+        figures, args.out, "flow-quality", title="Quality of mini-flow on held-out identities",
+        command="python -m dreambench.mini.training.flow_quality --model FOLDER "
+        "--judge FOLDER --out DIR",
+        model=model.model.identity(),
     )  # fmt: skip
-    lines = [
-        "# Quality of mini-flow on held-out identities",
-        "",
-        "Made by `python -m dreambench.mini.training.flow_quality --model FOLDER "
-        "--judge FOLDER --out DIR`.",
-        "",
-        "| figure | value | asked | met | real renders |",
-        "|:--|--:|--:|:--|--:|",
-        *[
-            f"| {a} | {b:.3f} | {c:.2f} | {'yes' if b >= c else 'no'} | {d:.3f} |"
-            for a, b, c, d in figures
-        ],
-        "",
-    ]
-    write_bytes(args.out / "flow-quality.md", "\n".join(lines).encode())
     draw_sheet(args.model, args.out / "flow.png")
-    print("\n".join(lines))
+    print(page)
 
 
 if __name__ == "__main__":

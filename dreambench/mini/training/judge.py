@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.training.loop import train
-from dreambench.mini.world.identities import ACCESSORIES, CLASSES, LIVE
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.bodies import CLASSES, LIVE
 from dreambench.mini.world.renderer import VIEWS, Shot, render
 from dreambench.mini.world.scenes import SCENES
 

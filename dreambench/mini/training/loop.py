@@ -59,13 +59,9 @@ def train(
         model.parameters(), learning_rate, betas=betas, weight_decay=weight_decay, fused=True
     )
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    path = out_dir / "checkpoint.pt"
-    first = 0
+    path, first = out_dir / "checkpoint.pt", 0
     if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, first = state["average"], state["step"]
+        average, first = _resume(path, model, optimizer)
     model.train()
     sums: dict[str, list[float]] = {}
     started = time.monotonic()
@@ -73,33 +69,16 @@ def train(
         rate = learning_rate * min(1.0, (step + 1) / n_warmup_steps) * schedule(step, n_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, parts = compute_loss(
-            np.random.default_rng([seed, step]), torch.Generator().manual_seed(seed * 10**7 + step)
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        _follow(average, model, decay=min(ema_decay, (1 + step) / (10 + step)))
-        for name, number in {"loss": float(loss.detach()), **parts}.items():
+        for name, number in _step(model, optimizer, compute_loss, seed, step).items():
             sums.setdefault(name, []).append(number)
+        _follow(average, model, decay=min(ema_decay, (1 + step) / (10 + step)))
         seconds = time.monotonic() - started
         if (step + 1) % log_every == 0:
-            row: dict[str, float] = {name: float(np.mean(values)) for name, values in sums.items()}
-            row |= {"step": step + 1, "seconds": round(seconds, 1)}
-            with (out_dir / "log.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            _log(out_dir / "log.jsonl", sums, step=step + 1, seconds=round(seconds, 1))
             sums = {}
         is_last = step + 1 == n_steps or seconds > n_seconds
         if (step + 1) % checkpoint_every == 0 or is_last:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average,
-                "step": step + 1,
-            }
-            torch.save(state, path.with_suffix(".part"))
-            path.with_suffix(".part").replace(path)
+            _save(path, model, optimizer, average, step + 1)
         if is_last:
             break
         if show is not None and (step + 1) % show_every == 0:
@@ -109,6 +88,50 @@ def train(
             model.load_state_dict(latest)
     model.load_state_dict(average)
     model.eval()
+
+
+def _log(path: Path, sums: dict[str, list[float]], **more: float) -> None:
+    row = {name: float(np.mean(values)) for name, values in sums.items()}
+    with path.open("a") as log:
+        log.write(json.dumps(row | more) + "\n")
+
+
+def _resume(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], int]:
+    """Load a checkpoint; return the averaged weights and the number of steps that it is after."""
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["average"], state["step"]
+
+
+def _save(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor],
+    step: int,
+) -> None:  # fmt: skip
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average,
+        "step": step,
+    }
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, compute_loss: Loss, seed: int, step: int
+) -> dict[str, float]:
+    """Take one step; return the loss and its parts."""
+    loss, parts = compute_loss(
+        np.random.default_rng([seed, step]), torch.Generator().manual_seed(seed * 10**7 + step)
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return {"loss": float(loss.detach()), **parts}
 
 
 @torch.no_grad()

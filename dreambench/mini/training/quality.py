@@ -24,10 +24,11 @@ from dreambench.config.protocol import load_protocol
 from dreambench.encoders.registry import load_encoder
 from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.data import make_identity
-from dreambench.mini.world.identities import CLASSES
+from dreambench.mini.training.figures import Figure, write_figures
+from dreambench.mini.world.bodies import CLASSES
 from dreambench.mini.world.renderer import SIZE_PX, Shot, render
 from dreambench.mini.world.scenes import SCENES
-from dreambench.storage.files import make_dir, write_bytes, write_json
+from dreambench.storage.files import make_dir
 from dreambench.types import Features
 
 N_IDENTITIES_PER_CLASS = 20
@@ -151,40 +152,30 @@ def main() -> None:
         clip.encode_images(drawn), clip.encode_texts, drawn_classes, drawn_scenes
     )
     figures = [
-        ("ViT: same subject or another of its class, AUC", auc, 0.95),
-        ("CLIP: right scene among all", scene, 0.95),
-        ("CLIP: right class among all", class_, 0.9),
-        ("Autoencoder: that AUC from reconstructions, over the AUC without", auc_back / auc, 0.95),
-        ("Base model: CLIP finds the scene", base_scene, 0.9),
-        ("Base model: CLIP finds the class", base_class, 0.8),
+        Figure("ViT: same subject or another of its class, AUC", auc, 0.95),
+        Figure("CLIP: right scene among all", scene, 0.95),
+        Figure("CLIP: right class among all", class_, 0.9),
+        Figure(
+            "Autoencoder: that AUC from reconstructions, over the AUC without", auc_back / auc, 0.95
+        ),
+        Figure("Base model: CLIP finds the scene", base_scene, 0.9),
+        Figure("Base model: CLIP finds the class", base_class, 0.8),
     ]
     error = float(np.mean([gap.mean() for gap in gaps])) / 127.5
-    write_json(
-        args.out / "quality.json",
-        {
-            "figures": [{"what": a, "value": b, "asked": c, "met": b >= c} for a, b, c in figures],
-            "autoencoder_mean_absolute_error": error,
-            "encoders": {"vit": vit.identity, "clip": clip.identity},
-            "base_model": BASE_MODELS["mini"].identity(),
-            "n_photos": len(photos),
-            "n_drawn": len(drawn),
-        },
-    )
-    lines = [
-        "# Quality of mini's models on held-out identities",
-        "",
-        "Made by `python -m dreambench.mini.training.quality --out reports/mini`.",
-        "",
-        "| figure | value | asked | met |",
-        "|:--|--:|--:|:--|",
-        *[f"| {a} | {b:.3f} | {c:.2f} | {'yes' if b >= c else 'no'} |" for a, b, c in figures],
-        "",
-        f"Mean absolute error of the autoencoder on photos, on [-1, 1]: {error:.4f}.",
-        f"{len(photos)} photos of {len(set(identities))} identities; {len(drawn)} images by the "
-        "base model (14 DDIM steps, guidance 4).",
-        "",
-    ]
-    write_bytes(args.out / "quality.md", "\n".join(lines).encode())
+    page = write_figures(
+        figures, args.out, "quality", title="Quality of mini's models on held-out identities",
+        command="python -m dreambench.mini.training.quality --out reports/mini",
+        notes=[
+            f"Mean absolute error of the autoencoder on photos, on [-1, 1]: {error:.4f}.",
+            f"{len(photos)} photos of {len(set(identities))} identities; {len(drawn)} images by "
+            "the base model (14 DDIM steps, guidance 4).",
+        ],
+        autoencoder_mean_absolute_error=error,
+        encoders={"vit": vit.identity, "clip": clip.identity},
+        base_model=BASE_MODELS["mini"].identity(),
+        n_photos=len(photos),
+        n_drawn=len(drawn),
+    )  # fmt: skip
     shown = list(range(0, len(photos), len(photos) // 24))[:24]
     save_sheet(
         [[photos[i] for i in shown[:12]], [back[i] for i in shown[:12]],
@@ -194,7 +185,7 @@ def main() -> None:
     first = drawn[::N_IMAGES_PER_PAIR]
     n = len(SCENES)
     save_sheet([first[i : i + n] for i in range(0, len(first), n)], args.out / "base-model.png")
-    print("\n".join(lines))
+    print(page)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from dreambench.metrics.base import Member, SubjectFeatures
 from dreambench.metrics.registry import load_own_metrics
 from dreambench.mini.validation.trial import sign_of
 from dreambench.mini.validation.truth import PROMPT_PLACES, blend
-from dreambench.mini.world.identities import CLASSES, Identity, sample_identity
+from dreambench.mini.world.bodies import CLASSES
+from dreambench.mini.world.identities import Identity, sample_identity
 from dreambench.mini.world.renderer import SIZE_PX, Picture, Shot, render, render_together
 from dreambench.mini.world.scenes import PHOTO_PLACES
 from dreambench.progress import Progress

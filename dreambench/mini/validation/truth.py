@@ -17,13 +17,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFilter
 
-from dreambench.mini.world.identities import (
-    ACCESSORIES,
-    CLASSES,
-    LIVE,
-    Identity,
-    sample_identity,
-)
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.bodies import CLASSES, LIVE
+from dreambench.mini.world.identities import Identity, sample_identity
 from dreambench.mini.world.renderer import Picture, Shot, render
 from dreambench.mini.world.scenes import PHOTO_PLACES, SCENES
 from dreambench.mini.world.shapes import Vec3

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreambench.mini.world.identities import ACCESSORIES, LIVE, Identity, make_parts
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.bodies import LIVE
+from dreambench.mini.world.identities import Identity
+from dreambench.mini.world.parts import make_parts
 from dreambench.mini.world.scenes import SCENES, draw_scene
 from dreambench.mini.world.shapes import Array, Camera, Light, bounds, draw
 from dreambench.mini.world.styles import STYLES

@@ -201,6 +201,15 @@ def _albedo(part: Part, local: Array) -> Array:
     return np.where(second[:, None], np.asarray(paint.color2, np.float32), first)
 
 
+def _hit(part: Part, origin: Array, direction: Array) -> tuple[Array, Array]:
+    """Return where rays (n, 3) hit a part, infinity if nowhere, and its normals there."""
+    if part.kind == "ellipsoid":
+        return _hit_ellipsoid(origin, direction)
+    if part.kind == "box":
+        return _hit_box(origin, direction)
+    return _hit_frustum(origin, direction, part.taper)
+
+
 def draw(
     parts: list[Part],
     camera: Camera,
@@ -246,12 +255,7 @@ def draw(
             + u[None, :, None] * (inverse @ right)
             + v[:, None, None] * (inverse @ up)
         ).reshape(-1, 3)
-        if part.kind == "ellipsoid":
-            t, normal = _hit_ellipsoid(local_o, local_d)
-        elif part.kind == "box":
-            t, normal = _hit_box(local_o, local_d)
-        else:
-            t, normal = _hit_frustum(local_o, local_d, part.taper)
+        t, normal = _hit(part, local_o, local_d)
         seen = np.flatnonzero(t < layer.depth[y0:y1, x0:x1].ravel())
         if not len(seen):
             continue

@@ -29,7 +29,7 @@ from dreambench.mini.training.data import (
 from dreambench.mini.training.flow_model import Examples, compute_loss, make_flow
 from dreambench.mini.training.judge import LABELS, Judge, draw_shots, load_judge
 from dreambench.mini.training.loop import hold_then_fall, train
-from dreambench.mini.world.identities import CLASSES, LIVE
+from dreambench.mini.world.bodies import CLASSES, LIVE
 from dreambench.mini.world.renderer import VIEWS, Shot
 
 SAMPLER = Sampler(scheduler="flow-euler", n_steps=2, guidance_scale=3.0, size_px=64)

@@ -9,7 +9,8 @@ from dreambench.datasets.index import EMBEDDED, find_dataset, read_index
 from dreambench.datasets.subjects import load_subjects
 from dreambench.mini.real_images import find_identity, read_prompt
 from dreambench.mini.training.benchmark import FULL_SUBJECTS, SUBJECTS, write_benchmark
-from dreambench.mini.world.identities import ACCESSORIES, CLASSES, LIVE
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.bodies import CLASSES, LIVE
 from dreambench.mini.world.renderer import PROPERTIES, VIEWS
 from dreambench.mini.world.scenes import PHOTO_PLACES, SCENES
 from dreambench.mini.world.styles import STYLES

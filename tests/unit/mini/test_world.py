@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 
-from dreambench.mini.world.identities import (
-    ACCESSORIES,
-    CLASSES,
-    LIVE,
-    interpolate_identity,
-    make_parts,
-    sample_identity,
-)
+from dreambench.mini.world.accessories import ACCESSORIES
+from dreambench.mini.world.bodies import CLASSES, LIVE
+from dreambench.mini.world.identities import interpolate_identity, sample_identity
+from dreambench.mini.world.parts import make_parts
 from dreambench.mini.world.renderer import (
     PROPERTIES,
     VIEWS,
