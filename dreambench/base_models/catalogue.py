@@ -296,7 +296,15 @@ MINI_FLOW = BaseModel(
     activation_bytes=25_747_976,
     checkpointed_bytes=4_999_944,
 )
-"""Trained by `mini.training.flow_model`: a base model once its weights are part of the package, and
-before that as `mini-flow=FOLDER`."""
-if MINI_FLOW.is_local:
-    BASE_MODELS[MINI_FLOW.name] = MINI_FLOW
+MINI_PIXEL = BaseModel(
+    "mini-pixel",
+    str(PACKAGE_DIR / "mini" / "weights" / "pixel"),
+    family="deepfloyd-if",
+    licence="apache-2.0",
+    size_px=64,
+    upscaler=("mini-pixel's stage II", "", 0),
+)
+TRAINED_HERE = {model.name: model for model in (MINI_FLOW, MINI_PIXEL)}
+"""Trained by `mini.training.flow_model` and `mini.training.pixel_model`: base models once their
+weights are part of the package, and before that as `NAME=FOLDER`."""
+BASE_MODELS |= {name: model for name, model in TRAINED_HERE.items() if model.is_local}

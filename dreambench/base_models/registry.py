@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambench.artifacts.long_texts import TextReader
-from dreambench.base_models.catalogue import BASE_MODELS, MINI_FLOW
+from dreambench.base_models.catalogue import BASE_MODELS, TRAINED_HERE
 from dreambench.base_models.folder import check_folder, check_mark
 from dreambench.base_models.spec import PARTS, UPSCALER_DIR, BaseModel, Family
 from dreambench.config.sampler import Precision, Quantization, Sampler
@@ -46,7 +46,7 @@ def find_base_model(name: str) -> BaseModel:
             see `check_folder`.
     """
     key, _, folder = name.partition("=")
-    model = MINI_FLOW if folder and key == MINI_FLOW.name else BASE_MODELS.get(key)
+    model = BASE_MODELS.get(key, TRAINED_HERE.get(key) if folder else None)
     if model is None:
         raise unknown_name("base model", key, BASE_MODELS)
     if not folder:

@@ -1,7 +1,7 @@
 r"""Puts trained models where the package looks for them.
 
     python -m dreambench.mini.training.install --vit DIR --clip DIR --clip-2 DIR \
-        --base DIR --segmenter DIR --ip-adapter DIR --vqgan DIR --flow DIR
+        --base DIR --segmenter DIR --ip-adapter DIR --vqgan DIR --flow DIR --pixel DIR
 
 Those that are not named stay as they are. Refuses to ship more than the package may carry.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from dreambench.storage.shipped import PACKAGE_DIR
 
 MAX_BYTES = 80_000_000
-NAMES = ("vit", "clip", "clip-2", "base", "segmenter", "ip-adapter", "vqgan", "flow")
+NAMES = ("vit", "clip", "clip-2", "base", "segmenter", "ip-adapter", "vqgan", "flow", "pixel")
 WEIGHTS_DIR = PACKAGE_DIR / "mini" / "weights"
 
 

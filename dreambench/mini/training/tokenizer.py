@@ -2,7 +2,8 @@
 
     python -m dreambench.mini.training.tokenizer --out DIR
 
-The same words for a language model, which mini-flow has, are `make_language_tokenizer`'s.
+The same words for a language model, which mini-flow has, are `make_language_tokenizer`'s, and those
+for T5, which mini-pixel has, `make_t5_tokenizer`'s.
 
 The captions' words come first, then common English words that the world never shows, then
 unpronounceable trigrams: tokens that are in the vocabulary and in no caption, which is what
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import string
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTokenizer, Qwen2Tokenizer
+from transformers import CLIPTokenizer, Qwen2Tokenizer, T5Tokenizer
 
 from dreambench.mini.training.data import make_shots
 from dreambench.mini.world.renderer import make_caption
@@ -114,6 +118,19 @@ def make_language_tokenizer() -> Qwen2Tokenizer:
         "{% for message in messages %}{{ message.content }}{% endfor %}<|im_end|>"
     )
     return tokenizer
+
+
+def make_t5_tokenizer() -> T5Tokenizer:
+    """Make a tokenizer of the same words, whole, as T5 reads them; of letters what it lacks."""
+    counts = Counter(word for text in _make_corpus() for word in text.split())
+    n_words = counts.total()
+    pieces = [(f"▁{word}", math.log(count / n_words)) for word, count in sorted(counts.items())]
+    # Any word that is known as a whole is likelier than its letters.
+    letters = [(letter, 2 * math.log(1 / n_words)) for letter in ("▁", *string.ascii_lowercase)]
+    return T5Tokenizer(
+        vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *pieces, *letters], extra_ids=0,
+        model_max_length=77,
+    )  # fmt: skip
 
 
 def main() -> None:

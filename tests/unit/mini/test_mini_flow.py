@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from small_pipelines import pixels
 
-from dreambench.base_models.catalogue import BASE_MODELS, MINI_FLOW
+from dreambench.base_models.catalogue import BASE_MODELS, TRAINED_HERE
 from dreambench.base_models.flux2 import MiniFlow
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.sampler import Sampler
@@ -174,8 +174,8 @@ def test_training_that_was_cut_ends_with_the_same_weights(flow, examples, tmp_pa
 
 
 def test_it_is_a_base_model_once_its_weights_are_here():
-    assert ("mini-flow" in BASE_MODELS) == MINI_FLOW.is_local
-    if not MINI_FLOW.is_local:
+    assert ("mini-flow" in BASE_MODELS) == TRAINED_HERE["mini-flow"].is_local
+    if not TRAINED_HERE["mini-flow"].is_local:
         with pytest.raises(UserError) as caught:
             find_base_model("mini-flow")
         assert caught.value.code == "unknown-name"
