@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import util
@@ -85,7 +86,7 @@ class ChildProcess:
     """A process that answers requests, from this side.
 
     `make_handler` is called there, once. `environment` and `search_path` are what os.environ and
-    sys.path are there.
+    sys.path are there. What is not warned of here is not warned of there.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class ChildProcess:
         self._pipe, theirs = context.Pipe()
         # By its name, so that nothing is imported there before the environment is as it should be.
         named = (make_handler.__module__, make_handler.__name__)
-        state = (dict(environment), list(search_path))
+        state = (dict(environment), list(search_path), _list_filters())
         self.process = context.Process(target=_serve, args=(theirs, named, *state))
         with _without_main():
             self.process.start()
@@ -203,6 +204,7 @@ def _serve(
     named: tuple[str, str],
     environment: dict[str, str],
     search_path: list[str],
+    filters: list[Any],
 ) -> None:
     """Answer requests until nobody sends any."""
     gc.freeze()  # What was imported before the fork stays, and is not looked through again.
@@ -212,6 +214,9 @@ def _serve(
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:] = search_path
+    warnings.resetwarnings()
+    for one in filters:
+        warnings.filterwarnings(*one)
     # Standard output is for data, and what libraries print is none.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -233,6 +238,23 @@ def _serve(
         except BaseException as error:
             answer = ("error", describe_error(error))
         pipe.send(answer)
+
+
+def _list_filters() -> list[Any]:
+    """Return what `warnings.filterwarnings` is to be called with there, one after the other.
+
+    A library's own kinds of warnings are left out: to name them there would import it.
+    """
+
+    def write(pattern: Any) -> str:
+        # Python's own have a module's name, others a compiled pattern or none.
+        return pattern if isinstance(pattern, str) else getattr(pattern, "pattern", "")
+
+    return [
+        (action, write(message), category, write(module), line)
+        for action, message, category, module, line in reversed(warnings.filters)
+        if category.__module__ == "builtins"
+    ]
 
 
 def _end_with_parent() -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 
 import pytest
 
@@ -13,7 +14,7 @@ from dreambench.machine.devices import count_cores
 from dreambench.progress import no_progress
 
 HANDLER = """
-import os, time
+import os, time, warnings
 
 def make_handler():
     def handle(request, progress):
@@ -23,6 +24,8 @@ def make_handler():
         if kind == "sleep":
             progress("sleeping", 0, 1)
             time.sleep(content)
+        if kind == "warn":
+            warnings.warn(content, FutureWarning)
         return content
 
     return handle
@@ -69,6 +72,18 @@ def run_at_once(*functions):
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
     return raised
+
+
+def test_it_warns_of_what_this_process_warns_of(start, capfd):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="a library .* of")
+        child = start()
+    child.ask(("warn", "a library warns of its next version"), no_progress)
+    child.ask(("warn", "this is for the user"), no_progress)
+    child.close()
+    heard = capfd.readouterr().err
+    assert "this is for the user" in heard and "next version" not in heard
 
 
 def test_it_may_be_closed_by_several_threads_at_once(start):
