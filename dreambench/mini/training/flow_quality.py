@@ -25,7 +25,7 @@ from dreambench.metrics.identification import compute_retrieval
 from dreambench.mini.training.data import make_identity
 from dreambench.mini.training.figures import Figure, write_figures
 from dreambench.mini.training.judge import load_judge
-from dreambench.mini.training.quality import N_IMAGES_PER_PAIR, accuracy, save_sheet
+from dreambench.mini.training.quality import N_IMAGES_PER_PAIR, SHEET_SCENES, accuracy, save_sheet
 from dreambench.mini.world.accessories import ACCESSORIES
 from dreambench.mini.world.bodies import CLASSES, LIVE
 from dreambench.mini.world.renderer import VIEWS, Shot, make_caption, render
@@ -35,7 +35,6 @@ N_IDENTITIES_PER_CLASS = 8
 N_SHOTS = 2
 """Of each pair of class and view, or class and accessory."""
 BATCH_SIZE = 24
-SHEET_SCENES = ("in the jungle", "in the snow", "on the beach", "with a city in the background")
 
 
 def load(folder: Path) -> MiniFlow:

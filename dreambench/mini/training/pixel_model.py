@@ -42,7 +42,7 @@ from dreambench.mini.training.autoencoder import to_pixels
 from dreambench.mini.training.base_model import draw_captions, draw_times, weigh_subject
 from dreambench.mini.training.data import WorldSet
 from dreambench.mini.training.loop import hold_then_fall, train
-from dreambench.mini.training.quality import save_sheet
+from dreambench.mini.training.quality import SHEET_SCENES, save_sheet
 from dreambench.mini.training.tokenizer import make_t5_tokenizer
 from dreambench.mini.world.bodies import CLASSES
 
@@ -50,7 +50,6 @@ SMALL_PX, LARGE_PX = 32, 64
 TEXT_WIDTH, N_TOKENS = 128, 77
 MAX_NOISE_LEVEL = 500
 """Of the small image that stage II is shown; the pipeline's level is 250."""
-SHEET_SCENES = ("in the jungle", "in the snow", "on the beach", "with a city in the background")
 WITHOUT = {
     "safety_checker": None, "feature_extractor": None, "watermarker": None,
     "requires_safety_checker": False,

@@ -34,6 +34,8 @@ from dreambench.types import Features
 N_IDENTITIES_PER_CLASS = 20
 N_PHOTOS = 4
 N_IMAGES_PER_PAIR = 2
+SHEET_SCENES = ("in the jungle", "in the snow", "on the beach", "with a city in the background")
+"""What sheets of samples show."""
 SAMPLER = load_protocol("mini").sampler.at_size(SIZE_PX)
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 from small_pipelines import pixels
+from small_world import make_world
 
 from dreambench.base_models.catalogue import BASE_MODELS, TRAINED_HERE
 from dreambench.base_models.flux2 import MiniFlow
@@ -22,9 +23,7 @@ from dreambench.mini.training import install
 from dreambench.mini.training.base_model import load_latents
 from dreambench.mini.training.data import (
     SHOTS_PER_IDENTITY,
-    WorldSet,
     make_identity,
-    write_split,
 )
 from dreambench.mini.training.flow_model import Examples, compute_loss, make_flow
 from dreambench.mini.training.judge import LABELS, Judge, draw_shots, load_judge
@@ -38,9 +37,7 @@ PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_split(folder, "train", n_identities=8, n_workers=1)
-    return WorldSet(folder / "train")
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")

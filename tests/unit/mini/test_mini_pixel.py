@@ -6,6 +6,7 @@ import torch
 from diffusers import IFPipeline, IFSuperResolutionPipeline
 from PIL import Image
 from small_pipelines import NUMBERS, context, pixels, subjects
+from small_world import make_world
 
 from dreambench.base_models.catalogue import BASE_MODELS, TRAINED_HERE
 from dreambench.base_models.deepfloyd_if import DeepFloydIF
@@ -14,7 +15,6 @@ from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.finetuning.identifier import choose_identifier
-from dreambench.mini.training.data import WorldSet, write_split
 from dreambench.mini.training.loop import train
 from dreambench.mini.training.pixel_model import (
     WITHOUT,
@@ -30,9 +30,7 @@ PROMPTS, SEEDS = ["a dog on the beach", "a red mug"], [3, 4]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_split(folder, "train", n_identities=8, n_workers=1)
-    return WorldSet(folder / "train")
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
