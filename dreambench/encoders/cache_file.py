@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def _list_tables(db: sqlite3.Connection) -> list[tuple[str, str]]:
     ).fetchall()
 
 
+@functools.cache
 def _make_own_tables() -> list[tuple[str, str]]:
     db = open_in_memory()
     found = _list_tables(db)

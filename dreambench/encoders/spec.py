@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from dreambench.encoders.feature_cache import hash_file
 from dreambench.encoders.preprocessing import Pixels, Preparation
-from dreambench.errors import DiskError, UserError, raise_if_disk
+from dreambench.errors import DiskError, UserError
 from dreambench.progress import Progress, no_progress
 from dreambench.storage.downloads import download, find_cached, forget_download
 from dreambench.storage.files import digest, digest_folder, sha256_file
@@ -126,15 +126,11 @@ class EncoderSpec(Weights):
 
     def _download_from_hub(self, hub: str) -> None:
         from huggingface_hub import hf_hub_download  # noqa: PLC0415  (slow import)
-        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-        try:
+        with self.reaching_hub():
             if self.tokenizer_file:
                 hf_hub_download(hub, self.tokenizer_file, revision=self.revision)
             hf_hub_download(hub, self.file, revision=self.revision)
-        except (OSError, HfHubHTTPError) as error:
-            raise_if_disk(error)
-            raise self.refuse("the hub cannot be reached") from error
 
     def _download_file(self, url: str, progress: Progress) -> None:
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):

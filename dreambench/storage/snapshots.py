@@ -90,6 +90,21 @@ class Weights(ABC):
             self.download(progress)
         self.find_weights()
 
+    @contextmanager
+    def reaching_hub(self) -> Iterator[None]:
+        """Say in one line that the hub cannot be reached, where it cannot.
+
+        Raises:
+            UserError: the hub, or this machine's disk, refused the body of the statement.
+        """
+        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415  (slow import)
+
+        try:
+            yield
+        except (OSError, HfHubHTTPError) as error:
+            raise_if_disk(error)
+            raise self.refuse("the hub cannot be reached") from error
+
     def refuse(self, why: str = "") -> UserError:
         """Return the error for weights that are not on this machine; `why` they cannot be had."""
         reason = f", and they cannot be downloaded ({why})" if why else ""
@@ -168,13 +183,9 @@ class Snapshot(Weights):
         if self.hub is None:
             return
         from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow import)
-        from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-        try:
+        with self.reaching_hub():
             snapshot_download(self.hub, revision=self.revision, allow_patterns=list(self.files))
-        except (OSError, HfHubHTTPError) as error:
-            raise_if_disk(error)
-            raise self.refuse("the hub cannot be reached") from error
 
     def identity(self) -> str:
         """Return the digest of a folder's files; hub and revision, where no user brought them.

@@ -67,7 +67,7 @@ def make_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
     )  # fmt: skip
 
 
-def make_small_unet(width: int = 24) -> UNet2DConditionModel:
+def make_small_unet(width: int) -> UNet2DConditionModel:
     """The untrained network of stage I; attention at the two lower levels."""
     return _make_unet(
         sample_size=SMALL_PX, in_channels=3, layers_per_block=2,
@@ -77,7 +77,7 @@ def make_small_unet(width: int = 24) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def make_large_unet(width: int = 16) -> UNet2DConditionModel:
+def make_large_unet(width: int) -> UNet2DConditionModel:
     """The untrained network of stage II; attention at the lowest level alone."""
     return _make_unet(
         sample_size=LARGE_PX, in_channels=6, layers_per_block=1,
@@ -168,14 +168,13 @@ class Cascade:
         ).save_pretrained(folder / UPSCALER_DIR)  # fmt: skip
 
 
-def make_cascade(**widths: int) -> Cascade:
-    """The untrained networks; `widths` are `small` and `large`, of the first levels."""
+def make_cascade(*, small: int = 24, large: int = 16) -> Cascade:
+    """The untrained networks; `small` and `large` are the widths of their first levels."""
     torch.manual_seed(0)
     tokenizer = make_t5_tokenizer()
     found = Cascade(
-        tokenizer, make_text_encoder(tokenizer), make_small_unet(widths.get("small", 24)),
-        make_large_unet(widths.get("large", 16)),
-    )  # fmt: skip
+        tokenizer, make_text_encoder(tokenizer), make_small_unet(small), make_large_unet(large)
+    )
     for unet in (found.small, found.large):
         unet.to(memory_format=torch.channels_last)
     return found
@@ -217,7 +216,7 @@ def draw_sheet(folder: Path, path: Path) -> None:
     save_sheet(rows, path)
 
 
-def load_text_encoder(cascade: Cascade, folder: Path) -> None:
+def load_small(cascade: Cascade, folder: Path) -> None:
     """Give a cascade the text encoder and the network of stage I that `folder` has."""
     trained = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **WITHOUT)
     cascade.text_encoder.load_state_dict(trained.text_encoder.state_dict())
@@ -244,7 +243,7 @@ def main() -> None:
     if args.stage == "small":
         trained = nn.ModuleDict({"unet": cascade.small, "text_encoder": cascade.text_encoder})
     else:
-        load_text_encoder(cascade, folder)
+        load_small(cascade, folder)
 
     def show(step: int) -> None:
         cascade.save(folder)

@@ -19,7 +19,7 @@ from dreambench.mini.training.loop import train
 from dreambench.mini.training.pixel_model import (
     WITHOUT,
     compute_loss,
-    load_text_encoder,
+    load_small,
     make_cascade,
     shrink,
 )
@@ -122,7 +122,7 @@ def test_stage_ii_takes_over_what_stage_i_has_learned(cascade, folder):
     found = make_cascade(small=8, large=8)
     for weight in found.text_encoder.parameters():
         weight.data += 1
-    load_text_encoder(found, folder)
+    load_small(found, folder)
     for ours, theirs in ((found.text_encoder, cascade.text_encoder), (found.small, cascade.small)):
         for name, value in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], value.half().float()), name
