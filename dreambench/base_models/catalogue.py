@@ -302,7 +302,10 @@ MINI_PIXEL = BaseModel(
     family="deepfloyd-if",
     licence="apache-2.0",
     size_px=64,
-    upscaler=("mini-pixel's stage II", "", 0),
+    upscaler=("mini-pixel's stage II", "", 669_574),
+    n_denoiser_parameters=1_988_270,
+    n_other_parameters=1_059_206,
+    n_text_parameters=389_632,
 )
 TRAINED_HERE = {model.name: model for model in (MINI_FLOW, MINI_PIXEL)}
 """Trained by `mini.training.flow_model` and `mini.training.pixel_model`: base models once their

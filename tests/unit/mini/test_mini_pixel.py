@@ -140,3 +140,14 @@ def test_it_is_a_base_model_once_its_weights_are_here():
         with pytest.raises(UserError) as caught:
             find_base_model("mini-pixel")
         assert caught.value.code == "unknown-name"
+
+
+def test_its_parameters_are_counted():
+    def count(*networks):
+        return sum(weight.numel() for network in networks for weight in network.parameters())
+
+    made, model = make_cascade(), TRAINED_HERE["mini-pixel"]
+    assert model.n_denoiser_parameters == count(made.small)
+    assert model.n_text_parameters == count(made.text_encoder)
+    assert model.upscaler[2] == count(made.large)
+    assert model.n_other_parameters == count(made.text_encoder, made.large)
