@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from PIL import Image
+from PIL import Image, ImageFile
 
 N_THREADS = 2
 SIZE_PX = 1024
@@ -151,6 +151,7 @@ class World:
         from dreambench.config.recipe import load_recipe  # noqa: PLC0415
         from dreambench.runs.run_folder import Request, open_run, plan_run  # noqa: PLC0415
         from dreambench.scoring.tools import prepare_encoders  # noqa: PLC0415
+        from dreambench.storage.sums import write_sums  # noqa: PLC0415
 
         loaded = load_protocol(str(self.root / f"{protocol}.toml"))
         request = Request(
@@ -167,6 +168,8 @@ class World:
         run = open_run(plan_run(run_dir, request))
         for unit in run.plan.images:
             self.write(run.image_path(unit))
+        for subject in subjects:
+            write_sums(run.images_dir(subject))
         return run
 
 
@@ -213,11 +216,12 @@ def measure(others: Others, work: Callable[[], Any]) -> tuple[float, float]:
 def counted(encoders: dict[str, Any]) -> Any:
     """Counts files decoded, and passes and images through the real networks."""
     counts: Counter[str] = Counter()
-    opened = Image.open
+    load = ImageFile.ImageFile.load
 
-    def open_counted(*args: Any, **options: Any) -> Image.Image:
-        counts["decodes"] += 1
-        return opened(*args, **options)
+    def load_counted(image: ImageFile.ImageFile) -> Any:
+        # Its pixels are read once: then it has no tiles any more.
+        counts["decodes"] += bool(image.tile)
+        return load(image)
 
     def hook(name: str) -> Any:
         def note(_module: Any, inputs: Any, _output: Any) -> None:
@@ -228,11 +232,11 @@ def counted(encoders: dict[str, Any]) -> Any:
 
     networks = {"DINO": encoders["dino"].model, "CLIP": encoders["clip"].model.visual}
     handles = [net.register_forward_hook(hook(name)) for name, net in networks.items()]
-    Image.open = open_counted
+    ImageFile.ImageFile.load = load_counted
     try:
         yield counts
     finally:
-        Image.open = opened
+        ImageFile.ImageFile.load = load
         for handle in handles:
             handle.remove()
 

@@ -39,7 +39,7 @@ def find_damage(content: bytes, image: Image.Image) -> str:
     pixels up to there. A WebP has the lengths of its parts.
     """
     if image.format == "PNG":
-        return _find_png_damage(content)
+        return _find_png_damage(content, image)
     if image.format == "WEBP":
         return _find_webp_damage(content, image)
     end = _find_jpeg_end(content)
@@ -60,7 +60,7 @@ def _count_png_bytes(header: bytes) -> int:
     return total
 
 
-def _find_png_damage(content: bytes) -> str:
+def _find_png_damage(content: bytes, image: Image.Image) -> str:
     """Look for wrong checksums, wrong order, and fewer bytes of pixels than the image's size asks.
 
     The order is that of W3C PNG, section 5.6: one header, which comes first, and pixels in chunks
@@ -77,6 +77,8 @@ def _find_png_damage(content: bytes) -> str:
         return f"its header has {len(header)} bytes"
     if [kind for kind, _ in itertools.groupby(kinds)].count(b"IDAT") > 1:
         return "something stands between its pixels"
+    if _shows_last_row(image):
+        return ""
     pixels = (data for kind, data in parts if kind == b"IDAT")
     is_whole = _has_png_bytes(pixels, _count_png_bytes(header))
     return "" if is_whole else "it has fewer pixels than it says"
@@ -97,6 +99,21 @@ def _split_png(content: bytes) -> tuple[list[tuple[bytes, bytes]], str]:
         parts.append((content[start + 4 : start + 8], content[start + 8 : end]))
         start = end + 4
     return parts, ""
+
+
+def _shows_last_row(image: Image.Image) -> bool:
+    """Return whether the last row of a PNG has pixels that are not 0, as those are that it lacks.
+
+    Rows are decoded whole and from the top, so that none is missing then, and pixels need not be
+    unpacked a second time to count them. Where it says no, they may yet all be there.
+    """
+    if "interlace" in image.info:
+        return False
+    try:
+        last = image.crop((0, image.height - 1, image.width, image.height))
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return last.getbbox(alpha_only=False) is not None
 
 
 def _has_png_bytes(pixels: Iterable[bytes], n_bytes: int) -> bool:

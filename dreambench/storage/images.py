@@ -60,7 +60,8 @@ def load_image(path: Path) -> Image.Image:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_image(path, image, content)
-            return _to_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -118,9 +119,10 @@ def _check_image(path: Path, image: Image.Image, content: bytes) -> None:
     if n_frames > 1 and image.format != "MPO":
         one = "save the frame that you mean as a file of its own"
         raise ImageError(path, f"is animated ({n_frames} frames)", hint=one)
+    raw_mode = _raw_mode(image)  # Which a loaded image says no more.
     if reason := find_damage(content, image):
         raise ImageError(path, f"is damaged: {reason}", hint="copy or download it again")
-    if "transparency" in image.info and _raw_mode(image) == "RGB;16B":
+    if "transparency" in image.info and raw_mode == "RGB;16B":
         # PIL keeps 8 bits of each colour and so cannot tell which pixels are meant.
         raise ImageError(path, "has a transparent 16-bit colour", hint="save it as RGBA")
 

@@ -404,6 +404,23 @@ def test_a_png_that_says_more_rows_than_it_has_is_refused(tmp_path, mode, size):
     assert "fewer pixels than it says" in str(caught.value)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("n_rows", [0, 1, 8])
+def test_a_png_without_its_last_rows_is_refused_whatever_its_pixels_are(tmp_path, mode, n_rows):
+    pixels = Image.fromarray(noise(9, 7, 3)).convert(mode)
+    whole = save(tmp_path / "whole.png", pixels).read_bytes()
+    assert images.load_image(tmp_path / "whole.png").size == pixels.size
+    start = whole.index(b"IDAT") + 4
+    rows = zlib.decompressobj().decompress(whole[start:])
+    data = b"IDAT" + zlib.compress(rows[: len(rows) // 9 * n_rows])
+    part = (len(data) - 4).to_bytes(4, "big") + data + zlib.crc32(data).to_bytes(4, "big")
+    path = tmp_path / "short.png"
+    path.write_bytes(whole[: start - 8] + part + whole[-12:])
+    with pytest.raises(images.ImageError) as caught:
+        images.load_image(path)
+    assert "fewer pixels than it says" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
