@@ -48,7 +48,9 @@ def format_cell(cell: Cell) -> str:
         return f"{text}{cell.note if cell.note.startswith(';') else f' {cell.note}'}".rstrip()
     if isinstance(cell, PValue):
         return format_p(cell.value)
-    return format_number(cell) if isinstance(cell, float) else str(cell)
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return format_number(cell) if isinstance(cell, float) else cell
 
 
 def format_rows(table: Table) -> list[list[str]]:

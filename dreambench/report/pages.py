@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
+from dreambench.analysis.costs import Cost
 from dreambench.artifacts.device_time import DeviceTime
 from dreambench.artifacts.manifest import Manifest, RunManifest
 from dreambench.artifacts.results import Summary
@@ -40,6 +41,7 @@ from dreambench.report.tables import (
     PROPERTY_PROMPTS,
     make_bounds_table,
     make_comparison_table,
+    make_cost_table,
     make_difference_table,
     make_family_table,
     make_kind_table,
@@ -79,13 +81,14 @@ def make_run_document(
     *,
     manifest: Manifest | None = None,
     device_time: DeviceTime | None = None,
+    costs: Sequence[Cost] = (),
     study: StudyResults | None = None,
     files: Collection[str] = (),
 ) -> Document:
     """Return the page of the first run alongside the others, with what is known of replicates.
 
-    `manifest` and `device_time` are those of the first run. Of `files`, which lie beside the page,
-    it shows the pictures and links to all.
+    `manifest` and `device_time` are those of the first run, `costs` of all. Of `files`, which lie
+    beside the page, it shows the pictures and links to all.
     """
     summary = runs[0].summary
     blocks: list[Block] = [
@@ -123,6 +126,7 @@ def make_run_document(
         make_kind_table(runs),
         Heading("By subject"),
         make_subject_table(runs),
+        *_costs(costs),
         *(make_study_section(study) if study else []),
         Heading("What the numbers depend on"),
         Paragraph("Signatures:"),
@@ -214,6 +218,16 @@ def _steps(runs: Sequence[Scored], files: Collection[str]) -> list[Block]:
     )
 
 
+def _costs(costs: Sequence[Cost]) -> list[Block]:
+    return _section(
+        "What it costs",
+        "Training is that of one subject: means, and the highest peak of memory, which is what the "
+        "device held at once, and on a CPU what the whole process did. An image's seconds are with "
+        "loading and all tries. Time and memory depend on the machine, and on what else it did.",
+        make_cost_table(costs),
+    )
+
+
 def _between_replicates(runs: Sequence[Scored]) -> list[Block]:
     return _section(
         "Between replicates",
@@ -279,12 +293,16 @@ def describe_comparison(runs: Sequence[Scored], table: pd.DataFrame) -> dict[str
     }
 
 
-def list_csv_tables(runs: Sequence[Scored], replicates: Sequence[Scored] = ()) -> list[Table]:
+def list_csv_tables(
+    runs: Sequence[Scored], replicates: Sequence[Scored] = (), *, costs: Sequence[Cost] = ()
+) -> list[Table]:
     """Return the tables of a run's report that are written as CSV as well."""
     spread = make_replicate_table([*runs, *replicates])
     tables = [
         *[table
-            for table in (make_learning_table(runs), make_step_table(runs), spread)
+            for table in (
+                make_learning_table(runs), make_step_table(runs), spread, make_cost_table(costs),
+            )
             if table.rows],
         make_bounds_table(runs), make_difference_table(runs), make_family_table(runs),
         make_kind_table(runs), make_subject_table(runs),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from dreambench.analysis.comparison import ALL_PROMPTS, Scored, compare_paired
+from dreambench.analysis.costs import Cost
 from dreambench.analysis.learning import FLOOR, judge_learning
 from dreambench.analysis.paper_tables import PaperTable, compare_directions
 from dreambench.analysis.replicates import estimate_spread
@@ -265,6 +266,26 @@ def make_learning_table(runs: Sequence[Scored]) -> Table:
         for found in judge_learning(runs)
     ]
     return Table.from_rows("learning", rows)
+
+
+def make_cost_table(costs: Sequence[Cost]) -> Table:
+    """Return what each method costs (`analysis.costs`), in MB, GB and seconds."""
+    rows: list[dict[str, Cell]] = [
+        {
+            "method": cost.method,
+            "trained parameters": cost.trained_parameters,
+            "weights, MB": _scale(cost.weights_bytes, 1e-6),
+            "training, s": cost.training_seconds,
+            "peak memory, GB": _scale(cost.peak_bytes, 1e-9),
+            "an image, s": cost.seconds_per_image,
+        }
+        for cost in costs
+    ]
+    return Table.from_rows("costs", rows)
+
+
+def _scale(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
 
 
 def make_comparison_table(table: pd.DataFrame, infos: dict[str, MetricInfo]) -> Table:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from dreambench.analysis.comparison import Scored
+from dreambench.analysis.costs import Cost, measure_costs
 from dreambench.analysis.replicates import load_with_replicates
 from dreambench.analysis.stats import estimate_table
 from dreambench.analysis.steps import estimate_steps
@@ -52,14 +53,15 @@ def write_report(
     sets = [images, *alongside]
     runs, replicates = load_with_replicates(sets)
     out_dir = make_dir(images.report_dir, inside=images.folder)
-    paths = [*_write_tables(runs, replicates, out_dir), *_write_plots(runs, out_dir)]
     # Replicates have no rows, plots and grids of their own here.
     shown = list(zip(runs, sets, strict=True))
+    costs = measure_costs((run.label, one) for run, one in shown)
+    paths = [*_write_tables(runs, replicates, costs, out_dir), *_write_plots(runs, out_dir)]
     paths += _write_grids(shown, out_dir)
     names = [path.relative_to(out_dir).as_posix() for path in paths]
     document = make_run_document(
         runs, replicates, manifest=images.manifest, device_time=read_device_time(images.folder),
-        study=study, files=names,
+        costs=costs, study=study, files=names,
     )  # fmt: skip
     text = out_dir / "report.md"
     write_bytes(text, render_markdown(document).encode(), inside=out_dir)
@@ -82,9 +84,9 @@ def _remove_others(out_dir: Path, paths: Sequence[Path]) -> None:
 
 
 def _write_tables(
-    runs: Sequence[Scored], replicates: Sequence[Scored], out_dir: Path
+    runs: Sequence[Scored], replicates: Sequence[Scored], costs: Sequence[Cost], out_dir: Path
 ) -> list[Path]:
-    csv_tables = list_csv_tables(runs, replicates)
+    csv_tables = list_csv_tables(runs, replicates, costs=costs)
     contents = {"table.csv": render_csv(make_long_table([*runs, *replicates]))}
     contents |= {f"{table.name}.csv": render_csv(table) for table in csv_tables}
     contents["table.tex"] = make_main_latex(runs)

@@ -68,7 +68,9 @@ ERRNOS = (
 )  # fmt: skip
 RESULTS = ("scores.parquet", "summary.json", "reference-bounds.csv")
 PAGES = ("report.md", "index.html")
-PAGES_IN_SUMS = [[page.encode()] for page in PAGES]
+CLOCKS = rb"Device time [^\n<]*|What it costs.*?(?=\n## |</table>)"
+"""In a page, what says how long something took."""
+IN_SUMS = [[name.encode()] for name in (*PAGES, "costs.csv")]
 Files = dict[str, bytes]
 
 
@@ -181,17 +183,19 @@ def _read(path: Path) -> bytes:
         with suppress(ValueError):
             return json.dumps(json.loads(content) | {"sessions": []}).encode()
     elif path.name in PAGES:
-        return re.sub(rb"Device time [^\n<]*", b"", content)
+        return re.sub(CLOCKS, b"", content, flags=re.DOTALL)
     elif path.name == "SHA256SUMS" and path.parent.name == "report":
         lines = content.splitlines(keepends=True)
-        return b"".join(line for line in lines if line.split()[-1:] not in PAGES_IN_SUMS)
+        return b"".join(line for line in lines if line.split()[-1:] not in IN_SUMS)
     return content
 
 
 def _has_clock(name: str) -> bool:
-    """Return whether a file has the seconds of training in it, or the sum of one that has."""
+    """Return whether a file has seconds of training or generating, or the sum of one that has."""
     path = Path(name)
-    return path.name == "done.json" or (path.name == "SHA256SUMS" and "train" in path.parts)
+    return path.name in ("done.json", "costs.csv") or (
+        path.name == "SHA256SUMS" and "train" in path.parts
+    )
 
 
 def _finished(folder: Path) -> dict[str, tuple[int, int]]:

@@ -129,9 +129,9 @@ def test_a_note_stands_behind_its_number():
     assert format_cell(Interval(None, None, None)) == "- [-, -]"
 
 
-def test_text_and_whole_numbers_stay_as_they_are():
-    assert [format_cell(cell) for cell in ("not measured", 3000, None)] == [
-        "not measured", "3000", "-"
+def test_text_stays_as_it_is_and_whole_numbers_have_their_thousands_apart():
+    assert [format_cell(cell) for cell in ("not measured", 800, 9310568, None)] == [
+        "not measured", "800", "9,310,568", "-"
     ]  # fmt: skip
 
 
