@@ -11,7 +11,7 @@ from pathlib import Path
 # Set before any library of the hub is imported: no test touches the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
-# One thread a process: two workers of xdist share two cores, and threads that wait for each other
+# One thread a process: workers of xdist share two cores, and threads that wait for each other
 # on a busy core make ten times slower what they should make faster.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # For tests that ask for two threads.

@@ -20,7 +20,8 @@ class Peak:
 def measured_peak(device: str) -> Iterator[Peak]:
     """Find the most memory that a device holds at once in a block.
 
-    On a CPU it is that of this whole process, by Linux's own count, with what it held before.
+    On a CPU it is that of this whole process, by Linux's own count, with what it holds already. The
+    count begins anew: what the process took before is forgotten, by `getrusage` as well.
     """
     import torch  # noqa: PLC0415  (slow import)
 

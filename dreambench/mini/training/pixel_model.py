@@ -70,8 +70,7 @@ def make_text_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
 def make_small_unet(width: int) -> UNet2DConditionModel:
     """The untrained network of stage I; attention at the two lower levels."""
     return _make_unet(
-        sample_size=SMALL_PX, in_channels=3, layers_per_block=2,
-        block_out_channels=(width, 2 * width, 3 * width),
+        width, sample_size=SMALL_PX, in_channels=3, layers_per_block=2,
         down_block_types=("ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 2),
         up_block_types=(*["SimpleCrossAttnUpBlock2D"] * 2, "ResnetUpsampleBlock2D"),
     )  # fmt: skip
@@ -80,18 +79,19 @@ def make_small_unet(width: int) -> UNet2DConditionModel:
 def make_large_unet(width: int) -> UNet2DConditionModel:
     """The untrained network of stage II; attention at the lowest level alone."""
     return _make_unet(
-        sample_size=LARGE_PX, in_channels=6, layers_per_block=1,
-        block_out_channels=(width, 2 * width, 3 * width), class_embed_type="timestep",
+        width, sample_size=LARGE_PX, in_channels=6, layers_per_block=1,
+        class_embed_type="timestep",
         down_block_types=(*["ResnetDownsampleBlock2D"] * 2, "SimpleCrossAttnDownBlock2D"),
         up_block_types=("SimpleCrossAttnUpBlock2D", *["ResnetUpsampleBlock2D"] * 2),
     )  # fmt: skip
 
 
-def _make_unet(**config: object) -> UNet2DConditionModel:
+def _make_unet(width: int, **config: object) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         # IF's predict a variance, too, which nothing here trains or uses.
         out_channels=6, norm_num_groups=8, act_fn="gelu", resnet_time_scale_shift="scale_shift",
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn", attention_head_dim=8,
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", attention_head_dim=width,
+        block_out_channels=(width, 2 * width, 3 * width),
         encoder_hid_dim=TEXT_WIDTH, cross_attention_dim=TEXT_WIDTH,
         cross_attention_norm="group_norm", addition_embed_type="text",
         addition_embed_type_num_heads=4, **config,
