@@ -57,14 +57,18 @@ def train_subject(
         return False
     note = TrainingNote(
         seed=unit.seed, train_seconds=round(time.monotonic() - started, 3),
-        trained_parameters=method.count_work(method.settings, run.base_model).trained_parameters
-        or None,
-        peak_bytes=peak.n_bytes,
+        trained_parameters=_count_trained(run, method), peak_bytes=peak.n_bytes,
     )  # fmt: skip
     for step, other in checkpoints.items():
         _keep_checkpoint(other, unit, checkpoint_dir(part, step), note)
     _keep_part(run, unit, part, note)
     return True
+
+
+def _count_trained(run: Run, method: Method) -> int | None:
+    n_trained = method.count_work(method.settings, run.base_model).trained_parameters
+    # A method of others may say anything.
+    return n_trained if isinstance(n_trained, int) and n_trained > 0 else None
 
 
 def _open_part(run: Run, unit: TrainUnit) -> Path:
