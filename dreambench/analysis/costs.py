@@ -32,7 +32,7 @@ class Cost:
 def measure_costs(sets: Iterable[tuple[str, ImageSet]]) -> list[Cost]:
     """Return what each run among image sets noted of its costs; `sets` have the names of rows.
 
-    Seconds are those of the devices that it ran on, all tries counted; an image's are with loading.
+    Training has the seconds of the try that worked, an image those of all tries, with loading.
     """
     found = []
     for name, images in sets:
@@ -60,7 +60,7 @@ def _read_notes(images: ImageSet) -> list[TrainingNote]:
     found = []
     for unit in images.plan.train:
         try:
-            found.append(read_training_note(images.folder / "train" / unit.subject))
+            found.append(read_training_note(images.train_dir(unit.subject)))
         except UserError:
             continue  # Not trained yet, or changed since, which `verify` tells of.
     return found

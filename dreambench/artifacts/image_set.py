@@ -97,6 +97,10 @@ class ImageSet:
         """Return the folder of a subject's images in a run folder."""
         return self.folder / "images" / subject
 
+    def train_dir(self, subject: str) -> Path:
+        """Return the folder of what a method learned about a subject, there only when whole."""
+        return self.folder / "train" / subject
+
     def read_image_sums(self) -> dict[str, str]:
         """Return the SHA-256 of each image that a run made, by its path in the run folder.
 

@@ -68,10 +68,6 @@ class Run(ImageSet):
     recipe: Recipe
     base_model: BaseModel
 
-    def train_dir(self, subject: str) -> Path:
-        """Return the folder of what a method learned about a subject, there only when whole."""
-        return self.folder / "train" / subject
-
     def make_absolute(self) -> Run:
         """Return the run with absolute paths: of its folder, its photos and a local base model."""
         base = self.base_model
