@@ -35,7 +35,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +181,16 @@ class Others:
         self.patience_seconds = MAX_WAIT_SECONDS
 
     def read(self) -> tuple[float, float, float]:
-        """Seconds by the clock, of all cores busy, of this process."""
+        """Seconds by the clock, of all cores busy, of this process and those it has started."""
         times = psutil.cpu_times()
         busy = sum(times) - times.idle - getattr(times, "iowait", 0) - getattr(times, "guest", 0)
-        own = self.me.cpu_times()
-        return time.monotonic(), busy, own.user + own.system
+        # Those that have ended are in the times of the process that waited for them.
+        own = 0.0
+        for process in (self.me, *self.me.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                found = process.cpu_times()
+                own += found.user + found.system + found.children_user + found.children_system
+        return time.monotonic(), busy, own
 
     def share(self, since: tuple[float, float, float]) -> float:
         """Their part of all cores' time since then."""
