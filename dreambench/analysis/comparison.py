@@ -34,6 +34,7 @@ from dreambench.artifacts.results import (
     read_summary,
 )
 from dreambench.config.protocol import PRIOR_PROMPT_ID, PROPERTY
+from dreambench.config.track import ORACLE
 from dreambench.datasets.subjects import digest_subjects
 from dreambench.errors import UserError, name_some, unknown_name
 
@@ -48,7 +49,7 @@ TOO_FEW = "too few subjects to tell"
 
 def is_reference(method: str, track: str | None) -> bool:
     """Return whether a row is no method that competes: a trivial baseline, an oracle."""
-    return method in TRIVIAL or track == "oracle"
+    return method in TRIVIAL or track == ORACLE
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dreambench.artifacts.device_time import read_device_time
 from dreambench.artifacts.image_set import ImageSet
 from dreambench.artifacts.manifest import RunManifest
 from dreambench.artifacts.training_note import TrainingNote, read_training_note
+from dreambench.config.track import is_tuned
 from dreambench.errors import UserError
 
 
@@ -38,8 +39,7 @@ def measure_costs(sets: Iterable[tuple[str, ImageSet]]) -> list[Cost]:
     for name, images in sets:
         if not isinstance(images.manifest, RunManifest):
             continue
-        tunes = images.manifest.recipe.track.startswith("tuned,")
-        notes = _read_notes(images) if tunes else []
+        notes = _read_notes(images) if is_tuned(images.manifest.recipe.track) else []
         time = read_device_time(images.folder)
         n_images = len(images.plan.images) - len(images.missing_images())
         seconds = time.generating_seconds / n_images if time and n_images else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dreambench.analysis.comparison import ALPHA, Scored
 from dreambench.analysis.stats import compute_sign_flip_p, smallest_p
 from dreambench.config.protocol import PROPERTY
+from dreambench.config.track import is_tuned
 
 FLOOR = "class-only"
 METRIC = "dino"
@@ -36,7 +37,7 @@ def judge_learning(runs: Sequence[Scored]) -> list[Learning]:
     keys = ["subject", "prompt_id", "k"]
     found = []
     for run in runs:
-        if run is floor or not (run.summary.track or "").startswith("tuned,"):
+        if run is floor or not is_tuned(run.summary.track):
             continue
         values = []
         for one in (run, floor):

@@ -25,6 +25,7 @@ from dreambench.artifacts.record import MAX_MISSING, Record
 from dreambench.artifacts.results import WHOLE_PROMPT, ScoreTable
 from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import PRIOR_PROMPT_ID, Protocol
+from dreambench.config.track import is_tuned
 from dreambench.datasets.index import Kind, find_noun_problem
 from dreambench.datasets.subjects import AND, PairKind, Subject, make_pair
 from dreambench.errors import UserError, name_some
@@ -327,7 +328,7 @@ def _check_replicates(opened: Opened) -> Verified:
     numbers = [part.replicate for part in record.replicates]
     faults = ["a replicate is there twice"] if len(set(numbers)) < len(numbers) else []
     first = cells[cells["replicate"] == 1].set_index(PLACE)["sha256"].dropna()
-    if record.origin == "external" or not record.method.track.startswith("tuned"):
+    if record.origin == "external" or not is_tuned(record.method.track):
         faults.append("what does not train has no replicates")
     for part in record.replicates:
         entries = summarise_metrics(opened.read_replicate(part.replicate))

@@ -17,6 +17,7 @@ from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import Protocol, list_all, list_protocols, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
+from dreambench.config.track import ORACLE, name_track
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.registry import ENCODERS, ROLES, SEGMENTERS
 from dreambench.encoders.spec import (
@@ -36,7 +37,7 @@ TRAINS = frozenset(
     ("dreambooth", "dreambooth-lora", "dreambooth-peft", "textual-inversion", "custom-diffusion")
 )
 """The shipped methods that train on a subject; to ask their classes would take torch."""
-NO_PHOTOS, ORACLES = frozenset(("class-only",)), frozenset(("real-images",))
+SEE_NO_PHOTOS, ORACLES = frozenset(("class-only",)), frozenset(("real-images",))
 MAX_UNITS = 200_000
 """Images of a plan; a protocol that asks for more is not laid out."""
 
@@ -180,13 +181,8 @@ def find_track(method: str, settings: Mapping[str, object]) -> str | None:
     It is what `methods.registry.describe_track` says of the method's class.
     """
     if method in ORACLES:
-        return "oracle"
-    if method in NO_PHOTOS:
-        return "no photos"
+        return ORACLE
     if method not in METHODS:
         return None
-    n_photos = settings.get("n_photos")
-    seen = "all photos"
-    if isinstance(n_photos, int) and n_photos > 0:
-        seen = f"{n_photos} photo{'s' if n_photos > 1 else ''}"
-    return f"{'tuned' if method in TRAINS else 'tuning-free'}, {seen}"
+    n_references = 0 if method in SEE_NO_PHOTOS else None
+    return name_track(settings, tunes=method in TRAINS, n_references=n_references)

@@ -45,6 +45,7 @@ from dreambench.artifacts.record import (
 )
 from dreambench.artifacts.results import Summary, has_summary, read_reference_bounds, read_summary
 from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.config.track import NO_PHOTOS
 from dreambench.errors import UserError, name_some
 from dreambench.leaderboard.numbers import compute_metrics
 from dreambench.leaderboard.thumbnails import make_thumbnails
@@ -53,8 +54,6 @@ from dreambench.storage.files import make_dir, sha256_bytes, write_together
 from dreambench.text import names_folder
 from dreambench.verification import VerifyOptions, find_external, verify
 
-NO_PHOTOS = "no photos"
-"""The track of a row that saw no photo of the subject."""
 COMMON_NAMES = frozenset(("root", "user", "admin", "ubuntu", "runner", "localhost"))
 """Names of users and machines that say nothing of either."""
 

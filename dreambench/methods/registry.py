@@ -12,6 +12,7 @@ import importlib
 from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.config.protocol import Protocol
 from dreambench.config.recipe import PluginRecipe, Recipe
+from dreambench.config.track import ORACLE, name_track
 from dreambench.errors import UserError, unknown_name
 from dreambench.methods.base import Context, Method, Settings
 from dreambench.plugins import DISTRIBUTION, find_entry_point, list_entry_points
@@ -138,10 +139,6 @@ def describe_track(recipe: Recipe, base_model: str) -> str:
     """Return what a baseline may use, e.g. "tuned, all photos"; only rows of one track compete."""
     known = recipe if isinstance(recipe, PluginRecipe) else find_method(recipe.method)
     if getattr(known, "is_oracle", False):
-        return "oracle"
-    chosen = recipe.settings_for(base_model).get("n_photos")
-    n_photos = chosen if isinstance(chosen, int) and chosen > 0 else known.n_references
-    if n_photos == 0:
-        return "no photos"
-    seen = "all photos" if n_photos is None else f"{n_photos} photo{'s' if n_photos > 1 else ''}"
-    return f"{'tuned' if known.tunes else 'tuning-free'}, {seen}"
+        return ORACLE
+    settings = recipe.settings_for(base_model)
+    return name_track(settings, tunes=known.tunes, n_references=known.n_references)
