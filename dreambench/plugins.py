@@ -149,8 +149,8 @@ def _run_file(path: Path, content: bytes) -> ModuleType:
         top = str(missing).partition(".")[0]
         if missing and ((path.parent / f"{top}.py").is_file() or (path.parent / top).is_dir()):
             raise UserError(
-                f"{path} imports '{top}', which lies next to it: a plug-in in one file is one file",
-                hint="several files make a package with an entry point (docs: how-to/add-a-method)",
+                f"{path} imports '{top}' next to it: a one-file plug-in cannot import other files",
+                hint="make several files a package with an entry point (docs: how-to/add-a-method)",
                 code="plugin-fails",
             ) from error
         raise plugin_error(str(path), error) from error

@@ -140,7 +140,7 @@ def check_comparable(sets: Sequence[ImageSet]) -> None:
             own = digest_subjects([subject])
             photos, owner = photos_of.setdefault(subject.name, (own, images))
             if photos != own:
-                faults.append(f"has other photos of {subject.name} than {owner.folder}")
+                faults.append(f"has different photos of {subject.name} from {owner.folder}")
         if faults:
             raise UserError(
                 f"{images.folder} {faults[0]}",
@@ -153,11 +153,11 @@ def _find_faults(images: ImageSet, first: ImageSet) -> list[str]:
     own, its = images.manifest.digests, first.manifest.digests
     faults = []
     if own.protocol != its.protocol:
-        faults.append(f"has another protocol than {first.folder}")
+        faults.append(f"has a different protocol from {first.folder}")
     if None not in (own.base_model, its.base_model) and own.base_model != its.base_model:
-        faults.append(f"has another base model than {first.folder}")
+        faults.append(f"has a different base model from {first.folder}")
     faults += [
-        f"has another {role} encoder than {first.folder}"
+        f"has a different {role} encoder from {first.folder}"
         for role, identity in images.encoders.items()
         if identity != first.encoders.get(role)
     ]
@@ -228,7 +228,7 @@ def compare_scored(
     """
     if len(runs) < 2:
         raise UserError(
-            f"a comparison is of two runs or more, not of {len(runs)}",
+            f"a comparison needs two runs or more, not {len(runs)}",
             hint="name at least two run folders",
             code="missing-argument",
         )

@@ -38,7 +38,7 @@ def summarise(images: ImageSet, *, allow_incomplete: bool = True) -> Summary:
     """
     if images.files is not None and not images.files:
         raise UserError(
-            f"{images.folder} holds scores of external images, and not where these lie",
+            f"{images.folder} holds scores of external images, but not where the images are",
             hint="score the folder of the images again: dreambench score FOLDER --protocol ...",
             code="not-a-run",
         )

@@ -269,7 +269,7 @@ def hold_folder(folder: Path, *, joins: bool = False) -> Iterator[None]:
     if joins:
         lock = try_lock(path)
         if lock is None:
-            logger.warning("Waiting for another dreambench that works on %s", folder)
+            logger.warning("Waiting for another dreambench that is working on %s", folder)
         else:
             lock.release()
     with locked(path, timeout=-1 if joins else 0):

@@ -216,7 +216,7 @@ def check_address(option: str, address: str | None) -> str | None:
         return TypeAdapter(Address | None).validate_python(address)
     except ValidationError as error:
         raise UserError(
-            f"{option}: {address} is not an address of the web",
+            f"{option}: {address} is not a web address",
             hint="write it as https://..., without a name and password",
             code="invalid-value",
         ) from error
@@ -254,7 +254,7 @@ def render_record(record: Record) -> bytes:
     content = render_json(record.model_dump(mode="json"))
     if len(content) > MAX_BYTES[FILE_NAME]:
         raise UserError(
-            f"the record of {record.method.name} has {len(content):,} bytes, and may have "
+            f"the record of {record.method.name} has {len(content):,} bytes, over "
             f"{MAX_BYTES[FILE_NAME]:,}",
             hint="score it with fewer metrics, or fewer subjects",
             code="too-large",

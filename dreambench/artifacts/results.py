@@ -259,7 +259,7 @@ def check_identities(images: ImageSet, found: Mapping[str, str]) -> None:
     for name, identity in found.items():
         if stored.get(name, identity) != identity:
             raise UserError(
-                f"{images.scores_path} was made with {stored[name]} for '{name}', and now there is "
+                f"{images.scores_path} was made with {stored[name]} for '{name}', which is now "
                 f"{identity}",
                 hint="restore that one; or delete the scores, and those of every run beside it",
                 code="changed-encoder",

@@ -317,7 +317,7 @@ class LoadedModel(ABC):
                 takes no others.
         """
         if self.draws_by_own_steps and (start is not None or after_step is not None):
-            raise self.refuse("draws from noise and by its own steps alone")
+            raise self.refuse("only generates from noise, by its own steps")
         return self._sample(prompts, seeds, start=start, after_step=after_step)
 
     def _sample(

@@ -134,7 +134,7 @@ class _Stage(LoadedModel):
         if with_text_encoders:
             raise UserError(
                 f"the text encoder of the base model '{self.model.name}' is not trained here, "
-                "since no public recipe does",
+                "since no public recipe trains it",
                 hint="set train_text_encoder = false",
                 code="unsupported-base-model",
             )
@@ -161,11 +161,11 @@ class _Stage(LoadedModel):
         strength: float,
     ) -> list[Image.Image]:
         """Raise UserError: a method that starts from an image would have to start each stage."""
-        raise self.refuse("draws from noise and by its own steps alone")
+        raise self.refuse("only generates from noise, by its own steps")
 
     def add_noise(self, latents: Tensor, noise: Tensor, *, step: int) -> Tensor:
         """Raise UserError: see `redraw`."""
-        raise self.refuse("draws from noise and by its own steps alone")
+        raise self.refuse("only generates from noise, by its own steps")
 
 
 def _keep_wide(pipeline: Any) -> None:

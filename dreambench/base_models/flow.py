@@ -159,7 +159,7 @@ class FlowModel(LoadedModel):
         if with_text_encoders and not self.trained_text_encoders:
             raise UserError(
                 f"the text encoder of the base model '{self.model.name}' is not trained here, "
-                "since no public recipe does",
+                "since no public recipe trains it",
                 hint="set train_text_encoder = false",
                 code="unsupported-base-model",
             )

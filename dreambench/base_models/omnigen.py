@@ -18,7 +18,7 @@ from dreambench.base_models.flow import InContextModel
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import Sampler
 
-NOT_TRAINED = "is not trained here, since no public recipe does"
+NOT_TRAINED = "is not trained here, since no public recipe trains it"
 
 
 class OmniGen(InContextModel):

@@ -145,7 +145,7 @@ def _find_device(options: RunOptions) -> str:
     """Return the device that runs are planned for; which of several of a kind is chance."""
     if options.address is not None and options.executor != "ray":
         raise UserError(
-            f"{options.address} is the address of a Ray cluster, and the executor is local",
+            f"{options.address} is the address of a Ray cluster, but the executor is local",
             hint="add --executor ray",
             code="missing-option",
         )
@@ -173,7 +173,7 @@ def _find_recipes(
     _refuse_doubled([recipe.name for recipe in recipes])
     if options.replicates > 1 and not any(find_class(recipe).tunes for recipe in recipes):
         raise UserError(
-            "none of these methods trains, so that all replicates would be the same",
+            "none of these methods trains, so all replicates would be the same",
             hint="leave --replicates out",
             code="invalid-value",
         )
@@ -229,7 +229,7 @@ def choose_protocol(options: RunOptions) -> Protocol:
         protocol = load_protocol(options.protocol)
     else:
         logger.warning(
-            "No --protocol: taking the embedded benchmark 'mini'. The paper's benchmark: %s",
+            "No --protocol: using the embedded benchmark 'mini'. The paper's benchmark: %s",
             PAPER_COMMAND.format(method=",".join(options.methods) or "METHOD"),
         )
         protocol = load_protocol("mini")
@@ -252,7 +252,7 @@ def _list_changes(options: RunOptions) -> list[Mapping[str, Any]]:
         return [options.settings]
     if steps[0] < 1 or len(set(steps)) < len(steps):
         raise UserError(
-            f"checkpoints {', '.join(map(str, steps))}: not each a step of its own",
+            f"checkpoints {', '.join(map(str, steps))}: not distinct numbers of at least 1",
             hint="pass numbers of steps, e.g. 100,200,400",
             code="invalid-value",
         )

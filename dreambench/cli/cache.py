@@ -14,8 +14,8 @@ from dreambench.cli.shared import cache_option, print_json, say, user_errors
 def cache() -> None:
     """What encoders computed: show, prune, clear.
 
-    Features and distances are shared by all runs. After each run the least recently used go until
-    the rest is within DREAMBENCH_CACHE_MAX (default 2 GB).
+    Features and distances are shared by all runs. After each run the least recently used are
+    deleted until the rest fits within DREAMBENCH_CACHE_MAX (default 2 GB).
     """
 
 
@@ -62,19 +62,19 @@ def show(cache: Path | None, as_json: bool) -> None:
             f"used {used}  {holding.identity}"
         )
     if folders:
-        say("Beside it, never pruned:")
+        say("Also in this folder, never pruned:")
     for name, size in folders.items():
         say(f"  {name:14} {size / 1e6:9,.1f} MB  {root / name}")
 
 
 @cache.command()
 @cache_option
-@click.option("--max-size", help="As 500 MB or 20 GB.  [default: DREAMBENCH_CACHE_MAX or 2 GB]")
+@click.option("--max-size", help="E.g. 500 MB or 20 GB.  [default: DREAMBENCH_CACHE_MAX or 2 GB]")
 @user_errors
 def prune(cache: Path | None, max_size: str | None) -> None:
-    """Delete the least recently used until the rest is within a bound.
+    """Delete the least recently used entries until the rest fits.
 
-    What a running job uses stays, as do class images, weights and photos.
+    Whatever a running job uses is kept, as are class images, weights and photos.
     """
     from dreambench.encoders.feature_cache import read_max_bytes  # noqa: PLC0415
 
@@ -85,10 +85,10 @@ def prune(cache: Path | None, max_size: str | None) -> None:
 @cache_option
 @user_errors
 def clear(cache: Path | None) -> None:
-    """Delete all features but those that a running job uses.
+    """Delete all features except those that a running job uses.
 
-    Also those of another version and damaged ones, and parts of downloads. Class images, weights
-    and photos stay.
+    Features of other versions, damaged ones and partial downloads go too. Class images, weights and
+    photos are kept.
     """
     from dreambench.storage.downloads import prune_downloads  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415

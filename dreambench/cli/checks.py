@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @protocol_option
 @click.option("--base-model", help="Another base model: NAME, or NAME=FOLDER for a local one.")
 @click.option(
-    "--device", default="auto", show_default=True, help="Whose speed to look up: auto, cpu, cuda."
+    "--device", default="auto", show_default=True, help="Device to estimate for: auto, cpu, cuda."
 )
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), help="By default what a run would take."
@@ -58,7 +58,7 @@ def plan(
     device: str, precision: Precision | None, replicates: int, checkpoints: str | None,
     as_json: bool, data_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Say what a run will take, before anything starts."""
+    """Estimate what a run will take, before anything starts."""
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
     from dreambench.benchmark.planning import (  # noqa: PLC0415
         RunOptions,
@@ -142,7 +142,7 @@ def _print_estimate(
     say(f"{recipe.title} on {loaded.name} v{loaded.version} with {base.name}:")
     say(
         f"  {found.n_subjects} subjects, {found.n_prompts:,} prompts, {found.n_images:,} images, "
-        f"and {found.n_prior_images:,} of the plain class for PRES"
+        f"and {found.n_prior_images:,} class images for PRES"
     )
     sampler = base.choose_sampler(loaded.sampler)
     settings = describe_settings(recipe.settings_for(base.name))
@@ -155,7 +155,7 @@ def _print_estimate(
         ("optimizer steps", f"{found.n_optimizer_steps:,} on {found.n_training_images:,} images"),
         ("denoising", f"{found.n_network_calls:,} network calls on one image"),
         ("disk", f"{found.n_bytes / 1e9:.1f} GB: images {found.image_bytes / 1e9:.1f}, "
-                 f"tuned weights {found.weight_bytes / 1e9:.1f}"),
+                 f"trained weights {found.weight_bytes / 1e9:.1f}"),
         ("memory", f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"
                    if found.memory_bytes else "no network"),
     ]  # fmt: skip
@@ -215,7 +215,7 @@ def _find_hours(
 @click.command()
 @click.option("--base-model", default="mini", show_default=True, help="NAME, or NAME=FOLDER.")
 @click.option("--n", "n_tokens", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Which ones are shown.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Picks which ones are shown.")
 @user_errors
 def tokens(base_model: str, n_tokens: int, seed: int) -> None:
     """List rare tokens of a base model, for a recipe's `identifier`."""
@@ -327,7 +327,7 @@ def _print_golden(loaded: Protocol, data_dir: Path | None, *, as_json: bool) -> 
 
 @click.group()
 def metrics() -> None:
-    """What metrics there are, and what each of them sees."""
+    """List the metrics, and test what each of them can see."""
 
 
 @metrics.command("list")
@@ -344,7 +344,7 @@ def list_metrics() -> None:
 @click.option("--subjects", "n_subjects", type=click.IntRange(2), default=14, show_default=True)
 @click.option(
     "--pairs", "n_pairs", type=click.IntRange(2), default=8, show_default=True,
-    help="Pairs of subjects in one picture, for the metrics of two.",
+    help="Pairs of subjects in one picture, for the two-subject metrics.",
 )  # fmt: skip
 @click.option(
     "--out",

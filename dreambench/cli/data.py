@@ -38,7 +38,7 @@ def data() -> None:
 def fetch(source: str | None, data_dir: Path | None) -> None:
     """Download the paper's 158 photos and check each one.
 
-    Photos that are there and right stay; the others are put in place when all have been found.
+    Photos that are present and correct are kept; the rest are put in place once all are found.
     """
     from dreambench.datasets.fetch import fetch_photos  # noqa: PLC0415  (imports pyarrow)
     from dreambench.datasets.index import find_dataset, read_index  # noqa: PLC0415
@@ -189,7 +189,7 @@ def add(
     """Add a custom subject, made of your own photos.
 
     PHOTOS are checked, turned upright, converted to RGB, and written with their SHA-256 to a
-    dataset folder, to the subjects that it already has.
+    dataset folder, alongside the subjects that it already has.
     """
     from dreambench.datasets.custom_subjects import (  # noqa: PLC0415  (imports scipy)
         add_subject,

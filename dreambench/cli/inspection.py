@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.argument(
     "run_dirs", metavar="RUN RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--all-pairs", is_flag=True, help="Every pair, not the first against each other one.")
+@click.option(
+    "--all-pairs", is_flag=True, help="Compare every pair, not just the first with the others."
+)
 @click.option(
     "--metrics",
     help="Only these metrics, comma-separated: fewer tests to adjust for.  "
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
     type=click.Choice(["student-t", "bootstrap-t"]),
     default="student-t",
     show_default=True,
-    help="bootstrap-t: for interval and test where subjects' differences are skewed.",
+    help="For interval and test; use bootstrap-t where subjects' differences are skewed.",
 )
 @json_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Also write it: .csv (unrounded), .md or .tex."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Also write the table: .csv (unrounded), .md or .tex.",
 )
 @data_option
 @user_errors
@@ -93,15 +97,18 @@ KINDS = ("methods", "protocols", "base-models", "encoders", "metrics", "conventi
 @click.command("list")
 @click.argument("what", type=click.Choice(KINDS), required=False)
 @click.option(
-    "--base-model", default="mini", show_default=True, help="Whose trained parameters: NAME."
+    "--base-model",
+    default="mini",
+    show_default=True,
+    help="Base model to count trained parameters for: NAME.",
 )
 @json_option
 @user_errors
 def list_(what: str | None, base_model: str, as_json: bool) -> None:
     """List methods, protocols, base models, encoders and more.
 
-    `list methods` is a table with each method's track: whether it trains, and how many photos it
-    sees; and how many subjects it puts into one image.
+    `list methods` shows each method's track (whether it trains, and how many photos it sees) and
+    how many subjects it puts into one image.
     """
     chosen = [what] if what else list(KINDS)
     found = {kind: _describe(kind, base_model, brief=not (what or as_json)) for kind in chosen}

@@ -131,12 +131,12 @@ def render(records_dir: Path, out_dir: Path, as_json: bool) -> None:
     "--against",
     "board",
     type=click.Path(path_type=Path),
-    help="Folder of the records that were there before: what changed, is gone or there twice.",
+    help="Folder of the earlier records, to find what changed, is gone or is there twice.",
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Of one record: score its images again, from a folder, an index (.csv) or an archive.",
+    help="For one record: score its images again, from a folder, an index (.csv) or an archive.",
 )
 @click.option(
     "--write", is_flag=True, help="With --images: write into the record that it was re-scored."
@@ -155,10 +155,10 @@ def check(
     layout: str | None, protocol: str | None, metrics: tuple[str, ...], encoders: tuple[str, ...],
     device: str, n_decoding: int, data_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Check that records are what they say.
+    """Check that records are what they claim to be.
 
-    PATHS are folders of records, or of one. The exit code is 0 where no check failed, and 1 where
-    one did. What is flagged is for somebody to look at, and fails nothing.
+    PATHS are folders of records, or of one. The exit code is 0 if no check failed, and 1 if
+    one did. What is flagged is for a person to look at, and does not count as a failure.
     """
     from dreambench.analysis.checking import PASSED  # noqa: PLC0415  (imports pandas)
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
@@ -180,7 +180,7 @@ def check(
         option for option, value in (("--write", write), ("--layout", layout)) if value
     ]:
         raise UserError(
-            f"{name_some(unused)}: for scoring the images again, and none are named",
+            f"{name_some(unused)}: only for scoring images again, and no images are named",
             hint="name the images with --images FOLDER",
             code="missing-option",
         )
@@ -238,8 +238,8 @@ def _describe_checked(one: Checked) -> dict[str, Any]:
 def comment(paths: tuple[Path, ...], records: Path, protocol: str | None) -> None:
     """Print what a pull request with records would change, as Markdown.
 
-    PATHS are folders of records, or of one. It has what the checks found, the new rows beside
-    class-only and copy-reference, and paired differences to their nearest neighbours.
+    PATHS are folders of records, or of one. It shows what the checks found, the new rows
+    alongside class-only and copy-reference, and paired differences to their nearest neighbours.
     """
     from dreambench.config.protocol import load_protocol  # noqa: PLC0415
     from dreambench.leaderboard.comment import make_comment  # noqa: PLC0415  (imports pandas)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     type=click.Choice(["authors", "third-party", "maintainers"]),
     default="authors",
     show_default=True,
-    help="Who made these images, as seen from the method.",
+    help="Who made these images, in relation to the method.",
 )
 @click.option("--paper", "paper_url", metavar="URL", help="Address of the paper.")
 @click.option("--code", "code_url", metavar="URL", help="Address of the method's code.")
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     metavar="OWNER/NAME",
     help="Then open a pull request with it on this dataset repository of the Hub.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would go out, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be submitted, and write nothing.")
 @sample_options
 @metric_option
 @encoder_option
@@ -120,7 +120,9 @@ def submit(
         say(f"To {repository}, as a pull request: {push.target}", err=as_json)
         if not dry_run:
             address = hub.open_pull_request(push, target)
-            answer = f"Pull request: {address}" if address else "It has all of it already."
+            answer = (
+                f"Pull request: {address}" if address else "The repository already has all of it."
+            )
             say(answer, err=as_json)
     if as_json:
         content = json.loads(made.files[FILE_NAME])
@@ -148,7 +150,7 @@ def _print_submission(made: Submission, target: Path, *, dry_run: bool) -> None:
     again = f", and {n_replicates} replicates" if n_replicates > 1 else ""
     say(f"  of {record.n_images} of {record.n_images_expected} images{again}")
     if record.partial:
-        say("It is partial, less than its protocol, and is never ranked.")
+        say("It is partial, covering less than its protocol, and is never ranked.")
 
 
 @click.command()
@@ -165,17 +167,17 @@ def _print_submission(made: Submission, target: Path, *, dry_run: bool) -> None:
     "out_dir",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder for the file; it goes to the path that the format has for it.",
+    help="Folder for the file, which goes to the path that its format prescribes.",
 )
 @click.option(
     "--model",
     metavar="OWNER/NAME",
-    help="Whose results these are, as the Hub calls it.  [default: dreambench/METHOD]",
+    help="Model whose results these are, as named on the Hub.  [default: dreambench/METHOD]",
 )
 @click.option(
     "--dataset",
     metavar="OWNER/NAME",
-    help="Of which Hub dataset they are.  [default: google/dreambooth for the paper's photos, "
+    help="Hub dataset that they are on.  [default: google/dreambooth for the paper's photos, "
     "dreambench/PROTOCOL for others]",
 )
 @user_errors
@@ -192,8 +194,8 @@ def export(
         say(f"Written: {path}")
     if form == "eval-results":
         say(
-            "It belongs into the model's repository. The Hub shows it where the dataset that it "
-            "names is a benchmark, with these tasks in its eval.yaml."
+            "It belongs in the model's repository. The Hub shows it if the dataset that it names "
+            "is a benchmark, with these tasks in its eval.yaml."
         )
 
 
@@ -209,7 +211,7 @@ def export(
 @click.option("--write", is_flag=True, help="Write into the record that it was re-run.")
 @code_option
 @own_protocol_option
-@click.option("--base-model", help="Where the base model lies: NAME=FOLDER for a local one.")
+@click.option("--base-model", help="Where the base model is: NAME=FOLDER for a local one.")
 @metric_option
 @encoder_option
 @device_option

@@ -70,7 +70,7 @@ ALONGSIDE = "class-only,copy-reference"
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16"]),
-    help="Arithmetic of training and generating; by default the protocol's on a GPU, and fp32 on a "
+    help="Precision of training and generating; by default the protocol's on a GPU, and fp32 on a "
     "CPU. Scores are always fp32.",
 )
 @replicates_option
@@ -103,8 +103,8 @@ def run(
 ) -> None:  # fmt: skip
     """Train, generate, score and report METHOD, or resume it.
 
-    What a method fails at is said and counted, and the rest goes on; the exit code is then 1, and
-    the same command tries again what failed.
+    Failures are reported and counted, and the rest of the run continues; the exit code is then 1,
+    and running the same command again retries what failed.
     """
     from dreambench.config.changes import parse_changes  # noqa: PLC0415
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415
@@ -151,7 +151,7 @@ def end_with_failures(pipelines: Sequence[Pipeline]) -> None:
     folders = ", ".join(str(one.failures_dir) for one in failed)
     say(
         f"dreambench: {n_failed} images of {len(failed)} of {len(pipelines)} methods could not be "
-        f"made; the same command tries them again (tracebacks: {folders})",
+        f"made; run the same command again to retry them (tracebacks: {folders})",
         err=True,
     )
     raise SystemExit(1)

@@ -24,7 +24,7 @@ method_option = click.option(
     "comma-separated for several; all for one of each method.",
 )
 code_option = click.option(
-    "--method", help="Where the code of a method of your own is: FILE.py:Class, or its recipe."
+    "--method", help="Where your own method's code is: FILE.py:Class, or its recipe."
 )
 metric_option = click.option(
     "--metric",
@@ -53,14 +53,15 @@ protocol_option = click.option(
     "--protocol", help="Name of a protocol, or path of one (.toml).  [default: mini]"
 )
 own_protocol_option = click.option(
-    "--protocol", help="A protocol of your own that the records are of (.toml)."
+    "--protocol", help="Your own protocol (.toml), where the records are of one."
 )
 replicates_option = click.option(
     "--replicates",
     type=click.IntRange(1, MAX_REPLICATES),
     default=1,
     show_default=True,
-    help="Runs of each method that trains, with other training seeds: how far they lie apart.",
+    help="Runs of each method that trains, with different training seeds, to see how much they "
+    "vary.",
 )
 checkpoints_option = click.option(
     "--checkpoints",
@@ -118,7 +119,7 @@ executor_option = click.option(
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Who the workers are: processes of this machine, or those of a Ray cluster.",
+    help="Where the workers run: on this machine, or on a Ray cluster.",
 )
 address_option = click.option(
     "--address",
@@ -130,7 +131,8 @@ storage_option = click.option(
     type=click.Choice(["shared", "driver"]),
     default="shared",
     show_default=True,
-    help="Whether all nodes see --out and --cache on one disk, or send what they make to this one.",
+    help="shared: all nodes see --out and --cache on one disk; driver: they send what they make to "
+    "this machine.",
 )
 track_option = click.option(
     "--track",
@@ -141,19 +143,19 @@ track_option = click.option(
 weights_option = click.option(
     "--keep-weights/--drop-weights",
     default=None,
-    help="Keep what was trained on a subject when its images are made.  [default: up to 500 MB]",
+    help="Keep what was trained on a subject once its images are made.  [default: up to 500 MB]",
 )
 extract_batch_option = click.option(
     "--batch-size",
     type=click.IntRange(0, 4096),
     default=0,
-    help="Images that an encoder takes at once; no score depends on it.  [default: by device]",
+    help="Images per encoder batch; no score depends on it.  [default: by device]",
 )
 timeout_option = click.option(
     "--unit-timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Give up training on a subject, or a batch of images, that takes longer.  [default: none]",
+    help="Give up on training a subject, or a batch of images, after this long.  [default: none]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 run_dir_argument = click.argument("run_dir", type=click.Path(path_type=Path))

@@ -177,7 +177,7 @@ def extract(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--convention",
-    help="Score as other scorers do, too: comma-separated names, or all; see `list`.",
+    help="Also score as other scorers do: comma-separated names, or all; see `list`.",
 )
 @metric_option
 @encoder_option
@@ -187,14 +187,14 @@ def extract(
 @cache_option
 @data_option
 @click.option("--protocol", help="For external images: a protocol's name or path (.toml).")
-@click.option("--name", help="For external images: what tables call them.")
+@click.option("--name", help="For external images: their name in tables.")
 @click.option(
     "--index",
     type=click.Path(path_type=Path),
     help="CSV with the columns file, subject, prompt, index: which image each file is.",
 )
 @layout_option
-@click.option("--partial", is_flag=True, help="Score what is right of a set, marked partial.")
+@click.option("--partial", is_flag=True, help="Score the valid images of a set, marked partial.")
 @narrowing_options
 @click.option(
     "--out",
@@ -317,7 +317,7 @@ def summarise(run_dir: Path, allow_incomplete: bool, data_dir: Path | None) -> N
 @click.option(
     "--study",
     type=click.Path(path_type=Path),
-    help="Also what people said: the study-results.json of `study analyse`.",
+    help="Also report what people said: the study-results.json of `study analyse`.",
 )
 @data_option
 @user_errors
@@ -327,8 +327,8 @@ def report(
 ) -> None:  # fmt: skip
     """Stage: write tables, plots and the grid of RUN_DIR.
 
-    Further folders stand alongside: of runs, or of `score` with the scores of external images, all
-    of one protocol.
+    Further folders are reported alongside: of runs, or of `score` with the scores of external
+    images, all of one protocol.
     """
     from dreambench.artifacts.image_set import hold_folder, read_image_set  # noqa: PLC0415
     from dreambench.artifacts.study import read_study_results  # noqa: PLC0415

@@ -28,7 +28,7 @@ def study() -> None:
     type=click.IntRange(1, 20_000),
     default=600,
     show_default=True,
-    help="Pairs of images; of each both questions are asked.",
+    help="Pairs of images; both questions are asked of each.",
 )
 @click.option(
     "--raters",
@@ -46,7 +46,13 @@ def study() -> None:
     show_default=True,
     help="Comparisons in a questionnaire.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another study.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Another seed gives another study.",
+)
 @click.option("--contact", default="", help="Who runs the study, for its first page.")
 @click.option(
     "--address",
@@ -88,7 +94,7 @@ def make(
 @study.command()
 @_folder
 @click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: a free one]")
-@click.option("--no-browser", is_flag=True, help="Print the address and open no browser.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 @user_errors
 def serve(folder: Path, port: int | None, no_browser: bool) -> None:
     """Collect answers on this machine, for a lab.

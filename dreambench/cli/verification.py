@@ -38,7 +38,9 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for option in (
         click.option(
-            "--seed", type=click.IntRange(0), help="Draw this sample again.  [default: another]"
+            "--seed",
+            type=click.IntRange(0),
+            help="Seed of the sample, to draw it again.  [default: a new one]",
         ),
         click.option("--all", "everything", is_flag=True, help="Score all images again."),
         click.option(
@@ -74,7 +76,7 @@ def verify(
 ) -> None:  # fmt: skip
     """Check that the numbers of a folder follow from its files.
 
-    The exit code is 0 where all that was checked is right, and 1 where something is not.
+    The exit code is 0 if everything that was checked is right, and 1 if anything is not.
     """
     from dreambench.analysis.checking import FAILED  # noqa: PLC0415  (imports pandas)
     from dreambench.encoders.registry import parse_encoder_options  # noqa: PLC0415  (imports torch)

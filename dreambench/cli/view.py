@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), help="Port.  [default: a free one]")
-@click.option("--no-browser", is_flag=True, help="Print the address and open no browser.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 @user_errors
 def view(runs: tuple[Path, ...], port: int | None, no_browser: bool) -> None:
     """Open the report of a run in a browser, with its images.
 
-    RUNS are folders of runs, or of `score`; the report of the first opens. Of the methods alongside
-    it shows thumbnails; name their folders too to see their images in full. Only this machine can
-    read them, until Ctrl-C ends it.
+    RUNS are folders of runs, or of `score`; the report of the first opens. The methods alongside
+    are shown as thumbnails; name their folders too to see their images in full. Only this machine
+    can read them, until Ctrl-C ends it.
     """
     from dreambench.report.serving import ReportServer  # noqa: PLC0415  (imports pandas)
 
@@ -40,7 +40,7 @@ def serve_until_stopped(server: LocalServer, *, no_browser: bool) -> None:
     sys.stdout.flush()
     say("Ctrl-C ends it.", err=True)
     if not no_browser and not _open_browser(server.url):
-        say("No browser was found: open this address in one.", err=True)
+        say("No browser was found: open this address yourself.", err=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -61,7 +61,7 @@ def _parse_value(key: str, text: str) -> Any:
         if text[0] in "\"'[{" or not isinstance(error, tomllib.TOMLDecodeError):
             raise UserError(
                 f"--set: {key}: {text[:40]} is not a TOML value ({error})",
-                hint="mind the quotes, which a shell takes away: KEY='\"text\"'",
+                hint="mind the quotes, which a shell strips: KEY='\"text\"'",
                 code="invalid-value",
             ) from error
         return text

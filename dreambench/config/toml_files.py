@@ -159,7 +159,7 @@ def find_problems(value: object, location: Location = ()) -> Iterator[tuple[Loca
     elif not isinstance(value, str | int | float):
         yield (
             location,
-            f"needs a value as TOML has them, not one of the type {type(value).__name__}",
+            f"needs a TOML value, not one of the type {type(value).__name__}",
         )
 
 

@@ -151,7 +151,7 @@ class Encoder(ABC):
             model = self.load(self.device)
         if self.spec.identity() != self.identity:
             raise UserError(
-                f"the weights of encoder '{self.spec.name}' were changed meanwhile",
+                f"the weights of encoder '{self.spec.name}' changed in the meantime",
                 hint="run the same command again",
                 code="changed-data",
             )

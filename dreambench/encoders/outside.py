@@ -104,7 +104,7 @@ def _check_class(loaded: LoadedClass, role: str) -> Any:
         missing.append("forward_texts")
     if missing:
         raise UserError(
-            f"{loaded.where} misses the method {' and '.join(missing)}",
+            f"{loaded.where} lacks the method {' and '.join(missing)}",
             hint=HINT,
             code="missing-method",
         )

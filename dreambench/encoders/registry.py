@@ -289,7 +289,7 @@ def check_encoders(
                 code="missing-encoder",
             )
         raise UserError(
-            f"{where} was made with the encoder {identity} for '{role}', and now there is {found}",
+            f"{where} was made with the encoder {identity} for '{role}', which is now {found}",
             hint="restore that one, or score into another folder",
             code="changed-encoder",
         )

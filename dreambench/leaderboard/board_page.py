@@ -70,7 +70,7 @@ def make_rankings_data(board: Board) -> dict[str, Any]:
 
 READING = (
     "A rank is one more than the number of methods that are shown to be better, directly or by way "
-    "of a third one. Each two are compared by a paired t-test over the subjects, with Holm's "
+    "of a third one. Each pair is compared by a paired t-test over the subjects, with Holm's "
     f"adjustment over all pairs in that metric, at {format_number(ALPHA)}. So methods that share "
     "a rank are not equal: no test shows which of them is better. Within a rank the higher mean "
     "comes first, and a method may stand above one with a higher mean that varies more. References "

@@ -28,13 +28,13 @@ _GITHUB = re.compile(
 _HTTP_CLIENTS = ("httpcore", "httpx", "httpx2", "requests", "urllib3")
 """One of these is beneath huggingface_hub, by its version; it lets their errors through."""
 _REASONS = {
-    400: "the Hub does not take it",
+    400: "the Hub does not accept it",
     401: "the Hub does not know the token, or a repository of this name",
     403: "the token may not open pull requests there",
     404: "the Hub has no dataset repository of this name that the token may see",
     409: "the repository was changed at the same moment",
     413: "the Hub finds it too large",
-    429: "the Hub takes no more requests for now",
+    429: "the Hub accepts no more requests for now",
 }
 
 
@@ -111,8 +111,8 @@ def open_pull_request(push: Push, folder: Path, *, seconds: float = PUSH_SECONDS
     if thread.is_alive():
         raise _fail(
             push, folder,
-            f"no answer in {seconds:g} seconds; see among the repository's pull requests whether "
-            "one was opened",
+            f"no answer in {seconds:g} seconds; look in the repository's pull requests to see "
+            "whether one was opened",
         )  # fmt: skip
     if errors:
         reason = _explain(errors[0])
@@ -127,7 +127,7 @@ def _commit(push: Push) -> str | None:
     from huggingface_hub.utils import disable_progress_bars  # noqa: PLC0415
 
     if get_token() is None:
-        raise PermissionError("there is no token of the Hub: run hf auth login, or set HF_TOKEN")
+        raise PermissionError("there is no Hub token: run hf auth login, or set HF_TOKEN")
     disable_progress_bars()
     # One commit: a pull request is there with the whole record, or not at all.
     info = HfApi(library_name="dreambench").create_commit(
@@ -160,7 +160,7 @@ def _explain(error: Exception) -> str | None:
         return "HF_HUB_OFFLINE is set, which allows no network"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        reason = _REASONS.get(status, "the Hub has a fault; try again later")
+        reason = _REASONS.get(status, "the Hub reports an error; try again later")
         # A server may send back what it was sent.
         said = (error.server_message or "").replace(get_token() or "\0", "TOKEN")
         said = make_printable(" ".join(said.split()))[:200]

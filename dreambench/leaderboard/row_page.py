@@ -93,7 +93,7 @@ def _summarise(entry: Entry, board: Board) -> str:
     return (
         f"Rank {rank} of {len(ranking.ranks)} on {record.protocol.name} by {info.title}: shown to "
         f"be better than {count(n_worse, 'other method')} and worse than {n_better or 'none'}; "
-        f"from {n_open or 'none'} no difference is shown."
+        f"no difference is shown from {n_open or 'none'}."
     )
 
 
@@ -139,8 +139,9 @@ def _make_sections(entry: Entry, board: Board) -> list[dict[str, Any]]:
         table = make_comparison_table(entry, board, main)
         if table.rows:
             words = (
-                "Paired t-tests over the subjects. An interval is of one difference; whether one "
-                "is shown says the test, with Holm's adjustment over all pairs of the board."
+                "Paired t-tests over the subjects. An interval is of one difference; the "
+                "test, with Holm's adjustment over all pairs of the board, decides whether it is "
+                "shown."
             )
             sections.append((f"Compared in {board.infos[main].title}", words, table))
     return [
@@ -159,14 +160,14 @@ def _has_cells(table: Table) -> bool:
 
 def _explain_means(record: Record) -> str:
     words = [
-        "Property prompts are apart where a right image has to lose likeness.",
+        "Property prompts are kept apart where a right image has to lose likeness.",
         "The copy bound is what a photo scores as an image, the faithful bound what a new photo of "
         "the subject would.",
     ]
     if record.floor is not None:
         words.append("The floor is a method that saw no photo, on the same machine.")
     if record.replicates:
-        words.append("Replicates were trained again with other seeds, and say what chance does.")
+        words.append("Replicates were trained again with other seeds, and show what chance does.")
     return " ".join(words)
 
 

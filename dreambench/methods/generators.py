@@ -47,7 +47,8 @@ class TextGenerator:
         gc.collect()
         if len(prompts) == 1:
             raise UserError(
-                f"no memory for one image of {self.model.sampler.size_px} px ({problem[:80]})",
+                f"not enough memory for one image of {self.model.sampler.size_px} px "
+                f"({problem[:80]})",
                 hint="free memory, use --precision bf16 or another --device",
                 code="out-of-memory",
             )

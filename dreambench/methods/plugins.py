@@ -78,7 +78,7 @@ def _find(name: str) -> tuple[Recipe | None, FoundCode | None]:
     if name in MISSING:
         raise UserError(
             f"the method '{name}' is not here: {MISSING[name]}",
-            hint="dreambench list methods names those that are",
+            hint="see those that are: dreambench list methods",
             code="unknown-name",
         )
     raise unknown_name("method", name, [*list_recipes(), *list_entry_points(GROUP), ALL])
@@ -298,7 +298,7 @@ def _check_attributes(found: Any, where: str) -> None:
         raise _not_a_method(f"most_subjects of {where} is not 1 or 2", "2 for a method of pairs")
     if found.tunes and found.fit is Method.fit:
         raise _not_a_method(
-            f"{where} says that it tunes and has no fit()", "write it, or tunes = False"
+            f"{where} says that it tunes but has no fit()", "write it, or tunes = False"
         )
 
 

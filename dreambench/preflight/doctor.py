@@ -161,7 +161,7 @@ def check_weights() -> list[Finding]:
     for model in BASE_MODELS.values():
         is_here, text = model.is_here(), "present"
         if not is_here:
-            text = f"bring {model.where} and pass --base-model {model.name}=FOLDER"
+            text = f"download {model.where} and pass --base-model {model.name}=FOLDER"
         text += f" ({model.terms})"
         found.append(Finding("base models", model.name, is_here, text))
     return found

@@ -231,7 +231,7 @@ def _describe_replicates(table: pd.DataFrame) -> list[str]:
     lines = [
         f"{row.first} - {row.second} in {row.metric} ({format_number(row.mean)}) is smaller than "
         f"the difference between two replicates of one of them "
-        f"({format_number(row.between_replicates)}): trained again, it may turn round."
+        f"({format_number(row.between_replicates)}): trained again, it may reverse."
         for row in small.itertuples()
     ]
     n_larger = len(known) - len(small)

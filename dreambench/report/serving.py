@@ -114,7 +114,7 @@ def _name_folders(folders: Sequence[Path]) -> Mapping[str, Path]:
         name = folder.resolve().name
         if name in named:
             raise UserError(
-                f"{named[name]} and {folder} have one name, '{name}'",
+                f"{named[name]} and {folder} have the same name, '{name}'",
                 hint="view one after the other",
                 code="name-taken",
             )

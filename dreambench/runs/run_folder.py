@@ -252,7 +252,7 @@ def check_weights(run: Run) -> None:
     changed = sorted(name for name, value in here.items() if (said or {}).get(name) != value)
     if changed:
         raise UserError(
-            f"{run.folder} was begun with other weights than are here: {name_some(changed)}",
+            f"{run.folder} was begun with weights other than those here: {name_some(changed)}",
             hint="restore them, or begin another run with --out",
             code="changed-data",
         )
@@ -321,7 +321,7 @@ def read_run(folder: Path, *, data_dir: Path | None = None, near: Path | None = 
     )
     if changes := list_changes(manifest, run.manifest):
         raise UserError(
-            f"{folder} does not fit what is here: {name_some(changes, separator='; ')}",
+            f"{folder} does not match what is here: {name_some(changes, separator='; ')}",
             hint="restore its run.json, or the photos or base model that it was made with",
             code="changed-data",
         )

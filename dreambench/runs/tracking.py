@@ -140,7 +140,7 @@ class Tracking:
     def _fail(self, error: Exception) -> None:
         self._tracker = None
         logger.warning(
-            "The tracker failed, and is left out from now on: %s: %s",
+            "The tracker failed, and is not used from now on: %s: %s",
             name_error(error), read_message(error),
         )  # fmt: skip
 

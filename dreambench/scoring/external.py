@@ -235,7 +235,7 @@ def _refusal(
         f"{folder} ({LAYOUTS[placed.layout]}): {len(checked.files)} of {len(placed.units)} images "
         "can be scored"
     )
-    hint = "fix the folder, or score what is right, marked partial, with --partial"
+    hint = "fix the folder, or score the valid images, marked partial, with --partial"
     if not checked.files:
         layouts = "; ".join(f"{name}: {files}" for name, files in LAYOUTS.items())
         hint = f"the layouts that are known: {layouts}"

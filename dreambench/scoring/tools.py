@@ -174,7 +174,7 @@ def _warn_of_mini(protocol: Protocol, specs: Mapping[str, AnyEncoderSpec]) -> No
     if own and protocol.dataset not in EMBEDDED:
         logger.warning(
             "%s: %s were trained on mini's drawn world alone, and know nothing of other photos: "
-            "take these scores as a trial of the commands, and other encoders for numbers "
+            "treat these scores as a trial of the commands, and use other encoders for results "
             "(dreambench list encoders)",
             protocol.locate("encoders"), ", ".join(own),
         )  # fmt: skip

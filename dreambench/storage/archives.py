@@ -246,7 +246,7 @@ def _read_head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 def _refuse(path: Path, what: str) -> UserError:
     return UserError(
-        f"{path} {what}; nothing of it was used",
+        f"{path} {what}; none of it was used",
         hint="download it from its original source",
         code="unsafe-archive",
     )

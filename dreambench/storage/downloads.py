@@ -209,7 +209,7 @@ def _open(url: str, headers: Mapping[str, str]) -> requests.Response:
     here = url
     for _ in range(MAX_REDIRECTS + 1):
         if not here.lower().startswith(("http://", "https://")):
-            raise _refuse(url, "it leads to an address that is not http or https")
+            raise _refuse(url, "it redirects to an address that is not http or https")
         answer = _ask(here, headers)
         target = answer.headers.get("Location")
         if answer.status_code not in _REDIRECTS or target is None:
@@ -218,10 +218,10 @@ def _open(url: str, headers: Mapping[str, str]) -> requests.Response:
         try:
             here = urljoin(here, target)
         except ValueError as error:
-            raise _refuse(url, "it leads to an address that is not valid") from error
+            raise _refuse(url, "it redirects to an address that is not valid") from error
         if time.monotonic() - started > MAX_SECONDS:
             break
-    raise _refuse(url, f"it leads on more than {MAX_REDIRECTS} times")
+    raise _refuse(url, f"it redirects more than {MAX_REDIRECTS} times")
 
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -266,7 +266,7 @@ def _read_chunks(answer: requests.Response, deadline: float) -> Iterator[bytes]:
             chunk = answer.raw.read1(_CHUNK_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             late = isinstance(error, urllib3.exceptions.TimeoutError)
-            words = f"nothing came for {TIMEOUT_SECONDS} seconds"
+            words = f"no data arrived for {TIMEOUT_SECONDS} seconds"
             raise _CutError(words if late else "the connection was cut") from error
         if not chunk:
             return
@@ -286,7 +286,7 @@ def _total_bytes(answer: requests.Response, start: int) -> int | None:
     text = answer.headers.get("Content-Range", "")
     if matched := re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", text):
         if int(matched[1]) != start:
-            raise _CutError("the server sent another part than was asked for")
+            raise _CutError("the server sent a different part from the one requested")
         return int(matched[2])
     length = answer.headers.get("Content-Length", "")
     return int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None

@@ -166,8 +166,8 @@ def _compare_with_head(path: Path) -> str:
         ends = [entry["data_offsets"][1] for key, entry in entries.items() if key[:2] != "__"]
         n_expected = 8 + length + max(ends, default=0)
     except (ValueError, RecursionError, AttributeError, TypeError, LookupError):
-        return "has a damaged head"
+        return "has a damaged header"
     if n_bytes < n_expected:
         return f"is cut off: it has {n_bytes:,} of {n_expected:,} bytes"
     is_longer = n_bytes > n_expected
-    return f"has {n_bytes:,} bytes where its head says {n_expected:,}" if is_longer else ""
+    return f"has {n_bytes:,} bytes where its header says {n_expected:,}" if is_longer else ""

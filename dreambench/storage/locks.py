@@ -44,7 +44,7 @@ def acquire_lock(path: Path, timeout: float = -1) -> BaseFileLock:
     except OSError as error:
         raise UserError(
             f"cannot lock {path}: {error.strerror or error}",
-            hint="choose a folder that you may write, on a disk that has locks",
+            hint="choose a folder that you can write to, on a disk with file locks",
             code="no-lock",
         ) from error
     return lock

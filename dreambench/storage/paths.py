@@ -39,12 +39,12 @@ def find_name_fault(name: str) -> str | None:
         "starts with a dot": name.startswith("."),
         'has one of the characters / \\ : < > " | ? *': bool(_RESERVED & set(name)),
         "has a character that cannot be printed": bool(_UNPRINTABLE & _categories(name)),
-        "has a character that turns the direction of text": bool(_TURNS_TEXT & set(name)),
+        "has a character that changes text direction": bool(_TURNS_TEXT & set(name)),
         "starts or ends with a blank": name != name.strip(),
         "ends with a dot": name.endswith("."),
         f"is longer than {MAX_NAME_BYTES} bytes": _count_bytes(name) > MAX_NAME_BYTES,
         "is the name of a device on Windows": bool(_WINDOWS_DEVICE.fullmatch(name)),
-        "ends as what is not finished yet does": name.lower().endswith(_UNFINISHED),
+        "ends like an unfinished file": name.lower().endswith(_UNFINISHED),
     }
     return next((words for words, is_so in faults.items() if is_so), None)
 

@@ -43,7 +43,7 @@ def parse_answers(content: bytes, study: Study, *, digest: str, where: str) -> A
         raise _invalid(where, str(error)[:200]) from error
     if answers.study != digest:
         raise UserError(
-            f"{where} answers another study ({answers.study}) than this one ({digest})",
+            f"{where} is for study {answers.study}, not for this one ({digest})",
             hint="leave it out, or name the folder of its own study",
             code="other-study",
         )

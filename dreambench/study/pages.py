@@ -97,7 +97,7 @@ def write_study_folder(
 def _check_address(address: str) -> str:
     if address and not address.startswith(("https://", "http://")):
         raise UserError(
-            f"--address: '{address}' is not an address of the web",
+            f"--address: '{address}' is not a web address",
             hint="e.g. --address https://example.org/study/questionnaires",
             code="invalid-value",
         )

@@ -520,7 +520,7 @@ def test_runs_that_cannot_be_compared_are_refused(pair, tmp_path, shared_cache):
     text = TINY_PROTOCOL.replace("guidance_scale = 3.0", "guidance_scale = 2.0")
     other = make_run(tmp_path / "other", shared_cache, protocol=text)
     line = refused_at_once("compare", pair[0], other)
-    assert all(fact in line for fact in (str(other), str(pair[0]), "another protocol"))
+    assert all(fact in line for fact in (str(other), str(pair[0]), "a different protocol"))
     assert code_of(dreambench.compare, [pair[0], other]).code == "not-comparable"
 
 

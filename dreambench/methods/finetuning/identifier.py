@@ -24,7 +24,7 @@ def _check_identifier(text: str) -> str:
     if text != text.strip():
         raise ValueError(f"must not have blanks at its ends, as {text[:40]!r} has")
     if set("{}") & set(text) or not text.isprintable():
-        raise ValueError(f"has a brace or what cannot be printed: {text[:40]!r}")
+        raise ValueError(f"has a brace or an unprintable character: {text[:40]!r}")
     if len(text) > MAX_IDENTIFIER_LENGTH:
         raise ValueError(f"has {len(text)} letters, over {MAX_IDENTIFIER_LENGTH}")
     return text

@@ -234,7 +234,7 @@ def _read_losses(
 
 def _no_memory(settings: TrainingSettings) -> UserError:
     return UserError(
-        f"no memory for a training step of batch {settings.batch_size}",
+        f"not enough memory for a training step of batch size {settings.batch_size}",
         hint="in a copy of the recipe: gradient_checkpointing = true, optimizer = 'adamw-8bit',"
         " a lower batch_size with more gradient_accumulation_steps; or use --precision bf16",
         code="out-of-memory",

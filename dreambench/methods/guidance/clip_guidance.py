@@ -131,7 +131,8 @@ class _Guided:
             if not is_out_of_memory(error):
                 raise
             raise UserError(
-                f"no memory for one image of {self.side_px} px and {self.settings.n_crops} crops",
+                f"not enough memory for one image of {self.side_px} px and "
+                f"{self.settings.n_crops} crops",
                 hint="free memory, or use --set n_crops=... with fewer",
                 code="out-of-memory",
             ) from error

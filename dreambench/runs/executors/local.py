@@ -65,7 +65,7 @@ class LocalPlace:
         except ChildEndedError as error:
             raise PlaceLostError(
                 f"its process ended with exit code {error.exit_code} (-9 is what a system gives "
-                "that has no memory left)"
+                "when memory runs out)"
             ) from error
         return UnitResult.unpack(packed)
 

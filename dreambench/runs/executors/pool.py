@@ -177,7 +177,7 @@ class Pool:
         elif (answer := job.find_answer()) is not None:
             job.future.set_result(answer)
         elif job.n_lost < N_TRIES:
-            logger.warning("%s: lost its worker: %s; another one takes it over", job.name, error)
+            logger.warning("%s: lost its worker: %s; another one takes over", job.name, error)
             self._jobs.put(job)
         else:
             job.give_up(PlaceLostError(f"lost {N_TRIES} workers; the last: {error}"))

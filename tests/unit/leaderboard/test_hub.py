@@ -61,9 +61,9 @@ def test_pull_request_has_the_files_of_the_record_and_no_others(hub, tmp_path, m
 @pytest.mark.parametrize(
     ("status", "fact"),
     [
-        (400, "does not take"), (401, "token"), (403, "may not"), (404, "no dataset repository"),
-        (409, "same moment"), (413, "large"), (429, "no more requests"), (500, "fault"),
-        (503, "fault"),
+        (400, "does not accept"), (401, "token"), (403, "may not"), (404, "no dataset repository"),
+        (409, "same moment"), (413, "large"), (429, "no more requests"), (500, "reports an error"),
+        (503, "reports an error"),
     ],
 )  # fmt: skip
 def test_refusal_is_one_line(hub, tmp_path, status, fact):
