@@ -32,8 +32,8 @@ Made by `python benchmarks/all_methods.py --out reports/benchmarks`
 
     {command}
 
-with `n_threads = 1` in the protocol: start, imports, class images, training, drawing, scores and
-report of {n_methods} methods, {n_images} images in all, nothing in the cache.
+with `n_threads = 1` in the protocol: start, imports, class images, training, generating, scores
+and report of {n_methods} methods, {n_images} images in all, nothing in the cache.
 
 | workers | seconds | digest of all images |
 |--:|--:|:--|

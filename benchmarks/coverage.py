@@ -1,12 +1,13 @@
-"""How often the 95 % intervals hold the truth, and how often the paired test raises a false alarm.
+"""Coverage of the 95 % intervals, and the type I error of the paired test.
 
     python benchmarks/coverage.py --out reports/benchmarks
     python benchmarks/coverage.py --measure runs/mini/dreambooth runs/mini/dreambooth-no-prior
 
 The first simulates scores whose truth is known, in the shape of the paper's protocol, and gives
 them as tidy frames to `stats.estimate_table`, `compare.compare_paired` and `stats.adjust_holm`, the
-functions that a run's numbers come from. Beside them: what other intervals would have held. The
-second prints the spreads to simulate with, SPREADS below, as two runs on mini have them.
+functions that a run's numbers come from. Besides: the coverage of
+other intervals. The second prints the spreads to simulate with, SPREADS below, as two runs on mini
+have them.
 """
 
 import argparse
@@ -179,7 +180,7 @@ def make_pair_scenarios() -> tuple[list[Scenario], list[Scenario]]:
             dino, draw_skewed(SKEWNESS, dino.subject),
         ),
         Scenario(
-            "DINO, a method tuned twice, bounded",
+            "DINO, a method trained twice, bounded",
             "spreads of mini; each time a beta as for the real photos", dino,
             lambda rng, shape: noise(rng, shape) - noise(rng, shape),
         ),
@@ -260,7 +261,7 @@ def studentized_bounds(values: np.ndarray, shares: np.ndarray) -> tuple[np.ndarr
 def simulate(
     scenario: Scenario, n_simulations: int, n_subjects: int, *, paired: bool, seeds: list[int]
 ) -> dict[str, float]:
-    """Shares of simulations in which each interval holds the truth, and of false alarms."""
+    """Coverage of each interval, and the type I error, as shares of the simulations."""
     rng = np.random.default_rng(seeds)
     by_subject = resample(n_subjects, rng)
     by_image = resample(n_subjects * N_PROMPTS * N_IMAGES, rng)
@@ -352,8 +353,8 @@ def make_skewed_section(rows: list[dict]) -> list[str]:
                 "bootstrap-t": f"{percent(row['held']['bootstrap_t'])} "
                 f"({row['width']:.2f} as wide)",
                 "BCa": percent(row["held"]["bca"]),
-                "false alarms, sign flips (default)": percent(row["alarms"]["flips"]),
-                "false alarms, bootstrap-t": percent(row["alarms"]["bootstrap_t"]),
+                "type I error, sign flips (default)": percent(row["alarms"]["flips"]),
+                "type I error, bootstrap-t": percent(row["alarms"]["bootstrap_t"]),
             }
             for row in rows
         ]
@@ -362,7 +363,7 @@ def make_skewed_section(rows: list[dict]) -> list[str]:
         "## Skewed subjects, and what does better",
         "",
         f"Values of subjects alone, {rows[0]['n_simulations']} simulations a line (standard error "
-        f"about {standard_error(rows[0]['n_simulations']):.1f} points; more where less is held).",
+        f"about {standard_error(rows[0]['n_simulations']):.1f} points; more at lower coverage).",
         "",
         table.to_markdown(index=False, disable_numparse=True),
         "",
@@ -434,7 +435,7 @@ def make_rows(results: list[dict], *, asked: bool, paired: bool) -> pd.DataFrame
             "images as if independent": percent(result["images"]),
         }
         if paired:
-            row["false alarms (dreambench)"] = percent(result["alarms"])
+            row["type I error (dreambench)"] = percent(result["alarms"])
             if asked:
                 row["in 3.5 to 6.5"] = "yes" if result["alarms_met"] else "no"
             row[f"after Holm, any of {N_TESTS_OF_A_FAMILY}"] = percent(result["holm_alarms"])
@@ -459,7 +460,7 @@ def make_page(found: dict) -> str:
     anew = [r["student"] for r in results if "anew" in r["title"]]
     sources = dict.fromkeys(f"- {r['title']}: {r['source']}." for r in results)
     lines = [
-        "# Coverage of the 95 % intervals, and false alarms of the paired test",
+        "# Coverage of the 95 % intervals, and type I error of the paired test",
         "",
         f"Made by `{found['command']}` in {found['seconds']:.0f} s of processor time. Simulations "
         f"of each line: {found['n_simulations']} for means and {found['n_paired_simulations']} for "
@@ -471,15 +472,15 @@ def make_page(found: dict) -> str:
         "All numbers are percent. Each simulation has the shape of the paper's protocol "
         f"({N_PROMPTS} prompts, {N_IMAGES} images) and goes through dreambench's own functions.",
         "",
-        "## Means of one run: how often the interval holds the truth",
+        "## Means of one run: how often the interval contains the true value",
         "",
         *table(asked=True, paired=False),
         "## Differences of two runs that do not differ, paired by subject and prompt",
         "",
         *table(asked=True, paired=True),
-        "A false alarm is a sign-flip p of at most .05. The last column: how often at least one of "
-        f"{N_TESTS_OF_A_FAMILY} such tests passes Holm's adjustment (standard error about "
-        f"{found['family_error']:.1f} points).",
+        "The type I error is the share of sign-flip p-values of at most .05. The last column: how "
+        f"often at least one of {N_TESTS_OF_A_FAMILY} such tests passes Holm's adjustment "
+        f"(standard error about {found['family_error']:.1f} points).",
         "",
         "## Limits, where less can be promised",
         "",
@@ -493,26 +494,27 @@ def make_page(found: dict) -> str:
         *make_skewed_section(found["skewed"]),
         "## What follows",
         "",
-        "- Images of one subject are no independent witnesses: an interval that resamples them as "
-        f"if they were holds the truth in {span('images')} %, not 95.",
-        "- A percentile bootstrap over ten subjects holds it in "
+        "- Images of one subject are not independent: an interval that resamples them as if they "
+        f"were contains the true value in {span('images')} %, not 95.",
+        "- A percentile bootstrap over ten subjects contains it in "
         f"{span('percentile', n_subjects=10)} %, Student's t over them in "
         f"{span('student', n_subjects=10)} %. What prompts and images add by chance is in the "
         "spread of the subjects' means, and needs no resampling of its own.",
         "- A bootstrap-t over subjects does as well as Student's t, and better where subjects are "
         f"strongly skewed ({percent(strong['studentized'])} against {percent(strong['student'])} % "
-        "with ten). It is wider and needs draws, and with a handful of subjects a resample may "
-        "hold one of them alone, so that its bounds run away. dreambench keeps Student's t, which "
-        "holds what it says where subjects are as skewed as the real photos are.",
-        "- The sign-flip test is exact where differences are symmetric, as of a method tuned "
-        "twice; where they are strongly skewed it raises "
-        f"{percent(skewed['alarms'])} % false alarms with ten subjects.",
+        "with ten). It is wider and needs resampling, and with a handful of subjects a "
+        "resample may hold one of them alone, so that its bounds run away. dreambench keeps "
+        "Student's t, which keeps its nominal coverage where subjects are as skewed as the "
+        "real photos are.",
+        "- The sign-flip test is exact where differences are symmetric, as of a method trained "
+        "twice; where they are strongly skewed it has a type I error of "
+        f"{percent(skewed['alarms'])} % with ten subjects.",
         "- Where one subject in ten fails altogether, ten subjects may show no failure, and the "
-        f"interval holds the truth in {percent(min(failing))} % only: no interval knows of what "
-        "was not drawn. Read the table by subject.",
+        f"interval contains the true value in only {percent(min(failing))} %: no interval knows of "
+        "what was not sampled. Read the table by subject.",
         "- The prompts are the protocol's own. Taken as a sample of other prompts, the interval "
-        f"holds the truth in {percent(anew[0])} % (10 subjects) and {percent(anew[1])} % (30): it "
-        "does not speak of those.",
+        f"contains the true value in {percent(anew[0])} % (10 subjects) and {percent(anew[1])} % "
+        "(30): it does not speak of those.",
         "",
         "## Where the numbers come from",
         "",

@@ -1,6 +1,6 @@
 """Base models of real size on tensors without content, which have shapes, dtypes and bytes alone.
 
-dreambench's own methods load, train and draw with them, on a CPU or on a GPU that is not there.
+dreambench's own methods load, train and generate with them, on a CPU or on a GPU that is not there.
 What would leave the tensors as numbers is made up: pixels, losses, times, files of weights. A
 backward pass asks CUDA itself for its devices, so that a GPU that is not there does forward passes
 alone.
@@ -123,7 +123,7 @@ def _set_timesteps(scheduler: DDIMScheduler, n_steps: int, **_: Any) -> None:
 
 
 def _postprocess(_: VaeImageProcessor, image: Tensor, **__: Any) -> np.ndarray:
-    """Pixels that nobody drew."""
+    """Pixels that nobody generated."""
     return np.zeros((len(image), *image.shape[2:], image.shape[1]), np.float32)
 
 
@@ -240,10 +240,10 @@ def list_dtypes(model: LoadedModel) -> dict[str, list[str]]:
 def measure_method(
     base_name: str, recipe_name: str, *, precision: Any, device: str, n_steps: int = 2
 ) -> dict[str, Any]:
-    """Bytes that a device holds while a method trains on a subject, and while it draws an image.
+    """Bytes that a device holds while a method trains on a subject, and while it generates.
 
-    A recipe of a method that does not train is drawn with alone. On a GPU that is not there a step
-    ends before its backward pass.
+    A method that does not train only generates. On a GPU that is not there a step ends before its
+    backward pass.
     """
     base, recipe = BASE_MODELS[base_name], load_recipe(recipe_name)
     method_class = find_method(recipe.method)

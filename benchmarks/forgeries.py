@@ -129,7 +129,7 @@ def make_page(
     lines = [
         "# Forged records", "",
         f"Made by `{command}` ([forgeries.json](forgeries.json)). Each is a true record of mini, "
-        "changed as somebody would who wants a better row, or wants to do harm; means, digests and "
+        "changed as someone would who wants a better row, or wants to do harm; means, digests and "
         "SHA-256 are made to fit as far as the forgery needs it. What is *flagged* is shown to "
         "whoever decides, and fails nothing. The same forgeries are tests "
         "(`tests/integration/test_leaderboard_check.py`).", "",

@@ -179,7 +179,7 @@ def make_pipeline(name: str, networks: dict[str, torch.nn.Module]) -> Any:
 
 
 def make_snapshot(folder: Path, name: str = "sd15", *, device: str = "cpu") -> None:
-    """A base model with random weights in the hub's layout; they are drawn on `device`."""
+    """A base model with random weights in the hub's layout; they are sampled on `device`."""
     torch.manual_seed(0)
     with torch.device(device):
         networks = make_networks(name)
@@ -264,8 +264,8 @@ def make_page(found: dict[str, dict[str, float]]) -> str:
             f"| {plan.n_bytes / 1e9:.1f} GB | {BASE_MODELS['sd15'].n_download_bytes / 1e9:.1f} GB "
             f"| {tuning:,.0f} h | {hours:,.0f} h |"
         )
-    heads = ["baseline", "images + plain class", "class images", "optimizer steps",
-             "network calls", "disk", "download", "tuning here", "drawing here"]  # fmt: skip
+    heads = ["baseline", "images + those for PRES", "class images", "optimizer steps",
+             "network calls", "disk", "download", "training here", "generating here"]  # fmt: skip
     return "\n".join(
         [
             "# Full size on this machine",

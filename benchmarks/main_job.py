@@ -2,8 +2,8 @@
 
     python benchmarks/main_job.py [--out reports/benchmarks]
 
-Prints seconds in all, seconds of tuning alone (as the run itself notes them), the share that is
-tuning, and the peak resident memory of the process. Asserts nothing: a figure depends on its
+Prints seconds in all, seconds of training alone (as the run itself notes them), the share that is
+training, and the peak resident memory of the process. Asserts nothing: a figure depends on its
 machine.
 """
 
@@ -22,12 +22,12 @@ PAGE = """# The main job: time and memory
 
 Made by `python benchmarks/main_job.py --out reports/benchmarks` ([main-job.json](main-job.json)):
 `dreambench run --method dreambooth` on mini in a fresh folder with an empty cache, with its floor
-and copying beside it, on {cpu_count} cores ({machine}), Python {python}.
+and copying alongside it, on {cpu_count} cores ({machine}), Python {python}.
 
 | | |
 |:--|--:|
 | seconds in all | {seconds:.0f} |
-| of them tuning (class images, optimizer steps) | {tuning_seconds:.0f} ({tuning_share:.0%}) |
+| of them training (class images, optimizer steps) | {tuning_seconds:.0f} ({tuning_share:.0%}) |
 | peak memory of the process | {peak_memory_gb:.2f} GB |
 """
 

@@ -3,7 +3,7 @@
     apt-get install qemu-user
     python benchmarks/processors.py --out reports/benchmarks
 
-Trains mini's base model for a step and draws a picture with it, on this CPU and on others that
+Trains mini's base model for a step and generates a picture with it, on this CPU and on others that
 QEMU emulates, instruction by instruction. Each has the instructions of AVX2, to which dreambench
 limits sums, and its own maker, caches and name. Says which results have the same bits. About ten
 minutes; asserts nothing.
@@ -39,7 +39,7 @@ TEXTS = ["a sks dog", "a dog"]
 
 
 def make_step() -> dict[str, str]:
-    """Train for a step, and draw a picture; the digest of each result."""
+    """Train for a step, and generate a picture; the digest of each result."""
     limit_instructions()
     import torch  # noqa: PLC0415  (after the limits are set)
 
@@ -108,8 +108,8 @@ def call_step(cpu: str | None, mode: str) -> dict[str, str]:
 PAGE = """# What the maker of the CPU changes
 
 Made by `python benchmarks/processors.py --out reports/benchmarks`
-([processors.json](processors.json)): a training step of mini's base model, and a picture drawn
-after it, on {cpu} and on CPUs that {qemu} emulates, with one thread. {packages}. {code}.
+([processors.json](processors.json)): a training step of mini's base model, and an image
+generated after it, on {cpu} and on CPUs that {qemu} emulates, with one thread. {packages}. {code}.
 
 Each cell says how many of the six results ({results})
 have the bits that this CPU gives in the same mode of MKL, and which have others.

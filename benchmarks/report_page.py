@@ -2,7 +2,7 @@
 
     python benchmarks/report_page.py [--out reports/benchmarks] [--methods 5]
 
-Draws the images (192 px, so that this takes minutes and not hours), writes the page with its
+Makes the images (192 px, so that this takes minutes and not hours), writes the page with its
 thumbnails as `dreambench report` does, again with all thumbnails there, and opens it in Chromium
 from the disk: time until the numbers and the first images are there, time to sort all images, and
 the memory of the page's process, also after the reader scrolled through 2,400 images. Chromium is

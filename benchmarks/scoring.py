@@ -578,8 +578,8 @@ been kept in place of distances, would take {features_gb} GB.
 Each file is decoded once and goes once through each encoder, so {n_cores} cores decode and prepare
 {decoded} images a second, and the GPU embeds {embedded}. **The bottleneck is {bottleneck}**:
 {n_files} files take {longer_s} s, of which the GPU works {gpu_s}. To keep it busy took {n_needed}
-cores at {size_px} px; at 512 px, as Stable Diffusion 1.5 draws, a quarter of the pixels is decoded
-and {n_needed_512} would do. None of this was run on a GPU.
+cores at {size_px} px; at 512 px, as Stable Diffusion 1.5 generates, a quarter of the pixels is
+decoded and {n_needed_512} would do. None of this was run on a GPU.
 
 What a user can turn, without turning a number:
 
@@ -590,7 +590,7 @@ What a user can turn, without turning a number:
 - `--batch-size` of `extract` and `score`: images that an encoder takes at once, by default 64 on a
   GPU and 8 on a CPU. A larger one does nothing for a GPU that waits for images; a smaller one saves
   memory.
-- Precision is no such thing: scores are fp32 (and TF32 is off), since fp16 moves them by about
+- Precision is not among them: scores are fp32 (and TF32 is off), since fp16 moves them by about
   .001, and the GPU is not what is waited for.
 """
 

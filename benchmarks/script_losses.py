@@ -1,4 +1,4 @@
-"""Losses of base models beside those that diffusers' own scripts compute, on the same draws.
+"""Losses of base models alongside those of diffusers' own scripts, on the same random draws.
 
     git clone https://github.com/huggingface/diffusers
     python benchmarks/script_losses.py diffusers/examples/dreambooth
@@ -175,7 +175,7 @@ def compute_theirs(name: str, folder: Path, source: str, pixels: torch.Tensor) -
 
 
 def draw_posterior(name: str, pixels: torch.Tensor) -> None:
-    """Draw what dreambench draws from each posterior, also where its deviation is taken for 0."""
+    """Sample each posterior as dreambench does, also where its deviation is taken for 0."""
     n, side = len(pixels), pixels.shape[-1]
     if name == "flux2-klein-base":
         torch.randn(n, 16, side // 16, side // 16)

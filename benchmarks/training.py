@@ -1,18 +1,18 @@
-"""Speed and memory of tuning and drawing: beside the bare loop, and beside peers' shape.
+"""Speed and memory of training and generating, next to the bare loop and to peers' shape.
 
     python benchmarks/training.py [--out reports/benchmarks] [--rounds 3]
 
 DreamBooth on `mini` with its recipe, on two threads, each part in a process of its own:
 
 - ours: the whole protocol with an empty cache, in one worker of `dreambench run --method
-  dreambooth`: loading, class images, latents, tuning, weights, images, files;
+  dreambooth`: loading, class images, latents, training, weights, images, files;
 - the bare loop of the same subjects: optimizer steps on latents and text states that are ready, and
   denoising passes, scheduler steps and decodes in the same batches, and nothing else. That it does
   as many passes on as many images is counted in the UNet and the autoencoder themselves;
 - peers' shape (the public scripts: one run a subject): a new process for each subject that loads
   the base model, makes the class images again (four at a time, as diffusers' script does), encodes
-  photos, class images and texts again in each step, and draws one image at a time. Two subjects a
-  round, other ones in the next.
+  photos, class images and texts again in each step, and generates one image at a time. Two
+  subjects a round, other ones in the next.
 
 Ours and the bare loop are compared with imports and, for the bare loop, all preparation left out;
 ours and peers' shape by the seconds of whole processes. Nothing is asserted: a figure depends on
@@ -239,7 +239,7 @@ def run_bare(root: Path, subjects: Sequence[str]) -> dict[str, Any]:
 
 
 def draw_like_peers(pipeline: Any, sampler: Any, texts: list[str]) -> list[Any]:
-    """Images of prompts as a public script draws them."""
+    """Images of prompts as a public script generates them."""
     import torch  # noqa: PLC0415
 
     with torch.no_grad():
@@ -432,17 +432,17 @@ def summarise(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-PAGE = """# Tuning and drawing: speed and memory
+PAGE = """# Training and generating: speed and memory
 
 Made by `python benchmarks/training.py --out reports/benchmarks`, which also says how it is
 measured; raw figures of every round in [training.json](training.json). {cpu_count} cores ({cpu}),
 {n_threads} threads, Python {python}, torch {torch}. DreamBooth on `mini` with its recipe:
-{n_subjects} subjects, {n_steps} steps of {n_images} noisy images, {n_drawn} images drawn and
-decoded in all (class images with them). {n_rounds} rounds in changing order; medians, and the
+{n_subjects} subjects, {n_steps} steps of {n_images} noisy images, {n_drawn} images generated
+and decoded in all (class images with them). {n_rounds} rounds in changing order; medians, and the
 lowest and highest round. Other processes took {others} of the machine (median over all parts;
 highest {highest_others}).
 
-| seconds a subject | loading | tuning and class images | drawing | all | rounds | peak memory |
+| seconds a subject | loading | training, class images | generating | all | rounds | peak memory |
 |:--|--:|--:|--:|--:|--:|--:|
 {parts}
 
@@ -466,11 +466,11 @@ Counted in the real networks, a subject:
 | SDPA | always | torch's fused attention: FlashAttention or its like on a GPU |
 | `channels_last` | always | convolutions in the order that CPUs and recent GPUs want |
 | fused AdamW | `optimizer = "adamw"` | one kernel for all weights |
-| latents and texts once | always | encoded before the first step (texts unless they are tuned) |
+| latents and texts once | always | encoded before the first step (texts unless they are trained) |
 | class images once | always | for each noun, base model and sampler, in the cache, for all runs |
 | one load | always | for all subjects; weights are put back between them |
-| `--precision bf16` | command, protocol | frozen networks and drawing; what trains stays fp32 |
-| `--batch-size` | command | images drawn together; halved by itself when memory runs out |
+| `--precision bf16` | command, protocol | frozen networks and generating; what trains stays fp32 |
+| `--batch-size` | command | images generated together; halved by itself when memory runs out |
 | `gradient_checkpointing = true` | recipe | SD 1.5's activations: {activations} GB an image |
 | `optimizer = "adamw-8bit"` | recipe | a quarter of the optimizer's memory; needs bitsandbytes |
 | `gradient_accumulation_steps = 4` | recipe | a batch four times as large in the memory of one |

@@ -1,10 +1,10 @@
-"""How often the intervals of a user study hold the truth, on simulated raters (no people).
+"""Coverage of the intervals of a user study, on simulated raters (no people).
 
     python benchmarks/user_study.py --out reports/benchmarks
 
 Studies of several sizes, with images and raters that differ more or less: the share of studies
-whose 95 % intervals hold the true share of single answers and of majorities; and how often the sign
-test finds a bent for one side, or raises a false alarm.
+whose 95 % intervals contain the true share of single answers and of majorities; and how often the
+sign test finds a bias towards one side, rightly or wrongly.
 """
 
 import argparse
@@ -48,7 +48,7 @@ SIDES = (0.0, 0.3)
 
 
 def measure(size, spread, side, n_studies):
-    """Shares of studies that hold the truth, and that find a side."""
+    """Shares of studies whose intervals contain the true values, and of those that find a side."""
     n_sheets, n_questions, raters = size
     world = World(METHODS, image_spread=spread[0], rater_spread=spread[1], side=side)
     study = make_plan(
@@ -92,15 +92,15 @@ def render(rows, n_studies):
         f"Made by `benchmarks/user_study.py`: {n_studies} simulated studies a row, both questions "
         "in each. **No person took part**: raters are drawn from Davidson's model with known "
         "strengths. A size is questionnaires x comparisons in each x raters of each. The intervals "
-        "should hold the truth in 95 % of cases; the sign test should find a side where there is "
-        "one (*side* .3), and in at most 5 % of cases where there is none."
+        "should contain the true value in 95 % of cases; the sign test should find a side where "
+        "there is one (*side* .3), and in at most 5 % of cases where there is none."
     )
     columns = (
-        "size", "images and raters", "side", "single answers held", "majorities held", "width",
-        "side found",
+        "size", "images and raters", "side", "single answers covered", "majorities covered",
+        "width", "side found",
     )  # fmt: skip
     lines = [
-        "# How often the intervals of a user study hold the truth", "", *textwrap.wrap(text, 100),
+        "# Coverage of the intervals of a user study", "", *textwrap.wrap(text, 100),
         "", f"| {' | '.join(columns)} |", "|:--|:--|--:|--:|--:|--:|--:|",
     ]  # fmt: skip
     lines += [

@@ -179,7 +179,7 @@ def run(
     `method` is a name, a recipe (.toml) or `FILE.py:Class`, or several of them; the result is that
     of the first, with the others and those `alongside` (class-only and copy-reference, unless
     named) in its `alongside`. `subjects`, `families` (prompt categories) and `prompts` narrow the
-    protocol and mark the result partial. `metrics` are beside those of the protocol, `encoders` in
+    protocol and mark the result partial. `metrics` are added to the protocol's, `encoders` in
     place of its own by role; each by name or as `FILE.py:Class`. `settings` replace those of
     the method's recipe, as `{"n_steps": 200}`. `replicates` run each method that trains so many
     times, with other training seeds. `precision` is the protocol's on a GPU and fp32 on a CPU,

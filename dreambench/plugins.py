@@ -1,6 +1,6 @@
 """Code from outside of the package: a class by `FILE.py:Class` or by a package's entry point.
 
-Methods, metrics and encoders are found the same way. Code is only ever executed because somebody
+Methods, metrics and encoders are found the same way. Code is only ever executed because someone
 named it on the command line or in Python, or installed a package; never because a file names it.
 """
 
@@ -174,8 +174,8 @@ def plugin_error(what: str, error: BaseException) -> UserError:
 def find_entry_point(group: str, name: str, *, kind: str, known: tuple[str, ...] = ()) -> FoundCode:
     """Find what an installed package registers under a name of a group; nothing is imported.
 
-    `kind` is what such a thing is called in errors ("method"); `known` are names beside the
-    entry points, for suggestions.
+    `kind` is what such a thing is called in errors ("method"); `known` are names other than
+    the entry points', for suggestions.
 
     Raises:
         UserError: the name is unknown or taken twice.

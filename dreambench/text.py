@@ -1,6 +1,6 @@
 r"""Text of strangers as it is shown: what a terminal would obey or no eye could see is spelled out.
 
-Names, titles, prompts and messages come from files that somebody else wrote. An escape sequence
+Names, titles, prompts and messages come from files that someone else wrote. An escape sequence
 among them moves the cursor, a right-to-left override turns a file name round, a line feed makes up
 a line of ours. Every output passes its text through `make_printable`: a terminal and its log
 (`cli.shared.say`), tables (`report.formatting`), Markdown, CSV, HTML, plots, messages of errors.

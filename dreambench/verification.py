@@ -54,7 +54,7 @@ _KEY = ["subject", "prompt_id", "k", "metric"]
 class VerifyOptions:
     """What to verify, and how much of the pixels.
 
-    `share` of the images, in whole prompts, are scored again; `seed` draws them. `images_dir` is
+    `share` of the images, in whole prompts, are scored again; `seed` picks them. `images_dir` is
     where external images lie, which is written nowhere. `metrics` and `encoders` are those that the
     scores were made with besides the protocol's.
     """
@@ -74,7 +74,7 @@ def verify(
     """Verify the folder of a run or of external images' scores; change nothing in it.
 
     Raises:
-        UserError: it is no such folder, or an option asks for what cannot be had.
+        UserError: it is not such a folder, or an option asks for what cannot be had.
     """
     images = read_image_set(folder, data_dir=options.data_dir)
     n_photos = sum(len(subject.photos) for subject in images.subjects)
@@ -222,7 +222,7 @@ def find_external(
 
 
 def _choose_cells(images: ImageSet, options: VerifyOptions) -> set[tuple[str, str]]:
-    """Draw subjects' prompts until they hold the share of the images; all images of each prompt."""
+    """Pick subjects' prompts until they hold the share of the images; all images of each prompt."""
     made: dict[tuple[str, str], int] = {}
     for unit in images.plan.images:
         if images.find_image(unit) is not None:

@@ -1,4 +1,4 @@
-"""Forgeries: what somebody could do to a record that is true, and which check has to see it.
+"""Forgeries: what someone could do to a record that is true, and which check has to see it.
 
 `FORGERIES` is read by the tests and by `benchmarks/forgeries.py`.
 """
@@ -463,7 +463,7 @@ def _add_replicate(one, *, invent=False):
     one.content["replicates"] = [{"replicate": 2, "n_images": n_images, "means": means}]
 
 
-@forgery("a photo given back is no copy", "agreement")
+@forgery("a photo given back is not a copy", "agreement")
 def _copy(one):
     rows = one.images("dino-lro")[:1]
     n = one.cells.loc[rows, "dino:n_pairs"]
@@ -577,7 +577,7 @@ def _parquet_bomb(one):
     one.write_record()
 
 
-@forgery("cells that are no Parquet", "schema")
+@forgery("cells that are not Parquet", "schema")
 def _no_parquet(one):
     one.put(CELLS, b"PAR1" + b"\0" * 100 + b"PAR1")
     one.write_record()

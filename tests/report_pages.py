@@ -1,4 +1,4 @@
-"""Runs with drawn images and known scores, for tests and benchmarks of a report's page."""
+"""Runs with rendered images and known scores, for tests and benchmarks of a report's page."""
 
 import hashlib
 from collections.abc import Iterator

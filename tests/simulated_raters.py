@@ -1,4 +1,4 @@
-"""Raters whose truth is known, for tests and benchmarks of user studies. They are no people.
+"""Raters whose truth is known, for tests and benchmarks of user studies. They are not people.
 
 A rater prefers an image by Davidson's model of Bradley-Terry with ties, with the strengths of both
 methods, how the two very images differ, and the rater's own bent; `side` pulls towards the left.
@@ -138,7 +138,7 @@ def simulate(study: Study, world: World, *, seed: int, raters_each=None) -> list
 
 
 def find_held(study, world, truths, *, seeds):
-    """Whether intervals of simulated studies hold the truth, by what they are of; and their width.
+    """Whether intervals of simulated studies contain the true value, by kind; and their width.
 
     `truths` has by "answers" and "majority" the true share of the first of two methods.
     """

@@ -1,4 +1,4 @@
-"""Runs of drawn images, for tests of user studies: two subjects of two classes, two prompts."""
+"""Runs of rendered images, for tests of user studies: two subjects of two classes, two prompts."""
 
 from dataclasses import replace
 

@@ -32,7 +32,7 @@ PASSED, FLAGGED, FAILED, NOT_CHECKED = "passed", "flagged", "failed", "not check
 class Verified:
     """One thing that was looked at: its outcome (PASSED, ...), and why.
 
-    FLAGGED is what somebody has to know and decide; it is no fault.
+    FLAGGED is what someone has to know and decide; it is not a fault.
     """
 
     what: str

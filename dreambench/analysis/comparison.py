@@ -48,7 +48,7 @@ TOO_FEW = "too few subjects to tell"
 
 
 def is_reference(method: str, track: str | None) -> bool:
-    """Return whether a row is no method that competes: a trivial baseline, an oracle."""
+    """Return whether a row is not a competing method: a trivial baseline, an oracle."""
     return method in TRIVIAL or track == ORACLE
 
 

@@ -1,4 +1,4 @@
-"""Did a method learn its subjects? Against images of the plain class, which never saw them."""
+"""Whether a method learned its subjects: against class-only's images, which never saw them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRIC = "dino"
 
 @dataclass(frozen=True)
 class Learning:
-    """Subjects that a tuned run learned and did not, and those with too few prompts to tell."""
+    """Subjects that a trained run learned, did not learn, or has too few prompts to tell of."""
 
     method: str
     learned: Sequence[str]
@@ -25,7 +25,7 @@ class Learning:
 
 
 def judge_learning(runs: Sequence[Scored]) -> list[Learning]:
-    """Return for each tuned run what it learned; nothing without `class-only` among the runs.
+    """Return for each trained run what it learned; nothing without `class-only` among the runs.
 
     A subject counts as learned when its images are closer to the photos in DINO than those of
     class-only from the same seeds, by a sign-flip test over prompts at 5 % (property prompts left

@@ -1,9 +1,9 @@
 """From rows to numbers: means over pairs, then subjects; intervals and tests over subjects.
 
-Subjects are what is drawn from a larger world, so they alone are the sample. Images of one subject
-come from one tuned model and are no independent witnesses. What prompts and images add by chance
+Subjects are what is sampled from a larger world, so they alone are the sample. Images of one
+subject come from one trained model and are not independent. What prompts and images add by chance
 is in the spread of the subjects' means already; to resample them as well would count it twice. The
-prompts are a protocol's own, frozen and not drawn: an interval speaks of these prompts.
+prompts are a protocol's own, frozen and not sampled: an interval speaks of these prompts.
 `reports/benchmarks/coverage.md` shows how often the intervals and the test are right.
 """
 
@@ -63,7 +63,7 @@ def estimate_mean(values: np.ndarray, *, bounds: Bounds = UNBOUNDED) -> Estimate
     A t interval, since with as few subjects as there are a percentile bootstrap over them is too
     narrow, and one over images much too narrow; strongly skewed subjects are a limit of all
     (`reports/benchmarks/coverage.md`). It ends where the range of the values does (`bounds`), which
-    their mean cannot leave, so that it holds the truth as often. One subject has no interval, and
+    their mean cannot leave, so that its coverage stays the same. One subject has no interval, and
     subjects that all have the same value (a share of 1 in each) have none either: it would have no
     width, and claim that all other subjects are so. The bounds are then NaN, and `why_no_interval`
     says why.
@@ -101,7 +101,7 @@ def estimate_by_bootstrap(
 ) -> Estimate:
     """Mean of one value a subject with a bootstrap-t interval, cut at `bounds`.
 
-    It holds the truth more often than Student's where subjects are skewed, and is wider
+    It covers the true mean more often than Student's where subjects are skewed, and is wider
     (`reports/benchmarks/coverage.md`). There is none where `estimate_mean` has none.
     """
     values = np.asarray(values, np.float64)

@@ -1,7 +1,7 @@
 """The manifest of a folder, `run.json`: what its images and scores were made from.
 
 It is written and read here and nowhere else. Two kinds share a head: of a run, which made its
-images, and of external images, which somebody else made. A folder of another FORMAT is refused in
+images, and of external images, which someone else made. A folder of another FORMAT is refused in
 one line. No path and no name of a machine or a person is in it.
 """
 
@@ -73,8 +73,8 @@ class CodeState(StoredPart):
 class Compute(StoredPart):
     """What floating-point sums depend on besides versions.
 
-    `threads` are those that torch trains and draws with on a CPU; `cpu` is the instruction set that
-    torch uses; `limits` are the settings of the environment that limit instruction sets;
+    `threads` are those that torch trains and generates with on a CPU; `cpu` is the instruction set
+    that torch uses; `limits` are the settings of the environment that limit instruction sets;
     `processor` is the CPU by its maker's name, None where that was not noted or is not known.
     """
 
@@ -95,7 +95,7 @@ class Compute(StoredPart):
 
 
 class Session(StoredPart):
-    """When somebody worked on the folder, with which versions, and on what."""
+    """When someone worked on the folder, with which versions, and on what."""
 
     started: str
     python: str

@@ -14,7 +14,7 @@ from dreambench.storage.files import digest
 
 @dataclass(frozen=True)
 class TrainUnit:
-    """Tuning on one subject."""
+    """Training on one subject."""
 
     subject: str
     seed: int
@@ -24,8 +24,8 @@ class TrainUnit:
 class ImageUnit:
     """One image. `prompt` still has its slots; `clip_text` is what CLIP-T compares with.
 
-    Units of one `batch` are drawn together, so that an image has the same bits whether or not its
-    run was interrupted.
+    Units of one `batch` are generated together, so that an image has the same bits whether or not
+    its run was interrupted.
     """
 
     subject: str
@@ -65,7 +65,7 @@ class Plan:
         return digest([[asdict(u) for u in self.train], [asdict(u) for u in self.images]])
 
     def without_prior(self) -> Plan:
-        """The same without the images of the plain class, which are for PRES alone."""
+        """The same without the class images, which are for PRES alone."""
         return Plan(self.train, tuple(u for u in self.images if u.prompt_id != PRIOR_PROMPT_ID))
 
 

@@ -119,7 +119,7 @@ class ReplicatePart(StoredPart):
 
 
 class Remeasurement(StoredPart):
-    """Means that somebody else measured again, from the images or from the recipe.
+    """Means that someone else measured again, from the images or from the recipe.
 
     `largest_difference` is that of one number of an image from the record's when it was scored
     again, and of one mean when it was run again.

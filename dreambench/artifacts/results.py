@@ -45,7 +45,7 @@ class MetricInfo(StoredPart):
     """What a metric is, as far as tables and tests need it.
 
     `low` and `high` end its range, None where it has no end. `listed` says whether the protocol
-    lists it, or somebody asked for it, which gives it a column in the main table. `signature` is
+    lists it, or a user asked for it, which gives it a column in the main table. `signature` is
     None, and `not_measured` says why, where it was not measured.
     """
 

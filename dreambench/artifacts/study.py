@@ -35,7 +35,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Strict(StoredPart):
-    """A part in which nothing is taken for what it is not: 1 is no text, and "1" no number."""
+    """A part in which nothing is taken for what it is not: 1 is not text, and "1" not a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 

@@ -52,9 +52,9 @@ class LoadedModel(ABC):
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
     """What `from_pretrained` is given, besides where and in which precision."""
     rounded_networks: ClassVar[Sequence[str]] = ()
-    """What bf16 applies to. Pipelines draw noise and keep latents in the precision of what they get
-    of prompts, and both need fp32: a family rounds its text encoders only if it hands their states
-    over in fp32."""
+    """What bf16 applies to. Pipelines sample noise and keep latents in the precision of the
+    prompts' states, and both need fp32: a family rounds its text encoders only if it hands their
+    states over in fp32."""
 
     upscaler: LoadedModel | None = None
     """What enlarges its images, in a cascade that was trained stage by stage."""
@@ -93,10 +93,10 @@ class LoadedModel(ABC):
         return torch.autocast(self.device.type, torch.bfloat16)
 
     stays_wide: Callable[[str], bool] = staticmethod(lambda _: False)
-    """Whether a weight of this name is fp32 in drawing, too."""
+    """Whether a weight of this name is fp32 while generating, too."""
 
     def drawing(self) -> AbstractContextManager[None]:
-        """Hold what was trained in the run's precision, too, as long as images are drawn."""
+        """Hold what was trained in the run's precision, too, as long as images are generated."""
         if self.precision == "fp32":
             return nullcontext()
         networks = (getattr(self.pipeline, name) for name in self.rounded_networks)
@@ -256,8 +256,8 @@ class LoadedModel(ABC):
     ) -> Tensor:
         """Return the squared errors (n, c, h, w) of one training step's prediction.
 
-        Clean `latents` (n, c, h, w) get noise at random times, both drawn from `noise`; the target
-        and the weight of a time are the family's.
+        Clean `latents` (n, c, h, w) get noise at random times, both sampled from `noise`; the
+        target and the weight of a time are the family's.
         """
 
     def freeze(self) -> None:

@@ -138,7 +138,7 @@ BASE_MODELS = {
             checkpointed_bytes=482_903_312,
         ),
         _SD21,
-        # Tuned from sd21 to be told of an image by its CLIP embedding; its encoder counts as other.
+        # Fine-tuned from sd21 to take an image's CLIP embedding; its encoder counts as other.
         replace(
             _SD21,
             name="sd21-unclip",

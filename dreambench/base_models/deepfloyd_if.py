@@ -1,4 +1,4 @@
-"""DeepFloyd IF (Stability AI, 2023): a cascade on pixels, told of text by T5.
+"""DeepFloyd IF (Stability AI, 2023): a cascade on pixels, conditioned on text by T5.
 
 It has the shape of Imagen (Saharia et al., NeurIPS 2022), on which the DreamBooth paper's own
 numbers stand. Training is that of diffusers' `examples/dreambooth/train_dreambooth.py` with the
@@ -32,7 +32,7 @@ from dreambench.errors import UserError
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
 
-# Of stage II, as diffusers' pipeline has them; the README of its training script draws so, too.
+# Of stage II, as diffusers' pipeline has them; the README of its training script samples so, too.
 UPSCALING_GUIDANCE, UPSCALING_NOISE_LEVEL = 4.0, 250
 # How clean pixels are kept in range, which is a base model's own: without it guidance burns them.
 # The values are for keys that a scheduler file leaves out.

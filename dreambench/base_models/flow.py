@@ -3,7 +3,7 @@
 A training step is that of diffusers' `examples/dreambooth/train_dreambooth_lora_*.py` at their
 defaults: each row's time is drawn from the family's density and is one of the base model's own
 schedule, the transformer predicts noise minus latents there, and no time has a weight of its own.
-Texts are read in training as the pipeline reads them in drawing.
+Texts are read in training as the pipeline reads them when generating.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class FlowModel(LoadedModel):
 
     @cached_property
     def _training_schedule(self) -> FlowMatchEulerDiscreteScheduler:
-        """A schedule of its own: drawing puts its steps into the pipeline's."""
+        """A schedule of its own: generating puts its steps into the pipeline's."""
         return self.make_scheduler(self.pipeline, self.sampler)
 
     @abstractmethod

@@ -1,8 +1,8 @@
 """FLUX.2 [klein] (Black Forest Labs, 2026): a transformer that reads a small language model.
 
 Training is that of diffusers' `examples/dreambooth/train_dreambooth_lora_flux2_klein.py`, but for
-the layers of the language model that texts are read from: the script names FLUX.2 [dev]'s, from
-which its own pipeline would not draw.
+the layers of the language model that texts are read from: the script names FLUX.2 [dev]'s, which
+its own pipeline would not generate from.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class _Photo:
 
 
 class PhotoAdapter:
-    """Draws with FLUX.1 from prompts and a photo; the base model itself stays as it is."""
+    """Generates with FLUX.1 from prompts and a photo; the base model itself stays as it is."""
 
     def __init__(self, model: Flux, file: Path) -> None:
         self.model = model

@@ -24,7 +24,7 @@ def check_folder(folder: Path, parts: tuple[str, ...]) -> None:
     The sizes of weights are compared with what their heads say; their numbers are not read.
 
     Raises:
-        UserError: `not-a-base-model` for a folder that is no pipeline of these parts,
+        UserError: `not-a-base-model` for a folder that is not a pipeline of these parts,
             `incomplete-base-model` for a file that is missing or damaged; says which and what to
             do. `unreadable-file` for one that cannot be read.
     """

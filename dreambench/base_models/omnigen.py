@@ -58,7 +58,7 @@ class OmniGen(InContextModel):
     def _sample(
         self, prompts: Sequence[str], seeds: Sequence[int], **options: Any
     ) -> list[Image.Image]:
-        """See `LoadedModel`; prompts are drawn one by one.
+        """See `LoadedModel`; prompts are run one by one.
 
         In a batch, diffusers (0.42.1) takes the places of the first prompt's tokens for all.
         """
@@ -82,7 +82,7 @@ class OmniGen(InContextModel):
         )
 
     def _encode_photos(self, pixels: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-        """Draw from the posterior of photos by the image's seed, and not by torch's own generator.
+        """Sample the posterior of photos by the image's seed, and not by torch's own generator.
 
         Stands in for what the pipeline calls.
         """

@@ -83,6 +83,6 @@ def _make_layer(layer: nn.Linear, quantization: Quantization, dtype: torch.dtype
     made = bnb.nn.Linear4bit(
         *size, bias=has_bias, compute_dtype=dtype, quant_type="nf4", compress_statistics=False
     )
-    # Some CPUs would draw with other sums than they train with, and than other CPUs.
+    # Some CPUs would generate with other sums than they train with, and than other CPUs.
     made.support_avx512bf16_for_cpu = False
     return made

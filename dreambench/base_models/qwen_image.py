@@ -102,7 +102,7 @@ class QwenImage(FlowModel):
 class QwenImageEdit(QwenImage, InContextModel):
     """Qwen-Image, trained further on photos, which its language model reads besides the text.
 
-    Without photos it draws, and is trained, as Qwen-Image does.
+    Without photos it generates, and is trained, as Qwen-Image is.
     """
 
     def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:

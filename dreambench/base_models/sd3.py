@@ -1,7 +1,7 @@
 """Stable Diffusion 3 and 3.5 (Esser et al., ICML 2024, arXiv 2403.03206).
 
 Training is that of diffusers' `examples/dreambooth/train_dreambooth_lora_sd3.py`, but for the
-length at which T5 reads a text: the script's 77 tokens are not what its own pipeline draws from.
+length at which T5 reads a text: the script's 77 tokens are not what its own pipeline reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dreambench.base_models.flow import FlowModel
 
 
 class StableDiffusion3(FlowModel):
-    """A transformer on an autoencoder's latents, told of text by two of CLIP's encoders and T5."""
+    """A transformer on latents, conditioned on text by two CLIP encoders and T5."""
 
     pipeline_class = "StableDiffusion3Pipeline"
     pipeline_options: ClassVar[Mapping[str, Any]] = {

@@ -21,7 +21,7 @@ DIFFUSION: tuple[Family, ...] = ("stable-diffusion", "sdxl", "unclip")
 IN_CONTEXT: tuple[Family, ...] = (
     "flux2", "flux-kontext", "qwen-image-edit", "omnigen", "mini-flow",
 )  # fmt: skip
-"""Families that can be shown photos, in one sequence with the image that they draw."""
+"""Families that can be shown photos, in one sequence with the image that they generate."""
 
 _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _FLOW_PARTS = ("transformer", *_PARTS[1:])

@@ -1,4 +1,4 @@
-"""Stable Diffusion (Rombach et al., CVPR 2022): a UNet on an autoencoder's latents, told of text.
+"""Stable Diffusion (Rombach et al., CVPR 2022): a UNet on latents, conditioned on text.
 
 The training objective is that of diffusers' `examples/dreambooth/train_dreambooth.py`: uniform
 times, and noise, velocity or the clean latents as the target, as the model's config says.

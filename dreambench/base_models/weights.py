@@ -18,7 +18,7 @@ from torch import Tensor
 from dreambench.errors import UserError, name_some
 
 PLACES = r".*position_ids"
-"""Old files of CLIP hold the numbers of its places, which are no weights."""
+"""Old files of CLIP hold its position numbers, which are not weights."""
 CONVERT = "download or convert the folder again; names of weights have to be diffusers'"
 
 

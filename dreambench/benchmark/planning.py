@@ -44,7 +44,7 @@ class RunOptions:
     """What `dreambench run` takes; empty for all or for the default.
 
     `methods` and `alongside` are names, recipes (.toml) or `FILE.py:Class`; `subjects`, `families`
-    and `prompts` narrow a protocol; `metrics` are beside those of the protocol, `encoders`
+    and `prompts` narrow a protocol; `metrics` are added to those of the protocol, `encoders`
     in place of its own by role; `settings` replace those of the recipes of
     `methods`, which then have names of their own. Methods that train have `replicates` runs, each
     with training seeds of its own. With `checkpoints` each of `methods` has a run for each of these
@@ -181,7 +181,7 @@ def _find_recipes(
 
 
 def _tell(planned: Sequence[Run]) -> None:
-    """Log what somebody who plans these runs should know, once each."""
+    """Log what someone who plans these runs should know, once each."""
     notes = [
         *(n for run in planned for n in run.base_model.note_sampler(run.protocol.sampler)),
         *(str(cut) for run in planned for cut in run.manifest.cut_texts),
@@ -245,7 +245,7 @@ def _list_changes(options: RunOptions) -> list[Mapping[str, Any]]:
     """Return what is changed in the recipes, once for each of their rows.
 
     Raises:
-        UserError: a checkpoint is no step, or the steps are set otherwise, too.
+        UserError: a checkpoint is not a step, or the steps are set in another way, too.
     """
     steps = sorted(options.checkpoints)
     if not steps:

@@ -192,7 +192,7 @@ def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:
 def _find_hours(
     protocol: Protocol, base: BaseModel, *, device: str, precision: str, counts: dict[str, Any]
 ) -> dict[str, float | None]:
-    """Hours of tuning and of drawing where this device's speed is known."""
+    """Hours of training and of generating where this device's speed is known."""
     from dreambench.machine.devices import is_device, name_device  # noqa: PLC0415
     from dreambench.machine.throughput import Setting, Speed, read_speed  # noqa: PLC0415
     from dreambench.storage.shipped import cache_dir  # noqa: PLC0415

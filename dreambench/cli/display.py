@@ -71,7 +71,7 @@ def is_quiet() -> bool:
 class Display:
     """Progress on stderr with the time left: bars on a terminal, else lines.
 
-    A line says when a step is finished, and each minute how far one is that goes on. With -q it
+    A line says when a step is finished, and each minute how far an unfinished one is. With -q it
     prints nothing.
     """
 

@@ -110,7 +110,7 @@ def parse_share(text: str) -> float:
     """Return what `--sample` says, from 0 to 1.
 
     Raises:
-        UserError: it is no share.
+        UserError: it is not a valid share.
     """
     number, is_percent = text.strip().removesuffix("%").strip(), text.strip().endswith("%")
     try:

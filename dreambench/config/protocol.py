@@ -109,10 +109,10 @@ class Protocol(_Frozen):
     """A frozen benchmark. Everything that a score depends on besides the method is in here.
 
     `references` says whether methods are shown all photos of a subject, one, or all but the last;
-    scores are over all of them either way. `n_threads` fixes the threads of training and drawing on
-    a CPU, since sums depend on how they are split; None takes the machine's. `precision` is that of
-    training and drawing on a GPU; a CPU keeps fp32. With `pairs`, each image shows two subjects,
-    and a pair takes the place of a subject everywhere.
+    scores are over all of them either way. `n_threads` fixes the threads of training and generating
+    on a CPU, since sums depend on how they are split; None takes the machine's. `precision` is that
+    of training and generating on a GPU; a CPU keeps fp32. With `pairs`, each image shows two
+    subjects, and a pair takes the place of a subject everywhere.
     """
 
     name: FileName = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")

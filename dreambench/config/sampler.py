@@ -1,4 +1,4 @@
-"""Samplers: how images are drawn from a diffusion model, with nothing left to a library's default.
+"""Samplers: how a diffusion model's images are sampled, with nothing left to a library's default.
 
 A scheduler file of a base model says which noise the model was trained on, and that stays the base
 model's. All else that an image depends on is set here: a file that leaves a field out would get
@@ -19,7 +19,7 @@ from dreambench.storage.files import digest
 
 Option = bool | int | str
 Precision = Literal["fp32", "bf16"]
-"""Of training and drawing."""
+"""Of training and generating."""
 Quantization = Literal["none", "int8", "nf4"]
 """Of frozen weights: 8 bits, each row by its largest, or QLoRA's 4 bits, 64 weights by theirs."""
 
@@ -99,7 +99,7 @@ class SamplerSettings(BaseModel):
 
 
 class Sampler(SamplerSettings):
-    """A sampler of which everything is known: what images were really drawn with."""
+    """A sampler of which everything is known: what images were really sampled with."""
 
     size_px: int = Field(ge=8)
 

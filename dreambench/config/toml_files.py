@@ -232,7 +232,7 @@ def find_lines(text: str) -> dict[Location, int]:
         if not start or start.startswith("#"):
             continue
         keys = _read_keys(start)
-        while keys is None:  # A value that goes on in the next line.
+        while keys is None:  # A value that continues on the next line.
             _, more = next(numbered, (0, None))
             if more is None:
                 return lines

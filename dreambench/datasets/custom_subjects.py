@@ -265,6 +265,6 @@ def _read_if_there(
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    # Columns that somebody added to their folder stay.
+    # Columns that users added to their folder stay.
     extra = [key for row in rows for key in row if key not in columns]
     write_csv(path, [*columns, *dict.fromkeys(extra)], rows)

@@ -47,11 +47,11 @@ ABOUT = {
     },
     "mini": {
         **DRAWN,
-        "description": "Eight subjects drawn by a program: the embedded benchmark of dreambench.",
+        "description": "Eight subjects rendered by a program: dreambench's embedded benchmark.",
     },
     "mini-full": {
         **DRAWN,
-        "description": "30 subjects of 14 classes drawn by a program, mini's eight first.",
+        "description": "30 subjects of 14 classes rendered by a program, mini's eight first.",
     },
 }
 

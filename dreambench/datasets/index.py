@@ -41,7 +41,7 @@ EMBEDDED = {
     "mini": PACKAGE_DIR / "mini" / "subjects",
     "mini-full": PACKAGE_DIR / "mini" / "full",
 }
-"""The drawn datasets and where their indexes lie; the photos of both lie with mini's."""
+"""The rendered datasets and where their indexes lie; the photos of both lie with mini's."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def read_index(dataset: Dataset, *, names: Sequence[str] | None = None) -> Index
     faults = _check_subject_rows(subjects, images) + _check_image_rows(images)
     own = {(row["subject"], row["file"]) for row in images}
     faults += [
-        f"{SINGLE_REFERENCES}: line {row.line}: {row['file']!r} is no photo of {row['subject']}"
+        f"{SINGLE_REFERENCES}: line {row.line}: {row['file']!r} is not a photo of {row['subject']}"
         for row in singles
         if (row["subject"], row["file"]) not in own
     ]

@@ -37,7 +37,7 @@ TEXT_BATCH_SIZE = 8
 def exact_sums() -> Iterator[None]:
     """Compute in what fp32 says, whatever the process has set.
 
-    Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16; where somebody asked
+    Left to itself cuDNN takes TF32 for fp32, which has the ten bits of fp16; where a user asked
     for fast matrix products, they are in TF32 on a GPU and in bf16 on a CPU.
     """
     wanted = torch.get_float32_matmul_precision()

@@ -1,6 +1,6 @@
 """`dreambench leaderboard check`: whether a record is what it says. No torch, no GPU, seconds.
 
-Each check has a name, and passes, fails, flags what somebody has to know, or says what it could not
+Each check has a name, and passes, fails, flags what someone has to know, or says what it could not
 see. What a record is by its files and digests is looked at here, its numbers in `evidence`, what
 became of it since in `history`.
 """
@@ -134,7 +134,7 @@ def _find_file_faults(folder: Path) -> list[str]:
     faults = []
     for entry in entries:
         if entry.name not in MAX_BYTES:
-            faults.append(f"{entry.name} is no file of a record")
+            faults.append(f"{entry.name} is not a file of a record")
         elif entry.is_symlink() or not entry.is_file():
             faults.append(f"{entry.name} is not a file")
         elif (n_bytes := entry.stat().st_size) > MAX_BYTES[entry.name]:

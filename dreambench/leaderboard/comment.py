@@ -22,7 +22,7 @@ from dreambench.report.notes import make_comparison_notes
 from dreambench.report.tables import make_comparison_table, make_main_table
 
 BASELINES = ("class-only", "copy-reference")
-"""The rows that every new one is shown beside: no photo, and a photo itself."""
+"""The rows that every new one is shown alongside: no photo, and a photo itself."""
 N_NEIGHBOURS = 2
 MAX_LINES = 20
 """Faults of a check that are shown."""
@@ -31,7 +31,7 @@ MAX_LINES = 20
 def make_comment(
     paths: Sequence[Path], records: Path, *, protocol: Protocol | None = None
 ) -> Document:
-    """Return what checks find in new or changed records, and their rows beside those there are.
+    """Return what checks find in new or changed records, and their rows alongside those there are.
 
     `records` is a folder of records that are there already; those of `paths` that are the same as
     there are left out.
@@ -78,7 +78,7 @@ def _show_checks(one: Checked) -> list[Block]:
 
 
 def _show_rows(opened: Opened, board: Board, named: Protocol | None) -> list[Block]:
-    """Return a record's row beside the baselines, and its differences to its neighbours."""
+    """Return a record's row alongside the baselines, and its differences to its neighbours."""
     record = opened.record
     blocks: list[Block] = [Heading(f"{record.method.title}, {record.path.as_posix()}")]
     if why := _why_not_ranked(opened, named):

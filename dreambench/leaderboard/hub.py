@@ -1,6 +1,6 @@
 """Opens a pull request with a record on a dataset repository of the Hugging Face Hub.
 
-Nothing is sent but the record's own files, and only when somebody asks for it. The token is the one
+Nothing is sent but the record's own files, and only when someone asks for it. The token is the one
 that `huggingface_hub` finds: HF_TOKEN, or that of `hf auth login`.
 """
 

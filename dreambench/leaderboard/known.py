@@ -1,7 +1,7 @@
 """What this version of dreambench knows, and a record is held against. No torch, no network.
 
 That is the shipped protocols with their photos, encoders and base models, and the package's own
-metrics. A protocol of somebody else's is known where its file is named.
+metrics. Someone else's protocol is known where its file is named.
 """
 
 from __future__ import annotations

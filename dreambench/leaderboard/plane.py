@@ -58,7 +58,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """A value of the vertical axis that is no method's: a bound or the floor."""
+    """A value of the vertical axis that is not a method's: a bound or the floor."""
 
     text: str
     y: float

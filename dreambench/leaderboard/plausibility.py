@@ -40,7 +40,7 @@ def check_bounds(opened: Opened, named: Protocol | None) -> Iterator[Verified]:
     for name, bounds in record.reference_bounds.items():
         entry = record.metrics.get(name)
         mean, most = (entry.whole.mean if entry else None), bounds.copy_bound
-        # Two photos side by side are no most: one of them alone may score more.
+        # Two photos side by side are not a maximum: one of them alone may score more.
         is_most = name in METRIC_OF_ROLE.values()
         if is_most and mean is not None and most is not None and mean > most:
             flags.append(f"{name} is {mean:.3f}, and photos themselves score {most:.3f}")
@@ -181,7 +181,7 @@ def _find_scale_faults(cells: pd.DataFrame, first: str, second: str) -> list[str
         x, y = group[first].to_numpy(), group[second].to_numpy()
         if len(x) < 3 or np.ptp(x) < TOLERANCE:
             continue
-        # Through medians of slopes, one wrong value does not draw the line to itself.
+        # With medians of slopes, one wrong value does not pull the line to itself.
         middle = int(np.argsort(x)[len(x) // 2])
         far = np.abs(x - x[middle]) > np.ptp(x) / 10
         if not far.any():

@@ -71,7 +71,7 @@ def render_site(records_dir: Path, out_dir: Path) -> list[Path]:
     write_products(out_dir / ".staging", "site", out_dir, contents, dropped=stale)
     for name in stale:
         path = check_inside(out_dir / name, out_dir)
-        # One that was changed since is somebody's own.
+        # One that was changed since belongs to whoever changed it.
         if path.is_file() and sha256_file(path) == old[name]:
             with disk_errors(path):
                 path.unlink()
@@ -142,10 +142,10 @@ def _render(
 
 
 def make_strip(entry: Entry, path: Path) -> tuple[bytes, tuple[int, int]]:
-    """Return thumbnails encoded anew, so that nothing but pixels of the record's file goes on.
+    """Return thumbnails encoded anew, so that nothing but pixels of the record's file is passed on.
 
     Raises:
-        ImageError: the file is no image that `load_image` takes.
+        ImageError: the file is not an image that `load_image` takes.
     """
     image = load_image(path)
     image.thumbnail(MAX_STRIP_PX)

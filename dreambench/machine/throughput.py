@@ -13,7 +13,7 @@ from dreambench.storage.paths import remove_leftovers
 
 Speed = Literal["training_image", "network_call"]
 MAX_SECONDS = 86_400
-"""Of one unit: what is above is no measurement."""
+"""Of one unit: what is above is not a valid measurement."""
 
 FOLDER = "throughput"
 

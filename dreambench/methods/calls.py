@@ -70,7 +70,7 @@ class Calls:
         `on_hang` is called, in another thread, before a process that hangs is ended.
 
         Raises:
-            ExitError: it raised what is no Exception.
+            ExitError: it raised what is not an Exception.
             TimeLimitError: it took longer than the limit.
             WriteOutsideError: it wrote where it may not.
             KeyboardInterrupt: the user asked for a stop while it worked.
@@ -143,7 +143,7 @@ class _Stops:
 
 
 class _Clock:
-    """Interrupts the main thread after a time limit, and ends the process when that is no use."""
+    """Interrupts the main thread after a time limit, and ends the process if that does not help."""
 
     def __init__(
         self, limit_seconds: float | None, on_hang: Callable[[TimeLimitError], object]

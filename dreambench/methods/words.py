@@ -19,7 +19,7 @@ def find_drawn_cuts(
 ) -> list[CutText]:
     """Return the prompts that are longer than a base model's text encoder reads.
 
-    None for a method that does not draw with the base model.
+    None for a method that does not generate with the base model.
 
     Raises:
         UserError: what `check_recipe` raises.

@@ -186,8 +186,8 @@ def score_convention(
 
     Of a pair the similarity is the mean of those to its two subjects.
 
-    `images` by subject; `vectors` and `identities` by role; `texts` by CLIP-T's text. Images of the
-    plain class are left out.
+    `images` by subject; `vectors` and `identities` by role; `texts` by CLIP-T's text. Class
+    images are left out.
     """
     values: dict[str, list[tuple[float, int]]] = {}
     n_images = n_dropped = 0

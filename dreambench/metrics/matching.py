@@ -37,17 +37,18 @@ TURNS = np.deg2rad(np.arange(-30, 31, 15))
 VISIBLE = 0.8
 """Share of the subject's pixels that has to lie within the image."""
 FLAT = 0.05
-"""An area with less than this share of the photo's contrast counts as having it: noise is no find.
+"""An area with less than this share of the photo's contrast counts as having it: noise is not
+a match.
 """
 N_FINDS = 3
-"""So many finds of the search are refined, each of another photo or mirror image."""
+"""So many matches of the search are refined, each of another photo or mirror image."""
 SMOOTHING_PX = 1.0
 """Deviation of the Gaussian that the last step smooths both with."""
 BLURS_PX = (0.0, 0.7, 1.2)
 """Further blurs of the photo that it tries, since a paste may have been blurred."""
 MAX_LOG_SIZE = 0.75
 MIN_PIXELS = 9
-"""A mask with fewer pixels, in the search's picture, is no subject."""
+"""A mask with fewer pixels, in the search's picture, is not a subject."""
 
 # Brightness and two differences of colours: an even tint moves the former alone by much.
 _COLOURS = np.array(

@@ -1,1 +1,1 @@
-"""The embedded benchmark: a small world drawn by a program, and models trained on it."""
+"""The embedded benchmark: a small world rendered by a program, and models trained on it."""

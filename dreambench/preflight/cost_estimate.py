@@ -61,7 +61,7 @@ def make_estimate(
     """Counts the work of a baseline, and what it lacks; reads no photo and loads no network.
 
     All `replicates` of a method that trains are counted; a checkpoint of another recipe's training
-    is not trained itself. `n_training_images` is the number of noisy images that tuning learns
+    is not trained itself. `n_training_images` is the number of noisy images that training learns
     from, `n_network_calls` that of evaluations of the denoising network for one image each,
     guidance counted.
     """
@@ -82,7 +82,7 @@ def make_estimate(
     n_prior = sum(unit.prompt_id == PRIOR_PROMPT_ID for unit in units)
     n_class = work.class_images * len({noun for subject in subjects for noun in subject.nouns})
     n_trainings = len(subjects) * n_runs
-    # Images of the plain class are drawn plainly whatever the method does for its subject.
+    # Class images are sampled plainly whatever the method does for its subject.
     n_drawn = n_prior + (len(units) - n_prior) * work.calls_per_image
     n_drawn = n_class + work.samples * n_drawn * n_runs
     return Estimate(
@@ -107,7 +107,7 @@ def make_estimate(
 # Of the activations in fp32, what autocast keeps: norms compute in fp32 (up to .67 of them, by
 # `benchmarks/full_size.py --fake`).
 AUTOCAST_SHARE = 0.7
-# The autoencoder's last layers, which take the most memory of all drawing; by the same count.
+# The autoencoder's last layers, which take the most memory of all generating; by the same count.
 DECODING_BYTES_PER_PIXEL = 3_100
 # What a transformer holds of a pixel of the image and of photos beside it; counted on FLUX.2
 # [klein], which takes the most.
@@ -124,7 +124,7 @@ QUANTIZED_BYTES: Mapping[str, float] = {"int8": 1, "nf4": 0.5 + 4 / 64}
 def estimate_memory(
     settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
 ) -> int:
-    """Bytes of memory that tuning needs at its peak, or drawing an image where that is more.
+    """Bytes of memory that training needs at its peak, or generating an image if that is more.
 
     Weights, gradients and optimizer state of what is trained in fp32, and the activations of one
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the

@@ -143,7 +143,7 @@ def _lower(
 
 
 def check_weights() -> list[Finding]:
-    """For each network that is used: present, or what to bring and where to put it."""
+    """For each network that is used: present, or what to download and where to put it."""
     found = []
     named: list[tuple[str, EncoderSpec | Snapshot]] = [
         *(("encoders", spec) for spec in ENCODERS.values()),

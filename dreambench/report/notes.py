@@ -29,14 +29,14 @@ from dreambench.report.formatting import NO_INTERVAL, format_number, format_p
 INTERVALS: Mapping[Way, str] = {"student-t": "Student t", "bootstrap-t": "bootstrap-t"}
 # The worst cases at 8 to 10 subjects of the section on skew in reports/benchmarks/coverage.md.
 INTERVAL_SKEW = (
-    "Where subjects are strongly skewed, a Student t interval over 8 to 10 of them may hold the "
-    "truth in 84 % of cases and not in 95."
+    "Where subjects are strongly skewed, a Student t interval over 8 to 10 of them may cover the "
+    "true value in 84 % of cases, not in 95."
 )
 SKEW: Mapping[Way, str] = {
-    "student-t": f"{INTERVAL_SKEW} The sign-flip test may raise 15 % false alarms there and not 5. "
-    "--interval bootstrap-t does better.",
+    "student-t": f"{INTERVAL_SKEW} The sign-flip test may have a type I error of 15 % "
+    "there, not 5. --interval bootstrap-t does better.",
     "bootstrap-t": "Where subjects are strongly skewed, a bootstrap-t interval over 8 to 10 of "
-    "them may hold the truth in 91 % of cases and not in 95.",
+    "them may cover the true value in 91 % of cases, not in 95.",
 }
 
 

@@ -180,7 +180,7 @@ def _list_links(
         for words, suffix in kinds.items()
     }
     infos = {name: info for run in runs for name, info in run.infos.items()}
-    # Metrics that were added by somebody have no page.
+    # Metrics that users added have no page.
     groups["What each metric is and cannot see"] = [
         (info.title, f"{DOCS}/metrics/{name}.md") for name, info in infos.items() if not info.code
     ]

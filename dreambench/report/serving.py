@@ -64,7 +64,7 @@ class LocalServer(ThreadingHTTPServer):
 
     @property
     def own_names(self) -> set[str]:
-        """What a browser on this machine calls it; a name of somebody else's may lead here."""
+        """What a browser on this machine calls it; someone else's name may lead here."""
         return {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(has_body=False)
 
     def _answer(self, *, has_body: bool) -> None:
-        # A name of somebody else's that leads here would let their page read this one.
+        # Someone else's name that leads here would let their page read this one.
         if self.headers.get("Host") not in self.server.own_names:
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return

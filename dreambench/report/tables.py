@@ -254,7 +254,7 @@ def make_step_table(runs: Sequence[Scored]) -> Table:
 
 
 def make_learning_table(runs: Sequence[Scored]) -> Table:
-    """Return which subjects each tuned method learned (`analysis.learning`)."""
+    """Return which subjects each trained method learned (`analysis.learning`)."""
     rows: list[dict[str, Cell]] = [
         {
             "method": found.method,

@@ -31,7 +31,7 @@ GENERATED = "Generated image; not a photograph"
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture's thumbnail: its name without suffix, None for a file that is no image."""
+    """A picture's thumbnail: its name without suffix, None for a file that is not an image."""
 
     name: str | None
     sha256: str

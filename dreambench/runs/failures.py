@@ -65,7 +65,7 @@ class FailureLog:
         """Keep a failure with its traceback and say it in a line.
 
         Raises:
-            DiskError: the disk is full, which is no fault of the method.
+            DiskError: the disk is full, which is not a fault of the method.
         """
         raise_if_full(error, self._run_dir)
         kind = USER_ERROR if isinstance(error, UserError) else name_error(error)
@@ -115,6 +115,6 @@ def tell_of_left(run: Run, stage: Stage, subjects: Sequence[str], why: str) -> N
 
 
 def raise_if_photo(error: Exception, subject: Subject) -> None:
-    """Raise what says that a photo or mask cannot be read, since that is no fault of a method."""
+    """Raise what says that a photo or mask cannot be read, which is not a fault of the method."""
     if isinstance(error, ImageError) and error.path in (*subject.photos, *subject.masks):
         raise error

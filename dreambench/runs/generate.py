@@ -142,7 +142,7 @@ def _generate(
 ) -> list[Image.Image]:
     """Return images with pixels in memory, whatever of PIL's classes or its own a method gave.
 
-    An image that is read only when somebody asks for its pixels, or has methods of its own, is
+    An image that is read only when its pixels are asked for, or has methods of its own, is
     asked here, where its failure is the method's.
     """
     images: Any = generator.generate([unit.prompt for unit in units], [unit.seed for unit in units])

@@ -1,4 +1,4 @@
-"""What a tracker of experiments is told while a run goes on: losses, and images as they come."""
+"""What an experiment tracker is told during a run: losses, and images as they come."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Tracker(ABC):
     """Takes what is worth watching of runs. `folder` is where it may keep files.
 
-    What it raises is said once, and the run goes on without it.
+    What it raises is said once, and the run continues without it.
     """
 
     def __init__(self, folder: Path) -> None:

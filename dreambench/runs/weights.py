@@ -1,7 +1,7 @@
 """What was trained on a subject: kept, or dropped once its images are made.
 
-A whole tuned network takes gigabytes a subject, and nothing but the subject's images needs it. What
-says how training went stays either way.
+A whole trained network takes gigabytes a subject, and nothing but the subject's images needs it.
+What says how training went stays either way.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ class Worker:
             progress=self._tell,
             checkpoints=tuple(unit.checkpoints),
         )
-        find_class(run.recipe)  # Not to have its code is no failure of the method's.
+        find_class(run.recipe)  # Missing code is not a failure of the method.
         failures = FailureLog(unit.run, "")
         try:
             self._method = self._calls.make(partial(make_method, run.recipe, context))

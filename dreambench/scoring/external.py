@@ -1,4 +1,4 @@
-"""External images: those that somebody else made are checked, placed and made an image set."""
+"""External images: those that someone else made are checked, placed and made an image set."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ExternalRequest:
 
     `index` is a CSV that says which of the files is which image; without one, the folder has this
     `layout` of LAYOUTS, or that which it is seen to have. `partial` takes a set that is not whole.
-    `subjects`, `families` and `prompts` narrow; empty for all. `metrics` are beside those of the
+    `subjects`, `families` and `prompts` narrow; empty for all. `metrics` are added to those of the
     protocol, `encoders` in place of its own by role.
     """
 

@@ -39,7 +39,7 @@ def find_layout(name: str) -> Layout:
     """Return the layout of a folder that has this name.
 
     Raises:
-        UserError: there is none. An index is no layout of a folder: whoever has one names it.
+        UserError: there is none. An index is not a layout of a folder: whoever has one names it.
     """
     found: Layout | None = next((one for one in LAYOUTS if one == name), None)
     if found is None or found == "index":

@@ -52,7 +52,7 @@ class Wanted:
 class Placed:
     """A folder's files by the image that each is, unopened; `names` are paths inside the folder.
 
-    `units` are those that the folder should have: all, or without the images of the plain class
+    `units` are those that the folder should have: all, or without the class images
     where it has none of these.
     """
 

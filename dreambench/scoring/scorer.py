@@ -40,7 +40,7 @@ BLACK = "black"
 class Scorer:
     """Extracts features of an image set and computes its scores.
 
-    `metrics` are beside those of its protocol, `encoders` in place of its own by role; each by name
+    `metrics` are added to its protocol's, `encoders` replace its own by role; each by name
     or as `FILE.py:Class`.
     """
 

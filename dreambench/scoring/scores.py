@@ -78,7 +78,7 @@ def _find_nearest_photos(images: ImageSet, rows: Mapping[Path, Features]) -> dic
 
 
 def _find_degenerate(images: ImageSet, found: Extracted) -> list[Problem]:
-    """Return which images of a run are no pictures, or one that is there already."""
+    """Return which images of a run show nothing, or are the same as an earlier one."""
     problems: list[Problem] = []
     first: dict[bytes, str] = {}
     for subject in images.subjects:

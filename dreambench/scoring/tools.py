@@ -173,7 +173,7 @@ def _warn_of_mini(protocol: Protocol, specs: Mapping[str, AnyEncoderSpec]) -> No
     own = sorted({spec.name for spec in specs.values() if getattr(spec, "shipped", None)})
     if own and protocol.dataset not in EMBEDDED:
         logger.warning(
-            "%s: %s were trained on mini's drawn world alone, and know nothing of other photos: "
+            "%s: %s were trained on mini's rendered world alone, and know nothing of other photos: "
             "treat these scores as a trial of the commands, and use other encoders for results "
             "(dreambench list encoders)",
             protocol.locate("encoders"), ", ".join(own),

@@ -69,7 +69,7 @@ def read_members(
 
 
 def _not_a_zip(path: Path) -> UserError:
-    """Return the error for a file that is no zip archive, or only the first part of one."""
+    """Return the error for a file that is not a zip archive, or only the first part of one."""
     found = recognise(read_head(path))
     what, hint = "is not a complete zip archive", "download or copy it again"
     if found is None:

@@ -132,7 +132,7 @@ def _too_large(path: Path, what: str) -> ImageError:
 
 
 def _not_an_image(path: Path, head: bytes) -> ImageError:
-    """Return the error for bytes that are no image of ours, which says what they are instead."""
+    """Return the error for bytes that are not an image of ours, which says what they are."""
     what, hint = "it is not a PNG, JPEG or WebP file", "copy or download it again"
     if (found := recognise(head)) is not None:
         what = f"it is damaged {found.name}"

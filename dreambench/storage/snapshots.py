@@ -188,7 +188,7 @@ class Snapshot(Weights):
             snapshot_download(self.hub, revision=self.revision, allow_patterns=list(self.files))
 
     def identity(self) -> str:
-        """Return the digest of a folder's files; hub and revision, where no user brought them.
+        """Return the digest of a folder's files; hub and revision, where no user supplied them.
 
         Raises:
             UserError: there is no hub that has them, and they are not on this machine.

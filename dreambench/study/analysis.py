@@ -356,7 +356,7 @@ def _hold_against_others(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return whether each person agrees with a decided majority of the others, and for which votes.
 
-    Somebody undecided agrees by half, as a metric that has both images alike.
+    Someone undecided agrees by half, as a metric that has both images alike.
     """
     counts = questions.set_index("comparison").loc[
         votes["comparison"], ["n_first", "n_second", "n_undecided"]

@@ -197,7 +197,7 @@ class AnswerStore:
             ) from error
 
     def add(self, content: bytes) -> Answers:
-        """Keep the answers that somebody sent; the same again change nothing.
+        """Keep the answers that someone sent; the same again change nothing.
 
         Raises:
             UserError: they are none of this study (`parse_answers`), or `already-answered`.

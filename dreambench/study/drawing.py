@@ -1,4 +1,4 @@
-"""Comparisons drawn from seeds, and the pictures that they show."""
+"""Comparisons sampled by seeds, and the pictures that they show."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def shuffle(things: Iterable[_Thing], *parts: object) -> list[_Thing]:
 
 
 class Drawing:
-    """Draws comparisons: as many of each pair of methods, and of each subject in a pair."""
+    """Samples comparisons: as many of each pair of methods, and of each subject in a pair."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Intervals of a study: raters and comparisons are both drawn from more, and so both resampled.
+"""Intervals of a study: raters and comparisons are both samples, and so both resampled.
 
 Each questionnaire has comparisons and raters of its own. Where there are enough, whole
 questionnaires are drawn again, and with them both. Where there are few, raters and comparisons are
@@ -6,7 +6,7 @@ drawn each for themselves, and an answer counts as often as the two together (th
 pigeonhole, bootstrap: Owen 2007); that is on the wide side, since the chance in a single answer is
 then drawn twice, and a majority is that of the raters who were drawn. Subjects and methods stay: an
 interval speaks of these.
-`reports/benchmarks/user-study.md` shows how often the intervals hold the truth.
+`reports/benchmarks/user-study.md` shows how often the intervals contain the true value.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, b'{"stored": true}\n', {"Content-Type": "application/json"})
 
     def _refuse_strangers(self) -> bool:
-        """Refuse a name of somebody else's that leads here, and a page from elsewhere."""
+        """Refuse someone else's name that leads here, and a page from elsewhere."""
         own = self.server.own_names
         origin = self.headers.get("Origin")
         is_own = origin is None or origin in {f"http://{name}" for name in own}
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _refuse(self, status: HTTPStatus, problem: str) -> None:
-        self.close_connection = True  # What was not read of a message is no next one.
+        self.close_connection = True  # The unread rest of a message is not the next one.
         content = json.dumps({"problem": problem}).encode() + b"\n"
         self._send(status, content, {"Content-Type": "application/json", "Connection": "close"})
 

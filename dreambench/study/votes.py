@@ -10,7 +10,7 @@ import pandas as pd
 from dreambench.artifacts.study import Answers, RaterRow, Study
 
 MAX_WRONG = 1
-"""Checks that somebody may get wrong by a slip; who clicks blindly gets more of six wrong."""
+"""Checks that a person may get wrong by a slip; who clicks blindly gets more of six wrong."""
 FIRST, UNDECIDED, SECOND = 1, 0, -1
 COLUMNS = [
     "asks", "comparison", "questionnaire", "rater", "vote", "is_left", "first", "second", "family",

@@ -132,7 +132,7 @@ class Fuzzer:
             "HOME": str(inside / "home"), "TMPDIR": str(inside / "tmp"),
             "DREAMBENCH_CACHE": str(inside / "cache"), "DREAMBENCH_DATA": str(inside / "out"),
         }  # fmt: skip
-        for factor in (1, PATIENCE):  # A busy machine is no fault of the input.
+        for factor in (1, PATIENCE):  # A busy machine is not a fault of the input.
             done = self.server.call(
                 words, cwd=inside, environment=environment, max_bytes=MAX_ADDED_BYTES,
                 max_seconds=MAX_SECONDS * factor,

@@ -186,7 +186,7 @@ def _read(path: Path) -> bytes:
     elif path.name in PAGES:
         return re.sub(CLOCKS, b"", content, flags=re.DOTALL)
     elif path.name == "costs.csv":
-        # What a method trains and keeps is no time: it has to be the same.
+        # What a method trains and keeps is not a time: it has to be the same.
         rows = csv.reader(content.decode().splitlines())
         return repr([row[:3] for row in rows]).encode()
     elif path.name == "SHA256SUMS" and path.parent.name == "report":

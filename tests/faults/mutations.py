@@ -284,7 +284,7 @@ def make_tar(rng: Random, sizes: Sequence[int]) -> bytes:
 
 
 def make_name(rng: Random) -> str:
-    """Make a name that somebody could give to a subject, a prompt or a file."""
+    """Make a name that someone could give to a subject, a prompt or a file."""
     if rng.random() < 0.7:
         return rng.choice(WORDS)
     ranges = ((0x20, 0x7F), (0xA0, 0x24F), (0x370, 0x6FF), (0x2000, 0x206F), (0x4E00, 0x4E80))

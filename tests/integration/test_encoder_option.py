@@ -1,4 +1,4 @@
-"""`--encoder`: somebody's own encoder from the command line to the signatures."""
+"""`--encoder`: a custom encoder from the command line to the signatures."""
 
 import json
 import shutil

@@ -24,7 +24,7 @@ WORKFLOW = REPOSITORY / ".github" / "workflows" / "records.yml"
 
 @pytest.fixture
 def one(board, tmp_path):
-    """A copy of the record of the tuned method."""
+    """A copy of the record of the trained method."""
     (folder,) = board.glob("tiny/quick/*")
     return copy_record(folder, tmp_path / "records")
 

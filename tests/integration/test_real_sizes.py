@@ -130,6 +130,6 @@ def test_memory_after_ten_methods_is_that_after_one(tmp_path, shared_cache):
         live.append(count_live())
     assert len(live) == 10
     n_networks, n_bytes = live[0]
-    # Caches of single numbers, as the libraries keep them, are no networks.
+    # Caches of single numbers, as the libraries keep them, are not networks.
     assert all(found[0] == n_networks for found in live), live
     assert all(found[1] - n_bytes < 1e6 for found in live), live

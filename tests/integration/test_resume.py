@@ -68,7 +68,7 @@ def test_killed_run_ends_like_an_unbroken_one(tiny, tmp_path):
     while n_kills < N_KILLS or n_with_work_done < N_KILLS_WITH_WORK:
         before = n_sessions(broken)
         process = start(*words(tiny, broken))
-        # The clock starts when the run folder is open: imports are no work to interrupt.
+        # The clock starts when the run folder is open: imports are not work to interrupt.
         while n_sessions(broken) == before and process.is_alive():
             time.sleep(0.02)
         time.sleep(rng.uniform(0.0, work_seconds))

@@ -39,7 +39,7 @@ from dreambench import Method
 
 
 class Spoiler(Method):
-    """Draws grey squares, and leaves the process as a careless author would."""
+    """Generates grey squares, and leaves the process as a careless author would."""
 
     name = "spoiler"
 

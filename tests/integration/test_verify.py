@@ -32,7 +32,7 @@ def failed(found):
 
 
 def change_pixels(path):
-    """Another picture of the same size, as somebody would put there."""
+    """Another picture of the same size, as someone would put there."""
     image = np.asarray(Image.open(path)).copy()
     image[:8] = 255 - image[:8]
     Image.fromarray(image).save(path)

@@ -4,7 +4,7 @@
 a tensor of the CPU's that nobody else has. What CUDA refuses is refused in CUDA's words: tensors of
 two devices in one operation (but for a number of the CPU's that goes with each element, and for
 indices), `numpy()`, and a generator of another device. Its random numbers are its own, so that
-noise drawn on the device makes other images than the CPU's.
+noise sampled on the device makes other images than the CPU's.
 
 Not served: `torch.Generator("second")`, autocast (`--precision bf16` computes in fp32, and torch
 warns of it), `torch.compile`, safetensors' `load_file(device="second")`, which takes the devices

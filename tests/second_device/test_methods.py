@@ -1,4 +1,4 @@
-"""Every method trains and draws on the second device what it does on the CPU.
+"""Every method trains and generates on the second device what it does on the CPU.
 
 The methods are those of the registry that mini has numbers for: a new one is run by being there.
 `pytest tests/second_device -k NAME` runs one. Fused AdamW runs here. Autocast (`--precision bf16`)
@@ -41,7 +41,7 @@ METHODS = [name for name in (*SHIPPED, *ADAPTERS) if "mini" in load_recipe(name)
 
 
 def work(name, folder, *, device, base_model=None, cls=None, sampler=QUICK, **changes):
-    """Train a method on a photo and draw with it: (images, losses, where its networks are)."""
+    """Train a method on a photo and generate with it: (images, losses, where its networks are)."""
     base = base_model or find_base_model("mini")
     settings = read_settings(load_recipe(name), base.name)
     small = {key: SMALL[key] for key in SMALL.keys() & type(settings).model_fields.keys()}
@@ -198,7 +198,7 @@ class Forgetful(ClassOnly):
 
 
 class OnDevice(Forgetful):
-    """Begins from noise of the device's own, which another device draws otherwise."""
+    """Begins from noise of the device's own, which another device samples otherwise."""
 
     def load(self, subject, out_dir):
         generator = super(Forgetful, self).load(subject, out_dir)

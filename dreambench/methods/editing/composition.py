@@ -170,7 +170,7 @@ class Pasted(EditingGenerator):
 
 
 class Harmonised(Pasted):
-    """Draws over the seams, with the whole prompt."""
+    """Repaints the seams, with the whole prompt."""
 
     def __init__(self, model: LoadedModel, *, subject: Subject, strength: float) -> None:
         super().__init__(model, subject=subject)

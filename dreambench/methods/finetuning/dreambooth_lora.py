@@ -67,7 +67,7 @@ class DreamBoothLora(DreamBooth):
         from diffusers.training_utils import cast_training_params  # noqa: PLC0415  (slow import)
 
         unload_lora(self.model)
-        # peft draws the first factor from torch's own generator.
+        # peft samples the first factor from torch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for name, module in self.trained.items():

@@ -240,7 +240,7 @@ class DreamBoothPeft(DreamBooth):
         adapter = ADAPTERS[self.settings.adapter]
         for adapted in self._adapted.values():
             adapted.unload()
-        # PEFT draws from torch's own generator.
+        # PEFT samples from torch's own generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for name, network in self.trained.items():

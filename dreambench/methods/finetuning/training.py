@@ -242,7 +242,7 @@ def _no_memory(settings: TrainingSettings) -> UserError:
 
 
 def _diverged(subject_name: str, *, step: int) -> UserError:
-    """Return the error for a loss that is no finite number, which no step makes good again."""
+    """Return the error for a loss that is not a finite number, which no later step repairs."""
     if step == 1:  # Nothing is trained yet.
         return UserError(
             f"the loss on {subject_name} is not a finite number before the first step of training",

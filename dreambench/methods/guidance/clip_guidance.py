@@ -51,7 +51,7 @@ class ClipGuidanceSettings(Settings):
 class ClipGuidance(Method):
     """Optimises the latents of each image for itself. The seed picks the photo that they begin as.
 
-    The base model has no part in it: the VQGAN draws class images, too, from random codes and
+    The base model has no part in it: the VQGAN generates class images, too, from random codes and
     without photos. Both networks compute in fp32.
     """
 

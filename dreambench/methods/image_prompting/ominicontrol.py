@@ -1,4 +1,4 @@
-"""OminiControl (Tan et al., ICCV 2025, arXiv 2411.15098): a photo beside FLUX.1's image, adapted.
+"""OminiControl (Tan et al., ICCV 2025, arXiv 2411.15098): a photo alongside FLUX.1's image.
 
 The adapter was trained once, on pairs of pictures of one thing, and not on any subject.
 """

@@ -1,7 +1,7 @@
 """In-context photo prompting: photos of the subject and an instruction, nothing trained.
 
 FLUX.1 Kontext (2025, arXiv 2506.15742), FLUX.2 [klein] (2026), Qwen-Image-Edit (arXiv 2508.02324)
-and OmniGen (arXiv 2409.11340) read photos in one sequence with the image that they draw.
+and OmniGen (arXiv 2409.11340) read photos in one sequence with the image that they generate.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class PhotoPromptingSettings(Wording):
 class PhotoPrompting(Method):
     """Generates from photos and an instruction.
 
-    Each image is shown all photos in their order, where they are `max_photos` at most. Of more it
-    is shown that many, from the one on that the seed picks, after the last going on with the first.
+    Each image is shown all photos in their order, if they are `max_photos` at most. If there are
+    more, it is shown that many, beginning with the one that the seed picks; the first follows the
+    last.
     """
 
     Settings: ClassVar[type[PhotoPromptingSettings]] = PhotoPromptingSettings
@@ -150,7 +151,7 @@ def _check_way(
 
 
 class Prompted(ReferenceGenerator):
-    """Generates from a subject's photos and an instruction, by a model's way to `draw` with both.
+    """Generates from a subject's photos and an instruction; `draw` is a model's way to do so.
 
     `photo_words` are what names a photo in the instruction, with its {number}.
     """

@@ -1,6 +1,6 @@
-"""Reconstruction: the subject in 3-D, drawn from where the prompt looks, and set into a scene.
+"""Reconstruction: the subject in 3-D, rendered from where the prompt looks, and set into a scene.
 
-The way to new poses that DreamBooth's authors name beside theirs; the scene, the setting in and the
+The way to new poses that DreamBooth's authors name alongside theirs; the scene, the pasting and the
 harmonising are composition's.
 """
 

@@ -1,4 +1,4 @@
-"""A subject's shape and colours as a grid of cells, drawn from any side, and kept in a file.
+"""A subject's shape and colours as a grid of cells, rendered from any side, and kept in a file.
 
 A grid needs no library of meshes, and both ways to a shape give one. The grid spans [-1, 1] in x to
 the right, y up and z towards who sees the front; the camera's rays are parallel.

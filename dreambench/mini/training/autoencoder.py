@@ -3,7 +3,7 @@
     python -m dreambench.mini.training.autoencoder --data DIR --out DIR
 
 Absolute error with the subject's pixels weighted up, an edge term, and a small KL term. Batches
-are small because many small steps beat few large ones on a CPU. `--start FOLDER` goes on from the
+are small because many small steps beat few large ones on a CPU. `--start FOLDER` continues from the
 weights of an earlier autoencoder.
 """
 

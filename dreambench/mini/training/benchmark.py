@@ -1,4 +1,4 @@
-"""Draws the subjects of `mini` and `mini-full`: photos, masks and the index files that pin them.
+"""Renders the subjects of `mini` and `mini-full`: photos, masks and the index files that pin them.
 
     python -m dreambench.mini.training.benchmark --out dreambench/mini
 

@@ -93,7 +93,7 @@ def train_vit(
     model: nn.Module, data: WorldSet, out_dir: Path, *, n_steps: int, batch_size: int
 ) -> None:
     """Trains and writes a folder that `timm.create_model("local-dir:...")` loads."""
-    # Pictures in which the subject cannot look like itself are no view of it.
+    # Pictures in which the subject cannot look like itself are not views of it.
     kept = np.array(
         [
             shot.property_name in (None, "shiny") and shot.style not in ("pencil-sketch", "marble")

@@ -2,7 +2,7 @@ r"""Trains `mini-flow`: a flow transformer that reads text, photos and its image
 
     python -m dreambench.mini.training.flow_model --data DIR --out DIR --hours 2 --threads 1
 
-Called again with the same folders it goes on. README.md says what that takes and brings.
+Called again with the same folders, it resumes. README.md says what that takes and yields.
 
 The folder is of FLUX.2 [klein]'s shape: `Flux2KleinPipeline` loads it. Of diffusers' in-context
 pipelines it wastes least on 64 px: it shows several photos at their own size and guides by a second

@@ -3,9 +3,10 @@
     python -m dreambench.mini.training.ip_adapter --data DIR --latents FILE --out DIR
 
 IP-Adapter (Ye et al., 2023, arXiv 2308.06721) with the projection of its "full" variant, in the
-authors' file layout. It is shown another photo of the subject than the one that it learns to draw,
-so that it carries over what the two have in common. Photo and caption are left out now and then,
-for guidance and for drawing from the photo alone. The benchmark's identities are not in the data.
+authors' file layout. It is shown another photo of the subject than the one that it learns to
+generate, so that it carries over what the two have in common. Photo and caption are left out now
+and then, for guidance and for generating from the photo alone. The benchmark's identities are not
+in the data.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Trains `model` in place and leaves the averaged weights in it.
 
-    Step i draws from generators seeded by (seed, i), so that a run which was killed goes on from
+    Step i samples from generators seeded by (seed, i), so that a killed run resumes from
     `out_dir/checkpoint.pt` as if it had never stopped. After `n_seconds` it stops by itself in the
     same way. The log is `out_dir/log.jsonl`. `show` is called with the number of steps while the
     averaged weights are in the model.

@@ -1,14 +1,14 @@
-r"""Trains `mini-pixel`: a cascade on pixels, 32 px and then 64, told of text by a small T5.
+r"""Trains `mini-pixel`: a cascade on pixels, 32 px and then 64, conditioned on text by a small T5.
 
     python -m dreambench.mini.training.pixel_model small --data DIR --out DIR --hours 2
     python -m dreambench.mini.training.pixel_model large --data DIR --out DIR --hours 1
 
-Called again with the same folder, a stage goes on. `large` takes the text encoder of `small`.
+Called again with the same folder, a stage resumes. `large` takes the text encoder of `small`.
 
 It has the shape of DeepFloyd IF, and with it that of Imagen, on which the DreamBooth paper's own
 numbers stand: diffusers' `IFPipeline` and `IFSuperResolutionPipeline` load the folder. Both
 networks predict noise on a cosine schedule, as IF's do. Stage II sees the small image enlarged and
-with noise of a level that it is told; the pipeline's level is within those that it is trained on.
+with noise of a level that it is given; the pipeline's level is within those it is trained on.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def make_cascade(*, small: int = 24, large: int = 16) -> Cascade:
 
 
 def shrink(images: NDArray[np.uint8]) -> Tensor:
-    """Images (n, h, w, 3) at 32 px as pixels (n, 3, 32, 32) from -1 to 1, as tuning has them."""
+    """Images (n, h, w, 3) at 32 px as pixels (n, 3, 32, 32) from -1 to 1, as training has them."""
     size = (SMALL_PX, SMALL_PX)
     small = [Image.fromarray(image).resize(size, Image.Resampling.BICUBIC) for image in images]
     return to_pixels(np.stack([np.asarray(image) for image in small]))
@@ -206,7 +206,7 @@ def compute_loss(
 
 
 def draw_sheet(folder: Path, path: Path) -> None:
-    """Draws each class in four scenes."""
+    """Generates each class in four scenes."""
     model = find_base_model(f"mini-pixel={folder}")
     loaded = load_base_model(model, model.choose_sampler(load_protocol("mini").sampler))
     rows = [

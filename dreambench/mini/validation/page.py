@@ -105,10 +105,10 @@ def make_document(
         [
             Heading("The metrics themselves, tested", 1),
             Paragraph(
-                f"`dreambench metrics test --subjects {n_subjects}`: {n_subjects} subjects drawn "
-                "by the small world, each with five photos and three other individuals of its "
-                "class; seven places that a prompt asks for. What is changed in a picture, and how "
-                "far, is known. Pastes lie on images that mini's base model generated for the "
+                f"`dreambench metrics test --subjects {n_subjects}`: {n_subjects} subjects "
+                "rendered by the small world, each with five photos and three other individuals of "
+                "its class; seven places that a prompt asks for. What is changed in a picture, and "
+                "how far, is known. Pastes lie on images that mini's base model generated for the "
                 "prompt, of an individual that it has made up."
             ),
             Figure("cases.png", "The cases of one subject"),
@@ -134,7 +134,7 @@ def make_document(
                 f"{format_number(highest_tau)}. The definition of Joint was settled on other "
                 "subjects than these. Mini's CLIP, like CLIP, hardly tells one view from another, "
                 "so that a front view passes for the back view that was asked for. A subject that "
-                "was pasted half transparent is no match for its photo and loses by its likeness "
+                "was pasted half transparent does not match its photo and loses by its likeness "
                 "alone."
             ),
             Figure("responses.png", "Responses"),

@@ -66,11 +66,11 @@ def make_document(
             Heading("Two subjects in one picture: the metrics, tested", 1),
             Paragraph(
                 f"`dreambench metrics test --pairs {len(pairs)}`: {len(pairs)} pairs of "
-                f"individuals drawn by the small world, {n_same} of them of one class, each with "
-                "five photos; pictures of seven places, in which both are there, or are not: the "
-                "two with each other's looks (swapped), one missing, one twice, one body half-way "
-                "between both (merged), strangers of both classes (class only). Photos of either, "
-                "and of both side by side, are what copying gives."
+                f"individuals rendered by the small world, {n_same} of them of one class, each "
+                "with five photos; pictures of seven places, in which both are there, or are not: "
+                "the two with each other's looks (swapped), one missing, one twice, one body "
+                "half-way between both (merged), strangers of both classes (class only). Photos of "
+                "either, and of both side by side, are what copying gives."
             ),
             Figure("pairs-cases.png", "The pictures of one pair, the first of each set"),
             Heading("What each metric says"),

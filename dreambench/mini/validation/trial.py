@@ -46,7 +46,7 @@ LEAST = {cause: f"right {cause}" for cause in ("view", "accessory", "colour aske
 
 
 def load_draw() -> Draw:
-    """Return what draws images by mini's base model, as the method `class-only` does."""
+    """Return what generates images by mini's base model, as the method `class-only` does."""
     model = load_base_model(
         BASE_MODELS["mini"], load_protocol("mini").sampler.at_size(SIZE_PX), device="cpu",
         precision="fp32",

@@ -1,8 +1,8 @@
 """Pictures whose truth is exact, to put metrics to the test: what was changed, and how far.
 
-The program that draws the small world can draw the same subject in a new place, one that is between
-it and another individual, or the subject of a photo pasted into a scene or into an image of a
-generator that has never seen it. Each picture is a case with a known answer to "is this the
+The program that renders the small world can render the same subject in a new place, one that is
+between it and another individual, or the subject of a photo pasted into a scene or into an image of
+a generator that has never seen it. Each picture is a case with a known answer to "is this the
 subject?", "is this the prompt?" and "is this a new picture?".
 """
 

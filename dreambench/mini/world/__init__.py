@@ -1,1 +1,1 @@
-"""The small world: a program that draws subjects in places, styles and views."""
+"""The small world: a program that renders subjects in places, styles and views."""

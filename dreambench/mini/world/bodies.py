@@ -216,7 +216,7 @@ def _car(b: Builder) -> None:
 
 
 def _ring(b: Builder, center: Vec3, radius: float, thick: float, paint: Paint) -> None:
-    """A handle in the x-y plane: a half ring open towards -x, drawn as a chain of ellipsoids."""
+    """A handle in the x-y plane: a half ring open towards -x, rendered as a chain of ellipsoids."""
     x, y, z = center
     for angle in (-75, -38, 0, 38, 75):
         turn = np.deg2rad(angle)

@@ -1,4 +1,4 @@
-"""The inhabitants of the small world: who they are, drawn at random or from two others."""
+"""The inhabitants of the small world: who they are, sampled at random or from two others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N_SHAPE_PARAMETERS = 6
 class Identity:
     """One individual: everything that makes it this one and no other of its class.
 
-    `colors` are body, second and accent colour by name; `tints` are the RGB values drawn around
+    `colors` are body, second and accent colour by name; `tints` are the RGB values sampled around
     them; `shape` holds numbers in [0, 1] that the class turns into proportions.
     """
 
@@ -54,7 +54,7 @@ def mix(low: float, high: float, share: float) -> float:
 
 
 def sample_identity(rng: np.random.Generator, class_name: str) -> Identity:
-    """Draws an individual of a class."""
+    """Samples an individual of a class."""
     names = [str(name) for name in rng.choice(list(PALETTE), size=3, replace=False)]
     tints = []
     for name in names:

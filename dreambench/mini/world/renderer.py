@@ -41,7 +41,7 @@ MARBLE = "a marble statue of"
 class Shot:
     """What one picture shows. None means: a studio wall, a front view, no change, a photo.
 
-    `seed` draws all that the words leave open: the place's details, position, light, exact angle.
+    `seed` decides all that the words leave open: the place's details, position, light, exact angle.
     """
 
     identity: Identity
@@ -170,7 +170,7 @@ class GroupPicture:
 def render_together(shots: Sequence[Shot], *, size_px: int = SIZE_PX) -> GroupPicture:
     """Take a picture of up to two subjects side by side; seed, place and style of the first.
 
-    Each has about half the width; which stands on the left is drawn. Views, accessories and
+    Each has about half the width; which stands on the left is random. Views, accessories and
     properties are those of each shot.
     """
     first = shots[0]

@@ -1,4 +1,4 @@
-"""Draws shaded 3-D primitives: parallel rays against ellipsoids, boxes and frusta.
+"""Renders shaded 3-D primitives: parallel rays against ellipsoids, boxes and frusta.
 
 Everything is numpy and closed form. A camera looks at the origin through parallel rays, so
 one direction serves all pixels and each primitive is tested only inside its own rectangle on
@@ -72,7 +72,7 @@ class Light:
 
 @dataclass
 class Layer:
-    """What a drawing leaves behind; arrays are (height, width[, 3]) at the drawing's own size."""
+    """What rendering leaves behind; arrays are (height, width[, 3]) at the rendering's own size."""
 
     color: Array
     depth: Array
@@ -219,7 +219,7 @@ def draw(
     center_px: tuple[float, float],
     light: Light,
 ) -> Layer:
-    """Draws parts on an empty layer.
+    """Renders parts on an empty layer.
 
     The origin lands on `center_px` (x, y), one unit is `scale_px` long. Colours are linear
     mixes in [0, 1], not clipped.

@@ -15,7 +15,7 @@ from dreambench.methods.registry import make_method
 
 BF16, FP32 = torch.bfloat16, torch.float32
 STEPS = 3
-# Every way to train and to draw, each on one of the two shapes.
+# Every way to train and to generate, each on one of the two shapes.
 CASES = [
     ("other", "dreambooth"), ("xl", "dreambooth-text-encoder"), ("other", "dreambooth-lora"),
     ("xl", "textual-inversion"), ("other", "custom-diffusion"), ("xl", "sdedit"),
@@ -78,7 +78,7 @@ def test_frozen_parts_are_bf16_and_what_trains_is_fp32(
         if name != "dreambooth-text-encoder":
             assert all((False, BF16) in found for found in steps)
     assert dtypes(pipeline, "vae") == {BF16} and dtypes(pipeline, "text_encoder") == {FP32}
-    # Latents come in fp32 to the networks' border, and all weights that draw are bf16, but for
+    # Latents come in fp32 to the networks' border, and all weights that generate are bf16, but for
     # PEFT's, which mixes them itself.
     if isinstance(method, DreamBoothPeft):
         assert drawn and all(found == (FP32, {BF16, FP32}) for found in drawn)

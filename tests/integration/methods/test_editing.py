@@ -1,4 +1,4 @@
-"""Editing and composition methods on real pipelines: what each keeps, and what it draws anew."""
+"""Editing and composition methods on real pipelines: what each keeps and what it generates."""
 
 from dataclasses import replace
 
@@ -311,7 +311,7 @@ def test_full_control_and_the_same_prompt_give_the_photo_back(
     generator = fit_and_load(method, dog, tmp_path / "full")
     images = pixels(generator.generate(["a {subject}"] * 2, [0, 1]))
     _, coded, drawn, _ = invert_and_sample(method.model, dog, 3)
-    # Plain drawing of the noise at guidance 1, though guidance is 3 here.
+    # Plain sampling from the noise at guidance 1, though guidance is 3 here.
     assert np.abs(images.astype(int) - pixels(drawn[:2])).max() <= 2
     if where == "mini":
         assert gap(images, pixels(coded[:2])) < 0.3 * gap(images, pixels([coded[1], coded[0]]))

@@ -1,4 +1,4 @@
-"""Methods that are shown a photo while they draw: mini's adapter, its authors' layout, unCLIP."""
+"""Methods shown a photo while they generate: mini's adapter, its authors' layout, unCLIP."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Methods that put two subjects into one picture: what they learn of each, and what they draw."""
+"""Methods that put two subjects into one picture: what they learn of each, and generate."""
 
 import numpy as np
 import pytest

@@ -144,7 +144,7 @@ def test_what_cannot_be_quantised_is_refused_before_anything_starts():
     for base in ("mini", "sdxl"):
         line = refused_at_once(*words, "dreambooth-lora", "--base-model", base)
         assert f"'{base}'" in line and "UNet" in line
-    # Full tuning trains those very weights, and has no such setting.
+    # Full fine-tuning trains those very weights, and has no such setting.
     line = refused_at_once(*words, "dreambooth", "--base-model", "flux-dev")
     assert "quantization" in line and "dreambooth" in line
     line = refused_at_once(*other, "dreambooth-lora", "--base-model", "flux-dev")

@@ -1,4 +1,4 @@
-"""What a tuned run learned: by its images against class-only's of the same seeds."""
+"""What a trained run learned: by its images against class-only's of the same seeds."""
 
 import pandas as pd
 from scored_runs import make_scored

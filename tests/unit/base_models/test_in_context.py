@@ -92,7 +92,7 @@ def test_images_are_those_of_the_pipeline_called_directly_with_the_photos(name, 
     )
     assert np.array_equal(found, pixels(wanted))
     assert found.shape == (2, SIDE_PX, SIDE_PX, 3) and found.std() > 1
-    # Without photos it draws as before.
+    # Without photos it generates as before.
     assert not np.array_equal(found, pixels(model.sample(PROMPTS, SEEDS)))
 
 

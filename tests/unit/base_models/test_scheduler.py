@@ -1,4 +1,4 @@
-"""Schedulers: what is drawn does not depend on what a base model's scheduler file leaves out."""
+"""Schedulers: images do not depend on what a base model's scheduler file leaves out."""
 
 import json
 

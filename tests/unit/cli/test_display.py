@@ -1,4 +1,4 @@
-"""What is shown while work goes on: how far it is, how long it takes yet, and no noise."""
+"""What is shown while work runs: how far it is, how long it still takes, and no noise."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Slots: one grammar for those who check, draw and score."""
+"""Slots: one grammar for those who check, generate and score."""
 
 import pytest
 

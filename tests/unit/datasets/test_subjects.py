@@ -183,7 +183,7 @@ def test_a_list_that_names_no_photo_of_the_subject_is_refused(dataset):
     assert caught.value.code == "unsafe-path"
     assert "/etc/passwd" in caught.value.problem
     (dataset.index_dir / "single-references.csv").write_text("subject,file\n\na,b/00.jpg\n")
-    with pytest.raises(UserError, match=r"line 3: 'b/00.jpg' is no photo of a") as caught:
+    with pytest.raises(UserError, match=r"line 3: 'b/00.jpg' is not a photo of a") as caught:
         read_index(dataset)
     assert caught.value.code == "invalid-table"
 

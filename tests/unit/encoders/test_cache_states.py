@@ -1,4 +1,4 @@
-"""A cache of another version is told apart, a damaged one counts as none, and clear mends both."""
+"""A cache of another version is told apart, a damaged one counts as none, and clear fixes both."""
 
 import shutil
 import sqlite3

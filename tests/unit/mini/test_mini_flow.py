@@ -1,4 +1,4 @@
-"""mini-flow: a folder that diffusers draws with, and training that is its pipeline's, resumable."""
+"""mini-flow: a folder that diffusers loads, and training that is its pipeline's, resumable."""
 
 import sys
 from functools import partial

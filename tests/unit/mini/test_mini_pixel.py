@@ -47,7 +47,7 @@ def folder(cascade, tmp_path_factory):
 
 @pytest.mark.parametrize("stage", ["small", "large"])
 def test_a_step_is_that_of_the_base_model_that_methods_train(stage, cascade, folder):
-    """On the same draws: stage II is tuned shown the very image that it cleans."""
+    """On the same draws: stage II is given the very image that it cleans."""
     model = load_base_model(find_base_model(f"mini-pixel={folder}"), SAMPLER)
     assert isinstance(model, DeepFloydIF)
     unet = cascade.small if stage == "small" else cascade.large

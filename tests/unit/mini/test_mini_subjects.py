@@ -1,4 +1,4 @@
-"""The drawn datasets: who is in them, and what their protocols ask for."""
+"""The rendered datasets: who is in them, and what their protocols ask for."""
 
 import numpy as np
 import pytest

@@ -42,4 +42,4 @@ def test_differences_are_paired_by_subject():
     one = found[(found["prompt_id"] == "all") & (found["number"] == "dino")].iloc[0]
     assert one["n_subjects"] == 3
     assert one["mean"] == pytest.approx(0.1 + 0.01 / 3)
-    assert 0 < one["low"] < one["mean"], "the subjects' own level is no noise"
+    assert 0 < one["low"] < one["mean"], "the subjects' own level is not noise"

@@ -89,7 +89,7 @@ def test_pictures_lie_where_the_rows_and_columns_say(tmp_path):
     ):
         Image.new("RGB", size, color).save(file)
     rows = [("one", (), files), ("two", (), [*files[::-1][:3], Path("none.png")])]
-    # Dollar signs are no mathematics here.
+    # Dollar signs are not mathematics here.
     blocks = [GridBlock([f"${name} and $ {name}" for name in colors], rows)]
     page = np.asarray(Image.open(plot_grid(blocks, tmp_path / "grid.png", n_references=0)))
     ys, xs = np.nonzero((page == (255, 0, 0)).all(2))

@@ -25,7 +25,7 @@ UNITS = [
 
 
 class Method:
-    """Draws a grey image a prompt, and says in `begun` which batches it began."""
+    """Generates a grey image a prompt, and says in `begun` which batches it began."""
 
     def __init__(self):
         self.begun, self.begins = 0, threading.Condition()

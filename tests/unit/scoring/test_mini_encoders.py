@@ -1,4 +1,4 @@
-"""Mini's encoders know its drawn world and nothing else: who scores other photos is told."""
+"""Mini's encoders know its rendered world and nothing else: who scores other photos is told."""
 
 import logging
 
@@ -23,7 +23,7 @@ def said():
 def test_who_scores_other_photos_is_told_what_minis_encoders_know(said):
     prepare_encoders(load_protocol("mini").model_copy(update={"dataset": "own"}))
     (line,) = said
-    for word in ("mini-vit", "mini-clip", "mini's drawn world", "list encoders"):
+    for word in ("mini-vit", "mini-clip", "mini's rendered world", "list encoders"):
         assert word in line
 
 

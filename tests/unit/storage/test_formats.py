@@ -1,4 +1,4 @@
-"""What is no photo, archive or file is said to be what it is, with the next step."""
+"""What is not a photo, archive or file is said to be what it is, with the next step."""
 
 import io
 import os

@@ -28,7 +28,7 @@ GOOD_NAMES = (
 
 @pytest.fixture
 def ours(tmp_path):
-    """A folder of ours, reached through a link of the user's, beside one of somebody else."""
+    """A folder of ours, reached through a link of the user's, beside one of someone else."""
     real = tmp_path / "real"
     real.mkdir()
     (tmp_path / "ours").symlink_to(real)
@@ -41,7 +41,7 @@ def ours(tmp_path):
 
 @pytest.fixture
 def victim(ours):
-    """The folder of somebody else; whatever was done, it is as it was."""
+    """The folder of someone else; whatever was done, it is as it was."""
     folder = ours.parent / "victim"
     before = read_all(folder)
     yield folder

@@ -19,7 +19,7 @@ def study():
 
 @pytest.fixture
 def sheet(study):
-    """What a page saves for somebody."""
+    """What a page saves for someone."""
     found = simulate(study, World({"a": 0.0, "b": 0.0}), seed=0)[0]
     return {**found.model_dump(mode="json"), "rater": "somebody", "simulated": False}
 

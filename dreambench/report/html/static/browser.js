@@ -190,7 +190,7 @@
     }
   }, { rootMargin: "1200px" });
 
-  /* What is chosen stands in the address, so that it can be sent to somebody. */
+  /* What is chosen stands in the address, so that it can be sent to someone. */
   const readAddress = () => {
     const parts = new URLSearchParams(location.hash.split("&").slice(1).join("&"));
     for (const name of FIELDS) form.elements[name].value = parts.get(name) || "";
@@ -298,7 +298,7 @@
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", () => { writeAddress(); show(); });
   form.addEventListener("reset", () => setTimeout(() => { writeAddress(); show(); }));
-  /* Nothing is made before somebody looks. */
+  /* Nothing is made before someone looks. */
   document.addEventListener("part", (event) => {
     if (event.detail !== "images") return;
     readAddress();
