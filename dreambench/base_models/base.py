@@ -234,7 +234,7 @@ class LoadedModel(ABC):
 
     @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Return what the denoising network is told of prompts; gradients flow."""
+        """Return the denoising network's conditioning on prompts; gradients flow."""
 
     # Images
 
@@ -290,7 +290,7 @@ class LoadedModel(ABC):
         return named
 
     def refuse(self, why: str) -> UserError:
-        """Return what a method is told that asks for what the family does not do."""
+        """Return the error for a method that asks for what the family does not do."""
         return UserError(
             f"the base model '{self.model.name}' {why}",
             hint="pass another --base-model: dreambench list base-models",
@@ -381,7 +381,7 @@ class LoadedModel(ABC):
     ) -> list[Image.Image]:
         """Return what a pipeline makes of prompts under the protocol's sampler.
 
-        `ask` stands in for `_ask` where a pipeline is told of prompts in another way.
+        `ask` replaces `_ask` where a pipeline takes prompts in another way.
         """
         noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with self.drawing(), torch.no_grad():
@@ -395,5 +395,5 @@ class LoadedModel(ABC):
         return make_images(pipeline.image_processor, found.images)
 
     def _ask(self, prompts: Sequence[str]) -> dict[str, Any]:
-        """Return what a pipeline is told of prompts, and how much they count."""
+        """Return a pipeline's arguments for prompts, and how much they count."""
         return {"prompt": list(prompts), "guidance_scale": self.sampler.guidance_scale}

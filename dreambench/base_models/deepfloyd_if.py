@@ -206,7 +206,7 @@ class Upscaler(_Stage):
         return self.reader.tokenizer
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Return what stage I is told of prompts."""
+        """Return stage I's conditioning on prompts."""
         return self.reader.encode_prompts(prompts)
 
 

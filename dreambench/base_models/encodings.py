@@ -1,4 +1,4 @@
-"""What a denoising network is told and sees: texts and images, encoded."""
+"""What a denoising network is conditioned on and sees: texts and images, encoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENCODED_PIXELS = 4 * 512**2
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a family's denoising network is told of n texts: tensors (n, ...) by name."""
+    """What a family's denoising network gets for n texts: tensors (n, ...) by name."""
 
     tensors: Mapping[str, Tensor]
 

@@ -166,7 +166,7 @@ class StableDiffusion(LoadedModel):
         return found
 
     def _extra_conditions(self, noisy: Tensor, text: Conditioning) -> dict[str, Any]:
-        """Return what a variant's UNet is told besides the hidden states of texts."""
+        """Return what a variant's UNet gets besides the hidden states of texts."""
         return {}
 
     def squared_errors(

@@ -1,6 +1,6 @@
 """Stable unCLIP (Ramesh et al., 2022, arXiv 2204.06125, on Stable Diffusion 2.1).
 
-The UNet is told of an image by its CLIP embedding besides the text. Nothing here trains it.
+The UNet is conditioned on an image's CLIP embedding besides the text. Nothing here trains it.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def execute_runs(
 ) -> Outcome:
     """Train, generate, score and summarise each run, then write the report of the first.
 
-    `begin` is told of each method before it starts: name, its index from 0, number of methods.
+    `begin` is called for each method before it starts: name, its index from 0, number of methods.
     """
     pipelines = complete_runs(planned, options, progress=progress, begin=begin)
     # Replicates join the report of their first by themselves.

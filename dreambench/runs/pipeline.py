@@ -44,7 +44,7 @@ class Pipeline:
     What a method fails at is in `failures`, and the rest continues; a full disk, a stop by the user
     and what is wrong with the run itself are raised. `refusal` is the mistake of a user's for which
     the method could not be made at all. `checkpoints` are runs of the same recipe with fewer steps,
-    by their number, which are trained on the way; `tracking` is told of each subject.
+    by their number, which are trained on the way; `tracking` is called for each subject.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from dreambench.runs.units import UnitReader
 from dreambench.runs.worker import Worker
 
 SECONDS_BETWEEN_WORDS = 0.5
-"""Unfinished work is told of so often."""
+"""How often unfinished work reports its progress."""
 
 Answer = tuple[str, Any]
 
