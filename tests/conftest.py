@@ -19,8 +19,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # For tests that ask for tw
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
+from hypothesis import settings
 
 import dreambench  # noqa: F401  (before torch: it limits instruction sets)
+
+# How long an example takes is no fault: a busy machine is slow.
+settings.register_profile("dreambench", deadline=None)
+settings.load_profile("dreambench")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_PHOTOS = REPOSITORY.parent / "shared" / "dreambooth" / "dataset"

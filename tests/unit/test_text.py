@@ -98,7 +98,7 @@ texts = st.lists(st.sampled_from(list(HOSTILE.values())) | st.text(max_size=4), 
     "".join
 )
 shared_folder = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
 )
 UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -130,7 +130,6 @@ def test_a_joiner_that_joins_nothing_is_spelled(text):
     assert not re.search("[\u200c\u200d]", make_printable(text))
 
 
-@settings(deadline=None)
 @given(texts)
 def test_printable_text_is_one_line_that_utf_8_has_and_stays_as_it_is(text):
     shown = make_printable(text)
@@ -259,7 +258,7 @@ def cells_of(page):
     return [words(html.unescape(re.sub("<[^>]*>", "", cell))) for cell in found]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(texts)
 @example(HOSTILE["Markdown"])
 def test_a_page_shows_text_as_it_is(text):
@@ -301,7 +300,6 @@ def test_links_and_addresses_are_no_links():
     assert "www." not in page
 
 
-@settings(deadline=None)
 @given(texts, st.floats(allow_nan=False, allow_infinity=False))
 def test_no_cell_of_a_reports_csv_is_a_formula_and_numbers_stay_numbers(text, number):
     table = Table("t", [text, "n n"], [{text: text, "n n": number}, {text: -3, "n n": None}])

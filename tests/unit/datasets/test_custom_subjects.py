@@ -170,9 +170,7 @@ subjects = st.dictionaries(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(subjects)
 def test_whatever_people_call_things_is_read_as_it_was_added(tmp_path, wanted):
     folder = tmp_path / str(next(counter))

@@ -117,7 +117,7 @@ good_rows = st.sampled_from(["a,dog,live,1", "b,toy,object,2", "a,a/0.jpg,ff,1",
 texts = st.lists(good_rows | st.lists(cells, min_size=1, max_size=5).map(",".join), max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts.map("\n".join), texts.map("\n".join))
 def test_any_index_is_read_or_refused_in_one_line(tmp_path, subjects, images):
     (tmp_path / "subjects.csv").write_text("subject,class_name,kind,n_images\n" + subjects)

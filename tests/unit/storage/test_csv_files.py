@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dreambench.errors import UserError
 from dreambench.storage.csv_files import read_csv, read_whole_number, write_csv
 
-shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 names = st.text(string.ascii_letters + "_ \"',", min_size=1)
 # Any text that can be encoded, but for the one character that no text has.
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))

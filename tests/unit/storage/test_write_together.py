@@ -143,9 +143,7 @@ def test_an_interrupted_group_can_be_written_again_without_recovery(killed_at, t
 segments = st.text("abc._- é", min_size=1, max_size=6).filter(lambda s: s.strip(".") != "")
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.dictionaries(segments, st.binary(max_size=20), max_size=4))
 def test_any_names_and_contents_arrive(tmp_path, contents):
     new = {tmp_path / "out" / name: content for name, content in contents.items()}
