@@ -296,12 +296,16 @@ def xl_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def base_of(other_folder, xl_folder):
-    """Base models by a short name: mini, and random ones of two other shapes."""
+    """Base models by a short name: mini, and random ones of two other shapes.
+
+    `small` has mini's numbers and hardly any network: for tests of what a network does not decide.
+    """
     from dreambench.base_models.catalogue import BASE_MODELS  # noqa: PLC0415
     from dreambench.base_models.registry import find_base_model  # noqa: PLC0415
 
     return {
         "mini": BASE_MODELS["mini"],
+        "small": find_base_model(f"mini={other_folder}"),
         "other": find_base_model(f"sd15={other_folder}"),
         "xl": find_base_model(f"sdxl={xl_folder}"),
     }

@@ -80,11 +80,11 @@ def test_images_depend_on_their_own_prompt_and_seed_alone(name, base, shared_cac
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_plain_class_is_drawn_by_the_base_model(name, shared_cache, tmp_path):
-    mug, base = few("mug"), BASE_MODELS["mini"]
+def test_the_plain_class_is_drawn_by_the_base_model(name, base_of, shared_cache, tmp_path):
+    mug, base = few("mug"), base_of["small"]
     generator = fit_and_load(make(name, base, shared_cache), mug, tmp_path / name)
     generator.generate(PROMPTS, SEEDS)  # Nothing of an edit stays in the networks.
-    plain = ClassOnly(None, context(shared_cache)).load(mug, tmp_path)
+    plain = ClassOnly(None, context(shared_cache, base_model=base)).load(mug, tmp_path)
     own = pixels(generator.generate(["a mug", "a mug"], [5, 6]))
     assert np.array_equal(own, pixels(plain.generate(["a mug", "a mug"], [5, 6])))
     mixed = pixels(generator.generate(["a mug", "a {subject}", "a mug"], [5, 7, 6])).astype(int)
@@ -93,8 +93,8 @@ def test_the_plain_class_is_drawn_by_the_base_model(name, shared_cache, tmp_path
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_out_of_memory_halves_the_batch(name, shared_cache, tmp_path, monkeypatch):
-    made = make(name, BASE_MODELS["mini"], shared_cache)
+def test_out_of_memory_halves_the_batch(name, base_of, shared_cache, tmp_path, monkeypatch):
+    made = make(name, base_of["small"], shared_cache)
     generator = fit_and_load(made, few("dog"), tmp_path / name)
     whole = pixels(generator.generate(PROMPTS, SEEDS)).astype(int)
     edit, sizes = generator._generate_subject, []
@@ -394,14 +394,15 @@ def test_oracle_of_photos_gives_each_of_them(shared_cache, tmp_path):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_work_is_counted_as_it_is_done(name, shared_cache, tmp_path):
+def test_work_is_counted_as_it_is_done(name, base_of, shared_cache, tmp_path):
     """The estimate's network calls are the UNet's rows, or more where prompts decide."""
     (mug,) = subjects("mug")
-    recipe, base, protocol = load_recipe(name), BASE_MODELS["mini"], load_protocol("mini")
+    recipe, base, protocol = load_recipe(name), base_of["small"], load_protocol("mini")
     sampler = SAMPLER.model_copy(update={"n_steps": 10})  # Whole steps at every strength.
     protocol = protocol.model_copy(update={"n_images_per_prompt": 1, "sampler": sampler})
     method = make_method(
-        recipe, Context(**vars(context(shared_cache)) | {"sampler": protocol.sampler})
+        recipe,
+        Context(**vars(context(shared_cache, base_model=base)) | {"sampler": protocol.sampler}),
     )
     generator = fit_and_load(method, mug, tmp_path / "x")
     rows = []
