@@ -17,7 +17,7 @@ from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.registry import find_base_model
 from dreambench.config.protocol import Protocol, list_all, list_protocols, load_protocol
 from dreambench.config.recipe import Recipe, list_recipes, load_recipe
-from dreambench.config.track import ORACLE, name_track
+from dreambench.config.track import NO_PHOTOS, ORACLE, name_track
 from dreambench.datasets.subjects import Subject
 from dreambench.encoders.registry import ENCODERS, ROLES, SEGMENTERS
 from dreambench.encoders.spec import (
@@ -182,7 +182,8 @@ def find_track(method: str, settings: Mapping[str, object]) -> str | None:
     """
     if method in ORACLES:
         return ORACLE
+    if method in SEE_NO_PHOTOS:
+        return NO_PHOTOS  # Whatever settings a record claims.
     if method not in METHODS:
         return None
-    n_references = 0 if method in SEE_NO_PHOTOS else None
-    return name_track(settings, tunes=method in TRAINS, n_references=n_references)
+    return name_track(settings, tunes=method in TRAINS, n_references=None)

@@ -400,10 +400,8 @@ def test_work_is_counted_as_it_is_done(name, base_of, shared_cache, tmp_path):
     recipe, base, protocol = load_recipe(name), base_of["small"], load_protocol("mini")
     sampler = SAMPLER.model_copy(update={"n_steps": 10})  # Whole steps at every strength.
     protocol = protocol.model_copy(update={"n_images_per_prompt": 1, "sampler": sampler})
-    method = make_method(
-        recipe,
-        Context(**vars(context(shared_cache, base_model=base)) | {"sampler": protocol.sampler}),
-    )
+    where = replace(context(shared_cache, base_model=base), sampler=sampler)
+    method = make_method(recipe, where)
     generator = fit_and_load(method, mug, tmp_path / "x")
     rows = []
     unet = method.model.pipeline.unet

@@ -40,3 +40,7 @@ def test_a_record_is_checked_against_the_track_that_a_run_has(name):
     recipe = find_shipped_recipe(name)
     settings = recipe.settings_for("mini")
     assert find_track(recipe.method, settings) == describe_track(recipe, "mini")
+
+
+def test_no_setting_that_a_record_claims_makes_class_only_see_photos():
+    assert find_track("class-only", {"n_photos": 3}) == "no photos"
