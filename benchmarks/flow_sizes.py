@@ -220,6 +220,9 @@ def count_parameters(name: str) -> dict[str, Any]:
         "n_denoiser_parameters": n_denoiser,
         "n_other_parameters": sum(sizes.values()),
         "n_text_parameters": sum(n for part, n in sizes.items() if part.startswith("text")),
+        "n_offloaded_parameters": sum(
+            sizes[part] for part in find_family(BASE_MODELS[name].family).offloaded_networks
+        ),
         **count_adapted(transformer, find_lora_layers(name, transformer)),
     }
 

@@ -58,6 +58,7 @@ from transformers import (
 
 from dreambench.base_models import deepfloyd_if
 from dreambench.base_models.catalogue import BASE_MODELS
+from dreambench.base_models.registry import find_family
 from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.stable_diffusion import UNET_LAYERS
 from dreambench.config.protocol import load_protocol
@@ -300,6 +301,8 @@ def count(name: str) -> dict[str, Any]:
     unet = networks.pop("unet")
     layers = deepfloyd_if.UNET_LAYERS if name == "deepfloyd-if" else UNET_LAYERS
     networks.pop("image_normalizer", None)
+    offloaded = find_family(BASE_MODELS[name].family).offloaded_networks
+    n_offloaded = sum(p.numel() for part in offloaded for p in networks[part].parameters())
     texts = [network for part, network in networks.items() if part.startswith("text_encoder")]
     others = list(networks.values())
     keys_and_values = [
@@ -312,6 +315,7 @@ def count(name: str) -> dict[str, Any]:
         "n_denoiser_parameters": sum(p.numel() for p in unet.parameters()),
         "n_other_parameters": sum(p.numel() for part in others for p in part.parameters()),
         "n_text_parameters": sum(p.numel() for part in texts for p in part.parameters()),
+        "n_offloaded_parameters": n_offloaded,
         **flow_sizes.count_adapted(unet, layers),
         "n_cross_attention_parameters": sum(weight.numel() for weight in keys_and_values),
         "activation_bytes": _trace_step(name, checkpointing=False),

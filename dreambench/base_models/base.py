@@ -7,18 +7,19 @@ and its name in `registry.FAMILIES`.
 
 from __future__ import annotations
 
+import gc
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambench.base_models.drawing import make_images
+from dreambench.base_models.drawing import is_out_of_memory, make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, TextEncoder
 from dreambench.base_models.loading import (
     find_quantizer,
@@ -33,6 +34,7 @@ from dreambench.errors import UserError
 
 AfterStep = Callable[[int, Tensor], Tensor]
 """Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
+Result = TypeVar("Result")
 
 
 class LoadedModel(ABC):
@@ -55,11 +57,16 @@ class LoadedModel(ABC):
     """What bf16 applies to. Pipelines sample noise and keep latents in the precision of the
     prompts' states, and both need fp32: a family rounds its text encoders only if it hands their
     states over in fp32."""
+    offloaded_networks: ClassVar[Sequence[str]] = ()
+    """Large text encoders that nothing trains, which wait on the CPU where a device lacks memory:
+    texts are encoded once before training and once for each batch of images."""
 
     upscaler: LoadedModel | None = None
     """What enlarges its images, in a cascade that was trained stage by stage."""
     most_images: int | None = None
     """Images that memory holds at once, where it did not hold more."""
+    is_offloaded = False
+    """Whether `offloaded_networks` wait on the CPU, since memory did not hold all networks."""
 
     def __init__(
         self,
@@ -74,17 +81,44 @@ class LoadedModel(ABC):
         self.sampler = sampler
         self.precision = precision
         self.quantization = quantization
+        self._wanted_device = torch.device(device)
         self.pipeline = self.load_pipeline(
-            model, device=torch.device(device), rounded=precision == "bf16",
+            model, device=self._wanted_device, rounded=precision == "bf16",
             quantization=quantization,
         )  # fmt: skip
+        self.with_room(lambda: self.pipeline.to(self._wanted_device))
         self.pipeline.scheduler = self.make_scheduler(self.pipeline, sampler)
 
     @property
     def device(self) -> torch.device:
-        """Where its networks are."""
+        """Where its networks compute."""
         device: torch.device = self.pipeline.device
         return device
+
+    def with_room(self, attempt: Callable[[], Result]) -> Result:
+        """Return what `attempt` returns; where memory runs out, try again with room for more.
+
+        For that `offloaded_networks` go to the CPU for good. Each of their layers then visits the
+        device while it computes, so that no number changes.
+        """
+        try:
+            return attempt()
+        except (RuntimeError, MemoryError) as error:
+            is_on_cpu = self._wanted_device.type == "cpu"
+            if not is_out_of_memory(error) or is_on_cpu or self.is_offloaded:
+                raise
+            if not self.offloaded_networks:
+                raise
+        # Outside of the handler, since the exception's frames hold on to the failed tensors.
+        gc.collect()
+        from diffusers.hooks import apply_group_offloading  # noqa: PLC0415  (slow import)
+
+        for name in self.offloaded_networks:
+            apply_group_offloading(
+                getattr(self.pipeline, name), self._wanted_device, offload_type="leaf_level"
+            )
+        self.is_offloaded = True
+        return attempt()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the run's precision as a context, for training on weights in fp32."""
@@ -150,8 +184,8 @@ class LoadedModel(ABC):
     ) -> Any:
         """Load the pipeline from safetensors, without safety checker and progress bars.
 
-        In fp32, or with the weights of `rounded_networks` rounded to bf16; those of the denoising
-        network may be quantised, too.
+        On the CPU, in fp32, or with the weights of `rounded_networks` rounded to bf16; those of the
+        denoising network may be quantised, too, and are then on `device`.
 
         Raises:
             UserError: its folder lacks files or holds damaged ones, or there is none and the hub
@@ -188,7 +222,7 @@ class LoadedModel(ABC):
         pipeline.set_progress_bar_config(disable=True)
         if rounded:
             cls._round(pipeline)
-        return pipeline.to(device)
+        return pipeline
 
     @classmethod
     def _round(cls, pipeline: Any) -> None:

@@ -55,6 +55,7 @@ class _Stage(LoadedModel):
     draws_by_own_steps = True
     tokenizer_class = "T5Tokenizer"
     rounded_networks: ClassVar[Sequence[str]] = ("unet", "text_encoder")
+    offloaded_networks: ClassVar[Sequence[str]] = ("text_encoder",)
 
     def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
         super().__init__(model, sampler, **options)
@@ -198,6 +199,7 @@ class Upscaler(_Stage):
         **_Stage.pipeline_options, "text_encoder": None, "tokenizer": None,
     }  # fmt: skip
     rounded_networks: ClassVar[Sequence[str]] = ("unet",)
+    offloaded_networks: ClassVar[Sequence[str]] = ()
     reader: DeepFloydIF
 
     @property
@@ -218,7 +220,8 @@ class DeepFloydIF(_Stage):
 
     def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
         super().__init__(model, sampler, **options)
-        self.upscaler = Upscaler(model.find_upscaler(), sampler, **options)
+        second = model.find_upscaler()
+        self.upscaler = self.with_room(lambda: Upscaler(second, sampler, **options))
         self.upscaler.reader = self
         small, large = self.pipeline.unet.config, self.upscaler.pipeline.unet.config
         self._ratio = large.sample_size // small.sample_size

@@ -69,6 +69,7 @@ class FlowModel(LoadedModel):
 
     denoiser = "transformer"
     rounded_networks: ClassVar[Sequence[str]] = ("transformer", "vae", "text_encoder")
+    offloaded_networks: ClassVar[Sequence[str]] = ("text_encoder",)
     density: ClassVar[Mapping[str, Any]] = {"weighting_scheme": "none"}
     """Which times training draws, in the words of diffusers' scripts; "none" is uniform."""
     trains_on_latents: ClassVar[bool] = False

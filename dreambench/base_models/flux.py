@@ -35,6 +35,7 @@ class Flux(FlowModel):
         "feature_extractor": None, "image_encoder": None,
     }  # fmt: skip
     rounded_networks: ClassVar[Sequence[str]] = (*FlowModel.rounded_networks, "text_encoder_2")
+    offloaded_networks: ClassVar[Sequence[str]] = ("text_encoder_2",)
     lora_layers: ClassVar[Sequence[str]] = (
         "attn.to_k", "attn.to_q", "attn.to_v", "attn.to_out.0", "attn.add_k_proj",
         "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out", "ff.net.0.proj", "ff.net.2",

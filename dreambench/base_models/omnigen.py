@@ -27,6 +27,7 @@ class OmniGen(InContextModel):
     pipeline_class = "OmniGenPipeline"
     tokenizer_class = "LlamaTokenizer"
     rounded_networks: ClassVar[Sequence[str]] = ("transformer", "vae")
+    offloaded_networks: ClassVar[Sequence[str]] = ()
     # Its times run from noise to the image.
     own_schedule: ClassVar[Mapping[str, Any]] = {"invert_sigmas": True}
     photo_words = "<img><|image_{number}|></img>"

@@ -105,8 +105,21 @@ def load_base_model(
     """Load a base model that samples as a protocol says.
 
     Raises:
-        UserError: its files are not on this machine and the hub cannot be reached.
+        UserError: its files are not on this machine and the hub cannot be reached, or the device
+            has no room for it.
     """
-    return find_family(model.family)(
-        model, sampler, device=device, precision=precision, quantization=quantization
-    )
+    from dreambench.base_models.drawing import is_out_of_memory  # noqa: PLC0415  (imports torch)
+
+    try:
+        return find_family(model.family)(
+            model, sampler, device=device, precision=precision, quantization=quantization
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"not enough memory for the base model '{model.name}' in {precision} on {device}",
+            hint="use --precision bf16, another --device or another --base-model; "
+            "`dreambench doctor` lists what fits",
+            code="out-of-memory",
+        ) from error

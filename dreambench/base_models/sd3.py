@@ -25,6 +25,7 @@ class StableDiffusion3(FlowModel):
     rounded_networks: ClassVar[Sequence[str]] = (
         *FlowModel.rounded_networks, "text_encoder_2", "text_encoder_3",
     )  # fmt: skip
+    offloaded_networks: ClassVar[Sequence[str]] = ("text_encoder_3",)
     density: ClassVar[Mapping[str, Any]] = {
         "weighting_scheme": "logit_normal", "logit_mean": 0.0, "logit_std": 1.0,
     }  # fmt: skip

@@ -67,9 +67,10 @@ class BaseModel:
     a file of a snapshot, a key in it and its value, by which other weights of the family are told
     from these. The counts are of parameters: `n_denoiser` of that network, `n_other` of autoencoder
     and text encoders, `n_text` of text encoders alone, `n_cross_attention` of the keys and values
-    of cross-attention; `text_width` of a word's vector. `adapted_shapes` are the denoising
-    network's layers that LoRA and other adapters stand in: inputs, outputs, and how many such;
-    `adapted_block` are those of the block whose inputs are the most.
+    of cross-attention; `text_width` of a word's vector; `n_offloaded` of text encoders that can
+    wait on the CPU, where the device has no room for all networks. `adapted_shapes` are the
+    denoising network's layers that LoRA and other adapters stand in: inputs, outputs, and how many
+    such; `adapted_block` are those of the block whose inputs are the most.
     A training step in fp32 keeps `activation_bytes` for each image of `size_px`, and
     `checkpointed_bytes` with gradient checkpointing.
     """
@@ -90,6 +91,7 @@ class BaseModel:
     n_denoiser_parameters: int = 0
     n_other_parameters: int = 0
     n_text_parameters: int = 0
+    n_offloaded_parameters: int = 0
     adapted_shapes: tuple[tuple[int, int, int], ...] = ()
     adapted_block: tuple[tuple[int, int, int], ...] = ()
     n_cross_attention_parameters: int = 0

@@ -156,8 +156,7 @@ def _print_estimate(
         ("denoising", f"{found.n_network_calls:,} network calls on one image"),
         ("disk", f"{found.n_bytes / 1e9:.1f} GB: images {found.image_bytes / 1e9:.1f}, "
                  f"trained weights {found.weight_bytes / 1e9:.1f}"),
-        ("memory", f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"
-                   if found.memory_bytes else "no network"),
+        ("memory", _describe_memory(found, precision)),
     ]  # fmt: skip
     for name, text in lines:
         say(f"  {name:16} {text}")
@@ -168,6 +167,16 @@ def _print_estimate(
         unknown = "no speed was measured here yet" if found.is_counted else "not counted"
         shown = f"{value:.1f} hours" if value is not None else unknown
         say(f"  {'time, ' + what:16} {shown}")
+
+
+def _describe_memory(found: Estimate, precision: str) -> str:
+    if not found.memory_bytes:
+        return "no network"
+    text = f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"
+    if found.offloaded_bytes:
+        least = found.memory_bytes - found.offloaded_bytes
+        text += f"; where that is too much, {least / 1e9:.1f} with text encoders on the CPU"
+    return text
 
 
 def _find_downloads(protocol: Protocol, base: BaseModel) -> dict[str, int]:

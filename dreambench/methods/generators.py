@@ -26,9 +26,10 @@ class TextGenerator:
         self.subject_phrase = subject_phrase[0] if is_one else subject_phrase
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """See `methods.Generator`. Halves the batch when memory runs out, down to one image.
+        """See `methods.Generator`. When memory runs out, makes room, then halves the batch.
 
-        The base model remembers what fitted, so that no later batch runs out again.
+        It does so down to one image. The base model remembers what fitted, so that no later batch
+        runs out again.
 
         Raises:
             UserError: there is no memory for one image.
@@ -38,7 +39,7 @@ class TextGenerator:
             parts = [slice(start, start + most) for start in range(0, len(prompts), most)]
             return [image for part in parts for image in self.generate(prompts[part], seeds[part])]
         try:
-            return self._generate(prompts, seeds)
+            return self.model.with_room(lambda: self._generate(prompts, seeds))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -23,7 +23,8 @@ PNG_BYTES_PER_PIXEL = 1.8
 class Estimate:
     """Counts for one baseline on one protocol.
 
-    `memory_bytes` are those of the device at the peak (`estimate_memory`); `downloads` are weights
+    `memory_bytes` are those of the device at the peak (`estimate_memory`), of which
+    `offloaded_bytes` wait on the CPU where the device has no room for them; `downloads` are weights
     of the method's own that are not on this machine, with their bytes. `is_counted` is false for a
     method that computes with other networks alone, whose calls are not counted.
     """
@@ -39,6 +40,7 @@ class Estimate:
     image_bytes: int
     weight_bytes: int
     memory_bytes: int
+    offloaded_bytes: int
     downloads: dict[str, int]
     is_counted: bool
 
@@ -69,12 +71,16 @@ def make_estimate(
     work = find_class(recipe).count_work(settings, base_model)
     # A step learns from a batch of each subject of a pair.
     work = replace(work, images_per_step=work.images_per_step * protocol.n_subjects)
-    memory = 0
+    memory = least = 0
     sampler = base_model.choose_sampler(protocol.sampler)
     if work.uses_base_model or work.other_parameters:
-        memory = estimate_memory(
-            settings, work, base_model, size_px=sampler.size_px, precision=precision
-        )
+        memory, least = (
+            estimate_memory(
+                settings, work, base_model, size_px=sampler.size_px, precision=precision,
+                offloads=offloads,
+            )
+            for offloads in (False, True)
+        )  # fmt: skip
     n_runs = replicates if find_class(recipe).tunes else 1
     if is_checkpoint:
         work = replace(work, optimizer_steps=0, class_images=0, second_steps=0, second_images=0)
@@ -99,6 +105,7 @@ def make_estimate(
         ),
         weight_bytes=work.saved_bytes * len(subjects) * n_runs,
         memory_bytes=memory,
+        offloaded_bytes=memory - least,
         downloads={k: n for one in work.weights for k, n in one.find_missing().items()},
         is_counted=work.uses_base_model or not work.other_parameters,
     )
@@ -122,7 +129,13 @@ QUANTIZED_BYTES: Mapping[str, float] = {"int8": 1, "nf4": 0.5 + 4 / 64}
 
 
 def estimate_memory(
-    settings: Settings, work: Work, base_model: BaseModel, *, size_px: int, precision: Precision
+    settings: Settings,
+    work: Work,
+    base_model: BaseModel,
+    *,
+    size_px: int,
+    precision: Precision,
+    offloads: bool = False,
 ) -> int:
     """Bytes of memory that training needs at its peak, or generating an image if that is more.
 
@@ -130,7 +143,8 @@ def estimate_memory(
     step as they were counted for the base model (`benchmarks/full_size.py --count`; it measures the
     whole of it for Stable Diffusion 1.5 as well). In bf16 all weights but those of diffusion's text
     encoders are held in it, and what is trained in both. Quantised are those of the denoising
-    network, nearly all of which are linear layers'.
+    network, nearly all of which are linear layers'. With `offloads`, large text encoders wait on
+    the CPU.
     """
     if not work.uses_base_model:
         # Such networks stay in fp32; what a step keeps is not counted.
@@ -143,6 +157,8 @@ def estimate_memory(
         has_t5 = base_model.flow is not None or base_model.upscaler is not None
         n_wide = 0 if has_t5 else base_model.n_text_parameters
         weights, master = 2 * (n_weights + n_wide), 4
+    if offloads:
+        weights -= (4 if precision == "fp32" else 2) * base_model.n_offloaded_parameters
     if (quantization := getattr(settings, "quantization", "none")) != "none":
         wide = 2 if precision == "bf16" else 4
         weights += round((QUANTIZED_BYTES[quantization] - wide) * base_model.n_denoiser_parameters)

@@ -9,6 +9,7 @@ import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,7 @@ from dreambench.storage.snapshots import Snapshot
 # What takes less memory, the cheapest first, and the baseline that takes the least.
 LOWERING = {"gradient_checkpointing": True, "optimizer": "adamw-8bit"}
 SMALLEST_TUNED = "dreambooth-lora"
+OFFLOADED = "text encoders on the CPU"
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ def check_recipes(device: str, n_bytes: int) -> list[Finding]:
     found = []
     for name in list_recipes():
         recipe = load_recipe(name)
-        parts = [_fit(recipe, BASE_MODELS[base], n_bytes) for base in recipe.tables]
+        parts = [_fit(recipe, BASE_MODELS[base], device, n_bytes) for base in recipe.tables]
         text = "\n".join(part for part, _ in parts)
         found.append(Finding(f"memory, {device}", name, all(is_fit for _, is_fit in parts), text))
     return found
 
 
-def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
+def _fit(recipe: Recipe, base: BaseModel, device: str, n_bytes: int) -> tuple[str, bool]:
     """Whether one baseline fits with one base model; if not, what in its recipe to lower."""
     settings = read_settings(recipe, base.name)
     method = find_method(recipe.method)
@@ -100,16 +102,25 @@ def _fit(recipe: Recipe, base: BaseModel, n_bytes: int) -> tuple[str, bool]:
     protocol = load_protocol("mini" if base.name == "mini" else "dreambench")
     size_px = base.choose_sampler(protocol.sampler).size_px
 
-    def need(changes: dict[str, object], precision: Precision = "fp32") -> int:
+    def need(
+        changes: dict[str, object], precision: Precision = "fp32", *, offloads: bool = False
+    ) -> int:
         changed = settings.model_copy(update=changes)
         changed_work = method.count_work(changed, base)
-        return estimate_memory(changed, changed_work, base, size_px=size_px, precision=precision)
+        return estimate_memory(
+            changed, changed_work, base, size_px=size_px, precision=precision, offloads=offloads
+        )
 
     plain = need({})
     if plain <= n_bytes:
         return f"{base.name} {plain / 1e9:.1f} GB", True
+    # A run does so by itself.
+    offloads = device != "cpu" and base.n_offloaded_parameters > 0
+    if offloads and (least := need({}, offloads=True)) <= n_bytes:
+        return f"{base.name} {least / 1e9:.1f} GB, {OFFLOADED}", True
     text = f"{base.name} needs {plain / 1e9:.1f} of {n_bytes / 1e9:.1f} GB"
-    lowered, told = _lower(need, settings, work, base, n_bytes)
+    lowered, told = _lower(partial(need, offloads=offloads), settings, work, base, n_bytes)
+    told = [*told, OFFLOADED] if offloads else told
     if told:
         text += f", {lowered / 1e9:.1f} with {', '.join(told)}"
     if lowered > n_bytes and work.trained_parameters and recipe.name != SMALLEST_TUNED:
@@ -194,7 +205,7 @@ def judge(
         lacks.append(f"{n_lost} of {len(files)} photos of {protocol.dataset}")
     recipe = load_recipe(MAIN_METHOD)
     if base.name in recipe.tables:
-        text, fits = _fit(recipe, base, find_memory()[1])
+        text, fits = _fit(recipe, base, *find_memory())
         if not fits:
             lacks.append(f"memory for {MAIN_METHOD}: {text}")
     text = f"Ready: '{protocol.name}' can be run on {device}"

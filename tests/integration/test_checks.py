@@ -1,6 +1,7 @@
 """Before a run: what it will take, and which identifiers there are."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -297,7 +298,8 @@ def test_doctor_says_what_to_lower_where_a_baseline_does_not_fit():
     assert found_for(500_000_000_000, "dreambooth").ok
     at_80 = found_for(80_000_000_000, "dreambooth").text.splitlines()
     assert [line.split()[0] for line in at_80 if " needs " not in line] == [
-        "mini", "sd15", "sd21", "sdxl", "sd35-medium"
+        "mini", "sd15", "sd21", "sdxl", "sd35-medium", "flux2-klein-base", "flux2-klein",
+        "deepfloyd-if",
     ]  # fmt: skip
     at_24 = found_for(24_000_000_000, "dreambooth").text.splitlines()
     assert [line.split()[0] for line in at_24] == list(load_recipe("dreambooth").tables)
@@ -311,6 +313,43 @@ def test_doctor_says_what_to_lower_where_a_baseline_does_not_fit():
     assert needed < 16e9 < need("dreambooth", "sd15", gradient_checkpointing=True)
     assert f"{needed / 1e9:.1f} with" in line
     assert "needs none" in found_for(1, "copy-reference").text
+
+
+def test_text_encoders_on_the_cpu_are_counted_where_a_gpu_lacks_their_memory():
+    base = BASE_MODELS["flux2-klein-base"]
+    recipe = load_recipe("dreambooth-lora")
+    work = find_method(recipe.method).count_work(read_settings(recipe, base.name), base)
+    for precision, n_bytes in (("fp32", 4), ("bf16", 2)):
+        found = [
+            estimate_memory(
+                read_settings(recipe, base.name), work, base, size_px=base.size_px,
+                precision=precision, offloads=offloads,
+            )
+            for offloads in (False, True)
+        ]  # fmt: skip
+        assert found[0] - found[1] == pytest.approx(1.05 * n_bytes * base.n_text_parameters)
+    plain = need("dreambooth-lora", "flux2-klein-base")
+    line = found_for(plain - 1, "dreambooth-lora").text.splitlines()[5]
+    assert line == f"{base.name} 25.3 GB, text encoders on the CPU"
+    assert found_for(plain, "dreambooth-lora").text.splitlines()[5] == f"{base.name} 42.2 GB"
+    # Only a GPU's memory is another than the CPU's.
+    (on_cpu,) = (f for f in check_recipes("cpu", plain - 1) if f.name == "dreambooth-lora")
+    assert " needs " in on_cpu.text.splitlines()[5]
+    assert "text encoders" not in on_cpu.text
+    at_24 = found_for(24_000_000_000, "dreambooth-lora").text.splitlines()
+    (flux,) = (line for line in at_24 if line.startswith("flux-dev"))
+    assert flux.endswith('quantization = "int8", text encoders on the CPU')
+
+
+def test_plan_tells_what_offloading_saves():
+    done = invoke(
+        "plan", "--method", "class-only", "--base-model", "flux-dev", "--protocol", "dreambench",
+        "--precision", "bf16",
+    )  # fmt: skip
+    (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("memory"))
+    assert re.search(r"GB of the device in bf16; where that is too much, \d+\.\d with text", line)
+    done = invoke("plan", "--method", "class-only", "--base-model", "sd15")
+    assert "where that is too much" not in done.stdout
 
 
 def test_parameters_that_memory_is_counted_from_are_minis_own():

@@ -48,8 +48,6 @@ _FACTORIES = (
 class SecondTensor(torch.Tensor):
     """A tensor on the second device."""
 
-    __slots__ = ("inner",)
-
     @staticmethod
     def __new__(cls, inner):
         made = torch.Tensor._make_wrapper_subclass(
@@ -92,8 +90,7 @@ class SecondTensor(torch.Tensor):
 
     @data.setter
     def data(self, value):
-        torch.Tensor.data.__set__(self, value)
-        self.inner = value.inner
+        _set_data(self, value)
 
 
 @dataclass(frozen=True)
@@ -311,6 +308,22 @@ def _is_pinned(tensor, device=None):
     return hasattr(tensor, "is_pinned_here")
 
 
+_set_plain_data = torch.Tensor.data.__set__
+
+
+def _set_data(tensor, value):
+    """What `tensor.data = value` does; it may lead to another device, as CUDA's may."""
+    if isinstance(tensor, SecondTensor) is not isinstance(value, SecondTensor):
+        value = value.detach()
+        if isinstance(tensor, torch.nn.Parameter):
+            value = torch.nn.Parameter(value, requires_grad=tensor.requires_grad)
+        torch.utils.swap_tensors(tensor, value)
+        return
+    _set_plain_data(tensor, value)
+    if isinstance(tensor, SecondTensor):
+        tensor.inner = value.inner
+
+
 _module = _Module()
 _library = torch.library.Library("aten", "IMPL")
 
@@ -326,6 +339,7 @@ def register():
         packet, _, overload = name.partition(".")
         operation = getattr(getattr(aten, packet), overload or "default")
         _library.impl(name, partial(_make, operation), "PrivateUse1")
+    torch.Tensor.data = property(torch.Tensor.data.__get__, _set_data)
     _library.impl("_copy_from", _copy_from, "PrivateUse1")
     _library.impl("_local_scalar_dense", _read_number, "PrivateUse1")
     _library.impl("_pin_memory", _pin, "CPU")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -188,10 +189,11 @@ def train(
     try:
         for step in range(1, settings.n_steps + 1):
             n_batches = settings.gradient_accumulation_steps
-            for _ in range(n_batches):
-                losses = compute_losses(model, make_batch, noise)
-                ((losses["subject"] + prior_weight * losses["prior"]) / n_batches).backward()
-                unread.append({name: loss.detach() for name, loss in losses.items()})
+            find_gradients = partial(
+                _find_gradients, model, make_batch, noise, noise.get_state(), optimizer,
+                n_batches=n_batches, prior_weight=prior_weight,
+            )  # fmt: skip
+            unread += model.with_room(find_gradients)
             nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             lr_scheduler.step()
@@ -213,6 +215,30 @@ def train(
         for module in modules:
             module.eval()
     return history
+
+
+def _find_gradients(
+    model: LoadedModel,
+    make_batch: Callable[[torch.Generator], Batch],
+    noise: torch.Generator,
+    noise_state: Tensor,
+    optimizer: torch.optim.Optimizer,
+    *,
+    n_batches: int,
+    prior_weight: float,
+) -> list[dict[str, Tensor]]:
+    """Leave a step's gradients in the parameters, and return the losses of its batches.
+
+    It starts from nothing but `noise_state`, so that a step that ran out of memory can be repeated.
+    """
+    noise.set_state(noise_state)
+    optimizer.zero_grad(set_to_none=True)  # Of an attempt that memory did not hold.
+    found = []
+    for _ in range(n_batches):
+        losses = compute_losses(model, make_batch, noise)
+        ((losses["subject"] + prior_weight * losses["prior"]) / n_batches).backward()
+        found.append({name: loss.detach() for name, loss in losses.items()})
+    return found
 
 
 def _read_losses(
