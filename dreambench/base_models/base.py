@@ -105,20 +105,21 @@ class LoadedModel(ABC):
             return attempt()
         except (RuntimeError, MemoryError) as error:
             is_on_cpu = self._wanted_device.type == "cpu"
-            if not is_out_of_memory(error) or is_on_cpu or self.is_offloaded:
-                raise
-            if not self.offloaded_networks:
+            has_room = bool(self.offloaded_networks) and not (is_on_cpu or self.is_offloaded)
+            if not (has_room and is_out_of_memory(error)):
                 raise
         # Outside of the handler, since the exception's frames hold on to the failed tensors.
         gc.collect()
+        self._offload()
+        return attempt()
+
+    def _offload(self) -> None:
         from diffusers.hooks import apply_group_offloading  # noqa: PLC0415  (slow import)
 
         for name in self.offloaded_networks:
-            apply_group_offloading(
-                getattr(self.pipeline, name), self._wanted_device, offload_type="leaf_level"
-            )
+            network = getattr(self.pipeline, name)
+            apply_group_offloading(network, self._wanted_device, offload_type="leaf_level")
         self.is_offloaded = True
-        return attempt()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the run's precision as a context, for training on weights in fp32."""
