@@ -182,7 +182,7 @@ def fake_networks(device: str, *, name: str | None = None) -> Iterator[Held]:
         return {key: network for key, network in found.items() if names is None or key in names}
 
     def load_pipeline(
-        cls: type[LoadedModel], model: BaseModel, *, rounded: bool = False, **_: Any
+        cls: type[LoadedModel], model: BaseModel, _: Any, *, rounded: bool = False, **__: Any
     ) -> Any:
         pipeline = make_pipeline(name or model.name, cls.load_networks(model))
         pipeline.set_progress_bar_config(disable=True)

@@ -7,19 +7,19 @@ and its name in `registry.FAMILIES`.
 
 from __future__ import annotations
 
-import gc
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambench.base_models.drawing import is_out_of_memory, make_images
+from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, TextEncoder
 from dreambench.base_models.loading import (
     find_quantizer,
@@ -27,14 +27,14 @@ from dreambench.base_models.loading import (
     load_tokenizer,
     not_here,
 )
-from dreambench.base_models.precision import cast, held_rounded, round_network
+from dreambench.base_models.memory import with_room
+from dreambench.base_models.precision import held_rounded, round_network, widen
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import Precision, Quantization, Sampler
 from dreambench.errors import UserError
 
 AfterStep = Callable[[int, Tensor], Tensor]
 """Gets a step's number, from 0, and the latents after it; returns the latents to go on with."""
-Result = TypeVar("Result")
 
 
 class LoadedModel(ABC):
@@ -58,8 +58,7 @@ class LoadedModel(ABC):
     prompts' states, and both need fp32: a family rounds its text encoders only if it hands their
     states over in fp32."""
     offloaded_networks: ClassVar[Sequence[str]] = ()
-    """Large text encoders that nothing trains, which wait on the CPU where a device lacks memory:
-    texts are encoded once before training and once for each batch of images."""
+    """Large text encoders that nothing trains, which wait on the CPU where memory is short."""
 
     upscaler: LoadedModel | None = None
     """What enlarges its images, in a cascade that was trained stage by stage."""
@@ -81,12 +80,11 @@ class LoadedModel(ABC):
         self.sampler = sampler
         self.precision = precision
         self.quantization = quantization
-        self._wanted_device = torch.device(device)
+        self.wanted_device = torch.device(device)
         self.pipeline = self.load_pipeline(
-            model, device=self._wanted_device, rounded=precision == "bf16",
-            quantization=quantization,
-        )  # fmt: skip
-        self.with_room(lambda: self.pipeline.to(self._wanted_device))
+            model, self.wanted_device, rounded=precision == "bf16", quantization=quantization
+        )
+        with_room(self, lambda: self.pipeline.to(self.wanted_device))
         self.pipeline.scheduler = self.make_scheduler(self.pipeline, sampler)
 
     @property
@@ -94,32 +92,6 @@ class LoadedModel(ABC):
         """Where its networks compute."""
         device: torch.device = self.pipeline.device
         return device
-
-    def with_room(self, attempt: Callable[[], Result]) -> Result:
-        """Return what `attempt` returns; where memory runs out, try again with room for more.
-
-        For that `offloaded_networks` go to the CPU for good. Each of their layers then visits the
-        device while it computes, so that no number changes.
-        """
-        try:
-            return attempt()
-        except (RuntimeError, MemoryError) as error:
-            is_on_cpu = self._wanted_device.type == "cpu"
-            has_room = bool(self.offloaded_networks) and not (is_on_cpu or self.is_offloaded)
-            if not (has_room and is_out_of_memory(error)):
-                raise
-        # Outside of the handler, since the exception's frames hold on to the failed tensors.
-        gc.collect()
-        self._offload()
-        return attempt()
-
-    def _offload(self) -> None:
-        from diffusers.hooks import apply_group_offloading  # noqa: PLC0415  (slow import)
-
-        for name in self.offloaded_networks:
-            network = getattr(self.pipeline, name)
-            apply_group_offloading(network, self._wanted_device, offload_type="leaf_level")
-        self.is_offloaded = True
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the run's precision as a context, for training on weights in fp32."""
@@ -144,14 +116,8 @@ class LoadedModel(ABC):
             return
         wanted = set(modules)
         for name in self.rounded_networks:
-            network = getattr(self.pipeline, name)
-            paths = [path for path, module in network.named_modules() if module in wanted]
-            if not paths:
-                continue
-            loaded = self.load_networks(self.model, names=[name])[name]
-            for path in paths:
-                module = cast(network.get_submodule(path), torch.float32)
-                module.load_state_dict(loaded.get_submodule(path).state_dict())
+            load = partial(self.load_networks, self.model, names=[name])
+            widen(getattr(self.pipeline, name), wanted, load=load)
 
     # Loading
 
@@ -178,8 +144,8 @@ class LoadedModel(ABC):
     def load_pipeline(
         cls,
         model: BaseModel,
-        *,
         device: torch.device,
+        *,
         rounded: bool = False,
         quantization: Quantization = "none",
     ) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dreambench.base_models.base import LoadedModel
 from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages
+from dreambench.base_models.memory import with_room
 from dreambench.base_models.spec import UPSCALING_STEPS, BaseModel
 from dreambench.base_models.stable_diffusion import (
     add_random_noise,
@@ -221,7 +222,7 @@ class DeepFloydIF(_Stage):
     def __init__(self, model: BaseModel, sampler: Sampler, **options: Any) -> None:
         super().__init__(model, sampler, **options)
         second = model.find_upscaler()
-        self.upscaler = self.with_room(lambda: Upscaler(second, sampler, **options))
+        self.upscaler = with_room(self, lambda: Upscaler(second, sampler, **options))
         self.upscaler.reader = self
         small, large = self.pipeline.unet.config, self.upscaler.pipeline.unet.config
         self._ratio = large.sample_size // small.sample_size

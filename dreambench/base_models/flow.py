@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.drawing import decode_one_by_one_without_memory
 from dreambench.base_models.encodings import Conditioning, EncodedImages, encode_squares
 from dreambench.base_models.lora import CLIP_LAYERS
+from dreambench.base_models.memory import decode_one_by_one_without_memory
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.sampler import Sampler
 from dreambench.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,25 @@ def cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     for buffers, name, value in own:
         buffers[name] = value
     return module
+
+
+def widen(
+    network: nn.Module,
+    modules: Collection[nn.Module],
+    *,
+    load: Callable[[], Mapping[str, nn.Module]],
+) -> None:
+    """Hold those of a rounded network's modules in fp32 that are among `modules`.
+
+    `load` returns the network as its files have it, by its name, and is called if there are any.
+    """
+    paths = [path for path, module in network.named_modules() if module in modules]
+    if not paths:
+        return
+    (loaded,) = load().values()
+    for path in paths:
+        module = cast(network.get_submodule(path), torch.float32)
+        module.load_state_dict(loaded.get_submodule(path).state_dict())
 
 
 def round_network(network: nn.Module) -> None:

@@ -108,7 +108,7 @@ def load_base_model(
         UserError: its files are not on this machine and the hub cannot be reached, or the device
             has no room for it.
     """
-    from dreambench.base_models.drawing import is_out_of_memory  # noqa: PLC0415  (imports torch)
+    from dreambench.base_models.memory import is_out_of_memory  # noqa: PLC0415  (imports torch)
 
     try:
         return find_family(model.family)(

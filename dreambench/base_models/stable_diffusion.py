@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.drawing import decode_one_by_one_without_memory, make_images
+from dreambench.base_models.drawing import make_images
 from dreambench.base_models.encodings import Conditioning, EncodedImages, encode_squares
 from dreambench.base_models.loading import only_errors
 from dreambench.base_models.lora import CLIP_LAYERS
+from dreambench.base_models.memory import decode_one_by_one_without_memory
 from dreambench.base_models.spec import BaseModel
 from dreambench.base_models.weights import check_loading, check_state
 from dreambench.config.sampler import SCHEDULER_OPTIONS, Sampler

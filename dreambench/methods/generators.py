@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.drawing import is_out_of_memory
+from dreambench.base_models.memory import is_out_of_memory, with_room
 from dreambench.config.slots import fill_subjects, has_subject_slots
 from dreambench.errors import UserError
 
@@ -39,7 +39,7 @@ class TextGenerator:
             parts = [slice(start, start + most) for start in range(0, len(prompts), most)]
             return [image for part in parts for image in self.generate(prompts[part], seeds[part])]
         try:
-            return self.model.with_room(lambda: self._generate(prompts, seeds))
+            return with_room(self.model, lambda: self._generate(prompts, seeds))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

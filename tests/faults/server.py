@@ -156,6 +156,7 @@ class Server:
 def _serve() -> None:
     for name in (*PRELOADED, *MORE_PRELOADED, "faults.entry"):
         importlib.import_module(name)
+    gc.freeze()  # What is imported stays: no child looks through it for circles.
     for line in sys.stdin:
         asked = json.loads(line)
         for path in asked["outputs"]:

@@ -354,7 +354,7 @@ def test_plan_tells_what_offloading_saves():
 
 def test_parameters_that_memory_is_counted_from_are_minis_own():
     base = BASE_MODELS["mini"]
-    pipeline = StableDiffusion.load_pipeline(base, device=torch.device("cpu"))
+    pipeline = StableDiffusion.load_pipeline(base, torch.device("cpu"))
     parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     counts = [sum(p.numel() for p in part.parameters()) for part in parts]
     unet = sum(p.numel() for p in pipeline.unet.parameters())

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambench.base_models.base import LoadedModel
-from dreambench.base_models.drawing import is_out_of_memory
 from dreambench.base_models.encodings import Conditioning
+from dreambench.base_models.memory import is_out_of_memory, with_room
 from dreambench.errors import UserError
 from dreambench.methods.base import Settings, checkpoint_dir
 from dreambench.progress import Progress
@@ -193,7 +193,7 @@ def train(
                 _find_gradients, model, make_batch, noise, noise.get_state(), optimizer,
                 n_batches=n_batches, prior_weight=prior_weight,
             )  # fmt: skip
-            unread += model.with_room(find_gradients)
+            unread += with_room(model, find_gradients)
             nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             optimizer.step()
             lr_scheduler.step()

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dreambench.base_models.drawing import is_out_of_memory
+from dreambench.base_models.memory import is_out_of_memory
 from dreambench.base_models.spec import BaseModel
 from dreambench.config.slots import fill_slot, has_slot
 from dreambench.datasets.subjects import Subject

@@ -126,7 +126,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     data = WorldSet(args.data / "train")
-    pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"))
+    pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], torch.device("cpu"))
     latents = load_latents(data, pipeline.vae, args.latents)
     encoder, _ = make_mini_encoder("cpu")
     tokens = load_tokens(data, encoder, args.out / "tokens.npy")

@@ -4,6 +4,7 @@ r"""Trains `mini-pixel`: a cascade on pixels, 32 px and then 64, conditioned on 
     python -m dreambench.mini.training.pixel_model large --data DIR --out DIR --hours 1
 
 Called again with the same folder, a stage resumes. `large` takes the text encoder of `small`.
+`--start` goes on from trained weights.
 
 It has the shape of DeepFloyd IF, and with it that of Imagen, on which the DreamBooth paper's own
 numbers stand: diffusers' `IFPipeline` and `IFSuperResolutionPipeline` load the folder. Both
@@ -223,6 +224,12 @@ def load_small(cascade: Cascade, folder: Path) -> None:
     cascade.small.load_state_dict(trained.unet.state_dict())
 
 
+def load_large(cascade: Cascade, folder: Path) -> None:
+    """Give a cascade the network of stage II that `folder` has."""
+    trained = UNet2DConditionModel.from_pretrained(folder / UPSCALER_DIR, subfolder="unet")
+    cascade.large.load_state_dict(trained.state_dict())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=("small", "large"))
@@ -235,10 +242,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--start", type=Path, help="folder of a cascade to go on from")
     parser.add_argument("--show-every", type=int, default=1000, help="steps between sheets")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     data, cascade, folder = WorldSet(args.data / "train"), make_cascade(), args.out / "mini-pixel"
+    if args.start:
+        load_small(cascade, args.start)
+        load_large(cascade, args.start)
     trained: nn.Module = cascade.large
     if args.stage == "small":
         trained = nn.ModuleDict({"unet": cascade.small, "text_encoder": cascade.text_encoder})

@@ -93,7 +93,7 @@ def accuracy(
 @torch.inference_mode()
 def reconstruct(images: list[Image.Image]) -> list[Image.Image]:
     """Through the autoencoder and back."""
-    vae = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu")).vae
+    vae = StableDiffusion.load_pipeline(BASE_MODELS["mini"], torch.device("cpu")).vae
     found = []
     for start in range(0, len(images), 32):
         pixels = to_pixels(np.stack([np.asarray(image) for image in images[start : start + 32]]))
@@ -106,7 +106,7 @@ def reconstruct(images: list[Image.Image]) -> list[Image.Image]:
 @torch.inference_mode()
 def draw_base_model() -> tuple[list[Image.Image], list[str], list[str]]:
     """Images of "a [class] [scene]" over all pairs, with their classes and scenes."""
-    pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], device=torch.device("cpu"))
+    pipeline = StableDiffusion.load_pipeline(BASE_MODELS["mini"], torch.device("cpu"))
     pipeline.scheduler = StableDiffusion.make_scheduler(pipeline, SAMPLER)
     pairs = [
         (name, place) for name in CLASSES for place in SCENES for _ in range(N_IMAGES_PER_PAIR)

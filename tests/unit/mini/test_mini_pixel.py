@@ -19,6 +19,7 @@ from dreambench.mini.training.loop import train
 from dreambench.mini.training.pixel_model import (
     WITHOUT,
     compute_loss,
+    load_large,
     load_small,
     make_cascade,
     shrink,
@@ -118,12 +119,17 @@ def test_a_stage_learns_and_goes_on_where_it_was_stopped(stage, world, tmp_path)
     assert not torch.equal(whole["conv_in.weight"], before["conv_in.weight"])
 
 
-def test_stage_ii_takes_over_what_stage_i_has_learned(cascade, folder):
+def test_training_goes_on_from_weights_of_both_stages(cascade, folder):
     found = make_cascade(small=8, large=8)
-    for weight in found.text_encoder.parameters():
-        weight.data += 1
+    for network in (found.text_encoder, found.small, found.large):
+        for weight in network.parameters():
+            weight.data += 1
     load_small(found, folder)
-    for ours, theirs in ((found.text_encoder, cascade.text_encoder), (found.small, cascade.small)):
+    load_large(found, folder)
+    for ours, theirs in (
+        (found.text_encoder, cascade.text_encoder), (found.small, cascade.small),
+        (found.large, cascade.large),
+    ):  # fmt: skip
         for name, value in theirs.state_dict().items():
             assert torch.equal(ours.state_dict()[name], value.half().float()), name
 
