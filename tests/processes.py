@@ -4,6 +4,7 @@ They are forked from one process that has imported what is slow to import: a for
 milliseconds, where a new interpreter takes seconds until torch and diffusers are there.
 """
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -44,6 +45,7 @@ def start(*words, folder=None, env=None, cwd=None, max_file_bytes=None):
 
 
 def _enter(words, outputs, environment, folder, max_file_bytes):
+    gc.freeze()  # What was imported before the fork is not looked through for circles.
     for number, path in enumerate(outputs, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.environ.clear()

@@ -8,6 +8,7 @@ With a shim it is loaded before anything else, and `server.faults` says what it 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import mmap
