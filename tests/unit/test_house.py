@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import tomllib
+from importlib.metadata import distributions
 
 import click
 import pytest
 from conftest import REPOSITORY
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from dreambench import cli
@@ -49,12 +51,16 @@ def test_ci_says_first_which_python_it_needs(tmp_path):
     ]
 
 
+def read_pins():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
 def test_constraints_pin_every_package_that_pyproject_asks_for():
     pins = {}
-    for line in (REPOSITORY / "constraints.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, version = line.split("==")
-            pins[canonicalize_name(name)] = version
+    for line in read_pins():
+        name, version = line.split("==")
+        pins[canonicalize_name(name)] = version
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     faults = []
@@ -65,6 +71,18 @@ def test_constraints_pin_every_package_that_pyproject_asks_for():
         if version is None or version not in requirement.specifier:
             faults.append(f"{requirement}: {version}")
     assert len(asked) > 40 and not faults
+
+
+def test_pins_admit_every_python_that_the_project_admits():
+    pins = {canonicalize_name(line.split("==")[0]) for line in read_pins()}
+    seen = [found for found in distributions() if canonicalize_name(found.name) in pins]
+    # Debian 12 has 3.11.2.
+    faults = [
+        f"{found.name} {found.version} wants Python {wanted}"
+        for found in seen
+        if (wanted := found.metadata["Requires-Python"]) and "3.11.0" not in SpecifierSet(wanted)
+    ]
+    assert len(seen) > 60 and not faults
 
 
 def test_files_that_the_readme_points_to_are_there():
