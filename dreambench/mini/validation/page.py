@@ -104,11 +104,6 @@ def make_document(
     """
     truth = correlations[correlations["cause"] == TRUTH]
     wide = correlations.pivot(index="metric", columns="cause", values="agreement")
-    best = truth.set_index("metric")
-    joint, joint_without_views = (
-        format_interval(*row.loc["joint", ["agreement", "low", "high"]])
-        for row in (best, without_views[without_views["cause"] == TRUTH].set_index("metric"))
-    )
     return Document(
         [
             Heading("The metrics themselves, tested", 1),
@@ -132,20 +127,7 @@ def make_document(
                 "worse with every step, 0 where it does not notice, negative where it rises."
             ),
             make_table("correlations", wide.loc[truth["metric"], [TRUTH, *CAUSES]]),
-            Paragraph(
-                f"Joint follows the truth at {joint}, plain DINO at "
-                f"{format_number(best.loc['dino', 'agreement'])}. Tau-b, which counts pairs that "
-                "the truth does not order against a metric that does, is "
-                f"{format_number(best.loc['joint', 'tau'])} for Joint and "
-                f"{format_number(best.loc['dino', 'tau'])} for DINO; most sets are simply wrong "
-                "here, and a metric without ties cannot get above "
-                f"{format_number(highest_tau)}. The definition of Joint was settled on other "
-                "subjects than these. Mini's CLIP, like CLIP, hardly tells one view from another, "
-                "so that a front view passes for the back view that was asked for: without the "
-                f"pictures of views, Joint follows the truth at {joint_without_views}. A subject "
-                "that was pasted half transparent does not match its photo and loses by its "
-                "likeness alone."
-            ),
+            Paragraph(_describe_joint(truth, without_views, highest_tau=highest_tau)),
             Figure("responses.png", "Responses"),
             Heading("Does a trivial baseline win?"),
             Paragraph(
@@ -155,4 +137,27 @@ def make_document(
             make_table("dominance", dominance.set_index("metric")),
             *describe_origin(signatures),
         ]
+    )
+
+
+def _describe_joint(truth: pd.DataFrame, without_views: pd.DataFrame, *, highest_tau: float) -> str:
+    """Return how well Joint follows the truth, and what it misses."""
+    best = truth.set_index("metric")
+    others = without_views[without_views["cause"] == TRUTH].set_index("metric")
+    joint, joint_without_views = (
+        format_interval(*table.loc["joint", ["agreement", "low", "high"]])
+        for table in (best, others)
+    )
+    return (
+        f"Joint follows the truth at {joint}, plain DINO at "
+        f"{format_number(best.loc['dino', 'agreement'])}. Tau-b, which counts pairs that the truth "
+        "does not order against a metric that does, is "
+        f"{format_number(best.loc['joint', 'tau'])} for Joint and "
+        f"{format_number(best.loc['dino', 'tau'])} for DINO; most sets are simply wrong here, and "
+        f"a metric without ties cannot get above {format_number(highest_tau)}. The definition of "
+        "Joint was settled on other subjects than these. Mini's CLIP, like CLIP, hardly tells one "
+        "view from another, so that a front view passes for the back view that was asked for: "
+        f"without the pictures of views, Joint follows the truth at {joint_without_views}. A "
+        "subject that was pasted half transparent does not match its photo and loses by its "
+        "likeness alone."
     )
