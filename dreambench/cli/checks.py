@@ -175,7 +175,7 @@ def _describe_memory(found: Estimate, precision: str) -> str:
     text = f"{found.memory_bytes / 1e9:.1f} GB of the device in {precision}"
     if found.offloaded_bytes:
         least = found.memory_bytes - found.offloaded_bytes
-        text += f"; where that is too much, {least / 1e9:.1f} with text encoders on the CPU"
+        text += f"; where a GPU has less, {least / 1e9:.1f} with text encoders on the CPU"
     return text
 
 

@@ -347,9 +347,9 @@ def test_plan_tells_what_offloading_saves():
         "--precision", "bf16",
     )  # fmt: skip
     (line,) = (line for line in done.stdout.splitlines() if line.strip().startswith("memory"))
-    assert re.search(r"GB of the device in bf16; where that is too much, \d+\.\d with text", line)
+    assert re.search(r"GB of the device in bf16; where a GPU has less, \d+\.\d with text", line)
     done = invoke("plan", "--method", "class-only", "--base-model", "sd15")
-    assert "where that is too much" not in done.stdout
+    assert "where a GPU has less" not in done.stdout
 
 
 def test_parameters_that_memory_is_counted_from_are_minis_own():

@@ -253,7 +253,7 @@ def main() -> None:
     trained: nn.Module = cascade.large
     if args.stage == "small":
         trained = nn.ModuleDict({"unet": cascade.small, "text_encoder": cascade.text_encoder})
-    else:
+    elif not args.start:
         load_small(cascade, folder)
 
     def show(step: int) -> None:
