@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,13 +133,17 @@ def test_training_ends_with_the_same_bits_each_time(name, shared_cache, tmp_path
     assert found[0] == found[1]
 
 
-def test_the_step_in_which_a_loss_became_infinite_is_named(
-    base_of, shared_cache, tmp_path, monkeypatch
-):
+@pytest.fixture
+def small_context(base_of, shared_cache):
+    """The context of a base model with mini's numbers and hardly any network."""
+    return context(shared_cache, base_model=base_of["small"])
+
+
+def test_the_step_in_which_a_loss_became_infinite_is_named(small_context, tmp_path, monkeypatch):
     recipe = load_recipe("dreambooth-no-prior")
     recipe.tables["mini"] |= {"n_steps": 2 * training.STEPS_PER_CHECK + 5, "batch_size": 1}
     (dog,) = subjects("dog")
-    method = make_method(recipe, context(shared_cache, base_model=base_of["small"]))
+    method = make_method(recipe, small_context)
     steps = []
 
     def compute(*args):
@@ -269,17 +274,15 @@ def test_8_bit_adam_without_its_package_is_one_line(shared_cache, tmp_path, monk
     assert "dreambench[small-gpu]" in caught.value.hint
 
 
-def test_each_subject_starts_from_the_base_model(base_of, shared_cache, tmp_path):
+def test_each_subject_starts_from_the_base_model(small_context, tmp_path):
     dog, mug = subjects("dog", "mug")
     settings = DreamBoothSettings(**NUMBERS)
-    both = DreamBooth(settings, context(shared_cache, base_model=base_of["small"]))
+    both = DreamBooth(settings, small_context)
     for name, subject in (("dog", dog), ("mug", mug)):
         (tmp_path / name).mkdir()
         both.fit(subject, tmp_path / name, seed=1)
     (tmp_path / "alone").mkdir()
-    DreamBooth(settings, context(shared_cache, base_model=base_of["small"])).fit(
-        mug, tmp_path / "alone", seed=1
-    )
+    DreamBooth(settings, small_context).fit(mug, tmp_path / "alone", seed=1)
     alone = (tmp_path / "alone" / "unet.safetensors").read_bytes()
     assert (tmp_path / "mug" / "unet.safetensors").read_bytes() == alone
 
@@ -296,7 +299,8 @@ def test_training_learns_its_photos(shared_cache, tmp_path):
 def test_class_images_are_made_once_for_subjects_and_runs(base_of, tmp_path):
     dog, dog2 = subjects("dog", "dog2")
     settings = DreamBoothSettings(**NUMBERS | {"n_steps": 1})
-    method = DreamBooth(settings, context(tmp_path / "cache", base_model=base_of["small"]))
+    where = context(tmp_path / "cache", base_model=base_of["small"])
+    method = DreamBooth(settings, where)
     for subject in (dog, dog2):
         (tmp_path / subject.name).mkdir()
         method.fit(subject, tmp_path / subject.name, seed=1)
@@ -310,9 +314,7 @@ def test_class_images_are_made_once_for_subjects_and_runs(base_of, tmp_path):
     assert key["sampler"]["options"]["clip_sample"] is False
     made = [path.stat().st_mtime_ns for path in files]
     heard = Heard()
-    later = DreamBooth(
-        settings, context(tmp_path / "cache", base_model=base_of["small"], progress=heard)
-    )
+    later = DreamBooth(settings, replace(where, progress=heard))
     (tmp_path / "later").mkdir()
     encode, n_encoded = later.model.encode_images, []
     later.model.encode_images = lambda images: n_encoded.append(len(images)) or encode(images)
@@ -327,7 +329,7 @@ def test_class_images_are_made_once_for_subjects_and_runs(base_of, tmp_path):
     ).read_bytes()
     (encoded,) = files[0].parent.glob("*.safetensors")
     encoded.write_bytes(b"damaged")
-    again = DreamBooth(settings, context(tmp_path / "cache", base_model=base_of["small"]))
+    again = DreamBooth(settings, where)
     again.fit(dog, tmp_path / "later", seed=1)
     assert read_sums(encoded.parent)[encoded.name] == sha256_file(encoded)
     assert (tmp_path / "later" / "unet.safetensors").read_bytes() == (
@@ -339,9 +341,7 @@ def test_class_images_are_made_once_for_subjects_and_runs(base_of, tmp_path):
     files[0].parent.symlink_to(tmp_path / "elsewhere")
     (tmp_path / "last").mkdir()
     with pytest.raises(UserError) as caught:
-        DreamBooth(settings, context(tmp_path / "cache", base_model=base_of["small"])).fit(
-            dog, tmp_path / "last", seed=1
-        )
+        DreamBooth(settings, where).fit(dog, tmp_path / "last", seed=1)
     assert caught.value.code == "unsafe-path"
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -373,11 +373,9 @@ class Crowded:
         return self.pipeline(prompt=prompt, **options)
 
 
-def test_out_of_memory_halves_the_batch_and_then_says_so(base_of, shared_cache, tmp_path):
+def test_out_of_memory_halves_the_batch_and_then_says_so(small_context, tmp_path):
     (dog,) = subjects("dog")
-    generator = ClassOnly(None, context(shared_cache, base_model=base_of["small"])).load(
-        dog, tmp_path
-    )
+    generator = ClassOnly(None, small_context).load(dog, tmp_path)
     pipeline = generator.model.pipeline
     prompts, seeds = (PROMPTS * 2)[:5], [1, 2, 3, 4, 5]
     whole = pixels(generator.generate(prompts, seeds)).astype(int)
@@ -494,14 +492,12 @@ def test_hub_model_that_cannot_be_fetched_names_the_folder_to_download():
     ("class_noun", "phrase"), [("correct", "gdl dog"), ("none", "gdl"), ("wrong", "gdl teapot")]
 )
 def test_class_noun_of_table_4_is_what_is_trained_and_generated(
-    base_of, class_noun, phrase, shared_cache, tmp_path
+    small_context, class_noun, phrase, tmp_path
 ):
     settings = NUMBERS | {"class_noun": class_noun, "identifier": "gdl", "n_steps": 1}
     if class_noun == "none":
         settings |= {"prior_weight": 0.0}
-    method = DreamBooth(
-        DreamBoothSettings(**settings), context(shared_cache, base_model=base_of["small"])
-    )
+    method = DreamBooth(DreamBoothSettings(**settings), small_context)
     heard = []
     encode = method.model.encode_prompts
     method.model.encode_prompts = lambda texts: heard.append(list(texts)) or encode(texts)
@@ -515,12 +511,10 @@ def test_class_noun_of_table_4_is_what_is_trained_and_generated(
 
 
 @pytest.mark.parametrize(("n_photos", "n_seen"), [(2, 2), (0, 5), (9, 5)])
-def test_number_of_photos_of_table_5_is_kept(base_of, n_photos, n_seen, shared_cache, tmp_path):
+def test_number_of_photos_of_table_5_is_kept(small_context, n_photos, n_seen, tmp_path):
     (dog,) = subjects("dog")
     numbers = NUMBERS | {"n_photos": n_photos, "n_steps": 1, "prior_weight": 0.0}
-    method = DreamBooth(
-        DreamBoothSettings(**numbers), context(shared_cache, base_model=base_of["small"])
-    )
+    method = DreamBooth(DreamBoothSettings(**numbers), small_context)
     seen, encode = [], method.model.encode_images
     method.model.encode_images = lambda images: seen.append(images) or encode(images)
     method.fit(dog, tmp_path, seed=1)
