@@ -9,6 +9,7 @@ from small_cascade import LARGE_PX, write_cascade_folder
 from small_flows import WRITERS
 from small_pipelines import context, pixels, subjects
 
+from dreambench.base_models.memory import with_room
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.recipe import load_recipe
 from dreambench.config.sampler import FLOW, Sampler
@@ -16,6 +17,7 @@ from dreambench.errors import UserError
 from dreambench.methods.finetuning import training
 from dreambench.methods.generators import TextGenerator
 from dreambench.methods.registry import find_class, read_settings
+from dreambench.storage.images import load_image
 from second_device.device import NAME
 
 FLOWS = ["flux2-klein-base", "flux-dev", "sd35-medium", "qwen-image"]
@@ -76,6 +78,23 @@ def test_a_batch_without_room_is_drawn_with_text_encoders_on_the_cpu(name, tmp_p
     assert model.most_images is None, "the batch is the same"
     # For good: nothing runs out a second time.
     assert (pixels(generator.generate(PROMPTS, SEEDS)) == before).all()
+    check_places(model)
+
+
+@pytest.mark.usefixtures("few_pixels")
+@pytest.mark.parametrize("name", ["flux-kontext", "flux2-klein-base", "qwen-image-edit"])
+def test_photos_are_shown_with_text_encoders_on_the_cpu(name, tmp_path):
+    base, sampler = write(name, tmp_path / "pipeline")
+    model = load_base_model(base, sampler, device=NAME)
+    (dog,) = subjects("dog")
+    photos = [load_image(dog.photos[0])]
+
+    def show():
+        with torch.inference_mode():
+            return pixels(model.sample_in_context(["a dog", "a red dog"], SEEDS, photos=photos))
+
+    before = show()
+    assert (with_room(model, Full(show)) == before).all()
     check_places(model)
 
 
