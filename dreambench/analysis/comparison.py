@@ -11,16 +11,12 @@ import numpy as np
 import pandas as pd
 
 from dreambench.analysis.checking import find_score_faults, find_summary_faults
+from dreambench.analysis.pairing import compare_paired
 from dreambench.analysis.stats import (
     CONFIDENCE,
     MIN_BOOTSTRAP_SUBJECTS,
     Way,
     adjust_holm,
-    compute_bootstrap_p,
-    compute_sign_flip_p,
-    estimate_by_bootstrap,
-    estimate_mean,
-    mean_by_subject,
     smallest_p,
     why_no_interval,
 )
@@ -164,45 +160,6 @@ def _find_faults(images: ImageSet, first: ImageSet) -> list[str]:
     if not {s.name for s in images.subjects} & {s.name for s in first.subjects}:
         faults.append(f"has no subject in common with {first.folder}")
     return faults
-
-
-def compare_paired(
-    first: pd.DataFrame, second: pd.DataFrame, *, way: Way = "student-t"
-) -> pd.DataFrame:
-    """Return differences first - second for each metric, paired by subject and prompt.
-
-    Only cells (subject, prompt) that both have count; a subject's difference is the mean over its
-    cells, each the mean over its pairs. Columns: metric, mean, low, high (over subjects), p,
-    n_subjects, n_cells, n_left_out (cells that one of the two lacks). `way` makes interval and p:
-    Student's t and sign flips, or the bootstrap-t.
-    """
-    estimate = estimate_mean if way == "student-t" else estimate_by_bootstrap
-    test = compute_sign_flip_p if way == "student-t" else compute_bootstrap_p
-    keys = ["metric", "subject", "prompt_id"]
-    values = [
-        mean_by_subject(scores, by=["prompt_id"]).set_index(keys)["value"]
-        for scores in (first, second)
-    ]
-    cells = pd.concat(values, axis=1, join="outer", keys=["first", "second"])
-    cells["difference"] = cells["first"] - cells["second"]
-    paired = cells["difference"].dropna()
-    n_cells = paired.groupby("metric").size()
-    n_left_out = cells["difference"].isna().groupby("metric").sum()
-    # In the order of names, so that the order of rows in a file does not reach the drawn flips.
-    subjects = paired.groupby(["metric", "subject"], sort=True).mean()
-    by_metric = {metric: group.to_numpy() for metric, group in subjects.groupby("metric")}
-    rows = []
-    for metric in dict.fromkeys([*first["metric"], *second["metric"]]):
-        differences = by_metric.get(metric, np.array([]))
-        found = estimate(differences)
-        rows.append(
-            [
-                metric, found.mean, found.low, found.high, test(differences),
-                found.n_subjects, int(n_cells.get(metric, 0)), int(n_left_out[metric]),
-            ]
-        )  # fmt: skip
-    columns = ["metric", "mean", "low", "high", "p", "n_subjects", "n_cells", "n_left_out"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def compare_scored(

@@ -12,7 +12,8 @@ from typing import Literal
 
 import pandas as pd
 
-from dreambench.analysis.comparison import Scored, compare_paired
+from dreambench.analysis.comparison import Scored
+from dreambench.analysis.pairing import estimate_paired
 from dreambench.errors import UserError
 from dreambench.storage.shipped import shipped_path
 
@@ -78,7 +79,7 @@ def compare_directions(table: PaperTable) -> pd.DataFrame:
     values = table.frame.set_index(["recipe", "metric"])["value"]
     first, rows = table.runs[0], []
     for other in table.runs[1:]:
-        compared = compare_paired(first.scores.frame, other.scores.frame)
+        compared = estimate_paired(first.scores.frame, other.scores.frame)
         for entry in compared.itertuples():
             keys = [(run.name, entry.metric) for run in (first, other)]
             if not all(key in values.index for key in keys):

@@ -12,12 +12,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from dreambench.analysis.comparison import (
-    Scored,
-    choose_rows,
-    compare_paired,
-    load_comparable,
-)
+from dreambench.analysis.comparison import Scored, choose_rows, load_comparable
+from dreambench.analysis.pairing import estimate_paired
 from dreambench.artifacts.image_set import ImageSet, list_replicates
 
 COLUMNS = ["method", "n_replicates", "metric", "mean", "sd", "half_interval"]
@@ -80,7 +76,7 @@ def add_replicates(
     for name, group in group_replicates([*runs, *replicates]).items():
         for first, second in combinations(group, 2):
             frames = [choose_rows(run, metrics, families) for run in (first, second)]
-            for row in compare_paired(*frames).itertuples():
+            for row in estimate_paired(*frames).itertuples():
                 key = (name, row.metric)
                 largest[key] = max(largest.get(key, 0.0), abs(row.mean))
     found = [

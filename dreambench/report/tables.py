@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from dreambench.analysis.comparison import ALL_PROMPTS, Scored, compare_paired
+from dreambench.analysis.comparison import ALL_PROMPTS, Scored
 from dreambench.analysis.costs import Cost
 from dreambench.analysis.learning import FLOOR, judge_learning
+from dreambench.analysis.pairing import estimate_paired
 from dreambench.analysis.paper_tables import PaperTable, compare_directions
 from dreambench.analysis.replicates import estimate_spread
 from dreambench.analysis.stats import estimate_table, mean_by_subject
@@ -177,7 +178,7 @@ def make_difference_table(runs: Sequence[Scored]) -> Table:
         for prompts in [key for key in parts[0] if key in parts[1]]:
             apart = ", property prompts" if prompts == PROPERTY else ""
             row: dict[str, Cell] = {"difference": f"{runs[0].label} - {other.label}{apart}"}
-            for found in compare_paired(parts[0][prompts], parts[1][prompts]).itertuples():
+            for found in estimate_paired(parts[0][prompts], parts[1][prompts]).itertuples():
                 note = f"({found.n_left_out} cells left out)" if found.n_left_out else ""
                 row[runs[0].infos[found.metric].heading] = _interval(found, note=note)
             rows.append(row)

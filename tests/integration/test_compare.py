@@ -20,10 +20,10 @@ from dreambench.analysis.comparison import (
     NOT_SHOWN,
     TOO_FEW,
     check_comparable,
-    compare_paired,
     compare_scored,
     load_comparable,
 )
+from dreambench.analysis.pairing import compare_paired
 from dreambench.analysis.stats import (
     MAX_EXACT_SUBJECTS,
     N_FLIPS,

@@ -8,7 +8,7 @@ import pytest
 from conftest import invoke, refused, tree
 
 import dreambench
-from dreambench.analysis.comparison import compare_paired
+from dreambench.analysis.pairing import compare_paired
 from dreambench.artifacts.image_set import read_image_set
 from dreambench.artifacts.manifest import read_manifest
 from dreambench.artifacts.results import read_scores, read_summary

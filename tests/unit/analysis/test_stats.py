@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreambench.analysis.comparison import compare_paired
+from dreambench.analysis.pairing import compare_paired
 from dreambench.analysis.stats import (
     adjust_holm,
     compute_bootstrap_p,
