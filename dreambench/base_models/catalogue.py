@@ -124,6 +124,23 @@ BASE_MODELS = {
             activation_bytes=10_404_872,
             checkpointed_bytes=2_825_616,
         ),
+        # A small cascade of the shape of deepfloyd-if below.
+        BaseModel(
+            "mini-pixel",
+            str(PACKAGE_DIR / "mini" / "weights" / "pixel"),
+            family="deepfloyd-if",
+            licence="apache-2.0",
+            size_px=64,
+            upscaler=("mini-pixel's stage II", "", 669_574),
+            n_denoiser_parameters=1_988_270,
+            n_other_parameters=1_059_206,
+            n_text_parameters=389_632,
+            n_offloaded_parameters=389_632,
+            adapted_shapes=((48, 48, 20), (72, 72, 24), (128, 48, 10), (128, 72, 12)),
+            adapted_block=((128, 48, 1),),
+            activation_bytes=14_018_360,
+            checkpointed_bytes=8_505_592,
+        ),
         BaseModel(
             "sd15",
             "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -302,19 +319,7 @@ MINI_FLOW = BaseModel(
     activation_bytes=25_747_976,
     checkpointed_bytes=4_999_944,
 )
-MINI_PIXEL = BaseModel(
-    "mini-pixel",
-    str(PACKAGE_DIR / "mini" / "weights" / "pixel"),
-    family="deepfloyd-if",
-    licence="apache-2.0",
-    size_px=64,
-    upscaler=("mini-pixel's stage II", "", 669_574),
-    n_denoiser_parameters=1_988_270,
-    n_other_parameters=1_059_206,
-    n_text_parameters=389_632,
-    n_offloaded_parameters=389_632,
-)
-TRAINED_HERE = {model.name: model for model in (MINI_FLOW, MINI_PIXEL)}
-"""Trained by `mini.training.flow_model` and `mini.training.pixel_model`: base models once their
-weights are part of the package, and before that as `NAME=FOLDER`."""
+TRAINED_HERE = {MINI_FLOW.name: MINI_FLOW}
+"""Trained by `mini.training.flow_model`: a base model once its weights are part of the package, and
+before that as `NAME=FOLDER`."""
 BASE_MODELS |= {name: model for name, model in TRAINED_HERE.items() if model.is_local}

@@ -299,7 +299,7 @@ def test_doctor_says_what_to_lower_where_a_baseline_does_not_fit():
     at_80 = found_for(80_000_000_000, "dreambooth").text.splitlines()
     assert [line.split()[0] for line in at_80 if " needs " not in line] == [
         "mini", "sd15", "sd21", "sdxl", "sd35-medium", "flux2-klein-base", "flux2-klein",
-        "deepfloyd-if",
+        "deepfloyd-if", "mini-pixel",
     ]  # fmt: skip
     at_24 = found_for(24_000_000_000, "dreambooth").text.splitlines()
     assert [line.split()[0] for line in at_24] == list(load_recipe("dreambooth").tables)

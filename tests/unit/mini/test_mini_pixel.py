@@ -1,4 +1,4 @@
-"""mini-pixel: what its training leaves is a base model of DeepFloyd IF's shape."""
+"""mini-pixel: what its training leaves is a base model of DeepFloyd IF's shape, and is shipped."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,12 @@ from PIL import Image
 from small_pipelines import NUMBERS, context, pixels, subjects
 from small_world import make_world
 
-from dreambench.base_models.catalogue import BASE_MODELS, TRAINED_HERE
+from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.deepfloyd_if import DeepFloydIF
 from dreambench.base_models.registry import find_base_model, load_base_model
+from dreambench.config.protocol import load_protocol
 from dreambench.config.sampler import Sampler
-from dreambench.errors import UserError
+from dreambench.encoders.registry import load_encoder
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.mini.training.loop import train
@@ -140,19 +141,24 @@ def test_small_images_are_those_that_tuning_has(world, folder):
     assert np.array_equal(shrink(world.images[:2]), model.encode_images(images).mean)
 
 
-def test_it_is_a_base_model_once_its_weights_are_here():
-    assert ("mini-pixel" in BASE_MODELS) == TRAINED_HERE["mini-pixel"].is_local
-    if not TRAINED_HERE["mini-pixel"].is_local:
-        with pytest.raises(UserError) as caught:
-            find_base_model("mini-pixel")
-        assert caught.value.code == "unknown-name"
+def test_what_is_shipped_draws_what_prompts_say():
+    """Of its own identities: CLIP tells the captions of its images among each other."""
+    model = load_base_model(BASE_MODELS["mini-pixel"], load_protocol("mini").sampler.at_size(64))
+    captions = [
+        "a car in the snow", "a mug in the jungle", "a plushie on the beach", "a vase in the snow",
+    ]  # fmt: skip
+    clip = load_encoder("mini-clip", "clip")
+    drawn = model.sample([text for text in captions for _ in range(2)], range(8))
+    images = clip.encode_images(drawn)
+    found = (images @ clip.encode_texts(captions).T).argmax(1)
+    assert (found == np.repeat(range(4), 2)).mean() >= 0.75
 
 
 def test_its_parameters_are_counted():
     def count(*networks):
         return sum(weight.numel() for network in networks for weight in network.parameters())
 
-    made, model = make_cascade(), TRAINED_HERE["mini-pixel"]
+    made, model = make_cascade(), BASE_MODELS["mini-pixel"]
     assert model.n_denoiser_parameters == count(made.small)
     assert model.n_text_parameters == count(made.text_encoder)
     assert model.upscaler[2] == count(made.large)
