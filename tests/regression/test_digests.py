@@ -25,6 +25,7 @@ PROTOCOLS = {
 RECIPES = {
     "class-only": {
         "mini": "80db3e2098f04f1a",
+        "mini-pixel": "80db3e2098f04f1a",
         "sd15": "80db3e2098f04f1a",
         "sd21": "80db3e2098f04f1a",
         "sdxl": "80db3e2098f04f1a",
@@ -51,6 +52,7 @@ RECIPES = {
     },
     "copy-reference": {
         "mini": "4b1956dff5eb55c1",
+        "mini-pixel": "4b1956dff5eb55c1",
         "sd15": "4b1956dff5eb55c1",
         "sd21": "4b1956dff5eb55c1",
         "sd21-unclip": "4b1956dff5eb55c1",
@@ -86,6 +88,7 @@ RECIPES = {
     },
     "dreambooth": {
         "mini": "25dfa54f48da8004",
+        "mini-pixel": "146131e8178dbc31",
         "sd15": "c81c385f1b3d46fc",
         "sd21": "c81c385f1b3d46fc",
         "sdxl": "77d7f7bfd8c4bf43",
@@ -117,6 +120,7 @@ RECIPES = {
     },
     "dreambooth-boft": {
         "mini": "abda5bb56e4ad635",
+        "mini-pixel": "291ed8c56c981141",
         "sd15": "2e3e93d5d77d06e5",
         "sd21": "2e3e93d5d77d06e5",
         "sdxl": "5bd4cb4f3df4cbc3",
@@ -132,6 +136,7 @@ RECIPES = {
     },
     "dreambooth-dora": {
         "mini": "ae85bd07a0413512",
+        "mini-pixel": "ae85bd07a0413512",
         "sd15": "e643e73500a5663d",
         "sd21": "e643e73500a5663d",
         "sdxl": "0eba07f961c34269",
@@ -147,6 +152,7 @@ RECIPES = {
     },
     "dreambooth-hra": {
         "mini": "19ec9a29f7fa6e5d",
+        "mini-pixel": "19ec9a29f7fa6e5d",
         "sd15": "fba8de1527c3f290",
         "sd21": "fba8de1527c3f290",
         "sdxl": "1f10d7f23f238bdf",
@@ -162,6 +168,7 @@ RECIPES = {
     },
     "dreambooth-loha": {
         "mini": "b660cbe0feb97225",
+        "mini-pixel": "b660cbe0feb97225",
         "sd15": "5acb1c7d1dbe03eb",
         "sd21": "5acb1c7d1dbe03eb",
         "sdxl": "76fae25770341a7a",
@@ -177,6 +184,7 @@ RECIPES = {
     },
     "dreambooth-lokr": {
         "mini": "3db6da94e70a431e",
+        "mini-pixel": "3db6da94e70a431e",
         "sd15": "d609ef008554fdcd",
         "sd21": "d609ef008554fdcd",
         "sdxl": "ef98ce80e8e6cbcb",
@@ -192,6 +200,7 @@ RECIPES = {
     },
     "dreambooth-lora": {
         "mini": "812b486780e41a9c",
+        "mini-pixel": "812b486780e41a9c",
         "sd15": "196f54cbe1a1f526",
         "sd21": "196f54cbe1a1f526",
         "sdxl": "12f2311384ba12ad",
@@ -211,6 +220,7 @@ RECIPES = {
     },
     "dreambooth-no-prior": {
         "mini": "374153f24a270fca",
+        "mini-pixel": "b8efdaae8c084225",
         "sd15": "0449e2631d505a74",
         "sd21": "0449e2631d505a74",
         "sdxl": "2bd13ca82e8620fc",
@@ -226,6 +236,7 @@ RECIPES = {
     },
     "dreambooth-oft": {
         "mini": "ad2387798c5385fc",
+        "mini-pixel": "042f5a15344eb0dd",
         "sd15": "7f53e8832c5e9c80",
         "sd21": "7f53e8832c5e9c80",
         "sdxl": "bbd9400ca58e088c",
@@ -247,6 +258,7 @@ RECIPES = {
     },
     "dreambooth-vera": {
         "mini": "c4068f16f221006f",
+        "mini-pixel": "c4068f16f221006f",
         "sd15": "ddd5f72ba3835cdb",
         "sd21": "ddd5f72ba3835cdb",
         "sdxl": "dad584180e0db3fd",
@@ -309,6 +321,7 @@ RECIPES = {
     },
     "real-images": {
         "mini": "3711896e1abc63eb",
+        "mini-pixel": "3711896e1abc63eb",
         "sd15": "fa6a7c11e84237af",
         "sd21": "fa6a7c11e84237af",
         "sd21-unclip": "fa6a7c11e84237af",
