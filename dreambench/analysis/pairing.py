@@ -21,7 +21,10 @@ from dreambench.analysis.stats import (
 def compare_paired(
     first: pd.DataFrame, second: pd.DataFrame, *, way: Way = "student-t"
 ) -> pd.DataFrame:
-    """Return `estimate_paired` with p: of sign flips, or of the bootstrap-t."""
+    """Return `estimate_paired` with p behind the interval.
+
+    `way` makes both: Student's t and sign flips, or the bootstrap-t.
+    """
     test = compute_sign_flip_p if way == "student-t" else compute_bootstrap_p
     paired = _pair(first, second)
     table = _estimate(paired, way)

@@ -12,10 +12,12 @@ from dreambench.base_models.catalogue import BASE_MODELS
 from dreambench.base_models.deepfloyd_if import DeepFloydIF
 from dreambench.base_models.registry import find_base_model, load_base_model
 from dreambench.config.protocol import load_protocol
+from dreambench.config.recipe import load_recipe
 from dreambench.config.sampler import Sampler
 from dreambench.encoders.registry import load_encoder
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
 from dreambench.methods.finetuning.identifier import choose_identifier
+from dreambench.methods.registry import find_method, read_settings
 from dreambench.mini.training.loop import train
 from dreambench.mini.training.pixel_model import (
     WITHOUT,
@@ -90,6 +92,21 @@ def test_dreambooth_trains_both_stages(folder, tmp_path):
     method.fit(dog, tmp_path, seed=1)
     (image,) = method.load(dog, tmp_path).generate(["a {subject} on the beach"], [1])
     assert image.size == (64, 64)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "loha", "lokr", "oft", "boft", "hra", "vera"])
+def test_each_adapters_recipe_fits_its_layers_and_trains_what_is_counted(adapter, tmp_path):
+    (mug,) = subjects("mug")
+    recipe, base = load_recipe(f"dreambooth-{adapter}"), BASE_MODELS["mini-pixel"]
+    settings = read_settings(recipe, base.name)
+    kind = find_method(recipe.method)
+    changes = {"n_steps": 1, "batch_size": 1, "prior_weight": 0.0, "n_class_images": 0}
+    method = kind(settings.model_copy(update=changes), context(tmp_path / "cache", base_model=base))
+    method.fit(mug, tmp_path, seed=1)
+    trained = [part for part in method.model.pipeline.unet.parameters() if part.requires_grad]
+    assert (
+        sum(part.numel() for part in trained) == kind.count_work(settings, base).trained_parameters
+    )
 
 
 @pytest.mark.parametrize("stage", ["small", "large"])
