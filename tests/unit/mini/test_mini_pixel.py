@@ -16,6 +16,7 @@ from dreambench.config.recipe import load_recipe
 from dreambench.config.sampler import Sampler
 from dreambench.encoders.registry import load_encoder
 from dreambench.methods.finetuning.dreambooth import DreamBooth, DreamBoothSettings
+from dreambench.methods.finetuning.dreambooth_peft import ADAPTERS
 from dreambench.methods.finetuning.identifier import choose_identifier
 from dreambench.methods.registry import find_method, read_settings
 from dreambench.mini.training.loop import train
@@ -94,7 +95,7 @@ def test_dreambooth_trains_both_stages(folder, tmp_path):
     assert image.size == (64, 64)
 
 
-@pytest.mark.parametrize("adapter", ["lora", "dora", "loha", "lokr", "oft", "boft", "hra", "vera"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
 def test_each_adapters_recipe_fits_its_layers_and_trains_what_is_counted(adapter, tmp_path):
     (mug,) = subjects("mug")
     recipe, base = load_recipe(f"dreambooth-{adapter}"), BASE_MODELS["mini-pixel"]
